@@ -1,0 +1,1 @@
+//! The syntax engine: source code read by structure.

@@ -1,0 +1,1 @@
+//! The coordinator: one of each part, wired.

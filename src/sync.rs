@@ -1,0 +1,354 @@
+//! The only file that names atomics, locks and threads.
+//!
+//! Everything else imports them from here, so that the same source runs on the real primitives, under
+//! loom (`--cfg phalanx_loom`), under shuttle (`--cfg phalanx_shuttle`) and under ThreadSanitizer
+//! (`--cfg phalanx_tsan`). The cfgs carry the crate's name on purpose: a bare `--cfg loom` would switch
+//! dependencies over as well.
+//!
+//! Rules that hold here:
+//!
+//! 1. A lock taken here does not poison: a panic while it is held releases it.
+//! 2. [`Parker`] holds at most one token: an unpark before the park makes that park return at once, and
+//!    two unparks before it are one.
+//! 3. ThreadSanitizer models no fences. Under its cfg [`fence`] is a read-modify-write of one shared
+//!    word: stronger than a fence, so a report is real, but an edge that only a fence gives may hide
+//!    a race from it. Loom is what checks the fences.
+//! 4. [`site`] names an ordering, so that a loom test can weaken just that one and see its model fail.
+
+#![cfg_attr(
+    any(phalanx_loom, phalanx_shuttle),
+    allow(dead_code, unused_imports, reason = "a model uses a part")
+)]
+
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+use std::time::Duration;
+
+pub(crate) use imp::{Condvar, Mutex, MutexGuard, RwLock, UnsafeCell, atomic, fence, hint, thread};
+
+#[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
+mod imp {
+    pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
+    pub(crate) use std::sync::atomic;
+    use std::time::Duration;
+    pub(crate) use std::{hint, thread};
+
+    /// A condition variable whose waits keep the guard in place.
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(parking_lot::Condvar);
+
+    impl Condvar {
+        pub(crate) const fn new() -> Self {
+            Self(parking_lot::Condvar::new())
+        }
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            self.0.wait(guard);
+        }
+        /// Returns whether the time ran out.
+        pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: Duration) -> bool {
+            self.0.wait_for(guard, timeout).timed_out()
+        }
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    /// A cell whose accesses loom can see.
+    #[derive(Debug, Default)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        pub(crate) const fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+        #[inline(always)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+        #[inline(always)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+
+    #[cfg(not(phalanx_tsan))]
+    pub(crate) use std::sync::atomic::fence;
+
+    /// See rule 3 of the file.
+    #[cfg(phalanx_tsan)]
+    pub(crate) fn fence(_order: atomic::Ordering) {
+        static FENCE: atomic::AtomicUsize = atomic::AtomicUsize::new(0);
+        // Ordering: SeqCst, pairs with itself in every other thread.
+        FENCE.fetch_add(0, atomic::Ordering::SeqCst);
+    }
+}
+
+#[cfg(any(phalanx_loom, phalanx_shuttle))]
+mod imp {
+    #[cfg(phalanx_loom)]
+    use loom as model;
+    #[cfg(phalanx_shuttle)]
+    use shuttle as model;
+    use std::ops::{Deref, DerefMut};
+    use std::time::Duration;
+
+    pub(crate) use model::sync::atomic;
+    pub(crate) use model::sync::atomic::fence;
+    pub(crate) use model::{hint, thread};
+
+    /// The lock of the model behind the interface of the real one.
+    #[derive(Debug, Default)]
+    pub(crate) struct Mutex<T>(model::sync::Mutex<T>);
+
+    #[derive(Debug)]
+    pub(crate) struct MutexGuard<'a, T>(Option<model::sync::MutexGuard<'a, T>>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(model::sync::Mutex::new(value))
+        }
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            MutexGuard(Some(self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)))
+        }
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            self.0.try_lock().ok().map(|guard| MutexGuard(Some(guard)))
+        }
+        pub(crate) fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+        pub(crate) fn into_inner(self) -> T {
+            self.0.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+        fn deref(&self) -> &T {
+            self.0.as_ref().expect("the guard is only empty inside a wait")
+        }
+    }
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_mut().expect("the guard is only empty inside a wait")
+        }
+    }
+
+    /// The read-write lock of the model behind the interface of the real one.
+    #[derive(Debug, Default)]
+    pub(crate) struct RwLock<T>(model::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(model::sync::RwLock::new(value))
+        }
+        pub(crate) fn read(&self) -> model::sync::RwLockReadGuard<'_, T> {
+            self.0.read().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+        pub(crate) fn write(&self) -> model::sync::RwLockWriteGuard<'_, T> {
+            self.0.write().unwrap_or_else(std::sync::PoisonError::into_inner)
+        }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct Condvar(model::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(model::sync::Condvar::new())
+        }
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            let held = guard.0.take().expect("the guard is only empty inside a wait");
+            guard.0 = Some(self.0.wait(held).unwrap_or_else(std::sync::PoisonError::into_inner));
+        }
+        /// A model has no time: the wait ends by a notification alone.
+        pub(crate) fn wait_for<T>(
+            &self,
+            guard: &mut MutexGuard<'_, T>,
+            _timeout: Duration,
+        ) -> bool {
+            self.wait(guard);
+            false
+        }
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+        pub(crate) fn notify_all(&self) {
+            self.0.notify_all();
+        }
+    }
+
+    #[cfg(phalanx_loom)]
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(loom::cell::UnsafeCell<T>);
+    #[cfg(phalanx_shuttle)]
+    #[derive(Debug)]
+    pub(crate) struct UnsafeCell<T>(std::cell::UnsafeCell<T>);
+
+    impl<T> UnsafeCell<T> {
+        #[cfg(phalanx_loom)]
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::cell::UnsafeCell::new(value))
+        }
+        #[cfg(phalanx_shuttle)]
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::cell::UnsafeCell::new(value))
+        }
+        #[cfg(phalanx_loom)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            self.0.with(f)
+        }
+        #[cfg(phalanx_loom)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            self.0.with_mut(f)
+        }
+        #[cfg(phalanx_shuttle)]
+        pub(crate) fn with<R>(&self, f: impl FnOnce(*const T) -> R) -> R {
+            f(self.0.get())
+        }
+        #[cfg(phalanx_shuttle)]
+        pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+            f(self.0.get())
+        }
+    }
+}
+
+/// An ordering with a name, which a loom test can weaken to `Relaxed` (see [`weakened`]).
+#[cfg(not(phalanx_loom))]
+#[inline(always)]
+pub(crate) const fn site(_name: &'static str, order: atomic::Ordering) -> atomic::Ordering {
+    order
+}
+
+/// A fence with a name, which a loom test can leave out (see [`weakened`]).
+#[cfg(not(phalanx_loom))]
+#[inline(always)]
+pub(crate) fn fence_site(_name: &'static str, order: atomic::Ordering) {
+    fence(order);
+}
+
+#[cfg(phalanx_loom)]
+pub(crate) use weakening::{fence_site, site, weakened};
+
+#[cfg(phalanx_loom)]
+mod weakening {
+    use super::{atomic, fence};
+    use std::cell::Cell;
+
+    std::thread_local! {
+        // Loom runs the threads of a model on one thread of the system, so this reaches all of them.
+        static WEAKENED: Cell<Option<&'static str>> = const { Cell::new(None) };
+    }
+
+    pub(crate) fn site(name: &'static str, order: atomic::Ordering) -> atomic::Ordering {
+        if WEAKENED.get() == Some(name) { atomic::Ordering::Relaxed } else { order }
+    }
+
+    pub(crate) fn fence_site(name: &'static str, order: atomic::Ordering) {
+        if WEAKENED.get() != Some(name) {
+            fence(order);
+        }
+    }
+
+    /// Runs a model with one ordering weakened: the twin of a test, which must panic.
+    pub(crate) fn weakened(name: &'static str, model: impl FnOnce()) {
+        struct Restore;
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                WEAKENED.set(None);
+            }
+        }
+        WEAKENED.set(Some(name));
+        let _restore = Restore;
+        model();
+    }
+}
+
+/// Blocks its owner until a token arrives (rule 2 of the file).
+///
+/// One waiter type serves threads and futures: a thread hands out [`Parker::waker`], a future the waker
+/// of its task, and whoever wakes does not know which it was.
+#[derive(Debug, Default)]
+pub(crate) struct Parker {
+    shared: Arc<Token>,
+}
+
+#[derive(Debug, Default)]
+struct Token {
+    present: Mutex<bool>,
+    arrived: Condvar,
+}
+
+impl Parker {
+    pub(crate) fn new() -> Self {
+        Self::default()
+    }
+
+    /// A waker whose call leaves the token.
+    pub(crate) fn waker(&self) -> Waker {
+        Waker::from(Arc::clone(&self.shared))
+    }
+
+    /// Waits for the token and takes it.
+    pub(crate) fn park(&self) {
+        let mut present = self.shared.present.lock();
+        while !*present {
+            self.shared.arrived.wait(&mut present);
+        }
+        *present = false;
+    }
+
+    /// Waits for the token for so long at most; whether it came.
+    pub(crate) fn park_timeout(&self, timeout: Duration) -> bool {
+        let end = std::time::Instant::now().checked_add(timeout);
+        let mut present = self.shared.present.lock();
+        while !*present {
+            let left = match end {
+                // A timeout beyond what the clock can hold is no timeout.
+                None => Duration::MAX,
+                Some(end) => end.saturating_duration_since(std::time::Instant::now()),
+            };
+            if left.is_zero() {
+                return false;
+            }
+            self.shared.arrived.wait_for(&mut present, left);
+        }
+        *present = false;
+        true
+    }
+}
+
+impl Wake for Token {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+    fn wake_by_ref(self: &Arc<Self>) {
+        *self.present.lock() = true;
+        self.arrived.notify_one();
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_left_before_the_park_ends_it_at_once_and_only_once() {
+        let parker = Parker::new();
+        parker.waker().wake();
+        parker.waker().wake();
+        parker.park();
+        assert!(!parker.park_timeout(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_park_ends_when_another_thread_wakes() {
+        let parker = Parker::new();
+        let waker = parker.waker();
+        let other = thread::spawn(move || waker.wake());
+        parker.park();
+        other.join().expect("the waking thread does not panic");
+    }
+}

@@ -1,0 +1,1 @@
+//! Behaviour of `index_repo`.

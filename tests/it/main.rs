@@ -1,0 +1,10 @@
+//! Behaviour, seen from outside, in one binary.
+
+mod ast;
+mod bus;
+mod cache;
+mod coordinator;
+mod fleet;
+mod index_repo;
+mod state;
+mod tidy;
