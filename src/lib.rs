@@ -7,6 +7,7 @@ pub mod bus;
 pub mod cache;
 mod clock;
 pub mod coordinator;
+pub mod docs;
 mod error;
 pub mod fleet;
 pub mod state;

@@ -1,0 +1,16 @@
+//! Pages about the crate as a whole, compiled with it so that they cannot rot unseen.
+
+#[doc = include_str!("docs/architecture.md")]
+pub mod architecture {}
+
+#[doc = include_str!("docs/guarantees.md")]
+pub mod guarantees {}
+
+#[doc = include_str!("docs/limitations.md")]
+pub mod limitations {}
+
+#[doc = include_str!("docs/patterns.md")]
+pub mod patterns {}
+
+#[doc = include_str!("docs/performance.md")]
+pub mod performance {}
