@@ -123,12 +123,12 @@ def check_wildcards(_policy, root):
     ]
 
 
-def check_sources(policy, packages, roots):
+def check_sources(policy, packages):
     allowed = {f"registry+{url}" for url in policy["sources"]["allow-registry"]}
     return [
         f"{package['name']} {package['version']} comes from {package['source'] or 'a path'}"
         for package in packages
-        if package["id"] not in roots and package["source"] not in allowed
+        if package["source"] not in allowed
     ]
 
 
@@ -136,7 +136,8 @@ def check(policy, trees):
     """Checks trees of `cargo metadata`: versions may differ between trees, not within one."""
     union = {package["id"]: package for tree in trees for package in tree["packages"]}
     roots = {tree["resolve"]["root"] for tree in trees}
-    problems = check_licences(policy, union.values()) + check_sources(policy, union.values(), roots)
+    foreign = [package for id, package in union.items() if id not in roots]
+    problems = check_licences(policy, foreign) + check_sources(policy, foreign)
     for root in sorted(roots):
         problems += check_wildcards(policy, union[root])
     return problems + check_duplicates(policy, trees[0]["packages"])
