@@ -1,0 +1,1 @@
+//! Single-flight and the shared count, over every interleaving.
