@@ -1,1 +1,394 @@
-//! The agent pool.
+//! The agent pool: which agent gets this work, never two holders at once, and nothing lost when one dies.
+//!
+//! A [`Fleet`] knows its agents by what they can do, how much they may hold and how much they hold.
+//! It is used in two ways, alone or together:
+//!
+//! - *Leases.* The host asks for an agent ([`Fleet::allocate`] and its `try_`, `_timeout` and `_async`
+//!   forms), does the work itself, wherever it likes, and completes or drops the [`Lease`].
+//! - *Tasks.* The host submits a [`Task`]; a worker thread of the fleet leases a fitting agent for it
+//!   and runs that agent's [handler](Agent). The [`TaskHandle`] tells the [`Outcome`].
+//!
+//! What it guarantees:
+//!
+//! 1. The number of leases on an agent never exceeds its limit.
+//! 2. Every accepted task gets exactly one [`Outcome`], and a [`TaskLog`] records it before anybody
+//!    sees it. A handler may run more than once for a task; one attempt counts, the others are refused
+//!    and counted.
+//! 3. A [killed](Fleet::kill) agent is never allocated again. Its leases are void at once and its tasks
+//!    run elsewhere at once, even while its handlers are still running.
+//! 4. An agent that comes free goes to the most urgent request that waits for one like it. A request
+//!    that is cancelled passes on what was granted to it.
+//! 5. A panic in a handler, a factory, the log, the observer, a waker or a destructor neither wedges
+//!    the fleet nor ends a worker thread; it is counted. Under `panic = "abort"` it ends the process.
+//!
+//! What it does not do: it cannot stop a handler that does not return; it does not undo what a struck
+//! handler did elsewhere; waiting requests go before queued tasks of any priority when an agent comes
+//! free.
+//!
+//! ```
+//! use phalanx::fleet::{AgentSpec, Fleet, LeaseOutcome, Outcome, Request, Task};
+//! use std::time::Duration;
+//!
+//! let fleet = Fleet::<String, usize>::builder().workers(2).build()?;
+//! let counter = AgentSpec::<String, usize>::new("counter")
+//!     .capability("text")
+//!     .handler_fn(|task, _cx| Ok(task.payload().len()));
+//! fleet.spawn_batch(&counter, 4)?;
+//!
+//! let handle = fleet.submit(Task::new("phalanx".to_owned()).capability("text"))?;
+//! assert_eq!(*handle.wait(), Outcome::Completed(7));
+//!
+//! let lease = fleet.try_allocate(&Request::any().capability("text"))?;
+//! lease.complete(LeaseOutcome::Succeeded)?;
+//!
+//! let report = fleet.shutdown(Duration::from_secs(5))?;
+//! assert_eq!((report.completed, report.unfinished.len()), (1, 0));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod agent;
+mod builder;
+mod handle;
+mod inner;
+mod lanes;
+mod lease;
+mod log;
+mod pool;
+mod request;
+mod stats;
+mod stop;
+mod submit;
+mod task;
+mod wakers;
+mod work;
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use crate::{Error, ErrorKind};
+use inner::{Behaviour, Inner};
+use pool::{Member, RUNS_TASKS};
+use submit::Patience;
+
+pub use agent::{Agent, AgentId, AgentSpec, AgentState, AgentStatus};
+pub use builder::FleetBuilder;
+pub use handle::TaskHandle;
+pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
+pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
+pub use pool::MAX_CAPABILITIES;
+pub use request::{AllocateError, Priority, Request};
+pub use stats::{DrainReport, FleetStats};
+pub use stop::Killed;
+pub use task::{
+    Attempt, Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError,
+    TaskErrorKind, TaskId,
+};
+
+/// A pool of agents, and the tasks that run on them.
+///
+/// `T` is what a task carries and `O` what comes of it; `Fleet<(), ()>` with no workers is a pool of
+/// leases. It is a handle: clones are the same fleet.
+///
+/// When the last handle is dropped the fleet stops like a [`shutdown`](Self::shutdown) without a
+/// timeout: queued tasks are returned, and the drop waits for handlers that run. Dropped on a worker
+/// thread it does not wait, and the threads end by themselves. A handler that owns a handle keeps its
+/// own fleet alive; give it a [`WeakFleet`], or call `shutdown`.
+///
+/// Every operation takes one short lock; choosing an agent is O(different sets of capabilities + log
+/// agents).
+pub struct Fleet<T = (), O = ()> {
+    core: Arc<Core<T, O>>,
+}
+
+/// What the handles own together; its drop is the drop of the last handle. Workers, leases and task
+/// handles hold the [`Inner`] instead, so they keep no fleet running.
+struct Core<T, O> {
+    inner: Arc<Inner<T, O>>,
+}
+
+impl<T, O> Drop for Core<T, O> {
+    fn drop(&mut self) {
+        self.inner.abandon();
+    }
+}
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
+    /// Starts to set one up.
+    pub fn builder() -> FleetBuilder<T, O> {
+        FleetBuilder::new()
+    }
+
+    fn from_inner(inner: Arc<Inner<T, O>>) -> Self {
+        Self { core: Arc::new(Core { inner }) }
+    }
+
+    fn inner(&self) -> &Inner<T, O> {
+        &self.core.inner
+    }
+
+    /// A handle that does not keep the fleet running; for handlers and observers.
+    #[must_use]
+    pub fn downgrade(&self) -> WeakFleet<T, O> {
+        WeakFleet { core: Arc::downgrade(&self.core) }
+    }
+
+    /// Adds an agent.
+    ///
+    /// # Errors
+    /// As [`spawn_batch`](Self::spawn_batch).
+    pub fn spawn(&self, spec: AgentSpec<T, O>) -> Result<AgentId, Error> {
+        Ok(self.spawn_batch(&spec, 1)?[0])
+    }
+
+    /// Adds several agents of one spec: all of them or none.
+    ///
+    /// # Errors
+    /// `LimitReached` when there would be too many agents or capability names, `Closed` after a
+    /// shutdown, `Unsupported` for a spec with a handler in a fleet without workers.
+    pub fn spawn_batch(&self, spec: &AgentSpec<T, O>, count: usize) -> Result<Vec<AgentId>, Error> {
+        let inner = self.inner();
+        if spec.factory.is_some() && !inner.runs_tasks {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "agent {:?} has a handler, and this fleet has no workers to run it: \
+                     build it with workers(1) or more",
+                    spec.name
+                ),
+            ));
+        }
+        let mut wakes = Vec::new();
+        let mut agents = Vec::new();
+        {
+            let mut guard = inner.state.lock();
+            let state = &mut *guard;
+            if state.stopping {
+                return Err(Error::new(ErrorKind::Closed, "the fleet was shut down"));
+            }
+            state.pool.check_room(count)?;
+            let mut mask = state.pool.intern(&spec.capabilities)?;
+            if spec.factory.is_some() {
+                mask |= RUNS_TASKS;
+            }
+            agents.reserve(count);
+            for _ in 0..count {
+                let member =
+                    Member::new(Arc::clone(&spec.name), mask, spec.priority, spec.max_leases.get());
+                let agent = state.pool.insert(member, &mut wakes);
+                let slot = agent.slot() as usize;
+                if state.behaviours.len() <= slot {
+                    state.behaviours.resize_with(slot + 1, || None);
+                }
+                state.behaviours[slot] = Some(Behaviour {
+                    factory: spec.factory.clone(),
+                    idle: Vec::new(),
+                    running: Vec::new(),
+                });
+                agents.push(agent);
+            }
+            state.counts.agents_spawned += count as u64;
+            inner.work.notify_all();
+        }
+        inner.wake_all(wakes);
+        for agent in &agents {
+            inner.notice(&FleetEvent::AgentSpawned { agent: *agent });
+        }
+        Ok(agents)
+    }
+
+    /// What is true of an agent now; `None` once it is gone.
+    #[must_use]
+    pub fn agent(&self, agent: AgentId) -> Option<AgentStatus> {
+        self.inner().state.lock().pool.status(agent)
+    }
+
+    /// What is true of all live agents at one moment, by slot. O(agents), under the lock.
+    #[must_use]
+    pub fn agents(&self) -> Vec<AgentStatus> {
+        let state = self.inner().state.lock();
+        state.pool.ids().filter_map(|agent| state.pool.status(agent)).collect()
+    }
+
+    /// Ends an agent at once.
+    ///
+    /// In one step it is allocated no more, its leases are void, and the tasks that ran on it are
+    /// queued again at their old places; that costs them no attempt. Handlers that are running are told
+    /// ([`TaskContext::is_revoked`]) and not waited for; what they return is refused and counted. It may
+    /// be called from anywhere, from a handler of that very agent too. An attempt whose outcome is
+    /// being recorded has won already and is not struck.
+    ///
+    /// # Errors
+    /// `NotFound` if the agent is gone, by an earlier kill for example.
+    pub fn kill(&self, agent: AgentId) -> Result<Killed, Error> {
+        self.inner().kill(agent)
+    }
+
+    /// Takes an agent that fits, if there is one. Never waits.
+    ///
+    /// Of those that fit and may hold another lease, it is the one with the fewest leases, then of the
+    /// highest priority, then the one whose load changed longest ago.
+    ///
+    /// # Errors
+    /// `NoneIdle`, `NoSuchCapability` or `Closed`.
+    pub fn try_allocate(&self, request: &Request) -> Result<Lease, AllocateError> {
+        let grant = self.inner().state.lock().pool.try_allocate(request)?;
+        Ok(Lease::new(grant, self.core.inner.clone()))
+    }
+
+    /// Takes an agent that fits, waiting on this thread for as long as it takes.
+    ///
+    /// Who waits is served by priority, then in the order of coming.
+    ///
+    /// # Errors
+    /// `NoSuchCapability` as soon as no live agent could serve it, `TooManyWaiting`, or `Closed`.
+    pub fn allocate(&self, request: &Request) -> Result<Lease, AllocateError> {
+        self.allocate_async(request).wait(&self.inner().clock, None)
+    }
+
+    /// Takes an agent that fits, waiting on this thread for so long at most.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate), or `Timeout`.
+    pub fn allocate_timeout(
+        &self,
+        request: &Request,
+        timeout: Duration,
+    ) -> Result<Lease, AllocateError> {
+        let clock = &self.inner().clock;
+        self.allocate_async(request).wait(clock, Some(clock.now() + timeout))
+    }
+
+    /// Takes an agent that fits, as a future for any runtime; it resolves as
+    /// [`allocate`](Self::allocate) would return.
+    pub fn allocate_async(&self, request: &Request) -> Allocation {
+        Allocation::new(request.clone(), self.core.inner.clone())
+    }
+
+    /// Submits a task. Never waits for room.
+    ///
+    /// It returns once the task is accepted, which with a [`TaskLog`] means recorded. From then on the
+    /// task gets exactly one outcome.
+    ///
+    /// # Errors
+    /// The [`SubmitError`] hands the task back, and says whether the queue is full, the fleet takes no
+    /// more, no live agent could take it, its id is taken, or the log refused.
+    pub fn submit(&self, task: Task<T>) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
+        self.inner().submit_one(task, Patience::None)
+    }
+
+    /// Submits a task, waiting on this thread for room for as long as it takes.
+    ///
+    /// Room goes to those who wait in the order of coming. A handler that waits for room keeps its
+    /// worker from making some.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), without `Full`.
+    pub fn submit_wait(&self, task: Task<T>) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
+        self.inner().submit_one(task, Patience::Until(None))
+    }
+
+    /// Submits a task, waiting on this thread for room for so long at most.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit); `Full` if there was no room in time.
+    pub fn submit_timeout(
+        &self,
+        task: Task<T>,
+        timeout: Duration,
+    ) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
+        let deadline = self.inner().clock.now() + timeout;
+        self.inner().submit_one(task, Patience::Until(Some(deadline)))
+    }
+
+    /// Submits several tasks: all of them or none, with one call to the log. Never waits for room.
+    ///
+    /// # Errors
+    /// As [`submit`](Self::submit), for the first task that meets it; all are handed back.
+    pub fn submit_batch(
+        &self,
+        tasks: Vec<Task<T>>,
+    ) -> Result<Vec<TaskHandle<O>>, SubmitError<Vec<Task<T>>>> {
+        self.inner().submit_many(tasks, Patience::None)
+    }
+
+    /// Submits several tasks, waiting on this thread until there is room for all of them.
+    ///
+    /// # Errors
+    /// As [`submit_batch`](Self::submit_batch); `Full` only for more tasks than the queue can ever hold.
+    pub fn submit_batch_wait(
+        &self,
+        tasks: Vec<Task<T>>,
+    ) -> Result<Vec<TaskHandle<O>>, SubmitError<Vec<Task<T>>>> {
+        self.inner().submit_many(tasks, Patience::Until(None))
+    }
+
+    /// What the fleet has done so far, in one consistent reading.
+    #[must_use]
+    pub fn stats(&self) -> FleetStats {
+        self.inner().state.lock().stats()
+    }
+
+    /// Takes no more tasks, and waits for those accepted to end, for so long at most.
+    ///
+    /// Leases are still granted. The fleet stays closed to tasks. Tasks that no live agent could take
+    /// (the last one was killed) stay queued and are listed as unfinished.
+    ///
+    /// # Errors
+    /// `Unsupported` on a worker thread of this fleet, which would wait for itself.
+    pub fn drain(&self, timeout: Duration) -> Result<DrainReport, Error> {
+        self.inner().drain(timeout)
+    }
+
+    /// Ends the fleet: returns queued tasks, waits for running ones for so long at most, strikes the
+    /// rest, ends all agents and joins the threads.
+    ///
+    /// Requests that wait get `Closed`; leases that are still held become stale. A task whose handler
+    /// did not return in time is returned, and its late result refused. A thread cannot be ended from
+    /// outside: as long as a handler does not return, its thread stays and is counted in
+    /// [`DrainReport::workers_left`]; call this again to wait for it. Otherwise no thread is left.
+    /// Calling it again, or from several threads, is fine: each gets the report.
+    ///
+    /// # Errors
+    /// `Unsupported` on a worker thread of this fleet, which would wait for itself.
+    pub fn shutdown(&self, timeout: Duration) -> Result<DrainReport, Error> {
+        self.inner().shutdown(timeout)
+    }
+}
+
+impl<T, O> Clone for Fleet<T, O> {
+    fn clone(&self) -> Self {
+        Self { core: Arc::clone(&self.core) }
+    }
+}
+
+impl<T, O> fmt::Debug for Fleet<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.core.inner.fmt(f)
+    }
+}
+
+/// A handle that does not keep its fleet running; made by [`Fleet::downgrade`].
+pub struct WeakFleet<T = (), O = ()> {
+    core: Weak<Core<T, O>>,
+}
+
+impl<T, O> WeakFleet<T, O> {
+    /// A full handle, if another one is still there.
+    #[must_use]
+    pub fn upgrade(&self) -> Option<Fleet<T, O>> {
+        self.core.upgrade().map(|core| Fleet { core })
+    }
+}
+
+impl<T, O> Clone for WeakFleet<T, O> {
+    fn clone(&self) -> Self {
+        Self { core: Weak::clone(&self.core) }
+    }
+}
+
+impl<T, O> fmt::Debug for WeakFleet<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WeakFleet").field("alive", &(self.core.strong_count() > 0)).finish()
+    }
+}

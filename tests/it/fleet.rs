@@ -1,1 +1,4 @@
-//! Behaviour of `fleet`.
+//! The fleet: leases, tasks, and nothing lost when agents die.
+
+mod support;
+mod tasks;

@@ -1,0 +1,212 @@
+//! Agents: how one is described, what it runs, how it is named and seen.
+
+use std::fmt;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use super::request::{Priority, add_capability};
+use super::task::{Task, TaskContext, TaskError};
+
+/// What runs tasks. A factory in the [`AgentSpec`] makes it, so that it can be made anew.
+///
+/// One handler runs one task at a time; an agent that may hold several leases gets as many handlers.
+/// No lock of the fleet is held while it runs: it may submit, allocate and kill, its own agent
+/// included. A panic is caught, the attempt is lost, and the next task gets a fresh handler.
+pub trait Agent<T, O>: Send {
+    /// Does the work of one attempt.
+    ///
+    /// # Errors
+    /// [`TaskError::permanent`] fails the task; [`TaskError::retryable`] runs it again while it has
+    /// attempts left.
+    fn handle(&mut self, task: &Task<T>, cx: &mut TaskContext<'_>) -> Result<O, TaskError>;
+}
+
+impl<T, O, A: Agent<T, O> + ?Sized> Agent<T, O> for Box<A> {
+    fn handle(&mut self, task: &Task<T>, cx: &mut TaskContext<'_>) -> Result<O, TaskError> {
+        (**self).handle(task, cx)
+    }
+}
+
+/// A closure as a handler.
+struct Closure<F>(Arc<F>);
+
+impl<T, O, F> Agent<T, O> for Closure<F>
+where
+    F: Fn(&Task<T>, &mut TaskContext<'_>) -> Result<O, TaskError> + Send + Sync,
+{
+    fn handle(&mut self, task: &Task<T>, cx: &mut TaskContext<'_>) -> Result<O, TaskError> {
+        (self.0)(task, cx)
+    }
+}
+
+pub(super) type Handler<T, O> = Box<dyn Agent<T, O>>;
+pub(super) type Factory<T, O> = Arc<dyn Fn() -> Handler<T, O> + Send + Sync>;
+
+/// How an agent is made: its name, what it can do, how many leases it may hold, what it runs.
+///
+/// ```
+/// use phalanx::fleet::{AgentSpec, Priority, TaskError};
+/// use std::num::NonZeroU32;
+///
+/// let lease_only: AgentSpec<(), ()> = AgentSpec::new("crawler").capability("http");
+/// let counter = AgentSpec::<String, usize>::new("counter")
+///     .priority(Priority::HIGH)
+///     .max_leases(NonZeroU32::new(4).ok_or("zero")?)
+///     .handler_fn(|task, _cx| Ok(task.payload().len()));
+/// # let _ = (lease_only, counter);
+/// # Ok::<(), &str>(())
+/// ```
+pub struct AgentSpec<T, O> {
+    pub(super) name: Arc<str>,
+    pub(super) capabilities: Vec<Arc<str>>,
+    pub(super) priority: Priority,
+    pub(super) max_leases: NonZeroU32,
+    pub(super) factory: Option<Factory<T, O>>,
+}
+
+impl<T, O> AgentSpec<T, O> {
+    /// An agent of this name (its type: many agents may share it), without capabilities or handler.
+    #[must_use]
+    pub fn new(name: impl AsRef<str>) -> Self {
+        Self {
+            name: Arc::from(name.as_ref()),
+            capabilities: Vec::new(),
+            priority: Priority::NORMAL,
+            max_leases: NonZeroU32::MIN,
+            factory: None,
+        }
+    }
+
+    /// Adds something that it can do. A fleet knows at most
+    /// [`MAX_CAPABILITIES`](super::MAX_CAPABILITIES) names.
+    #[must_use]
+    pub fn capability(mut self, name: impl AsRef<str>) -> Self {
+        add_capability(&mut self.capabilities, name.as_ref());
+        self
+    }
+
+    /// Sets which agent is taken first among those of equal load. Default: [`Priority::NORMAL`].
+    #[must_use]
+    pub const fn priority(mut self, priority: Priority) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets how many leases it may hold at once. Default: 1.
+    #[must_use]
+    pub const fn max_leases(mut self, limit: NonZeroU32) -> Self {
+        self.max_leases = limit;
+        self
+    }
+
+    /// Sets what makes the handler that runs tasks on this agent. Default: none, a lease-only agent.
+    ///
+    /// The factory is called on a worker thread, when a task first needs a handler and again after a
+    /// handler panicked. A factory that panics loses that attempt of the task.
+    #[must_use]
+    pub fn handler<A>(mut self, factory: impl Fn() -> A + Send + Sync + 'static) -> Self
+    where
+        A: Agent<T, O> + 'static,
+    {
+        self.factory = Some(Arc::new(move || Box::new(factory())));
+        self
+    }
+
+    /// Sets a closure as the handler of every agent made from this.
+    #[must_use]
+    pub fn handler_fn<F>(self, handler: F) -> Self
+    where
+        F: Fn(&Task<T>, &mut TaskContext<'_>) -> Result<O, TaskError> + Send + Sync + 'static,
+    {
+        let handler = Arc::new(handler);
+        self.handler(move || Closure(Arc::clone(&handler)))
+    }
+}
+
+impl<T, O> Clone for AgentSpec<T, O> {
+    fn clone(&self) -> Self {
+        Self {
+            name: Arc::clone(&self.name),
+            capabilities: self.capabilities.clone(),
+            priority: self.priority,
+            max_leases: self.max_leases,
+            factory: self.factory.clone(),
+        }
+    }
+}
+
+impl<T, O> fmt::Debug for AgentSpec<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AgentSpec")
+            .field("name", &self.name)
+            .field("capabilities", &self.capabilities)
+            .field("priority", &self.priority)
+            .field("max_leases", &self.max_leases)
+            .field("has_handler", &self.factory.is_some())
+            .finish()
+    }
+}
+
+/// One agent of one fleet: a slot and its generation, so that the name of a dead agent never
+/// comes to mean a living one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct AgentId {
+    pub(super) slot: u32,
+    pub(super) generation: u32,
+}
+
+impl AgentId {
+    /// The place in the fleet's table; it is used again after the agent is gone.
+    #[must_use]
+    pub const fn slot(self) -> u32 {
+        self.slot
+    }
+
+    /// Which of the agents that had this slot.
+    #[must_use]
+    pub const fn generation(self) -> u32 {
+        self.generation
+    }
+}
+
+impl fmt::Display for AgentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.slot, self.generation)
+    }
+}
+
+impl fmt::Debug for AgentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "AgentId({self})")
+    }
+}
+
+/// What an agent is doing, derived from its leases and from nothing else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum AgentState {
+    /// It holds no lease.
+    Ready,
+    /// It holds at least one lease; it may have room for more.
+    Busy,
+}
+
+/// What is true of a live agent at one moment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct AgentStatus {
+    /// Which agent.
+    pub id: AgentId,
+    /// The name of its spec.
+    pub name: Arc<str>,
+    /// Ready or busy.
+    pub state: AgentState,
+    /// The leases it holds.
+    pub load: u32,
+    /// The leases it may hold.
+    pub max_leases: u32,
+    /// Its priority.
+    pub priority: Priority,
+    /// Whether it runs tasks, or is for leases alone.
+    pub has_handler: bool,
+}

@@ -1,0 +1,176 @@
+//! How a fleet is made, and the defaults.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use super::Fleet;
+use super::inner::{Inner, State, Workers};
+use super::lanes::Lanes;
+use super::log::{Observer, TaskLog};
+use super::pool::Pool;
+use super::stats::FleetStats;
+use super::task::TaskId;
+use super::wakers::WakerSet;
+use crate::clock::Clock;
+use crate::sync::{Condvar, Mutex, thread};
+use crate::{Error, ErrorKind};
+
+const DEFAULT_QUEUE_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+const DEFAULT_MAX_AGENTS: NonZeroUsize = NonZeroUsize::new(1_048_576).expect("not zero");
+const DEFAULT_MAX_WAITING: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+const FIRST_TASK_ID: TaskId = TaskId::new(1);
+
+/// Sets up a [`Fleet`]; made by [`Fleet::builder`].
+#[must_use = "a builder does nothing until it builds"]
+pub struct FleetBuilder<T, O> {
+    workers: usize,
+    queue_capacity: NonZeroUsize,
+    max_agents: NonZeroUsize,
+    max_waiting: NonZeroUsize,
+    clock: Clock,
+    task_log: Option<Arc<dyn TaskLog<T, O>>>,
+    observer: Option<Arc<dyn Observer>>,
+    first_task_id: TaskId,
+}
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
+    pub(super) fn new() -> Self {
+        Self {
+            workers: 0,
+            queue_capacity: DEFAULT_QUEUE_CAPACITY,
+            max_agents: DEFAULT_MAX_AGENTS,
+            max_waiting: DEFAULT_MAX_WAITING,
+            clock: Clock::real(),
+            task_log: None,
+            observer: None,
+            first_task_id: FIRST_TASK_ID,
+        }
+    }
+
+    /// Sets how many threads run handlers. Default: 0, a lease-only fleet that starts no thread and
+    /// takes no task. Handlers that compute want about one a core; those that wait want more.
+    pub const fn workers(mut self, threads: usize) -> Self {
+        self.workers = threads;
+        self
+    }
+
+    /// Sets how many accepted tasks may wait for an agent. Default: 65,536. Tasks that run again may
+    /// exceed it, by no more than there are workers.
+    pub const fn queue_capacity(mut self, tasks: NonZeroUsize) -> Self {
+        self.queue_capacity = tasks;
+        self
+    }
+
+    /// Sets how many agents may live at once. Default: 1,048,576. The most: `u32::MAX`.
+    pub const fn max_agents(mut self, agents: NonZeroUsize) -> Self {
+        self.max_agents = agents;
+        self
+    }
+
+    /// Sets how many requests for an agent may wait at once. Default: 65,536.
+    pub const fn max_waiting(mut self, requests: NonZeroUsize) -> Self {
+        self.max_waiting = requests;
+        self
+    }
+
+    /// Sets the clock that timeouts and latencies are read from. Default: [`Clock::real`].
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.clock = clock;
+        self
+    }
+
+    /// Sets what records acceptances and outcomes. Default: nothing does. Costs a call for each
+    /// submission, and one for each outcome.
+    pub fn task_log(mut self, log: Arc<dyn TaskLog<T, O>>) -> Self {
+        self.task_log = Some(log);
+        self
+    }
+
+    /// Sets who is told of events. Default: nobody. Costs a call for each event, and two readings of
+    /// the clock for each attempt.
+    pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
+        self.observer = Some(observer);
+        self
+    }
+
+    /// Sets the id of the first task that comes without one. Default: 1. A host whose log survived
+    /// goes on behind the greatest id in it.
+    pub const fn first_task_id(mut self, id: TaskId) -> Self {
+        self.first_task_id = id;
+        self
+    }
+
+    /// Makes the fleet and starts its threads.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for more agents than a slot number can name, `Io` if a thread does not start.
+    pub fn build(self) -> Result<Fleet<T, O>, Error> {
+        if u32::try_from(self.max_agents.get()).is_err() {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("max_agents is {}, and may be {} at most", self.max_agents, u32::MAX),
+            ));
+        }
+        let state = State {
+            pool: Pool::new(self.max_agents, self.max_waiting),
+            behaviours: Vec::new(),
+            queue: Lanes::new(),
+            tasks: HashMap::new(),
+            next_task: Some(self.first_task_id.get()),
+            sequence: 0,
+            reserved: 0,
+            reserved_ids: HashSet::new(),
+            room: WakerSet::default(),
+            progress: WakerSet::default(),
+            counts: FleetStats::default(),
+            draining: false,
+            stopping: false,
+            workers: Workers::default(),
+        };
+        let inner = Arc::new_cyclic(|me| Inner {
+            me: me.clone(),
+            state: Mutex::new(state),
+            work: Condvar::new(),
+            clock: self.clock,
+            log: self.task_log,
+            observer: self.observer,
+            queue_capacity: self.queue_capacity,
+            runs_tasks: self.workers > 0,
+        });
+        // From here on a failure drops the fleet, which ends the threads that did start.
+        let fleet = Fleet::from_inner(Arc::clone(&inner));
+        for index in 0..self.workers {
+            let worker = Arc::clone(&inner);
+            inner.state.lock().workers.alive += 1;
+            let started =
+                thread::Builder::new().name(format!("fleet-{index}")).spawn(move || worker.work());
+            match started {
+                Ok(handle) => inner.state.lock().workers.threads.push(handle),
+                Err(error) => {
+                    inner.state.lock().workers.alive -= 1;
+                    let message =
+                        format!("worker thread {index} of {} did not start", self.workers);
+                    return Err(Error::with_source(ErrorKind::Io, message, error));
+                }
+            }
+        }
+        Ok(fleet)
+    }
+}
+
+impl<T, O> fmt::Debug for FleetBuilder<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FleetBuilder")
+            .field("workers", &self.workers)
+            .field("queue_capacity", &self.queue_capacity)
+            .field("max_agents", &self.max_agents)
+            .field("max_waiting", &self.max_waiting)
+            .field("clock", &self.clock)
+            .field("task_log", &self.task_log.is_some())
+            .field("observer", &self.observer.is_some())
+            .field("first_task_id", &self.first_task_id)
+            .finish()
+    }
+}

@@ -1,0 +1,197 @@
+//! The submitter's end of a task.
+//!
+//! Rules that hold here:
+//!
+//! 1. A cell is filled once, under the fleet's lock, so that the outcome and the counters become
+//!    visible together. The cell's own lock is taken inside the fleet's and never the other way.
+//! 2. Whoever registers a waker looks for the outcome under the same lock, so no wake-up is lost.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::log::LogPosition;
+use super::task::{Outcome, TaskId};
+use super::wakers::WakerSet;
+use crate::clock::{Clock, Timestamp};
+use crate::sync::{Mutex, Parker};
+
+/// Where the outcome of one task appears.
+pub(super) struct OutcomeCell<O> {
+    state: Mutex<CellState<O>>,
+    clock: Clock,
+}
+
+struct CellState<O> {
+    outcome: Option<(Arc<Outcome<O>>, Option<LogPosition>)>,
+    wakers: WakerSet,
+}
+
+impl<O> OutcomeCell<O> {
+    pub(super) fn new(clock: Clock) -> Self {
+        let state = Mutex::new(CellState { outcome: None, wakers: WakerSet::default() });
+        Self { state, clock }
+    }
+
+    pub(super) fn fill(
+        &self,
+        outcome: Arc<Outcome<O>>,
+        position: Option<LogPosition>,
+        wakes: &mut Vec<Waker>,
+    ) {
+        let mut state = self.state.lock();
+        debug_assert!(state.outcome.is_none(), "rule 1");
+        state.outcome = Some((outcome, position));
+        state.wakers.take_into(wakes);
+    }
+
+    fn outcome(&self) -> Option<Arc<Outcome<O>>> {
+        self.state.lock().outcome.as_ref().map(|(outcome, _)| Arc::clone(outcome))
+    }
+
+    fn poll(&self, key: &mut Option<u64>, waker: Waker) -> Poll<Arc<Outcome<O>>> {
+        let mut state = self.state.lock();
+        if let Some((outcome, _)) = &state.outcome {
+            let outcome = Arc::clone(outcome);
+            drop(state);
+            return Poll::Ready(outcome);
+        }
+        let key = *key.get_or_insert_with(|| state.wakers.key());
+        let replaced = state.wakers.register(key, waker);
+        drop(state);
+        drop(replaced);
+        Poll::Pending
+    }
+
+    fn forget(&self, key: Option<u64>) {
+        if let Some(key) = key {
+            let waker = self.state.lock().wakers.remove(key);
+            drop(waker);
+        }
+    }
+}
+
+/// What a handle asks of the fleet that has its task.
+pub(super) trait Cancels: Send + Sync {
+    fn cancel(&self, task: TaskId) -> bool;
+}
+
+/// Follows one accepted task to its outcome.
+///
+/// It waits as a thread ([`wait`](Self::wait)) or as a future, on any runtime. Dropping it changes
+/// nothing for the task. Clones follow the same task.
+#[must_use = "a task's outcome is told here; drop the handle explicitly if nobody wants to know"]
+pub struct TaskHandle<O> {
+    id: TaskId,
+    cell: Arc<OutcomeCell<O>>,
+    fleet: Weak<dyn Cancels>,
+    key: Option<u64>,
+}
+
+impl<O> TaskHandle<O> {
+    pub(super) fn new(id: TaskId, cell: Arc<OutcomeCell<O>>, fleet: Weak<dyn Cancels>) -> Self {
+        Self { id, cell, fleet, key: None }
+    }
+
+    /// Which task.
+    #[must_use]
+    pub const fn id(&self) -> TaskId {
+        self.id
+    }
+
+    /// Waits until the task has ended.
+    ///
+    /// It waits for as long as that takes; on a worker thread of the fleet it may wait for ever.
+    #[must_use]
+    pub fn wait(&self) -> Arc<Outcome<O>> {
+        loop {
+            if let Some(outcome) = self.wait_until(None) {
+                return outcome;
+            }
+        }
+    }
+
+    /// Waits until the task has ended, for so long at most.
+    #[must_use]
+    pub fn wait_timeout(&self, timeout: Duration) -> Option<Arc<Outcome<O>>> {
+        let deadline = self.cell.clock.now() + timeout;
+        self.wait_until(Some(deadline))
+    }
+
+    fn wait_until(&self, deadline: Option<Timestamp>) -> Option<Arc<Outcome<O>>> {
+        if let Some(outcome) = self.try_outcome() {
+            return Some(outcome);
+        }
+        let parker = Parker::new();
+        let mut key = None;
+        loop {
+            if let Poll::Ready(outcome) = self.cell.poll(&mut key, parker.waker()) {
+                return Some(outcome);
+            }
+            if !self.cell.clock.park_until(&parker, deadline) {
+                self.cell.forget(key);
+                return self.try_outcome();
+            }
+        }
+    }
+
+    /// The outcome, if the task has ended. Never waits.
+    #[must_use]
+    pub fn try_outcome(&self) -> Option<Arc<Outcome<O>>> {
+        self.cell.outcome()
+    }
+
+    /// Where the log recorded the outcome; `None` before that, and for a log without positions.
+    #[must_use]
+    pub fn log_position(&self) -> Option<LogPosition> {
+        self.cell.state.lock().outcome.as_ref().and_then(|(_, position)| *position)
+    }
+
+    /// Asks for the task not to be done; whether that was in time to matter.
+    ///
+    /// A queued task ends as cancelled before this returns. A running one is told
+    /// ([`TaskContext::is_cancelled`](super::TaskContext::is_cancelled)) and not run again: it ends as
+    /// cancelled if its attempt fails or its agent is killed, and as completed if the handler finishes
+    /// the work all the same. `false` means that its outcome stood already.
+    pub fn cancel(&self) -> bool {
+        self.fleet.upgrade().is_some_and(|fleet| fleet.cancel(self.id))
+    }
+}
+
+impl<O> Clone for TaskHandle<O> {
+    fn clone(&self) -> Self {
+        Self {
+            id: self.id,
+            cell: Arc::clone(&self.cell),
+            fleet: Weak::clone(&self.fleet),
+            key: None,
+        }
+    }
+}
+
+impl<O> Future for TaskHandle<O> {
+    type Output = Arc<Outcome<O>>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut key = self.key;
+        let poll = self.cell.poll(&mut key, cx.waker().clone());
+        self.key = key;
+        poll
+    }
+}
+
+impl<O> Drop for TaskHandle<O> {
+    fn drop(&mut self) {
+        self.cell.forget(self.key.take());
+    }
+}
+
+impl<O> fmt::Debug for TaskHandle<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ended = self.try_outcome().map(|outcome| outcome.kind());
+        f.debug_struct("TaskHandle").field("id", &self.id).field("outcome", &ended).finish()
+    }
+}

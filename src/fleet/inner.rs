@@ -1,0 +1,366 @@
+//! What all handles of a fleet share: the one lock, the tasks' table, and what is done outside it.
+//!
+//! Rules that hold here:
+//!
+//! 1. One lock guards agents, leases, waiting requests, tasks and counters, so every decision about
+//!    two of them (a kill that requeues, an allocation for a task) is one step, and every reading of
+//!    the counters is consistent.
+//! 2. User code (handlers, factories, log, observer, wakers, destructors) runs outside the lock; a
+//!    panic in it is caught and counted. What is to be done outside is collected in an [`After`].
+//! 3. A task's phase says who may end it. Queued: whoever takes it out of the queue under the lock.
+//!    Running: its attempt, or whoever strikes that attempt. Committing: only the one who claimed it.
+//!    So a task is settled once, and an attempt that was struck finds another phase than its own.
+//! 4. `queue` holds exactly the tasks whose phase is queued.
+//! 5. A worker sleeps only if no queued task fits an available agent, or if a notification for that
+//!    task is on its way.
+
+use std::collections::{HashMap, HashSet};
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Weak};
+use std::task::Waker;
+
+use super::agent::{AgentId, Factory, Handler};
+use super::handle::{Cancels, OutcomeCell};
+use super::lanes::{Lanes, Mask, Place};
+use super::lease::{LeaseOutcome, Lessor, Release, Stale};
+use super::log::{FleetEvent, Observer, RequeueReason, TaskLog};
+use super::pool::{Grant, Pool, Ticket};
+use super::request::{AllocateError, Request};
+use super::stats::FleetStats;
+use super::task::{Attempt, Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError, TaskId};
+use super::wakers::{WakerSet, guarded};
+use crate::clock::Clock;
+use crate::sync::{Condvar, Mutex, thread};
+use crate::{Error, ErrorKind};
+
+/// See the file's head.
+pub(super) struct Inner<T, O> {
+    pub(super) me: Weak<Self>,
+    pub(super) state: Mutex<State<T, O>>,
+    /// Where idle workers sleep.
+    pub(super) work: Condvar,
+    pub(super) clock: Clock,
+    pub(super) log: Option<Arc<dyn TaskLog<T, O>>>,
+    pub(super) observer: Option<Arc<dyn Observer>>,
+    pub(super) queue_capacity: NonZeroUsize,
+    /// Whether there are worker threads.
+    pub(super) runs_tasks: bool,
+}
+
+pub(super) struct State<T, O> {
+    pub(super) pool: Pool,
+    /// What the agent of each slot runs.
+    pub(super) behaviours: Vec<Option<Behaviour<T, O>>>,
+    pub(super) queue: Lanes<TaskId>,
+    pub(super) tasks: HashMap<TaskId, Record<T, O>>,
+    pub(super) next_task: Option<u64>,
+    pub(super) sequence: u64,
+    /// Places in the queue held for tasks whose acceptance is being recorded.
+    pub(super) reserved: usize,
+    pub(super) reserved_ids: HashSet<TaskId>,
+    /// Submitters that wait for room; wakers of this crate's own parkers.
+    pub(super) room: WakerSet,
+    /// Those that wait for tasks or workers to end; wakers of this crate's own parkers.
+    pub(super) progress: WakerSet,
+    /// Only the fields that count events are kept here; see [`State::stats`].
+    pub(super) counts: FleetStats,
+    pub(super) draining: bool,
+    pub(super) stopping: bool,
+    pub(super) workers: Workers,
+}
+
+/// The worker threads, by what they are doing.
+#[derive(Debug, Default)]
+pub(super) struct Workers {
+    pub(super) threads: Vec<thread::JoinHandle<()>>,
+    pub(super) alive: usize,
+    pub(super) sleeping: usize,
+    /// Those inside a handler, which only the handler can end.
+    pub(super) in_handler: usize,
+    /// Threads that are ending and that somebody is waiting for.
+    pub(super) joining: usize,
+}
+
+pub(super) struct Behaviour<T, O> {
+    pub(super) factory: Option<Factory<T, O>>,
+    /// Handlers that were made and are not running.
+    pub(super) idle: Vec<Handler<T, O>>,
+    /// The tasks that run on the agent now.
+    pub(super) running: Vec<TaskId>,
+}
+
+pub(super) struct Record<T, O> {
+    pub(super) task: Arc<Task<T>>,
+    pub(super) cell: Arc<OutcomeCell<O>>,
+    pub(super) mask: Mask,
+    /// Kept through all attempts: a task that runs again does not queue behind newer ones.
+    pub(super) place: Place,
+    pub(super) attempt: Attempt,
+    /// Attempts lost to errors and panics; a killed agent does not count.
+    pub(super) attempts_lost: u32,
+    pub(super) cancelled: bool,
+    pub(super) phase: Phase,
+}
+
+pub(super) enum Phase {
+    Queued,
+    Running { agent: AgentId, signal: Arc<Signal> },
+    Committing,
+}
+
+/// The right to end a task, which is in phase committing.
+pub(super) struct Claim<T, O> {
+    pub(super) id: TaskId,
+    pub(super) attempt: Attempt,
+    pub(super) task: Arc<Task<T>>,
+    pub(super) outcome: Outcome<O>,
+}
+
+/// What is to be done once the lock is given back.
+pub(super) struct After<T, O> {
+    pub(super) wakes: Vec<Waker>,
+    pub(super) events: Vec<FleetEvent>,
+    pub(super) claims: Vec<Claim<T, O>>,
+}
+
+impl<T, O> After<T, O> {
+    pub(super) const fn new() -> Self {
+        Self { wakes: Vec::new(), events: Vec::new(), claims: Vec::new() }
+    }
+}
+
+impl<T, O> State<T, O> {
+    pub(super) fn stats(&self) -> FleetStats {
+        let queued = self.queue.len();
+        FleetStats {
+            agents_live: self.pool.live() as u64,
+            tasks_queued: queued as u64,
+            tasks_running: (self.tasks.len() - queued) as u64,
+            leases_granted: self.pool.leases_granted(),
+            leases_live: self.pool.leases_held(),
+            requests_waiting: self.pool.waiting() as u64,
+            ..self.counts
+        }
+    }
+
+    /// Claims a task that nobody else may end (rule 3); the caller says why that is so.
+    pub(super) fn claim(&mut self, id: TaskId, outcome: Outcome<O>) -> Claim<T, O> {
+        let record = self.tasks.get_mut(&id).expect("the caller found the task");
+        record.phase = Phase::Committing;
+        Claim { id, attempt: record.attempt, task: Arc::clone(&record.task), outcome }
+    }
+
+    /// Puts a task whose attempt was lost back to its place in the queue.
+    pub(super) fn requeue(&mut self, id: TaskId, reason: RequeueReason, after: &mut After<T, O>) {
+        let record = self.tasks.get_mut(&id).expect("the caller found the task");
+        record.phase = Phase::Queued;
+        after.events.push(FleetEvent::TaskRequeued { task: id, attempt: record.attempt, reason });
+        let (mask, place) = (record.mask, record.place);
+        self.queue.insert(mask, place, id);
+    }
+
+    /// Takes a running task away from its attempt: to run again, or to end.
+    pub(super) fn strike(&mut self, id: TaskId, after: &mut After<T, O>) {
+        let record = self.tasks.get_mut(&id).expect("a running task is in the table");
+        let Phase::Running { signal, .. } = &record.phase else {
+            unreachable!("an attempt leaves its agent's list in the step that ends it")
+        };
+        signal.revoke();
+        if record.cancelled {
+            let claim = self.claim(id, Outcome::Cancelled);
+            after.claims.push(claim);
+        } else if self.stopping {
+            let claim = self.claim(id, Outcome::Returned(ReturnReason::Shutdown));
+            after.claims.push(claim);
+        } else {
+            self.requeue(id, RequeueReason::AgentKilled, after);
+        }
+    }
+
+    /// How many more tasks may be queued.
+    pub(super) fn room(&self, capacity: NonZeroUsize) -> usize {
+        // Tasks that run again may take the queue over its capacity, by no more than there are workers.
+        capacity.get().saturating_sub(self.queue.len() + self.reserved)
+    }
+
+    /// Wakes the submitter whose turn it is, after the queue became shorter or the turn changed.
+    pub(super) fn wake_for_room(&self, wakes: &mut Vec<Waker>) {
+        wakes.extend(self.room.first_waker());
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    /// Tells sleeping workers that so many more tasks may have become runnable (rule 5).
+    pub(super) fn notify_workers(&self, state: &State<T, O>, count: usize) {
+        if state.workers.sleeping > 0 && state.queue.len() > 0 {
+            if count == 1 {
+                self.work.notify_one();
+            } else {
+                self.work.notify_all();
+            }
+        }
+    }
+
+    /// Drops a value of the host's outside the lock (rule 2).
+    pub(super) fn discard<V>(&self, value: V) {
+        if guarded(|| drop(value)).is_err() {
+            self.state.lock().counts.other_panics += 1;
+        }
+    }
+
+    pub(super) fn wake_all(&self, wakes: Vec<Waker>) {
+        for waker in wakes {
+            if guarded(|| waker.wake()).is_err() {
+                self.state.lock().counts.other_panics += 1;
+            }
+        }
+    }
+
+    pub(super) fn notice(&self, event: &FleetEvent) {
+        if let Some(observer) = &self.observer
+            && guarded(|| observer.notice(event)).is_err()
+        {
+            self.state.lock().counts.observer_panics += 1;
+        }
+    }
+
+    /// Does what was collected under the lock.
+    pub(super) fn finish(&self, after: After<T, O>) {
+        self.wake_all(after.wakes);
+        for event in &after.events {
+            self.notice(event);
+        }
+        for claim in after.claims {
+            self.settle(claim);
+        }
+    }
+
+    /// Ends a task: the log first, then the observer, then everybody.
+    fn settle(&self, claim: Claim<T, O>) {
+        let Claim { id, attempt, task, outcome } = claim;
+        let recorded = match &self.log {
+            None => Ok(None),
+            Some(log) => {
+                guarded(|| log.settle(id, attempt, &task, &outcome)).unwrap_or_else(|what| {
+                    Err(Error::new(ErrorKind::Internal, format!("the log panicked: {what}")))
+                })
+            }
+        };
+        let unrecorded = u64::from(recorded.is_err());
+        let (outcome, position) = match recorded {
+            Ok(position) => (outcome, position),
+            Err(error) if outcome.kind() == OutcomeKind::Completed => {
+                self.discard(outcome);
+                (Outcome::Failed(TaskError::not_recorded(error.to_string())), None)
+            }
+            Err(_) => (outcome, None),
+        };
+        let kind = outcome.kind();
+        self.notice(&FleetEvent::TaskSettled { task: id, attempt, outcome: kind, position });
+
+        let mut wakes = Vec::new();
+        let record = {
+            let mut state = self.state.lock();
+            let record = state.tasks.remove(&id).expect("rule 3: a claimed task is ended once");
+            record.cell.fill(Arc::new(outcome), position, &mut wakes);
+            let counts = &mut state.counts;
+            counts.outcomes_not_recorded += unrecorded;
+            match kind {
+                OutcomeKind::Completed => counts.tasks_completed += 1,
+                OutcomeKind::Failed => counts.tasks_failed += 1,
+                OutcomeKind::Returned => counts.tasks_returned += 1,
+                OutcomeKind::Cancelled => counts.tasks_cancelled += 1,
+            }
+            if state.tasks.is_empty() {
+                state.progress.take_into(&mut wakes);
+            }
+            record
+        };
+        self.wake_all(wakes);
+        self.discard(record);
+        self.discard(task);
+    }
+}
+
+impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
+    fn cancel(&self, id: TaskId) -> bool {
+        let mut after = After::new();
+        {
+            let mut state = self.state.lock();
+            let Some(record) = state.tasks.get_mut(&id) else { return false };
+            match &record.phase {
+                Phase::Committing => return false,
+                Phase::Running { signal, .. } => {
+                    record.cancelled = true;
+                    signal.cancel();
+                    return true;
+                }
+                Phase::Queued => {
+                    let (mask, place) = (record.mask, record.place);
+                    state.queue.remove(mask, place).expect("rule 4");
+                    let claim = state.claim(id, Outcome::Cancelled);
+                    after.claims.push(claim);
+                    state.wake_for_room(&mut after.wakes);
+                }
+            }
+        }
+        self.finish(after);
+        true
+    }
+}
+
+impl<T: Send + Sync, O: Send + Sync> Lessor for Inner<T, O> {
+    fn give_back(&self, agent: AgentId, how: Release) -> Result<(), Stale> {
+        let mut wakes = Vec::new();
+        let result = {
+            let mut state = self.state.lock();
+            let released = state.pool.release(agent, &mut wakes);
+            let counts = &mut state.counts;
+            match (&released, how) {
+                (Err(_), _) => counts.leases_stale += 1,
+                (Ok(()), Release::Outcome(LeaseOutcome::Succeeded)) => counts.leases_succeeded += 1,
+                (Ok(()), Release::Outcome(LeaseOutcome::Failed)) => counts.leases_failed += 1,
+                (Ok(()), Release::Abandoned) => counts.leases_abandoned += 1,
+            }
+            if released.is_ok() {
+                self.notify_workers(&state, 1);
+            }
+            released.map_err(|_| Stale { agent })
+        };
+        self.wake_all(wakes);
+        result
+    }
+
+    fn is_current(&self, agent: AgentId) -> bool {
+        self.state.lock().pool.get(agent).is_some()
+    }
+
+    fn ask(&self, request: &Request, waker: Waker) -> Result<Result<Grant, Ticket>, AllocateError> {
+        // The waker is given away by value; where it is not kept, it is dropped after the lock.
+        let mut spare = Some(waker);
+        let mut state = self.state.lock();
+        let result = state.pool.allocate_or_wait(request, &mut spare);
+        drop(state);
+        result
+    }
+
+    fn collect(&self, ticket: Ticket, waker: Waker) -> Option<Result<Grant, AllocateError>> {
+        let mut state = self.state.lock();
+        let (answer, spare) = state.pool.collect(ticket, waker);
+        drop(state);
+        drop(spare);
+        answer
+    }
+
+    fn give_up(&self, ticket: Ticket) {
+        let mut wakes = Vec::new();
+        let spare = {
+            let mut state = self.state.lock();
+            let spare = state.pool.give_up(ticket, &mut wakes);
+            self.notify_workers(&state, 1);
+            spare
+        };
+        self.wake_all(wakes);
+        self.discard(spare);
+    }
+}

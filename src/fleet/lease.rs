@@ -1,0 +1,219 @@
+//! Leases: the right to use one agent, held by a value and given back by its drop.
+//!
+//! Rules that hold here:
+//!
+//! 1. A lease is given back exactly once: by [`Lease::complete`] or by its drop.
+//! 2. A pending [`Allocation`] holds one ticket. It is spent by the answer or given up by the drop,
+//!    and whatever was granted to a ticket given up goes on to the next who waits.
+
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use super::agent::AgentId;
+use super::pool::{Grant, Ticket};
+use super::request::{AllocateError, Request};
+use crate::clock::Clock;
+use crate::clock::Timestamp;
+use crate::sync::{Parker, thread};
+
+/// How the use of an agent went, as the host judges.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum LeaseOutcome {
+    /// The work was done.
+    Succeeded,
+    /// The work was not done.
+    Failed,
+}
+
+/// How a lease comes back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Release {
+    Outcome(LeaseOutcome),
+    Abandoned,
+}
+
+/// The agent of a lease was gone before the lease was completed: somebody else may have done the work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[error("agent {agent} was gone before its lease was completed")]
+#[non_exhaustive]
+pub struct Stale {
+    /// The agent that is gone.
+    pub agent: AgentId,
+}
+
+/// What a lease asks of the fleet that it is from.
+pub(super) trait Lessor: Send + Sync {
+    fn give_back(&self, agent: AgentId, how: Release) -> Result<(), Stale>;
+    fn is_current(&self, agent: AgentId) -> bool;
+    fn ask(&self, request: &Request, waker: Waker) -> Result<Result<Grant, Ticket>, AllocateError>;
+    fn collect(&self, ticket: Ticket, waker: Waker) -> Option<Result<Grant, AllocateError>>;
+    fn give_up(&self, ticket: Ticket);
+}
+
+/// Names a lease among all that its fleet ever granted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LeaseId(u64);
+
+impl LeaseId {
+    /// The number; each grant has a greater one than the one before.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+/// The right to use one agent until this is completed or dropped.
+///
+/// While it lives, the agent has one place less; no two leases share a place. Dropping it gives the
+/// agent back as abandoned, or as failed if the drop is part of a panic. When the agent is killed the
+/// lease is void: [`complete`](Self::complete) says so, and the drop does nothing but count it.
+#[must_use = "dropping a lease gives the agent back at once"]
+pub struct Lease {
+    grant: Grant,
+    lessor: Option<Arc<dyn Lessor>>,
+}
+
+impl Lease {
+    pub(super) fn new(grant: Grant, lessor: Arc<dyn Lessor>) -> Self {
+        Self { grant, lessor: Some(lessor) }
+    }
+
+    /// The agent that it is for.
+    #[must_use]
+    pub const fn agent(&self) -> AgentId {
+        self.grant.agent
+    }
+
+    /// Which lease it is.
+    #[must_use]
+    pub const fn id(&self) -> LeaseId {
+        LeaseId(self.grant.lease)
+    }
+
+    /// Whether the agent was killed meanwhile. Right after it said no, it may become true.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.lessor.as_ref().is_some_and(|lessor| !lessor.is_current(self.grant.agent))
+    }
+
+    /// Gives the agent back and says how it went.
+    ///
+    /// # Errors
+    /// [`Stale`] if the agent is gone: the outcome is refused and counted.
+    pub fn complete(mut self, outcome: LeaseOutcome) -> Result<(), Stale> {
+        let lessor =
+            self.lessor.take().expect("only complete and drop take it, and each ends the lease");
+        lessor.give_back(self.grant.agent, Release::Outcome(outcome))
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(lessor) = self.lessor.take() {
+            let how = if thread::panicking() {
+                Release::Outcome(LeaseOutcome::Failed)
+            } else {
+                Release::Abandoned
+            };
+            // A stale lease is counted by the fleet, and a drop has nobody to tell.
+            let _ = lessor.give_back(self.grant.agent, how);
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("agent", &self.grant.agent)
+            .field("id", &self.grant.lease)
+            .finish()
+    }
+}
+
+/// A request for an agent under way; made by [`Fleet::allocate_async`](super::Fleet::allocate_async).
+///
+/// # Cancel safety
+/// It asks when it is first polled. Dropping it gives up its place; an agent that was granted to it
+/// meanwhile goes on to the next who waits.
+#[must_use = "futures do nothing unless polled"]
+pub struct Allocation {
+    request: Request,
+    lessor: Arc<dyn Lessor>,
+    ticket: Option<Ticket>,
+}
+
+impl Allocation {
+    pub(super) fn new(request: Request, lessor: Arc<dyn Lessor>) -> Self {
+        Self { request, lessor, ticket: None }
+    }
+
+    fn step(&mut self, waker: Waker) -> Poll<Result<Lease, AllocateError>> {
+        let result = match self.ticket {
+            None => match self.lessor.ask(&self.request, waker) {
+                Ok(Err(ticket)) => {
+                    self.ticket = Some(ticket);
+                    return Poll::Pending;
+                }
+                Ok(Ok(grant)) => Ok(grant),
+                Err(error) => Err(error),
+            },
+            Some(ticket) => match self.lessor.collect(ticket, waker) {
+                None => return Poll::Pending,
+                Some(result) => {
+                    self.ticket = None;
+                    result
+                }
+            },
+        };
+        Poll::Ready(result.map(|grant| Lease::new(grant, Arc::clone(&self.lessor))))
+    }
+
+    /// Waits on this thread. A grant that comes with the deadline is taken.
+    pub(super) fn wait(
+        mut self,
+        clock: &Clock,
+        deadline: Option<Timestamp>,
+    ) -> Result<Lease, AllocateError> {
+        let parker = Parker::new();
+        let mut late = false;
+        loop {
+            if let Poll::Ready(result) = self.step(parker.waker()) {
+                return result;
+            }
+            if late {
+                return Err(AllocateError::Timeout);
+            }
+            late = !clock.park_until(&parker, deadline);
+        }
+    }
+}
+
+impl Future for Allocation {
+    type Output = Result<Lease, AllocateError>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let waker = cx.waker().clone();
+        self.step(waker)
+    }
+}
+
+impl Drop for Allocation {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.lessor.give_up(ticket);
+        }
+    }
+}
+
+impl fmt::Debug for Allocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Allocation")
+            .field("request", &self.request)
+            .field("waiting", &self.ticket.is_some())
+            .finish()
+    }
+}

@@ -1,0 +1,139 @@
+//! The two seams outwards: what records tasks, and what watches.
+
+use std::time::Duration;
+
+use super::agent::AgentId;
+use super::task::{Attempt, Outcome, OutcomeKind, Task, TaskError, TaskId};
+use crate::Error;
+
+/// Where in the log an outcome stands. The fleet passes it on and reads nothing into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LogPosition(pub u64);
+
+/// Records what the fleet accepts and how it ended, so that a restarted host can go on.
+///
+/// It is called outside the fleet's locks, from the thread that submits and from the threads that
+/// run tasks, several at a time. A panic in it counts as an error.
+pub trait TaskLog<T, O>: Send + Sync {
+    /// Records that these tasks are accepted: all of them or none.
+    ///
+    /// It returns once the acceptance is as durable as the log promises; the submitter waits for it.
+    /// An id given by the caller ([`Task::with_id`]) may have been accepted before.
+    ///
+    /// # Errors
+    /// Whatever it says, the tasks are handed back and were never accepted.
+    fn accept(&self, tasks: &[(TaskId, &Task<T>)]) -> Result<(), Error>;
+
+    /// Records how a task ended, and commits what the attempt did.
+    ///
+    /// It is called at most once for a task, by the one attempt that won, and before anybody can see
+    /// the outcome. A struck attempt never gets here.
+    ///
+    /// # Errors
+    /// A completed task ends as failed, with [`TaskErrorKind::NotRecorded`](super::TaskErrorKind);
+    /// any other outcome stands, and is counted as not recorded.
+    fn settle(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        payload: &Task<T>,
+        outcome: &Outcome<O>,
+    ) -> Result<Option<LogPosition>, Error>;
+}
+
+/// Is told what happens in the fleet.
+///
+/// It is called outside the fleet's locks by the thread that did what the event tells, so it should
+/// be quick. A panic in it is caught and counted. The events of one attempt come in their order;
+/// those of different attempts of a task may overtake each other, and carry their attempt.
+pub trait Observer: Send + Sync {
+    /// Takes notice of an event.
+    fn notice(&self, event: &FleetEvent);
+}
+
+impl<F: Fn(&FleetEvent) + Send + Sync> Observer for F {
+    fn notice(&self, event: &FleetEvent) {
+        self(event);
+    }
+}
+
+/// Why a task runs again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum RequeueReason {
+    /// The agent that ran it was killed.
+    AgentKilled,
+    /// The attempt failed, and the task has attempts left.
+    AttemptFailed(TaskError),
+}
+
+/// Something that happened in a fleet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FleetEvent {
+    /// An agent can be allocated.
+    AgentSpawned {
+        /// Which agent.
+        agent: AgentId,
+    },
+    /// An agent was killed.
+    AgentKilled {
+        /// Which agent.
+        agent: AgentId,
+        /// The leases it held, those of running tasks included.
+        leases_revoked: u32,
+    },
+    /// An agent ended with its fleet.
+    AgentStopped {
+        /// Which agent.
+        agent: AgentId,
+        /// The leases it held to the end.
+        leases_revoked: u32,
+    },
+    /// A task was accepted and will get exactly one outcome.
+    TaskAccepted {
+        /// Which task.
+        task: TaskId,
+    },
+    /// An agent was allocated to a task and its handler is about to run.
+    AttemptStarted {
+        /// Which task.
+        task: TaskId,
+        /// Which run of it.
+        attempt: Attempt,
+        /// The agent it runs on.
+        agent: AgentId,
+        /// The time from the worker's asking for work until it held the lease, on the fleet's clock,
+        /// waiting for locks included and waiting for work excluded.
+        allocation: Duration,
+    },
+    /// An attempt was lost and the task queued again.
+    TaskRequeued {
+        /// Which task.
+        task: TaskId,
+        /// The attempt that was lost.
+        attempt: Attempt,
+        /// What it was lost to.
+        reason: RequeueReason,
+    },
+    /// An attempt whose agent had been killed came back with a result, which was thrown away.
+    LateCompletionRefused {
+        /// Which task.
+        task: TaskId,
+        /// The struck attempt.
+        attempt: Attempt,
+        /// The killed agent.
+        agent: AgentId,
+    },
+    /// A task ended. The outcome is in the log, and not yet visible in the handle.
+    TaskSettled {
+        /// Which task.
+        task: TaskId,
+        /// The attempt that won; [`Attempt::NONE`] for a task that never ran.
+        attempt: Attempt,
+        /// How it ended.
+        outcome: OutcomeKind,
+        /// Where the log recorded it, if it did.
+        position: Option<LogPosition>,
+    },
+}

@@ -1,0 +1,92 @@
+//! Numbers and reports: what a fleet has done, and how its tasks ended.
+
+use super::task::TaskId;
+
+/// What a fleet has done so far, read at one moment.
+///
+/// In every reading `tasks_accepted` is the sum of `tasks_completed`, `tasks_failed`,
+/// `tasks_returned`, `tasks_cancelled`, `tasks_queued` and `tasks_running`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct FleetStats {
+    /// Agents that were spawned.
+    pub agents_spawned: u64,
+    /// Agents that were killed.
+    pub agents_killed: u64,
+    /// Agents that ended with the fleet.
+    pub agents_stopped: u64,
+    /// Agents that live now.
+    pub agents_live: u64,
+    /// Tasks that were accepted.
+    pub tasks_accepted: u64,
+    /// Tasks that ended as completed.
+    pub tasks_completed: u64,
+    /// Tasks that ended as failed.
+    pub tasks_failed: u64,
+    /// Tasks that ended as returned.
+    pub tasks_returned: u64,
+    /// Tasks that ended as cancelled.
+    pub tasks_cancelled: u64,
+    /// Accepted tasks that wait for an agent now.
+    pub tasks_queued: u64,
+    /// Accepted tasks that run, or whose outcome is being recorded, now.
+    pub tasks_running: u64,
+    /// Attempts beyond a task's first.
+    pub reruns: u64,
+    /// Results of struck attempts that were thrown away.
+    pub late_completions_refused: u64,
+    /// Errors and panics of struck attempts that were thrown away.
+    pub late_failures_ignored: u64,
+    /// Outcomes that the log could not record.
+    pub outcomes_not_recorded: u64,
+    /// Leases handed out, those of running tasks included.
+    pub leases_granted: u64,
+    /// Leases that are held now, those granted to requests that have not noticed yet included.
+    pub leases_live: u64,
+    /// Leases that the host completed as succeeded.
+    pub leases_succeeded: u64,
+    /// Leases that the host completed as failed, or that were dropped by a panic.
+    pub leases_failed: u64,
+    /// Leases that the host dropped without completing them.
+    pub leases_abandoned: u64,
+    /// Leases that were given back after their agent was gone.
+    pub leases_stale: u64,
+    /// Requests for an agent that wait now.
+    pub requests_waiting: u64,
+    /// Panics of handlers and factories that were caught.
+    pub handler_panics: u64,
+    /// Panics of the observer that were caught.
+    pub observer_panics: u64,
+    /// Panics of other user code (the log, wakers, destructors) that were caught.
+    pub other_panics: u64,
+}
+
+/// How the accepted tasks of a fleet ended: counts over its whole life, and what has not ended.
+///
+/// `accepted` is the sum of the four outcomes and the length of `unfinished`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct DrainReport {
+    /// Tasks that were accepted.
+    pub accepted: u64,
+    /// Tasks that ended as completed.
+    pub completed: u64,
+    /// Tasks that ended as failed.
+    pub failed: u64,
+    /// Tasks that ended as returned.
+    pub returned: u64,
+    /// Tasks that ended as cancelled.
+    pub cancelled: u64,
+    /// Tasks that have not ended: queued, running, or being recorded.
+    pub unfinished: Vec<TaskId>,
+    /// Worker threads that have not ended; after a shutdown, those whose handler did not return in time.
+    pub workers_left: usize,
+}
+
+impl DrainReport {
+    /// Whether every accepted task has ended.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.unfinished.is_empty()
+    }
+}

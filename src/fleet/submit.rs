@@ -1,0 +1,265 @@
+//! How a task comes in: room is reserved, the log accepts, the task is queued.
+//!
+//! Rules that hold here:
+//!
+//! 1. What is refused is handed back whole; of a batch all is accepted or nothing.
+//! 2. The log is asked before the task is in the table, so a task that it refused was never accepted;
+//!    from the moment it said yes, the task gets an outcome, even if the fleet was stopped meanwhile.
+//! 3. Room goes to waiting submitters in the order in which they came; who does not wait does not
+//!    overtake those who do.
+
+use std::collections::HashSet;
+use std::slice;
+use std::sync::Arc;
+
+use super::handle::{Cancels, OutcomeCell, TaskHandle};
+use super::inner::{After, Inner, Phase, Record, State};
+use super::lanes::{Mask, Place};
+use super::log::FleetEvent;
+use super::pool::RUNS_TASKS;
+use super::task::{Attempt, Outcome, ReturnReason, SubmitError, Task, TaskId};
+use super::wakers::guarded;
+use crate::clock::Timestamp;
+use crate::sync::Parker;
+use crate::{Error, ErrorKind};
+
+/// Whether a submitter waits for room, and until when.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Patience {
+    None,
+    Until(Option<Timestamp>),
+}
+
+impl<T, O> State<T, O> {
+    /// Finds out whether these tasks may come in now, and if so holds their places and names them.
+    fn reserve(
+        &mut self,
+        inner: &Inner<T, O>,
+        tasks: &[Task<T>],
+        turn: Option<u64>,
+    ) -> Result<Vec<(TaskId, Mask)>, SubmitError<()>> {
+        if self.draining || self.stopping {
+            return Err(SubmitError::Closed(()));
+        }
+        let mut own_ids = HashSet::new();
+        let mut masks = Vec::with_capacity(tasks.len());
+        for task in tasks {
+            let mask = self.pool.mask_of(task.request()).map(|mask| mask | RUNS_TASKS);
+            let Some(mask) = mask.filter(|mask| self.pool.could_serve(*mask)) else {
+                return Err(SubmitError::NoAgent(()));
+            };
+            masks.push(mask);
+            if let Some(id) = task.id()
+                && (self.tasks.contains_key(&id)
+                    || self.reserved_ids.contains(&id)
+                    || !own_ids.insert(id))
+            {
+                return Err(SubmitError::Duplicate(()));
+            }
+        }
+        let my_turn = self.room.first().is_none_or(|first| Some(first) == turn);
+        if !my_turn || self.room(inner.queue_capacity) < tasks.len() {
+            return Err(SubmitError::Full(()));
+        }
+
+        let mut next = self.next_task;
+        if let Some(highest) = own_ids.iter().max() {
+            next = next.and_then(|next| Some(next.max(highest.get().checked_add(1)?)));
+        }
+        let mut named = Vec::with_capacity(tasks.len());
+        for (task, mask) in tasks.iter().zip(masks) {
+            let id = match (task.id(), next) {
+                (Some(id), _) => id,
+                (None, Some(number)) => {
+                    next = number.checked_add(1);
+                    TaskId::new(number)
+                }
+                (None, None) => {
+                    let error = Error::new(ErrorKind::LimitReached, "the task ids are used up");
+                    return Err(SubmitError::NotRecorded { returned: (), error });
+                }
+            };
+            named.push((id, mask));
+        }
+        self.next_task = next;
+        self.reserved += tasks.len();
+        self.reserved_ids.extend(own_ids);
+        Ok(named)
+    }
+
+    /// Gives back what [`State::reserve`] held.
+    fn unreserve(&mut self, named: &[(TaskId, Mask)]) {
+        self.reserved -= named.len();
+        if !self.reserved_ids.is_empty() {
+            for (id, _) in named {
+                self.reserved_ids.remove(id);
+            }
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
+    pub(super) fn submit_one(
+        &self,
+        task: Task<T>,
+        patience: Patience,
+    ) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
+        let mut handle = None;
+        match self.accept(slice::from_ref(&task), patience) {
+            Err(refused) => Err(refused.map(|()| task)),
+            Ok(named) => {
+                self.enqueue(std::iter::once(task), &named, |accepted| handle = Some(accepted));
+                Ok(handle.expect("each task gets a handle"))
+            }
+        }
+    }
+
+    pub(super) fn submit_many(
+        &self,
+        tasks: Vec<Task<T>>,
+        patience: Patience,
+    ) -> Result<Vec<TaskHandle<O>>, SubmitError<Vec<Task<T>>>> {
+        let mut handles = Vec::with_capacity(tasks.len());
+        if tasks.is_empty() {
+            return Ok(handles);
+        }
+        match self.accept(&tasks, patience) {
+            Err(refused) => Err(refused.map(|()| tasks)),
+            Ok(named) => {
+                self.enqueue(tasks, &named, |handle| handles.push(handle));
+                Ok(handles)
+            }
+        }
+    }
+
+    /// Reserves room, waiting for it if asked, and has the log accept.
+    fn accept(
+        &self,
+        tasks: &[Task<T>],
+        patience: Patience,
+    ) -> Result<Vec<(TaskId, Mask)>, SubmitError<()>> {
+        let named = match patience {
+            Patience::None => self.state.lock().reserve(self, tasks, None)?,
+            Patience::Until(deadline) => self.wait_for_room(tasks, deadline)?,
+        };
+        let accepted = match &self.log {
+            None => Ok(()),
+            Some(log) => {
+                let list: Vec<_> =
+                    named.iter().zip(tasks).map(|((id, _), task)| (*id, task)).collect();
+                guarded(|| log.accept(&list)).unwrap_or_else(|what| {
+                    Err(Error::new(ErrorKind::Internal, format!("the log panicked: {what}")))
+                })
+            }
+        };
+        if let Err(error) = accepted {
+            let mut wakes = Vec::new();
+            {
+                let mut state = self.state.lock();
+                state.unreserve(&named);
+                state.wake_for_room(&mut wakes);
+                state.progress.take_into(&mut wakes);
+            }
+            self.wake_all(wakes);
+            return Err(SubmitError::NotRecorded { returned: (), error });
+        }
+        for (id, _) in &named {
+            self.notice(&FleetEvent::TaskAccepted { task: *id });
+        }
+        Ok(named)
+    }
+
+    fn wait_for_room(
+        &self,
+        tasks: &[Task<T>],
+        deadline: Option<Timestamp>,
+    ) -> Result<Vec<(TaskId, Mask)>, SubmitError<()>> {
+        // What can never fit is refused at once, not waited for.
+        if tasks.len() > self.queue_capacity.get() {
+            return Err(SubmitError::Full(()));
+        }
+        let parker = Parker::new();
+        let mut turn = None;
+        let mut late = false;
+        loop {
+            let mut wakes = Vec::new();
+            let result = {
+                let mut guard = self.state.lock();
+                let state = &mut *guard;
+                let result = state.reserve(self, tasks, turn);
+                match &result {
+                    Err(SubmitError::Full(())) if !late => {
+                        let key = *turn.get_or_insert_with(|| state.room.key());
+                        state.room.register(key, parker.waker());
+                    }
+                    // Whoever leaves the line wakes the next, who may have room now.
+                    _ => {
+                        if let Some(key) = turn {
+                            state.room.remove(key);
+                        }
+                        state.wake_for_room(&mut wakes);
+                    }
+                }
+                result
+            };
+            self.wake_all(wakes);
+            match result {
+                Err(SubmitError::Full(())) if !late => {
+                    late = !self.clock.park_until(&parker, deadline);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// Queues tasks that the log has accepted.
+    fn enqueue(
+        &self,
+        tasks: impl IntoIterator<Item = Task<T>>,
+        named: &[(TaskId, Mask)],
+        mut hand_out: impl FnMut(TaskHandle<O>),
+    ) {
+        let fleet: std::sync::Weak<dyn Cancels> = self.me.clone();
+        let mut records = Vec::with_capacity(named.len());
+        for (mut task, (id, mask)) in tasks.into_iter().zip(named) {
+            task.id = Some(*id);
+            let priority = task.request().urgency();
+            let cell = Arc::new(OutcomeCell::new(self.clock.clone()));
+            hand_out(TaskHandle::new(*id, Arc::clone(&cell), fleet.clone()));
+            let record = Record {
+                task: Arc::new(task),
+                cell,
+                mask: *mask,
+                place: Place::new(priority, 0),
+                attempt: Attempt::NONE,
+                attempts_lost: 0,
+                cancelled: false,
+                phase: Phase::Queued,
+            };
+            records.push((*id, priority, record));
+        }
+        let mut after = After::new();
+        {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            state.unreserve(named);
+            state.counts.tasks_accepted += records.len() as u64;
+            let count = records.len();
+            for (id, priority, mut record) in records {
+                record.place = Place::new(priority, state.sequence);
+                state.sequence += 1;
+                let (mask, place) = (record.mask, record.place);
+                state.tasks.insert(id, record);
+                if state.stopping {
+                    // Rule 2: the stop did not see this task in the queue, so it ends here.
+                    let claim = state.claim(id, Outcome::Returned(ReturnReason::Shutdown));
+                    after.claims.push(claim);
+                } else {
+                    state.queue.insert(mask, place, id);
+                }
+            }
+            self.notify_workers(state, count);
+        }
+        self.finish(after);
+    }
+}

@@ -1,0 +1,424 @@
+//! Tasks: what is submitted, how an attempt sees itself, and how a task can end.
+
+use std::fmt;
+use std::num::NonZeroU32;
+
+use super::agent::AgentId;
+use super::request::{Priority, Request};
+use crate::sync::atomic::{AtomicBool, Ordering};
+
+/// The attempts a task has unless it says otherwise.
+const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
+
+/// Names a task for as long as its log lives.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct TaskId(u64);
+
+impl TaskId {
+    /// The id of this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for TaskId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TaskId({})", self.0)
+    }
+}
+
+/// Which run of a task: the first is 1. Together with the [`TaskId`] it tells repeats apart.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Attempt(pub(super) u32);
+
+impl Attempt {
+    /// The attempt of a task that never ran.
+    pub const NONE: Self = Self(0);
+
+    /// The attempt of this number.
+    #[must_use]
+    pub const fn new(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// The number: 1 for the first run, 0 for a task that never ran.
+    #[must_use]
+    pub const fn get(self) -> u32 {
+        self.0
+    }
+}
+
+impl fmt::Display for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Debug for Attempt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Attempt({})", self.0)
+    }
+}
+
+/// A piece of work: a payload, and which agents may do it.
+///
+/// ```
+/// use phalanx::fleet::{Priority, Task};
+///
+/// let task = Task::new("src/lib.rs").capability("rust").priority(Priority::HIGH);
+/// assert_eq!(*task.payload(), "src/lib.rs");
+/// assert_eq!(task.id(), None); // the fleet gives one when it accepts the task
+/// ```
+#[derive(Clone)]
+pub struct Task<T> {
+    payload: T,
+    request: Request,
+    max_attempts: NonZeroU32,
+    pub(super) id: Option<TaskId>,
+}
+
+impl<T> Task<T> {
+    /// A task for any agent with a handler, of normal priority, with three attempts.
+    #[must_use]
+    pub const fn new(payload: T) -> Self {
+        Self { payload, request: Request::any(), max_attempts: DEFAULT_MAX_ATTEMPTS, id: None }
+    }
+
+    /// Asks for one more capability; an agent must have all that are asked for.
+    #[must_use]
+    pub fn capability(mut self, name: impl AsRef<str>) -> Self {
+        self.request = self.request.capability(name);
+        self
+    }
+
+    /// Sets how urgent it is among those queued. Default: [`Priority::NORMAL`].
+    #[must_use]
+    pub fn priority(mut self, priority: Priority) -> Self {
+        self.request = self.request.priority(priority);
+        self
+    }
+
+    /// Sets how many attempts may be lost to panics and retryable errors before the task fails.
+    /// Default: 3. An attempt lost because its agent was killed does not count.
+    #[must_use]
+    pub const fn max_attempts(mut self, attempts: NonZeroU32) -> Self {
+        self.max_attempts = attempts;
+        self
+    }
+
+    /// Gives it an id of the caller's own, for a task that was accepted in an earlier process.
+    ///
+    /// Ids that the fleet gives afterwards are greater than every id it was given.
+    #[must_use]
+    pub const fn with_id(mut self, id: TaskId) -> Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// The id: the caller's own before submission, always there once a handler sees it.
+    #[must_use]
+    pub const fn id(&self) -> Option<TaskId> {
+        self.id
+    }
+
+    /// What is to be worked on.
+    #[must_use]
+    pub const fn payload(&self) -> &T {
+        &self.payload
+    }
+
+    /// Takes the payload back out.
+    #[must_use]
+    pub fn into_payload(self) -> T {
+        self.payload
+    }
+
+    /// Which agents would do.
+    #[must_use]
+    pub const fn request(&self) -> &Request {
+        &self.request
+    }
+
+    /// How many attempts may be lost before the task fails.
+    #[must_use]
+    pub const fn attempts(&self) -> NonZeroU32 {
+        self.max_attempts
+    }
+}
+
+impl<T> fmt::Debug for Task<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Task")
+            .field("id", &self.id)
+            .field("request", &self.request)
+            .field("max_attempts", &self.max_attempts)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What an attempt and its handler share with whoever kills or cancels.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    revoked: AtomicBool,
+    cancelled: AtomicBool,
+}
+
+impl Signal {
+    pub(super) fn revoke(&self) {
+        // Relaxed: a hint to the handler; what decides is the task's phase, under the lock.
+        self.revoked.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn cancel(&self) {
+        // Relaxed: as above.
+        self.cancelled.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a handler knows of the attempt it runs.
+#[derive(Debug)]
+pub struct TaskContext<'a> {
+    pub(super) task: TaskId,
+    pub(super) attempt: Attempt,
+    pub(super) agent: AgentId,
+    pub(super) signal: &'a Signal,
+}
+
+impl TaskContext<'_> {
+    /// Which task.
+    #[must_use]
+    pub const fn task_id(&self) -> TaskId {
+        self.task
+    }
+
+    /// Which run of it.
+    #[must_use]
+    pub const fn attempt(&self) -> Attempt {
+        self.attempt
+    }
+
+    /// The agent it runs on.
+    #[must_use]
+    pub const fn agent(&self) -> AgentId {
+        self.agent
+    }
+
+    /// Whether this agent was killed meanwhile, so that whatever comes of this attempt is refused.
+    ///
+    /// A long handler asks from time to time and returns early. It is a hint, not a fence: the agent
+    /// may be killed right after it was asked.
+    #[must_use]
+    pub fn is_revoked(&self) -> bool {
+        self.signal.revoked.load(Ordering::Relaxed)
+    }
+
+    /// Whether somebody asked to cancel the task. An error returned now ends it as cancelled; a
+    /// result returned now still completes it.
+    #[must_use]
+    pub fn is_cancelled(&self) -> bool {
+        self.signal.cancelled.load(Ordering::Relaxed)
+    }
+}
+
+/// What made an attempt or a task fail.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum TaskErrorKind {
+    /// The handler returned the error.
+    Handler,
+    /// The handler or its factory panicked.
+    Panicked,
+    /// The work was done, and the [`TaskLog`](super::TaskLog) could not record it.
+    NotRecorded,
+}
+
+/// Why an attempt failed; in [`Outcome::Failed`], why the last one did.
+///
+/// A task that failed with an error that [is retryable](Self::is_retryable) had no attempts left.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct TaskError {
+    kind: TaskErrorKind,
+    message: String,
+    retryable: bool,
+}
+
+impl TaskError {
+    /// An error that another attempt would meet again: the task fails at once.
+    #[must_use]
+    pub fn permanent(message: impl Into<String>) -> Self {
+        Self { kind: TaskErrorKind::Handler, message: message.into(), retryable: false }
+    }
+
+    /// An error that another attempt may not meet: the task runs again while it has attempts left.
+    #[must_use]
+    pub fn retryable(message: impl Into<String>) -> Self {
+        Self { kind: TaskErrorKind::Handler, message: message.into(), retryable: true }
+    }
+
+    pub(super) fn panicked(message: impl Into<String>) -> Self {
+        Self { kind: TaskErrorKind::Panicked, message: message.into(), retryable: true }
+    }
+
+    pub(super) fn not_recorded(message: impl Into<String>) -> Self {
+        Self { kind: TaskErrorKind::NotRecorded, message: message.into(), retryable: false }
+    }
+
+    /// What sort of failure it was.
+    #[must_use]
+    pub const fn kind(&self) -> TaskErrorKind {
+        self.kind
+    }
+
+    /// What happened, for people.
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether another attempt may help.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        self.retryable
+    }
+}
+
+/// Why a task came back undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ReturnReason {
+    /// The fleet was shut down before the task was done.
+    Shutdown,
+}
+
+/// How an accepted task ended. Each gets exactly one of these.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome<O> {
+    /// A handler did it, and the log recorded that.
+    Completed(O),
+    /// It cannot be done, or its attempts are used up.
+    Failed(TaskError),
+    /// It was not done and nobody will do it in this fleet; it may be submitted elsewhere.
+    Returned(ReturnReason),
+    /// Somebody asked for it to be cancelled, and it was not done.
+    Cancelled,
+}
+
+impl<O> Outcome<O> {
+    /// Which of the four it is.
+    #[must_use]
+    pub const fn kind(&self) -> OutcomeKind {
+        match self {
+            Self::Completed(_) => OutcomeKind::Completed,
+            Self::Failed(_) => OutcomeKind::Failed,
+            Self::Returned(_) => OutcomeKind::Returned,
+            Self::Cancelled => OutcomeKind::Cancelled,
+        }
+    }
+
+    /// The output of a completed task.
+    #[must_use]
+    pub const fn completed(&self) -> Option<&O> {
+        match self {
+            Self::Completed(output) => Some(output),
+            _ => None,
+        }
+    }
+}
+
+/// The four ways in which a task can end, without what came of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum OutcomeKind {
+    /// See [`Outcome::Completed`].
+    Completed,
+    /// See [`Outcome::Failed`].
+    Failed,
+    /// See [`Outcome::Returned`].
+    Returned,
+    /// See [`Outcome::Cancelled`].
+    Cancelled,
+}
+
+/// Why a task was not accepted. It carries back what was submitted.
+///
+/// `R` is a [`Task`], or a vector of them for a batch.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum SubmitError<R> {
+    /// The queue has no room (for all of it).
+    #[error("the queue is full")]
+    Full(R),
+    /// The fleet drains or was shut down.
+    #[error("the fleet takes no more tasks")]
+    Closed(R),
+    /// No live agent with a handler has the capabilities asked for.
+    #[error("no live agent could take the task")]
+    NoAgent(R),
+    /// A task of this id is in the fleet already.
+    #[error("a task of this id was submitted already")]
+    Duplicate(R),
+    /// The log could not record the acceptance.
+    #[error("the acceptance was not recorded: {error}")]
+    NotRecorded {
+        /// What was submitted.
+        returned: R,
+        /// What the log said.
+        #[source]
+        error: crate::Error,
+    },
+}
+
+impl<R> SubmitError<R> {
+    /// What was submitted.
+    #[must_use]
+    pub fn into_inner(self) -> R {
+        match self {
+            Self::Full(returned)
+            | Self::Closed(returned)
+            | Self::NoAgent(returned)
+            | Self::Duplicate(returned)
+            | Self::NotRecorded { returned, .. } => returned,
+        }
+    }
+
+    pub(super) fn map<S>(self, f: impl FnOnce(R) -> S) -> SubmitError<S> {
+        match self {
+            Self::Full(returned) => SubmitError::Full(f(returned)),
+            Self::Closed(returned) => SubmitError::Closed(f(returned)),
+            Self::NoAgent(returned) => SubmitError::NoAgent(f(returned)),
+            Self::Duplicate(returned) => SubmitError::Duplicate(f(returned)),
+            Self::NotRecorded { returned, error } => {
+                SubmitError::NotRecorded { returned: f(returned), error }
+            }
+        }
+    }
+}
+
+impl<R> fmt::Debug for SubmitError<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full(_) => f.write_str("Full(..)"),
+            Self::Closed(_) => f.write_str("Closed(..)"),
+            Self::NoAgent(_) => f.write_str("NoAgent(..)"),
+            Self::Duplicate(_) => f.write_str("Duplicate(..)"),
+            Self::NotRecorded { error, .. } => {
+                f.debug_struct("NotRecorded").field("error", error).finish_non_exhaustive()
+            }
+        }
+    }
+}

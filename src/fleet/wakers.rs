@@ -1,0 +1,77 @@
+//! Who is to be woken, and user code run where it can do no harm.
+//!
+//! Wakers are user code: they are cloned before a lock is taken, called and dropped after it is given
+//! back, and a panic in one does not keep the next from being called.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::task::Waker;
+
+/// The wakers of those who wait for the same thing, each under a key of its own.
+#[derive(Debug, Default)]
+pub(super) struct WakerSet {
+    entries: Vec<(u64, Waker)>,
+    keys: u64,
+}
+
+impl WakerSet {
+    /// A key for somebody who is going to wait.
+    pub(super) const fn key(&mut self) -> u64 {
+        self.keys += 1;
+        self.keys
+    }
+
+    /// Registers a waker and gives back the one it replaces.
+    pub(super) fn register(&mut self, key: u64, waker: Waker) -> Option<Waker> {
+        match self.entries.iter_mut().find(|(known, _)| *known == key) {
+            Some((_, known)) => Some(std::mem::replace(known, waker)),
+            None => {
+                self.entries.push((key, waker));
+                None
+            }
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: u64) -> Option<Waker> {
+        let index = self.entries.iter().position(|(known, _)| *known == key)?;
+        // Not swap_remove: those who wait for room are woken in the order in which they came.
+        Some(self.entries.remove(index).1)
+    }
+
+    /// The first to come, who stays registered.
+    pub(super) fn first(&self) -> Option<u64> {
+        self.entries.first().map(|(key, _)| *key)
+    }
+
+    /// The waker of the first to come. Only for sets of this crate's own parkers: it clones.
+    pub(super) fn first_waker(&self) -> Option<Waker> {
+        self.entries.first().map(|(_, waker)| waker.clone())
+    }
+
+    /// Takes all out, to be woken.
+    pub(super) fn take_into(&mut self, wakes: &mut Vec<Waker>) {
+        wakes.extend(self.entries.drain(..).map(|(_, waker)| waker));
+    }
+}
+
+/// Runs user code; what it panicked with, if it did.
+pub(super) fn guarded<R>(code: impl FnOnce() -> R) -> Result<R, String> {
+    catch_unwind(AssertUnwindSafe(code)).map_err(|payload| {
+        let message = describe(&*payload);
+        // What is thrown may panic again when it is dropped.
+        if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(payload))) {
+            std::mem::forget(again);
+        }
+        message
+    })
+}
+
+fn describe(payload: &(dyn Any + Send)) -> String {
+    if let Some(text) = payload.downcast_ref::<&str>() {
+        (*text).to_owned()
+    } else if let Some(text) = payload.downcast_ref::<String>() {
+        text.clone()
+    } else {
+        "a panic without a message".to_owned()
+    }
+}

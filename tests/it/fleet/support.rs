@@ -1,0 +1,168 @@
+//! What the tests of the fleet share: gates, a log and an observer that remember.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use phalanx::fleet::{
+    Attempt, DrainReport, Fleet, FleetEvent, FleetStats, LogPosition, Observer, Outcome,
+    OutcomeKind, Task, TaskId, TaskLog,
+};
+use phalanx::{Error, ErrorKind};
+
+/// Longer than any test takes: a test that waits so long has failed.
+pub(super) const LONG: Duration = Duration::from_secs(60);
+
+/// Holds handlers until the test opens it, and tells the test who has come.
+#[derive(Debug, Default)]
+pub(super) struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    arrived: usize,
+    permits: usize,
+    open: bool,
+}
+
+impl Gate {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    /// Arrives, and waits to be let through.
+    pub(super) fn pass(&self) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.arrived += 1;
+        self.changed.notify_all();
+        while !state.open && state.permits == 0 {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        state.permits = state.permits.saturating_sub(1);
+    }
+
+    /// Waits until so many have arrived, in all.
+    pub(super) fn await_arrivals(&self, count: usize) {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        while state.arrived < count {
+            let (next, timeout) =
+                self.changed.wait_timeout(state, LONG).unwrap_or_else(PoisonError::into_inner);
+            assert!(!timeout.timed_out(), "only {} of {count} arrived", next.arrived);
+            state = next;
+        }
+    }
+
+    /// Lets one through.
+    pub(super) fn permit(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).permits += 1;
+        self.changed.notify_all();
+    }
+
+    /// Lets everybody through from now on.
+    pub(super) fn open(&self) {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).open = true;
+        self.changed.notify_all();
+    }
+}
+
+/// A log that remembers all it was told, and refuses what it is asked to refuse.
+#[derive(Debug, Default)]
+pub(super) struct Ledger {
+    pub(super) accepted: Mutex<Vec<Vec<TaskId>>>,
+    pub(super) settled: Mutex<Vec<(TaskId, Attempt, OutcomeKind)>>,
+    /// The outputs that were committed.
+    pub(super) outputs: Mutex<Vec<u64>>,
+    pub(super) refuse_accept: Mutex<bool>,
+    pub(super) refuse_settle: Mutex<bool>,
+}
+
+impl TaskLog<u64, u64> for Ledger {
+    fn accept(&self, tasks: &[(TaskId, &Task<u64>)]) -> Result<(), Error> {
+        if *self.refuse_accept.lock().unwrap() {
+            return Err(Error::new(ErrorKind::Io, "the disk is full"));
+        }
+        self.accepted.lock().unwrap().push(tasks.iter().map(|(id, _)| *id).collect());
+        Ok(())
+    }
+
+    fn settle(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        _payload: &Task<u64>,
+        outcome: &Outcome<u64>,
+    ) -> Result<Option<LogPosition>, Error> {
+        if *self.refuse_settle.lock().unwrap() {
+            return Err(Error::new(ErrorKind::Io, "the disk is full"));
+        }
+        let mut settled = self.settled.lock().unwrap();
+        settled.push((task, attempt, outcome.kind()));
+        self.outputs.lock().unwrap().extend(outcome.completed());
+        Ok(Some(LogPosition(settled.len() as u64)))
+    }
+}
+
+/// An observer that remembers, and that a test can wait on.
+#[derive(Debug, Default)]
+pub(super) struct Witness {
+    events: Mutex<Vec<FleetEvent>>,
+    changed: Condvar,
+}
+
+impl Witness {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    pub(super) fn events(&self) -> Vec<FleetEvent> {
+        self.events.lock().unwrap().clone()
+    }
+
+    /// Waits until some event is of the sort.
+    pub(super) fn await_event(&self, is: impl Fn(&FleetEvent) -> bool) {
+        let mut events = self.events.lock().unwrap();
+        while !events.iter().any(&is) {
+            let (next, timeout) = self.changed.wait_timeout(events, LONG).unwrap();
+            assert!(!timeout.timed_out(), "the event did not come");
+            events = next;
+        }
+    }
+}
+
+impl Observer for Witness {
+    fn notice(&self, event: &FleetEvent) {
+        self.events.lock().unwrap().push(event.clone());
+        self.changed.notify_all();
+    }
+}
+
+/// Stops a fleet and checks that its books balance.
+pub(super) fn finish<T, O>(fleet: &Fleet<T, O>) -> DrainReport
+where
+    T: Send + Sync + 'static,
+    O: Send + Sync + 'static,
+{
+    let report = fleet.shutdown(LONG).expect("a test thread is no worker");
+    balanced(&fleet.stats());
+    assert_eq!(report.workers_left, 0);
+    assert!(report.is_complete(), "{report:?}");
+    assert_eq!(
+        report.accepted,
+        report.completed + report.failed + report.returned + report.cancelled
+    );
+    report
+}
+
+pub(super) fn balanced(stats: &FleetStats) {
+    assert_eq!(
+        stats.tasks_accepted,
+        stats.tasks_completed
+            + stats.tasks_failed
+            + stats.tasks_returned
+            + stats.tasks_cancelled
+            + stats.tasks_queued
+            + stats.tasks_running,
+        "{stats:?}"
+    );
+}
