@@ -1,1 +1,201 @@
-//! The event bus.
+//! The event bus: many publish, everyone who cares sees it, and no loss goes unreported.
+//!
+//! An [`EventBus`] is a bounded ring in memory. Every [`Publisher`] writes each event once; every
+//! [`Subscriber`] reads all of them in the same order, passing over what its [`Filter`] does not match. A
+//! subscription that falls a full ring behind does what its [`Overflow`] says: it holds the publishers up, or
+//! it loses the oldest events and is told how many and from which sequence.
+//!
+//! ```
+//! use phalanx::bus::{EventBus, Filter, Overflow};
+//!
+//! let bus = EventBus::builder().capacity(1024).build()?;
+//! let done = bus.topic("task/completed")?;
+//! let mut tasks = bus.subscribe(Filter::topics(["task/*"])?, Overflow::Block);
+//!
+//! bus.publisher().publish(done, "index src/lib.rs")?;
+//!
+//! let event = tasks.recv()?;
+//! assert_eq!((event.sequence, event.topic, event.payload), (0, done, "index src/lib.rs"));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # What it guarantees
+//!
+//! - One order: all subscriptions see the events in the order of their sequences, and the events of one
+//!   thread in the order in which that thread published them.
+//! - Nothing silent: for each subscription, what was published since it began is what it was handed, what its
+//!   filter skipped, what it lost and was told of, and what still lies before it.
+//! - A handler, a `Clone` or a `Drop` of a payload that panics leaves the bus as usable as before. So does
+//!   dropping a subscriber, a publisher or a future at any moment. The panic itself passes through.
+//! - Who waits is parked, and uses no processor.
+//! - When the bus is [closed](EventBus::close), or the last handle that could publish is dropped, readers get
+//!   what was published before, and then the end.
+//!
+//! # What "lock-free" means here, and what it does not
+//!
+//! Publishing and receiving take no mutex while nobody is parked, and a mutex is never held while code of
+//! the caller runs. A publisher claims a position with one compare-and-swap, after it knows that there is
+//! room; if it loses, another one has won: among claimers the path is lock-free, not wait-free. A receive on
+//! a blocking subscription takes a bounded number of steps (wait-free); on a drop-oldest one it may have to
+//! report a loss instead, in as many.
+//!
+//! It does *not* mean that no thread can hold another up:
+//!
+//! - A publisher that the system stops between its claim and the end of its write (a move of the payload)
+//!   holds up readers at that event, and publishers one lap later.
+//! - A blocking subscription that is a full ring behind holds up publishers. That is what it is for.
+//! - A drop-oldest subscription pins the event that it clones out. A publisher that wants just that slot waits
+//!   for that one clone (and for a look at 64 topics at most), never for a handler; `try_publish` says `Full`.
+//! - Parking, and waking those who are parked, takes a mutex for a few instructions; so do subscribing,
+//!   ending a subscription, making a topic, a subscription's first sight of a topic, and reading the
+//!   statistics of the bus.
+//!
+//! # What it is not
+//!
+//! It does not persist, does not cross processes, and keeps no event longer than a ring: a subscription
+//! starts at the present. There are no priorities, and no acknowledgement.
+
+mod builder;
+
+mod error;
+mod event;
+mod filter;
+mod position;
+mod publisher;
+mod reader;
+mod registry;
+mod ring;
+mod shared;
+mod stats;
+mod subscriber;
+mod topic;
+mod wait;
+
+use std::fmt;
+use std::sync::Arc;
+
+use crate::Error;
+
+use self::reader::Reader;
+use self::shared::Source;
+
+pub use builder::EventBusBuilder;
+pub use error::TryRecvError;
+pub use error::{PublishError, PublishTimeoutError, RecvError, RecvTimeoutError, TryPublishError};
+pub use event::Event;
+pub use filter::Filter;
+pub use publisher::Publisher;
+pub use stats::{BusStats, SubscriberStats};
+pub use subscriber::{Overflow, Recv, Subscriber};
+pub use topic::Topic;
+
+/// A bounded broadcast of events `E`; see [the module](self).
+///
+/// Cheap to clone; clones are the same bus. The bus closes when the last `EventBus` and [`Publisher`] of it
+/// are dropped.
+pub struct EventBus<E> {
+    source: Arc<Source<E>>,
+}
+
+impl<E> EventBus<E> {
+    /// Starts making a bus; each setting has a default.
+    pub fn builder() -> EventBusBuilder<E> {
+        EventBusBuilder::new()
+    }
+
+    /// A publisher, of which there may be any number.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher<E> {
+        Publisher::new(Arc::clone(&self.source))
+    }
+
+    /// Begins a subscription; publishing goes on meanwhile.
+    ///
+    /// It starts at the present: with the next event claimed after this call began, and at the latest with
+    /// the first whose publication begins after it returned. On a closed bus it is at its end at once.
+    ///
+    /// A bus has as many subscriptions as are made; each takes some 200 bytes, and room for the largest
+    /// number at any one time is kept until the bus is gone. Publishers look at all of them once in a
+    /// sixteenth of the ring (256 events at most), more often while they are held up.
+    pub fn subscribe(&self, filter: Filter<E>, overflow: Overflow) -> Subscriber<E>
+    where
+        E: Clone,
+    {
+        let blocking = overflow == Overflow::Block;
+        Subscriber::new(self.reader(filter, blocking), overflow, Some(E::clone))
+    }
+
+    /// Begins an [`Overflow::Block`] subscription to payloads that need not be `Clone`: they are read in
+    /// place, by [`Subscriber::for_each_batch`].
+    pub fn subscribe_in_place(&self, filter: Filter<E>) -> Subscriber<E> {
+        Subscriber::new(self.reader(filter, true), Overflow::Block, None)
+    }
+
+    fn reader(&self, filter: Filter<E>, blocking: bool) -> Reader<E> {
+        Reader::join(Arc::clone(self.source.shared()), filter.into_matcher(), blocking)
+    }
+
+    /// The topic of a name, made if it is new. Takes a lock; keep the topic rather than ask again.
+    ///
+    /// A name is one or more segments parted by slashes, as in `task/completed`; 255 bytes at most.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for an empty or too long name, an empty segment,
+    /// or a star, which only filters take; [`LimitReached`](crate::ErrorKind::LimitReached) if the bus has
+    /// as many topics as it was [built for](EventBusBuilder::topics_max).
+    pub fn topic(&self, name: &str) -> Result<Topic, Error> {
+        self.source.shared().topics.intern(name)
+    }
+
+    /// The name of a topic of this bus. Takes a lock.
+    #[must_use]
+    pub fn topic_name(&self, topic: Topic) -> Option<Arc<str>> {
+        self.source.shared().topics.name(topic)
+    }
+
+    /// Ends publishing: publishers get `Closed`, those that wait included; readers get what was published
+    /// before, and then `Closed`. Again on a closed bus it does nothing.
+    pub fn close(&self) {
+        self.source.shared().close();
+    }
+
+    /// Whether the bus was closed.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.source.shared().ring.tail().1
+    }
+
+    /// How many events the ring holds.
+    #[must_use]
+    pub fn capacity(&self) -> usize {
+        self.source.shared().ring.capacity() as usize
+    }
+
+    /// The counters of the whole bus, past subscriptions included.
+    ///
+    /// Disturbs neither publishers nor readers; takes the lock of those who begin and end subscriptions.
+    /// O(subscriptions).
+    #[must_use]
+    pub fn stats(&self) -> BusStats {
+        self.source.shared().stats()
+    }
+
+    /// The counters of each present subscription; as [`stats`](Self::stats).
+    #[must_use]
+    pub fn subscriber_stats(&self) -> Vec<SubscriberStats> {
+        self.source.shared().subscriber_stats()
+    }
+}
+
+impl<E> Clone for EventBus<E> {
+    fn clone(&self) -> Self {
+        Self { source: Arc::clone(&self.source) }
+    }
+}
+
+impl<E> fmt::Debug for EventBus<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EventBus").field("ring", &self.source.shared().ring).finish_non_exhaustive()
+    }
+}
