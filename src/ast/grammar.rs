@@ -1,5 +1,6 @@
 //! The tables of a grammar, shared by all its trees: the names of node kinds and of fields.
 
+use super::analysis::Analysis;
 use super::error::AstError;
 use super::language::Language;
 
@@ -33,6 +34,7 @@ pub struct Grammar {
     language: Language,
     kinds: Vec<KindInfo>,
     fields: Vec<String>,
+    analysis: Option<Analysis>,
 }
 
 impl Grammar {
@@ -56,7 +58,8 @@ impl Grammar {
                 fields.len()
             )));
         }
-        Ok(Self { language, kinds, fields })
+        let analysis = Analysis::of(language, &kinds);
+        Ok(Self { language, kinds, fields, analysis })
     }
 
     /// The language.
@@ -89,6 +92,10 @@ impl Grammar {
     pub fn field_id(&self, name: &str) -> Option<u16> {
         let at = self.fields.iter().position(|field| field == name)?;
         u16::try_from(at + 1).ok()
+    }
+
+    pub(super) fn analysis(&self) -> Option<&Analysis> {
+        self.analysis.as_ref()
     }
 
     /// The name of a field number; `None` for 0, which stands for none.

@@ -32,7 +32,7 @@ impl<'t> Node<'t> {
 
     /// One past the last record of the subtree.
     #[inline]
-    fn past(self) -> u32 {
+    pub(super) fn past(self) -> u32 {
         self.index + 1 + self.record().descendants
     }
 
