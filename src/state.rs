@@ -1,1 +1,63 @@
-//! The state manager.
+//! The state manager: typed collections under one version counter, consistent snapshots, transactions, and
+//! on disk what was acknowledged.
+//!
+//! Memory is what is read; a store of [redb](https://docs.rs/redb) is what survives. A commit changes
+//! memory at once and gives its [`Version`]; [`StateManager::wait_durable`] returns when that version would
+//! survive `kill -9` and power loss. Between the two a crash loses the commit, so a host acknowledges
+//! nothing before the wait returns.
+//!
+//! | | in memory | survives the process |
+//! |---|---|---|
+//! | [`StateManager::in_memory`] | all | nothing |
+//! | `StateManager::builder().path(..).open()` | all | every version up to [`StateManager::durable_version`] |
+//! | a [`Snapshot`] | what it shows, as long as it lives | nothing by itself; see [`Snapshot::export_to`] |
+//!
+//! What it guarantees:
+//!
+//! 1. Transactions are serializable and all or nothing, in memory and on disk.
+//! 2. A snapshot shows all collections at one version.
+//! 3. What `wait_durable` acknowledged is there after a crash; what is recovered is the state at some
+//!    version not older than that.
+//! 4. Damage is an error and never wrong data; an open that fails leaves the folder as it was.
+//! 5. No thread is started.
+//!
+//! What it is not: a database larger than memory, shared between processes, or one that queries.
+
+#[cfg(feature = "durable")]
+mod assemble;
+mod block;
+#[cfg(feature = "durable")]
+mod builder;
+mod codec;
+mod collection;
+#[cfg(feature = "durable")]
+mod disk;
+mod export;
+#[cfg(feature = "durable")]
+mod folder;
+#[cfg(feature = "durable")]
+mod journal;
+#[cfg(all(feature = "durable", test, phalanx_loom))]
+mod loom_tests;
+mod manager;
+#[cfg(feature = "durable")]
+mod recover;
+mod root;
+mod snapshot;
+mod stats;
+#[cfg(feature = "durable")]
+mod store;
+mod transaction;
+mod version;
+
+#[cfg(feature = "durable")]
+pub use builder::StateBuilder;
+pub use codec::Codec;
+pub use collection::{Collection, Key, Value};
+#[cfg(all(feature = "durable", feature = "test-util"))]
+pub use disk::fault::{Fault, FaultDisk};
+pub use manager::StateManager;
+pub use snapshot::Snapshot;
+pub use stats::{RecoveryReport, StateStats};
+pub use transaction::{Abort, Transaction};
+pub use version::Version;

@@ -1,1 +1,4 @@
 //! Behaviour of `state`.
+
+mod basics;
+mod durable;

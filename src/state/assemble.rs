@@ -1,0 +1,173 @@
+//! Opening: lock, look, rehearse, verify, and only then write.
+//!
+//! Rules that hold here:
+//!
+//! 1. Up to [`Stage::go_live`] nothing in the folder is written; an error before it leaves every byte as it
+//!    was.
+//! 2. The header is read before the engine sees its file, so a newer format is told from a damaged file even
+//!    where its engine is another.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+use std::sync::Arc;
+
+use super::block::{self, Kind, corrupt};
+use super::builder::{Place, Settings};
+use super::codec::Codec;
+use super::disk::{Disk, FileDisk, Stage};
+use super::folder::Folder;
+use super::recover::Recovery;
+use super::root::{Content, Recovered, Root, Slot};
+use super::snapshot::no_codec;
+use super::store::redb::RedbStore;
+use super::store::{self, Keeper, Store};
+use super::{StateManager, Version};
+use crate::{Error, ErrorKind};
+
+pub(super) fn open(place: &Place, settings: Settings) -> Result<StateManager, Error> {
+    match place {
+        Place::Folder(path) => open_folder(path, settings),
+        #[cfg(feature = "test-util")]
+        Place::Fault(disk) => {
+            let new = disk.bytes().is_empty();
+            let opened = Opened::rehearse(Box::new(disk.clone()), new, None, &settings)?;
+            opened.live()?.finish(None, settings)
+        }
+    }
+}
+
+fn open_folder(path: &Path, settings: Settings) -> Result<StateManager, Error> {
+    if Codec::preferred().is_none() {
+        return Err(no_codec());
+    }
+    let folder = Folder::lock(path)?;
+    let found = folder.look()?;
+    let codec = found.header.as_deref().map(header).transpose()?;
+    match (codec, found.data) {
+        (None, None) => {
+            let file = folder.new_data()?;
+            let opened = Opened::rehearse(Box::new(FileDisk(file)), true, None, &settings)?;
+            let opened = opened.live()?;
+            folder.name_data()?;
+            folder.write_header(&store::identity(opened.codec)?)?;
+            opened.finish(Some(folder), settings)
+        }
+        (Some(_), None) => Err(corrupt(format!(
+            "the state folder {} has its header but not its data",
+            path.display()
+        ))),
+        (codec, Some(file)) => {
+            let opened = Opened::rehearse(Box::new(FileDisk(file)), false, codec, &settings)?;
+            if codec.is_some() {
+                return opened.live()?.finish(Some(folder), settings);
+            }
+            // A creation that was cut short has no commits; anything else has lost its header.
+            if opened.recovery.report.version != Version::ZERO {
+                return Err(corrupt(format!(
+                    "the state folder {} has its data but not its header",
+                    path.display()
+                )));
+            }
+            let opened = opened.live()?;
+            folder.write_header(&store::identity(opened.codec)?)?;
+            opened.finish(Some(folder), settings)
+        }
+    }
+}
+
+fn header(header: &[u8]) -> Result<Codec, Error> {
+    let (codec, _) = block::open(Kind::Store, header).map_err(|error| {
+        let message = format!("the header of the state folder: {error}");
+        Error::with_source(error.kind(), message, error)
+    })?;
+    Ok(codec)
+}
+
+/// A store whose contents were verified, and which may not be live yet.
+struct Opened {
+    store: RedbStore,
+    stage: Stage,
+    codec: Codec,
+    recovery: Recovery,
+    started: crate::Timestamp,
+}
+
+impl Opened {
+    /// Opens the engine without touching the disk, and reads everything.
+    fn rehearse(
+        disk: Box<dyn Disk>,
+        new: bool,
+        header: Option<Codec>,
+        settings: &Settings,
+    ) -> Result<Self, Error> {
+        let started = settings.clock.now();
+        let read = |error| Error::with_source(ErrorKind::Io, "could not read the store", error);
+        if !new && disk.len().map_err(read)? == 0 {
+            // The engine would take it for a new file.
+            return Err(corrupt("the engine's file is empty"));
+        }
+        let stage = Stage::new(disk).map_err(read)?;
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let (mut store, repaired) = RedbStore::open(stage.clone())?;
+            if new {
+                let codec = settings.codec.or(Codec::preferred()).ok_or_else(no_codec)?;
+                store.initialize(&store::identity(codec)?)?;
+            }
+            let identity = store.identity()?;
+            let identity = identity.ok_or_else(|| corrupt("the store does not say what it is"))?;
+            let (codec, _) = block::open(Kind::Store, &identity)?;
+            if header.is_some_and(|header| header != codec) {
+                return Err(corrupt("the header and the data name different codecs"));
+            }
+            if let Some(asked) = settings.codec
+                && asked != codec
+            {
+                return Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!(
+                        "the store was written with codec {}; it was asked for with {}",
+                        codec.name(),
+                        asked.name()
+                    ),
+                ));
+            }
+            let mut recovery = Recovery::new(codec);
+            store.load(&mut recovery)?;
+            recovery.finish()?;
+            recovery.report.created = new;
+            recovery.report.repaired = repaired;
+            Ok((store, codec, recovery))
+        }));
+        let (store, codec, recovery) = opened.unwrap_or_else(|_| {
+            Err(corrupt("the engine panicked while it read its file, which is damaged"))
+        })?;
+        Ok(Self { store, stage, codec, recovery, started })
+    }
+
+    /// Rule 1 of the file: from here on there are writes.
+    fn live(self) -> Result<Self, Error> {
+        self.stage.go_live().map_err(|error| {
+            Error::with_source(ErrorKind::Io, "could not write while opening the store", error)
+        })?;
+        Ok(self)
+    }
+
+    fn finish(self, folder: Option<Folder>, settings: Settings) -> Result<StateManager, Error> {
+        let Self { store, stage, codec, recovery, started } = self;
+        let Recovery { collections, mut report, progress, .. } = recovery;
+        let mut collections: Vec<_> = collections.into_iter().collect();
+        collections.sort_by(|(a, _), (b, _)| a.cmp(b));
+        let slots = collections
+            .into_iter()
+            .map(|(name, rows)| Slot {
+                name: name.into(),
+                content: Content::Recovered(Arc::new(Recovered::new(rows))),
+            })
+            .collect();
+        let root = Root { owner: Arc::new(()), version: report.version, slots };
+        let keeper =
+            Keeper::new(Box::new(store), folder, codec, stage.counters(), &settings, progress);
+        report.elapsed = settings.clock.now() - started;
+        Ok(StateManager::recovered(root, codec, keeper, settings.max_pending_bytes, report))
+    }
+}

@@ -1,0 +1,177 @@
+//! What a stored block looks like, and the bounds on reading one.
+//!
+//! A block is `magic (4) | format (2) | codec (1) | kind (1) | payload length (4) | payload | blake3 (32)`,
+//! all numbers little-endian. Inside a payload lengths are LEB128. Rules that hold here:
+//!
+//! 1. The first twelve bytes and the checksum at the end keep their places in every format to come, so
+//!    that an older build can tell a newer block from a damaged one.
+//! 2. The checksum is verified before anything else of a block is believed.
+//! 3. A reader never reserves memory for a length that it has not compared with the bytes that are left.
+
+#[cfg(feature = "durable")]
+use super::Version;
+use super::codec::Codec;
+use crate::{Error, ErrorKind};
+
+/// The format that this build writes. It reads this one.
+pub(super) const FORMAT: u16 = 1;
+const MAGIC: [u8; 4] = *b"PHXS";
+const HEAD: usize = 12;
+const CHECKSUM: usize = 32;
+
+/// What a block holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// The identity of the store.
+    #[cfg(feature = "durable")]
+    Store = 1,
+    /// The deltas of one group of commits.
+    #[cfg(feature = "durable")]
+    Group = 2,
+    /// A part of a checkpoint or of an export.
+    Chunk = 3,
+}
+
+/// Closes a payload into a block.
+pub(super) fn seal(kind: Kind, codec: Codec, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    let len = u32::try_from(payload.len()).map_err(|_| {
+        Error::new(
+            ErrorKind::LimitReached,
+            format!("a block of {} bytes cannot be stored; the most is 4 GiB", payload.len()),
+        )
+    })?;
+    let mut block = Vec::with_capacity(HEAD + payload.len() + CHECKSUM);
+    block.extend_from_slice(&MAGIC);
+    block.extend_from_slice(&FORMAT.to_le_bytes());
+    block.push(codec.id());
+    block.push(kind as u8);
+    block.extend_from_slice(&len.to_le_bytes());
+    block.extend_from_slice(payload);
+    let checksum = blake3::hash(&block);
+    block.extend_from_slice(checksum.as_bytes());
+    Ok(block)
+}
+
+/// Opens a block: its codec and payload.
+#[cfg(feature = "durable")]
+pub(super) fn open(kind: Kind, block: &[u8]) -> Result<(Codec, &[u8]), Error> {
+    let Some((body, checksum)) = block.split_last_chunk::<CHECKSUM>() else {
+        return Err(corrupt(format!("a block of {} bytes is too short", block.len())));
+    };
+    // Rule 2 of the file.
+    if blake3::hash(body) != *checksum {
+        return Err(corrupt("the checksum of a block does not match its bytes"));
+    }
+    let Some((head, payload)) = body.split_first_chunk::<HEAD>() else {
+        return Err(corrupt("a block has no head"));
+    };
+    let [m0, m1, m2, m3, f0, f1, codec, found, l0, l1, l2, l3] = *head;
+    if [m0, m1, m2, m3] != MAGIC {
+        return Err(corrupt("a block does not start with the mark of this crate"));
+    }
+    let format = u16::from_le_bytes([f0, f1]);
+    if format != FORMAT {
+        return Err(Error::new(
+            ErrorKind::UnsupportedVersion,
+            format!("the store has format {format}; this build reads format {FORMAT}"),
+        ));
+    }
+    let codec = Codec::from_id(codec)?;
+    if found != kind as u8 {
+        return Err(corrupt(format!("a block of kind {found} stands where {kind:?} belongs")));
+    }
+    if u32::from_le_bytes([l0, l1, l2, l3]) as usize != payload.len() {
+        return Err(corrupt("the length of a block does not match its bytes"));
+    }
+    Ok((codec, payload))
+}
+
+#[cfg(feature = "durable")]
+pub(super) fn corrupt(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Corrupt, message)
+}
+
+/// Appends a length.
+pub(super) fn put_len(out: &mut Vec<u8>, len: usize) {
+    let mut rest = len as u64;
+    while rest >= 0x80 {
+        // The mask keeps seven bits: the cast loses nothing.
+        out.push((rest & 0x7f) as u8 | 0x80);
+        rest >>= 7;
+    }
+    out.push(rest as u8);
+}
+
+/// Appends bytes behind their length.
+pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
+    put_len(out, bytes.len());
+    out.extend_from_slice(bytes);
+}
+
+/// Reads a payload from its front; every step checks what is left (rule 3).
+#[cfg(feature = "durable")]
+#[derive(Debug)]
+pub(super) struct Reader<'a>(&'a [u8]);
+
+#[cfg(feature = "durable")]
+impl<'a> Reader<'a> {
+    pub(super) fn new(payload: &'a [u8]) -> Self {
+        Self(payload)
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn u8(&mut self) -> Result<u8, Error> {
+        let (&first, rest) = self.0.split_first().ok_or_else(short)?;
+        self.0 = rest;
+        Ok(first)
+    }
+
+    pub(super) fn u64(&mut self) -> Result<u64, Error> {
+        let (bytes, rest) = self.0.split_first_chunk::<8>().ok_or_else(short)?;
+        self.0 = rest;
+        Ok(u64::from_le_bytes(*bytes))
+    }
+
+    pub(super) fn version(&mut self) -> Result<Version, Error> {
+        self.u64().map(Version::from_u64)
+    }
+
+    pub(super) fn len(&mut self) -> Result<usize, Error> {
+        let mut value = 0u64;
+        for shift in (0..64).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has room for one bit only.
+            if shift == 63 && bits > 1 {
+                break;
+            }
+            value |= bits << shift;
+            if byte & 0x80 == 0 {
+                return usize::try_from(value).map_err(|_| corrupt("a length is out of range"));
+            }
+        }
+        Err(corrupt("a length is out of range"))
+    }
+
+    pub(super) fn bytes(&mut self) -> Result<&'a [u8], Error> {
+        let len = self.len()?;
+        if len > self.0.len() {
+            return Err(short());
+        }
+        let (bytes, rest) = self.0.split_at(len);
+        self.0 = rest;
+        Ok(bytes)
+    }
+
+    pub(super) fn str(&mut self) -> Result<&'a str, Error> {
+        std::str::from_utf8(self.bytes()?).map_err(|_| corrupt("a name is not UTF-8"))
+    }
+}
+
+#[cfg(feature = "durable")]
+fn short() -> Error {
+    corrupt("a block ends before what it announces")
+}

@@ -1,0 +1,161 @@
+//! How a durable state is opened.
+
+use std::path::PathBuf;
+
+use super::codec::Codec;
+#[cfg(feature = "test-util")]
+use super::disk::fault::FaultDisk;
+use super::{StateManager, assemble};
+use crate::{Clock, Error, ErrorKind};
+
+/// Where the store lies.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    Folder(PathBuf),
+    #[cfg(feature = "test-util")]
+    Fault(FaultDisk),
+}
+
+/// The settings of a store, defaults included.
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) codec: Option<Codec>,
+    pub(super) clock: Clock,
+    pub(super) checkpoint_every_bytes: u64,
+    pub(super) checkpoint_every_commits: u64,
+    pub(super) max_pending_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            codec: None,
+            clock: Clock::default(),
+            checkpoint_every_bytes: 16 << 20,
+            checkpoint_every_commits: 100_000,
+            max_pending_bytes: 8 << 20,
+        }
+    }
+}
+
+/// Opens a durable [`StateManager`]; from [`StateManager::builder`].
+///
+/// ```
+/// use phalanx::state::StateManager;
+///
+/// # #[cfg(any(feature = "bincode", feature = "postcard"))]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// let state = StateManager::builder().path(folder).open()?;
+/// let ages = state.collection::<String, u32>("ages")?;
+/// let version = ages.insert("ada".to_owned(), 36)?;
+/// state.wait_durable(version)?;
+/// state.close()?;
+///
+/// let again = StateManager::builder().path(folder).open()?;
+/// assert_eq!(again.recovery().version, version);
+/// assert_eq!(again.collection::<String, u32>("ages")?.get(&"ada".to_owned()), Some(36));
+/// # Ok(())
+/// # }
+/// # #[cfg(not(any(feature = "bincode", feature = "postcard")))]
+/// # fn main() {}
+/// ```
+#[derive(Clone, Debug)]
+#[must_use = "a builder does nothing until it is opened"]
+pub struct StateBuilder {
+    place: Option<Place>,
+    settings: Settings,
+}
+
+impl StateBuilder {
+    pub(super) fn new() -> Self {
+        Self { place: None, settings: Settings::default() }
+    }
+
+    /// The folder of the store, which is made if it is missing. It has to be set.
+    ///
+    /// Of what lies in it only `state.header`, `state.redb` and those two with `.new` behind them are the
+    /// store's. On Unix the lock is one on the folder itself; elsewhere it is on a file `state.lock`.
+    pub fn path(mut self, folder: impl Into<PathBuf>) -> Self {
+        self.place = Some(Place::Folder(folder.into()));
+        self
+    }
+
+    /// A disk in memory that fails when told to, in place of a folder.
+    #[cfg(feature = "test-util")]
+    pub fn fault_disk(mut self, disk: &FaultDisk) -> Self {
+        self.place = Some(Place::Fault(disk.clone()));
+        self
+    }
+
+    /// The codec of a new store. Default: [`Codec::preferred`] for a new one, and for an existing one that
+    /// which it was written with; naming another than that is an error of opening.
+    pub fn codec(mut self, codec: Codec) -> Self {
+        self.settings.codec = Some(codec);
+        self
+    }
+
+    /// The clock that [`RecoveryReport::elapsed`](super::RecoveryReport::elapsed) is measured with.
+    /// Default: [`Clock::real`].
+    pub fn clock(mut self, clock: Clock) -> Self {
+        self.settings.clock = clock;
+        self
+    }
+
+    /// How many bytes of deltas may follow a checkpoint before the next one is due. Default: 16 MiB; at
+    /// least 1.
+    ///
+    /// It bounds what a recovery replays. A checkpoint writes the whole state, so once the state is larger
+    /// than this, the size of the last checkpoint counts instead: what checkpoints write is then at most
+    /// as much again as the deltas.
+    pub fn checkpoint_every_bytes(mut self, bytes: u64) -> Self {
+        self.settings.checkpoint_every_bytes = bytes;
+        self
+    }
+
+    /// How many commits may follow a checkpoint before the next one is due, whatever their size. Default:
+    /// 100,000; at least 1.
+    pub fn checkpoint_every_commits(mut self, commits: u64) -> Self {
+        self.settings.checkpoint_every_commits = commits;
+        self
+    }
+
+    /// How many bytes of deltas may wait in memory. Default: 8 MiB; from 1 byte to 1 GiB.
+    ///
+    /// A commit that would go over it first makes those before it durable, which
+    /// [`StateStats::stalls`](super::StateStats::stalls) counts. One delta that is larger by itself is let
+    /// through alone.
+    pub fn max_pending_bytes(mut self, bytes: usize) -> Self {
+        self.settings.max_pending_bytes = bytes;
+        self
+    }
+
+    /// Opens the store and recovers the newest state in it, or makes an empty one where there is nothing.
+    ///
+    /// Costs reading and verifying the whole store once. An open that fails leaves the folder as it was:
+    /// what the engine would write while it opens is kept in memory until all is verified. (A folder that
+    /// was missing may have been made.) Damage can make the engine panic; that panic is caught and becomes
+    /// an error, but a panic hook of the process sees it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InUse`] where another handle or process holds the folder;
+    /// [`ErrorKind::UnsupportedVersion`] for a newer format or a codec that this build lacks;
+    /// [`ErrorKind::Corrupt`] where something is damaged or missing; [`ErrorKind::Io`];
+    /// [`ErrorKind::InvalidArgument`] for settings out of range, no path, or a codec other than the
+    /// store's; [`ErrorKind::Unsupported`] in a build without a codec.
+    pub fn open(self) -> Result<StateManager, Error> {
+        let Self { place, settings } = self;
+        let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
+        let Some(place) = place else {
+            return invalid("a durable state needs the path of a folder");
+        };
+        if settings.checkpoint_every_bytes == 0 || settings.checkpoint_every_commits == 0 {
+            return invalid("a checkpoint is due after at least 1 byte and 1 commit");
+        }
+        if settings.max_pending_bytes == 0 || settings.max_pending_bytes > 1 << 30 {
+            return invalid("the pending bytes are limited to between 1 byte and 1 GiB");
+        }
+        assemble::open(&place, settings)
+    }
+}

@@ -1,0 +1,281 @@
+//! Bytes under the engine: the seam where faults are injected, and where an open is rehearsed.
+//!
+//! Rules that hold here:
+//!
+//! 1. Until [`Stage::go_live`] nothing reaches the bytes underneath: what the engine writes stays in
+//!    memory, over what is there, in the order in which it was written.
+//! 2. Going live replays those writes and syncs in their order, so underneath it looks as if the engine had
+//!    opened directly: a crash in between is one that the engine knows how to recover from.
+//! 3. Nothing is retried. An error goes up as it came.
+
+#[cfg(feature = "test-util")]
+pub(super) mod fault;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::sync::Arc;
+
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, site};
+
+/// A file, as the engine needs it.
+pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
+    fn len(&self) -> io::Result<u64>;
+    /// Fills `out` from `offset` on, or fails.
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()>;
+    /// New bytes are zero.
+    fn set_len(&self, len: u64) -> io::Result<()>;
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
+    /// Returns when all before it would survive a power loss.
+    fn sync(&self) -> io::Result<()>;
+}
+
+#[derive(Debug)]
+pub(super) struct FileDisk(pub(super) File);
+
+impl Disk for FileDisk {
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+
+    #[cfg(unix)]
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::read_exact_at(&self.0, out, offset)
+    }
+
+    #[cfg(not(unix))]
+    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        use std::io::{Read as _, Seek as _};
+        // One cursor for all, so one thread at a time.
+        let _turn = CURSOR.lock();
+        (&self.0).seek(io::SeekFrom::Start(offset))?;
+        (&self.0).read_exact(out)
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.0.set_len(len)
+    }
+
+    #[cfg(unix)]
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, data, offset)
+    }
+
+    #[cfg(not(unix))]
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        use std::io::{Seek as _, Write as _};
+        let _turn = CURSOR.lock();
+        (&self.0).seek(io::SeekFrom::Start(offset))?;
+        (&self.0).write_all(data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+}
+
+#[cfg(not(unix))]
+static CURSOR: Mutex<()> = Mutex::new(());
+
+/// What went through a disk.
+#[derive(Debug, Default)]
+pub(super) struct Counters {
+    syncs: AtomicU64,
+    bytes_written: AtomicU64,
+}
+
+impl Counters {
+    pub(super) fn syncs(&self) -> u64 {
+        self.syncs.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn bytes_written(&self) -> u64 {
+        self.bytes_written.load(Ordering::Relaxed)
+    }
+}
+
+/// A disk on which an opening is first rehearsed (rules 1 and 2). Clones are the same disk.
+#[derive(Clone, Debug)]
+pub(super) struct Stage(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    disk: Box<dyn Disk>,
+    counters: Arc<Counters>,
+    live: AtomicBool,
+    rehearsal: Mutex<Rehearsal>,
+}
+
+const PAGE: u64 = 4096;
+
+#[derive(Debug)]
+struct Rehearsal {
+    len: u64,
+    /// How much of the bytes underneath still shows: what a shrink cut off reads as zero when it grows.
+    shown: u64,
+    pages: BTreeMap<u64, Box<[u8]>>,
+    script: Vec<Step>,
+}
+
+#[derive(Debug)]
+enum Step {
+    SetLen(u64),
+    Write(u64, Vec<u8>),
+    Sync,
+}
+
+impl Stage {
+    pub(super) fn new(disk: Box<dyn Disk>) -> io::Result<Self> {
+        let len = disk.len()?;
+        let rehearsal = Rehearsal { len, shown: len, pages: BTreeMap::new(), script: Vec::new() };
+        Ok(Self(Arc::new(Inner {
+            disk,
+            counters: Arc::default(),
+            live: AtomicBool::new(false),
+            rehearsal: Mutex::new(rehearsal),
+        })))
+    }
+
+    pub(super) fn counters(&self) -> Arc<Counters> {
+        Arc::clone(&self.0.counters)
+    }
+
+    /// Does underneath what was rehearsed, syncs, and from here on goes straight to the disk.
+    pub(super) fn go_live(&self) -> io::Result<()> {
+        let mut rehearsal = self.0.rehearsal.lock();
+        for step in rehearsal.script.drain(..) {
+            match step {
+                Step::SetLen(len) => self.0.set_len(len)?,
+                Step::Write(offset, data) => self.0.write(offset, &data)?,
+                Step::Sync => self.0.sync()?,
+            }
+        }
+        self.0.sync()?;
+        rehearsal.pages.clear();
+        // Ordering: Release, pairs with the Acquire load in `is_live`: whoever goes straight to the disk
+        // finds the rehearsed writes there. It changes under the lock that every rehearsed call takes.
+        self.0.live.store(true, site("state.disk.live.store", Ordering::Release));
+        Ok(())
+    }
+}
+
+impl Inner {
+    fn is_live(&self) -> bool {
+        // Ordering: Acquire, pairs with the Release store in `go_live`; see there.
+        self.live.load(site("state.disk.live.load", Ordering::Acquire))
+    }
+
+    fn set_len(&self, len: u64) -> io::Result<()> {
+        self.disk.set_len(len)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+        self.counters.bytes_written.fetch_add(data.len() as u64, Ordering::Relaxed);
+        self.disk.write(offset, data)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.counters.syncs.fetch_add(1, Ordering::Relaxed);
+        self.disk.sync()
+    }
+}
+
+impl Rehearsal {
+    fn page(&mut self, disk: &dyn Disk, number: u64) -> io::Result<&mut Box<[u8]>> {
+        if !self.pages.contains_key(&number) {
+            let mut page = vec![0; PAGE as usize].into_boxed_slice();
+            read_shown(disk, self.shown, number * PAGE, &mut page)?;
+            self.pages.insert(number, page);
+        }
+        Ok(self.pages.get_mut(&number).expect("the page was put there above"))
+    }
+
+    fn read(&self, disk: &dyn Disk, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        let end = offset.checked_add(out.len() as u64);
+        if end.is_none_or(|end| end > self.len) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        read_shown(disk, self.shown, offset, out)?;
+        let end = offset + out.len() as u64;
+        for (number, page) in self.pages.range(offset / PAGE..end.div_ceil(PAGE)) {
+            let start = number * PAGE;
+            let (from, to) = (offset.max(start), end.min(start + PAGE));
+            out[(from - offset) as usize..(to - offset) as usize]
+                .copy_from_slice(&page[(from - start) as usize..(to - start) as usize]);
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, disk: &dyn Disk, offset: u64, data: &[u8]) -> io::Result<()> {
+        let mut done = 0;
+        while done < data.len() {
+            let at = offset + done as u64;
+            let within = (at % PAGE) as usize;
+            let len = (PAGE as usize - within).min(data.len() - done);
+            let page = self.page(disk, at / PAGE)?;
+            page[within..within + len].copy_from_slice(&data[done..done + len]);
+            done += len;
+        }
+        self.len = self.len.max(offset + data.len() as u64);
+        self.script.push(Step::Write(offset, data.to_vec()));
+        Ok(())
+    }
+
+    fn set_len(&mut self, len: u64) {
+        if len < self.len {
+            self.shown = self.shown.min(len);
+            self.pages.split_off(&len.div_ceil(PAGE));
+            if let Some(page) = self.pages.get_mut(&(len / PAGE)) {
+                page[(len % PAGE) as usize..].fill(0);
+            }
+        }
+        self.len = len;
+        self.script.push(Step::SetLen(len));
+    }
+}
+
+/// Reads what lies below `shown`, and zeros beyond it.
+fn read_shown(disk: &dyn Disk, shown: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    let there = shown.saturating_sub(offset).min(out.len() as u64) as usize;
+    let (real, zero) = out.split_at_mut(there);
+    zero.fill(0);
+    if real.is_empty() { Ok(()) } else { disk.read(offset, real) }
+}
+
+impl redb::StorageBackend for Stage {
+    fn len(&self) -> Result<u64, io::Error> {
+        if self.0.is_live() { self.0.disk.len() } else { Ok(self.0.rehearsal.lock().len) }
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), io::Error> {
+        if self.0.is_live() {
+            return self.0.disk.read(offset, out);
+        }
+        self.0.rehearsal.lock().read(&*self.0.disk, offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), io::Error> {
+        if self.0.is_live() {
+            return self.0.set_len(len);
+        }
+        self.0.rehearsal.lock().set_len(len);
+        Ok(())
+    }
+
+    fn sync_data(&self) -> Result<(), io::Error> {
+        if self.0.is_live() {
+            return self.0.sync();
+        }
+        self.0.rehearsal.lock().script.push(Step::Sync);
+        Ok(())
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), io::Error> {
+        if self.0.is_live() {
+            return self.0.write(offset, data);
+        }
+        self.0.rehearsal.lock().write(&*self.0.disk, offset, data)
+    }
+}

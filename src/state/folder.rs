@@ -1,0 +1,148 @@
+//! The folder of a store: its lock, its header, and the name of the engine's file.
+//!
+//! Rules that hold here:
+//!
+//! 1. The lock is held before anything in the folder is read, and until the store is closed.
+//! 2. Nothing is written before everything in the folder has been verified.
+//! 3. A file comes into being under a name with `.new` and is renamed when it is whole and synced: the
+//!    data first, then the header. So data without a header is a creation that was cut short, and holds
+//!    nothing that was ever acknowledged; a header without data is damage.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+
+use crate::{Error, ErrorKind};
+
+const HEADER: &str = "state.header";
+const DATA: &str = "state.redb";
+/// No header is longer; a longer file is not one.
+const HEADER_BYTES_MAX: u64 = 4096;
+
+/// A folder that this handle alone holds (rule 1).
+#[derive(Debug)]
+pub(super) struct Folder {
+    path: PathBuf,
+    /// Closing it gives the lock up.
+    _lock: File,
+}
+
+/// What lies in a folder.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) header: Option<Vec<u8>>,
+    pub(super) data: Option<File>,
+}
+
+impl Folder {
+    pub(super) fn lock(path: &Path) -> Result<Self, Error> {
+        fs::create_dir_all(path).map_err(|error| failed("make the folder", path, error))?;
+        let lock = lock_file(path).map_err(|error| failed("open the folder", path, error))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Err(TryLockError::WouldBlock) => Err(Error::new(
+                ErrorKind::InUse,
+                format!("another handle or process holds the state folder {}", path.display()),
+            )),
+            Err(TryLockError::Error(error)) => Err(failed("lock the folder", path, error)),
+        }
+    }
+
+    pub(super) fn look(&self) -> Result<Found, Error> {
+        Ok(Found { header: self.read_header()?, data: self.open_data()? })
+    }
+
+    fn read_header(&self) -> Result<Option<Vec<u8>>, Error> {
+        let path = self.path.join(HEADER);
+        let file = match File::open(&path) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(failed("open", &path, error)),
+        };
+        let mut header = Vec::new();
+        file.take(HEADER_BYTES_MAX + 1)
+            .read_to_end(&mut header)
+            .map_err(|error| failed("read", &path, error))?;
+        Ok(Some(header))
+    }
+
+    fn open_data(&self) -> Result<Option<File>, Error> {
+        let path = self.path.join(DATA);
+        match OpenOptions::new().read(true).write(true).open(&path) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("open", &path, error)),
+        }
+    }
+
+    /// A file for the engine that is not there under its name yet. What an earlier creation left is gone.
+    pub(super) fn new_data(&self) -> Result<File, Error> {
+        let path = self.unfinished(DATA);
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .open(&path)
+            .map_err(|error| failed("make", &path, error))
+    }
+
+    /// Gives the new, synced data its name.
+    pub(super) fn name_data(&self) -> Result<(), Error> {
+        self.rename(DATA)
+    }
+
+    pub(super) fn write_header(&self, header: &[u8]) -> Result<(), Error> {
+        let path = self.unfinished(HEADER);
+        File::create(&path)
+            .and_then(|mut file| {
+                file.write_all(header)?;
+                file.sync_all()
+            })
+            .map_err(|error| failed("write", &path, error))?;
+        self.rename(HEADER)
+    }
+
+    fn unfinished(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{name}.new"))
+    }
+
+    fn rename(&self, name: &str) -> Result<(), Error> {
+        let path = self.path.join(name);
+        fs::rename(self.unfinished(name), &path)
+            .and_then(|()| sync_folder(&self.path))
+            .map_err(|error| failed("name", &path, error))
+    }
+}
+
+fn failed(what: &str, path: &Path, error: io::Error) -> Error {
+    let message = format!("could not {what} {}: {error}", path.display());
+    Error::with_source(ErrorKind::Io, message, error)
+}
+
+/// On Unix the folder itself takes the lock, so that no file has to be written for it.
+#[cfg(unix)]
+fn lock_file(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+#[cfg(not(unix))]
+fn lock_file(path: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(path.join("state.lock"))
+}
+
+/// Makes a rename survive a power loss.
+#[cfg(unix)]
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+#[cfg(not(unix))]
+fn sync_folder(_path: &Path) -> io::Result<()> {
+    Ok(())
+}

@@ -1,0 +1,415 @@
+//! Group commit without a thread of its own: whoever waits first writes for all.
+//!
+//! Commits leave their deltas in memory. The first to wait for one takes the sink and with it the lead:
+//! it writes all that is pending as one group with one sync, acknowledges, and wakes everybody. Rules that
+//! hold here:
+//!
+//! 1. Who holds the sink leads, and nobody else does: `sink` is `None` exactly while there is a leader, or
+//!    after the end.
+//! 2. Deltas enter `pending` in the order of their versions, without a gap, under the lock; a group is all
+//!    of `pending`. So what is written is always a prefix of what was committed.
+//! 3. `durable` grows only after the sink has reported its sync, and never once the log has ended.
+//! 4. A leader always gives the sink back (or ends the log) and then wakes every waiter: a waiter that
+//!    goes away takes nobody's wake-up along, and the next lead falls to whoever comes first.
+//! 5. `pending` holds at most `max_pending_bytes`, or one delta alone.
+//! 6. No code of the host runs under the lock: wakers and old images are taken out and used outside.
+
+use std::collections::BTreeMap;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::task::{Context, Poll, Waker};
+
+use super::Version;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Mutex, MutexGuard, Parker, site};
+use crate::{Error, ErrorKind};
+
+/// Where groups go.
+pub(super) trait Sink: Send {
+    /// The state at one version, of which a checkpoint is made.
+    type Image: Clone;
+
+    /// Writes the deltas from version `first` on and syncs.
+    fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error>;
+    /// Whether enough was appended since the last checkpoint.
+    fn checkpoint_due(&self) -> bool;
+    /// Writes the state as of what was appended last, and drops what came before.
+    fn checkpoint(&mut self, image: &Self::Image) -> Result<(), Error>;
+    /// Lets go of the store.
+    fn close(self) -> Result<(), Error>;
+}
+
+/// What the journal counted.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Counts {
+    pub(super) groups: u64,
+    pub(super) checkpoints: u64,
+    pub(super) stalls: u64,
+    pub(super) pending_commits: u64,
+    pub(super) pending_bytes: u64,
+    pub(super) waiters: u64,
+    pub(super) poisoned: bool,
+}
+
+enum Status {
+    Open,
+    /// A write failed; the reason.
+    Poisoned(String),
+    Closed,
+}
+
+impl Status {
+    fn check(&self) -> Result<(), Error> {
+        match self {
+            Self::Open => Ok(()),
+            Self::Closed => Err(Error::new(ErrorKind::Closed, "the state manager was closed")),
+            Self::Poisoned(reason) => Err(Error::new(
+                ErrorKind::Poisoned,
+                format!(
+                    "the store failed and takes no more commits ({reason}); reopen it to go on \
+                     from what was acknowledged"
+                ),
+            )),
+        }
+    }
+}
+
+struct Log<S: Sink> {
+    /// Rule 1.
+    sink: Option<S>,
+    status: Status,
+    /// Rule 2.
+    pending: Vec<Vec<u8>>,
+    pending_bytes: usize,
+    /// What a leader is writing at this moment.
+    writing_bytes: usize,
+    committed: Version,
+    image: S::Image,
+    waiters: BTreeMap<u64, Waker>,
+    next_waiter: u64,
+    counts: Counts,
+}
+
+/// The log of commits that wait to become durable.
+pub(super) struct Journal<S: Sink> {
+    log: Mutex<Log<S>>,
+    /// Rule 3.
+    durable: AtomicU64,
+    max_pending_bytes: usize,
+}
+
+/// Whether a commit took place.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Published {
+    Done,
+    /// Another commit came first; nothing happened.
+    Moved,
+}
+
+impl<S: Sink> Journal<S> {
+    pub(super) fn new(
+        sink: S,
+        recovered: Version,
+        image: S::Image,
+        max_pending_bytes: usize,
+    ) -> Self {
+        Self {
+            log: Mutex::new(Log {
+                sink: Some(sink),
+                status: Status::Open,
+                pending: Vec::new(),
+                pending_bytes: 0,
+                writing_bytes: 0,
+                committed: recovered,
+                image,
+                waiters: BTreeMap::new(),
+                next_waiter: 0,
+                counts: Counts::default(),
+            }),
+            durable: AtomicU64::new(recovered.as_u64()),
+            max_pending_bytes,
+        }
+    }
+
+    /// Commits: `swap` makes the new state the current one, or says that it was too late, under the lock
+    /// that orders the deltas. The delta is taken only if it did.
+    ///
+    /// Blocks while there is no room (rule 5).
+    pub(super) fn publish(
+        &self,
+        delta: &mut Vec<u8>,
+        mut swap: impl FnMut() -> Option<(Version, S::Image)>,
+    ) -> Result<Published, Error> {
+        loop {
+            let mut log = self.log.lock();
+            log.status.check()?;
+            let full = !log.pending.is_empty()
+                && log.pending_bytes.saturating_add(delta.len()) > self.max_pending_bytes;
+            if full {
+                log.counts.stalls += 1;
+                let behind = log.committed;
+                drop(log);
+                self.wait(behind)?;
+                continue;
+            }
+            let Some((version, image)) = swap() else {
+                return Ok(Published::Moved);
+            };
+            log.committed = version;
+            log.pending_bytes += delta.len();
+            log.pending.push(std::mem::take(delta));
+            let old = std::mem::replace(&mut log.image, image);
+            drop(log);
+            drop(old);
+            return Ok(Published::Done);
+        }
+    }
+
+    pub(super) fn durable(&self) -> Version {
+        // Ordering: Acquire, pairs with the Release store in `lead`: whoever sees a version durable also
+        // sees all that its leader did to make it so. Relaxed would let it act on the acknowledgement
+        // without that.
+        Version::from_u64(self.durable.load(site("state.journal.durable.load", Ordering::Acquire)))
+    }
+
+    pub(super) fn check(&self) -> Result<(), Error> {
+        self.log.lock().status.check()
+    }
+
+    pub(super) fn counts(&self) -> Counts {
+        let log = self.log.lock();
+        Counts {
+            pending_commits: log.committed.as_u64() - self.durable().as_u64(),
+            pending_bytes: (log.pending_bytes + log.writing_bytes) as u64,
+            waiters: log.waiters.len() as u64,
+            poisoned: matches!(log.status, Status::Poisoned(_)),
+            ..log.counts
+        }
+    }
+
+    /// Blocks until `version` is durable, leading where nobody else does.
+    pub(super) fn wait(&self, version: Version) -> Result<(), Error> {
+        if self.durable() >= version {
+            return Ok(());
+        }
+        let parker = Parker::new();
+        let waker = parker.waker();
+        let mut key = None;
+        loop {
+            match self.poll(version, &mut key, &waker) {
+                Poll::Ready(result) => return result,
+                Poll::Pending => parker.park(),
+            }
+        }
+    }
+
+    fn poll(
+        &self,
+        version: Version,
+        key: &mut Option<u64>,
+        waker: &Waker,
+    ) -> Poll<Result<(), Error>> {
+        let mut mine = Some(waker.clone());
+        let mut log = self.log.lock();
+        loop {
+            let result = if self.durable() >= version {
+                Ok(())
+            } else if let Err(error) = log.status.check() {
+                Err(error)
+            } else if version > log.committed {
+                Err(Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("{version} was never committed; the newest is {}", log.committed),
+                ))
+            } else if let Some(sink) = log.sink.take() {
+                log = self.lead(log, sink, false);
+                continue;
+            } else {
+                let old = log.register(key, &mut mine);
+                drop(log);
+                drop(old);
+                return Poll::Pending;
+            };
+            let gone = log.forget(key);
+            drop(log);
+            drop(gone);
+            return Poll::Ready(result);
+        }
+    }
+
+    /// Writes a checkpoint now, of all that was committed, and returns its version.
+    pub(super) fn checkpoint(&self) -> Result<Version, Error> {
+        self.with_sink(|log, sink| {
+            let log = self.lead(log, sink, true);
+            log.status.check()?;
+            // Commits may have come meanwhile; the lead covered at least what was there before it.
+            Ok(self.durable())
+        })
+    }
+
+    /// Makes all durable, ends the log and lets go of the store. A second call finds nothing to do.
+    pub(super) fn close(&self) -> Result<(), Error> {
+        let closed = loop {
+            let step = self.with_sink(|mut log, sink| {
+                if !log.pending.is_empty() {
+                    return self.lead(log, sink, false).status.check().map(|()| None);
+                }
+                log.status = Status::Closed;
+                let waiters = log.take_waiters();
+                drop(log);
+                wake(waiters);
+                Ok(Some(sink.close()))
+            });
+            match step {
+                Ok(None) => {}
+                Ok(Some(closed)) => break closed,
+                Err(error) => break Err(error),
+            }
+        };
+        match closed {
+            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
+            Err(error) if error.kind() == ErrorKind::Poisoned => {
+                let sink = self.log.lock().sink.take();
+                drop(sink);
+                Err(error)
+            }
+            other => other,
+        }
+    }
+
+    /// Runs `f` with the sink, once it is free.
+    fn with_sink<R>(
+        &self,
+        f: impl FnOnce(MutexGuard<'_, Log<S>>, S) -> Result<R, Error>,
+    ) -> Result<R, Error> {
+        let parker = Parker::new();
+        let waker = parker.waker();
+        let mut key = None;
+        // The waker is a parker's: no code of the host.
+        loop {
+            let mut log = self.log.lock();
+            if let Err(error) = log.status.check() {
+                log.forget(&mut key);
+                return Err(error);
+            }
+            if let Some(sink) = log.sink.take() {
+                log.forget(&mut key);
+                return f(log, sink);
+            }
+            log.register(&mut key, &mut Some(waker.clone()));
+            drop(log);
+            parker.park();
+        }
+    }
+
+    /// Writes what is pending as one group; then, when it is due or `checkpoint` asks for it, a checkpoint.
+    fn lead<'a>(
+        &'a self,
+        mut log: MutexGuard<'a, Log<S>>,
+        mut sink: S,
+        checkpoint: bool,
+    ) -> MutexGuard<'a, Log<S>> {
+        let group = std::mem::take(&mut log.pending);
+        let image = log.image.clone();
+        let last = log.committed;
+        log.writing_bytes = std::mem::take(&mut log.pending_bytes);
+        drop(log);
+
+        let first = Version::from_u64(last.as_u64() + 1 - group.len() as u64);
+        let mut written =
+            if group.is_empty() { Ok(()) } else { contained(|| sink.append(first, &group)) };
+        if written.is_ok() {
+            let waiters = {
+                let mut log = self.log.lock();
+                log.counts.groups += u64::from(!group.is_empty());
+                // Ordering: Release, pairs with the Acquire load in `durable`; see there.
+                self.durable
+                    .store(last.as_u64(), site("state.journal.durable.store", Ordering::Release));
+                log.take_waiters()
+            };
+            // Acknowledged before the checkpoint, which takes longer.
+            wake(waiters);
+            if checkpoint || sink.checkpoint_due() {
+                written = contained(|| sink.checkpoint(&image));
+                self.log.lock().counts.checkpoints += u64::from(written.is_ok());
+            }
+        }
+        drop(group);
+        drop(image);
+
+        let mut log = self.log.lock();
+        log.sink = Some(sink);
+        log.writing_bytes = 0;
+        if let Err(error) = written {
+            log.status = Status::Poisoned(error.to_string());
+        }
+        let waiters = log.take_waiters();
+        drop(log);
+        wake(waiters);
+        self.log.lock()
+    }
+}
+
+impl<S: Sink> Log<S> {
+    /// Returns the waker that it replaced, to be dropped outside the lock.
+    fn register(&mut self, key: &mut Option<u64>, waker: &mut Option<Waker>) -> Option<Waker> {
+        let key = *key.get_or_insert_with(|| {
+            self.next_waiter += 1;
+            self.next_waiter
+        });
+        self.waiters.insert(key, waker.take()?)
+    }
+
+    fn forget(&mut self, key: &mut Option<u64>) -> Option<Waker> {
+        self.waiters.remove(&key.take()?)
+    }
+
+    fn take_waiters(&mut self) -> BTreeMap<u64, Waker> {
+        std::mem::take(&mut self.waiters)
+    }
+}
+
+fn wake(waiters: BTreeMap<u64, Waker>) {
+    for waker in waiters.into_values() {
+        waker.wake();
+    }
+}
+
+/// A panic of the engine is a failure of the store like any other.
+fn contained(f: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
+    catch_unwind(AssertUnwindSafe(f))
+        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the storage engine panicked")))
+}
+
+/// The future of [`StateManager::wait_durable_async`](super::StateManager::wait_durable_async).
+pub(super) struct WaitDurable<J: AsRef<Journal<S>>, S: Sink> {
+    journal: J,
+    version: Version,
+    key: Option<u64>,
+    sink: std::marker::PhantomData<fn() -> S>,
+}
+
+impl<J: AsRef<Journal<S>>, S: Sink> WaitDurable<J, S> {
+    pub(super) fn new(journal: J, version: Version) -> Self {
+        Self { journal, version, key: None, sink: std::marker::PhantomData }
+    }
+}
+
+impl<J: AsRef<Journal<S>> + Unpin, S: Sink> Future for WaitDurable<J, S> {
+    type Output = Result<(), Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        this.journal.as_ref().poll(this.version, &mut this.key, cx.waker())
+    }
+}
+
+impl<J: AsRef<Journal<S>>, S: Sink> Drop for WaitDurable<J, S> {
+    fn drop(&mut self) {
+        if self.key.is_some() {
+            let gone = self.journal.as_ref().log.lock().forget(&mut self.key);
+            drop(gone);
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Interleavings of group commit.

@@ -1,0 +1,628 @@
+//! The handle: collections, transactions, snapshots, and the wait for durability.
+//!
+//! Rules that hold here:
+//!
+//! 1. `root` is replaced only by [`Inner::publish`] (a commit, the next version) and by
+//!    [`Inner::register`] (a new empty collection, the same version).
+//! 2. No code of the host (closures, `Hash`, `Eq`, `Clone`, `Drop`, serde) runs under a lock.
+//! 3. Locks are taken in the order journal, registry, root, and each only for a few pointer writes.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::fmt;
+use std::marker::PhantomData;
+use std::sync::Arc;
+
+#[cfg(feature = "durable")]
+use super::StateBuilder;
+use super::codec::Codec;
+#[cfg(feature = "durable")]
+use super::disk::Counters;
+#[cfg(feature = "durable")]
+use super::journal::{Journal, Published, WaitDurable};
+use super::root::{Content, RawRows, Root, Slot, Table};
+use super::snapshot::no_codec;
+#[cfg(feature = "durable")]
+use super::store::Keeper;
+use super::{
+    Abort, Collection, Key, RecoveryReport, Snapshot, StateStats, Transaction, Value, Version,
+};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Mutex, RwLock};
+use crate::{Error, ErrorKind};
+
+/// The most collections that a manager holds.
+const COLLECTIONS_MAX: usize = 4096;
+/// The most bytes that the name of a collection has.
+const NAME_BYTES_MAX: usize = 255;
+/// How often a transaction's closure runs before it gives up.
+const RUNS_MAX: u32 = 1000;
+/// The most bytes that the delta of one transaction has.
+#[cfg(feature = "durable")]
+const DELTA_BYTES_MAX: usize = 1 << 30;
+
+/// A handle of the state. Cheap to clone; clones are the same state.
+///
+/// Reads and commits never wait for the disk, but for a commit that finds the pending deltas at their
+/// limit. The store's folder is held until the last handle and the last [`Collection`] are dropped, or
+/// until [`StateManager::close`]; dropping them does *not* write what nobody waited for.
+///
+/// ```
+/// use phalanx::state::StateManager;
+///
+/// let state = StateManager::in_memory();
+/// let accounts = state.collection::<String, i64>("accounts")?;
+/// accounts.insert("ada".to_owned(), 100)?;
+/// let (left, version) = state.transaction(|tx| {
+///     let ada = tx.get(&accounts, &"ada".to_owned()).unwrap_or(0);
+///     tx.insert(&accounts, "ada".to_owned(), ada - 30);
+///     tx.insert(&accounts, "bob".to_owned(), 30);
+///     Ok(ada - 30)
+/// })?;
+/// assert_eq!((left, state.version()), (70, version));
+/// # Ok::<(), phalanx::Error>(())
+/// ```
+#[derive(Clone)]
+pub struct StateManager {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    owner: Arc<()>,
+    root: RwLock<Arc<Root>>,
+    registry: Mutex<HashMap<Arc<str>, Entry>>,
+    codec: Option<Codec>,
+    closed: AtomicBool,
+    commits: AtomicU64,
+    reruns: AtomicU64,
+    aborts: AtomicU64,
+    recovery: RecoveryReport,
+    #[cfg(feature = "durable")]
+    durable: Option<Durable>,
+}
+
+#[cfg(feature = "durable")]
+struct Durable {
+    journal: Journal<Keeper>,
+    counters: Arc<Counters>,
+}
+
+struct Entry {
+    id: usize,
+    /// None for a recovered collection that nobody has opened yet.
+    types: Option<Types>,
+}
+
+#[derive(Clone, Copy)]
+struct Types {
+    key: (TypeId, &'static str),
+    value: (TypeId, &'static str),
+}
+
+impl Types {
+    fn of<K: 'static, V: 'static>() -> Self {
+        Self {
+            key: (TypeId::of::<K>(), std::any::type_name::<K>()),
+            value: (TypeId::of::<V>(), std::any::type_name::<V>()),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.key.0 == other.key.0 && self.value.0 == other.value.0
+    }
+}
+
+impl StateManager {
+    /// A state that lives in memory alone and ends with its last handle.
+    #[must_use]
+    pub fn in_memory() -> Self {
+        let root = Root { owner: Arc::new(()), version: Version::ZERO, slots: Vec::new() };
+        Self {
+            inner: Arc::new(Inner {
+                owner: Arc::clone(&root.owner),
+                root: RwLock::new(Arc::new(root)),
+                registry: Mutex::new(HashMap::new()),
+                codec: Codec::preferred(),
+                closed: AtomicBool::new(false),
+                commits: AtomicU64::new(0),
+                reruns: AtomicU64::new(0),
+                aborts: AtomicU64::new(0),
+                recovery: RecoveryReport { created: true, ..RecoveryReport::default() },
+                #[cfg(feature = "durable")]
+                durable: None,
+            }),
+        }
+    }
+
+    /// Configures a state that survives the process.
+    #[cfg(feature = "durable")]
+    pub fn builder() -> StateBuilder {
+        StateBuilder::new()
+    }
+
+    #[cfg(feature = "durable")]
+    pub(super) fn recovered(
+        root: Root,
+        codec: Codec,
+        keeper: Keeper,
+        max_pending_bytes: usize,
+        recovery: RecoveryReport,
+    ) -> Self {
+        let owner = Arc::clone(&root.owner);
+        let registry = root.slots.iter().enumerate();
+        let registry = registry
+            .map(|(id, slot)| (Arc::clone(&slot.name), Entry { id, types: None }))
+            .collect();
+        let root = Arc::new(root);
+        let counters = keeper.counters();
+        let journal = Journal::new(keeper, root.version, Arc::clone(&root), max_pending_bytes);
+        Self {
+            inner: Arc::new(Inner {
+                owner,
+                root: RwLock::new(root),
+                registry: Mutex::new(registry),
+                codec: Some(codec),
+                closed: AtomicBool::new(false),
+                commits: AtomicU64::new(0),
+                reruns: AtomicU64::new(0),
+                aborts: AtomicU64::new(0),
+                recovery,
+                durable: Some(Durable { journal, counters }),
+            }),
+        }
+    }
+
+    /// The collection of this name, which is made if there is none yet. It is no commit.
+    ///
+    /// On a recovered store the rows of the collection are decoded at the first call for it.
+    ///
+    /// # Errors
+    /// [`ErrorKind::AlreadyExists`] where this process has opened the name with other types;
+    /// [`ErrorKind::Codec`] where a stored row does not decode to these types (the message names it, and
+    /// nothing is dropped); [`ErrorKind::Corrupt`] where two stored rows have one key;
+    /// [`ErrorKind::InvalidArgument`] for a name that is empty or longer than 255 bytes;
+    /// [`ErrorKind::LimitReached`] beyond 4096 collections.
+    pub fn collection<K: Key, V: Value>(
+        &self,
+        name: &'static str,
+    ) -> Result<Collection<K, V>, Error> {
+        let id = self.inner.register::<K, V>(name)?;
+        Ok(Collection { inner: Arc::clone(&self.inner), id, name, types: PhantomData })
+    }
+
+    /// Runs `f` and commits what it wrote, all or nothing; returns what it returned, and the version.
+    ///
+    /// Transactions are serializable, in the order of their versions. `f` runs without any lock held, on
+    /// one version; where another commit changed what it had read, it runs again, so it should do nothing
+    /// but read and write through the [`Transaction`]. Somebody's commit succeeds for each such rerun;
+    /// reruns are counted in [`StateStats::reruns`]. A transaction that wrote nothing is no commit and
+    /// returns the version that it read. A panic in `f` goes to the caller and leaves nothing behind.
+    ///
+    /// The commit is visible at once, and durable only when [`StateManager::wait_durable`] says so.
+    ///
+    /// # Blocking
+    /// Where the pending deltas are at their limit, until they are written.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Aborted`] with the host's reason as its source; [`ErrorKind::Conflict`] after 1000
+    /// reruns; [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`] after a failed write;
+    /// [`ErrorKind::Codec`] or [`ErrorKind::LimitReached`] for what cannot be stored;
+    /// [`ErrorKind::InvalidArgument`] for a write to another manager's collection. After an error nothing
+    /// was committed.
+    pub fn transaction<R>(
+        &self,
+        mut f: impl FnMut(&mut Transaction) -> Result<R, Abort>,
+    ) -> Result<(R, Version), Error> {
+        let inner = &*self.inner;
+        for _ in 0..RUNS_MAX {
+            inner.check_open()?;
+            let base = inner.current();
+            let version = base.version;
+            let mut tx = Transaction::new(base);
+            let result = match f(&mut tx) {
+                Ok(result) => result,
+                Err(abort) => {
+                    inner.aborts.fetch_add(1, Ordering::Relaxed);
+                    let reason = abort.into_reason();
+                    let message = format!("the transaction gave up: {reason}");
+                    return Err(Error::with_source(ErrorKind::Aborted, message, reason));
+                }
+            };
+            if let Some(refused) = tx.take_refusal() {
+                return Err(refused);
+            }
+            if tx.is_read_only() {
+                return Ok((result, version));
+            }
+            if let Some(version) = inner.commit(&tx)? {
+                inner.commits.fetch_add(1, Ordering::Relaxed);
+                return Ok((result, version));
+            }
+            inner.reruns.fetch_add(1, Ordering::Relaxed);
+        }
+        Err(Error::new(
+            ErrorKind::Conflict,
+            format!("other commits changed what the transaction reads {RUNS_MAX} times"),
+        ))
+    }
+
+    /// The state as it is now, over all collections.
+    ///
+    /// O(1): takes a lock for as long as a pointer copy.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.inner.snapshot()
+    }
+
+    /// The newest commit.
+    #[must_use]
+    pub fn version(&self) -> Version {
+        self.inner.root.read().version
+    }
+
+    /// Whether there is a store under it.
+    #[must_use]
+    pub fn is_durable(&self) -> bool {
+        #[cfg(feature = "durable")]
+        return self.inner.durable.is_some();
+        #[cfg(not(feature = "durable"))]
+        false
+    }
+
+    /// The newest version that survives the process; [`Version::ZERO`] where there is no store.
+    #[must_use]
+    pub fn durable_version(&self) -> Version {
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.inner.durable {
+            return durable.journal.durable();
+        }
+        Version::ZERO
+    }
+
+    /// Blocks until `version` survives the process.
+    ///
+    /// There is no thread in the background: the first that waits writes all pending commits as one group
+    /// with one sync, for itself and everybody else, and after it the checkpoint if one is due.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Poisoned`] where a write or sync failed, now or earlier: the commit is *not*
+    /// acknowledged and whether it survives is open. [`ErrorKind::InvalidArgument`] for a version that
+    /// was never committed, [`ErrorKind::Closed`], and [`ErrorKind::Unsupported`] where there is no store.
+    pub fn wait_durable(&self, version: Version) -> Result<(), Error> {
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.inner.durable {
+            return durable.journal.wait(version);
+        }
+        let _ = version;
+        Err(not_durable())
+    }
+
+    /// [`StateManager::wait_durable`] as a future of no particular runtime.
+    ///
+    /// Its `poll` may be the one that leads, and then *blocks for the write and the sync* (0.1 to 10 ms, or
+    /// a checkpoint's time): on a runtime where that matters, wait on a thread for blocking work.
+    ///
+    /// Cancel safe: a dropped wait takes nobody's wake-up along, and the commit stays committed.
+    ///
+    /// # Errors
+    /// Those of [`StateManager::wait_durable`].
+    pub fn wait_durable_async(
+        &self,
+        version: Version,
+    ) -> impl Future<Output = Result<(), Error>> + Send + use<> {
+        #[cfg(feature = "durable")]
+        let wait = self
+            .inner
+            .durable
+            .is_some()
+            .then(|| WaitDurable::new(DurableHandle(Arc::clone(&self.inner)), version));
+        #[cfg(not(feature = "durable"))]
+        let _ = version;
+        async move {
+            #[cfg(feature = "durable")]
+            if let Some(wait) = wait {
+                return wait.await;
+            }
+            Err(not_durable())
+        }
+    }
+
+    /// Blocks until all that is committed now survives the process, and returns that version.
+    ///
+    /// # Errors
+    /// Those of [`StateManager::wait_durable`].
+    pub fn flush(&self) -> Result<Version, Error> {
+        let version = self.version();
+        self.wait_durable(version)?;
+        Ok(version)
+    }
+
+    /// Writes the whole state as a checkpoint now and drops the deltas before it; returns its version.
+    ///
+    /// It happens by itself as the builder says. It blocks for the time of encoding and writing all rows,
+    /// and whoever waits for durability meanwhile waits as long; reads and commits go on.
+    ///
+    /// # Errors
+    /// Those of [`StateManager::wait_durable`].
+    pub fn checkpoint(&self) -> Result<Version, Error> {
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.inner.durable {
+            return durable.journal.checkpoint();
+        }
+        Err(not_durable())
+    }
+
+    /// Ends the commits, makes all of them durable and lets go of the folder, whatever handles are left.
+    ///
+    /// Reads go on from memory. A second call finds nothing to do.
+    ///
+    /// # Errors
+    /// [`ErrorKind::Poisoned`] where not all could be made durable; the folder is let go of even so.
+    pub fn close(&self) -> Result<(), Error> {
+        // In memory the flag alone ends the commits; the journal has its own, under its lock.
+        self.inner.closed.store(true, Ordering::Relaxed);
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.inner.durable {
+            return durable.journal.close();
+        }
+        Ok(())
+    }
+
+    /// What opening found.
+    #[must_use]
+    pub fn recovery(&self) -> &RecoveryReport {
+        &self.inner.recovery
+    }
+
+    /// The counters at this moment.
+    #[must_use]
+    pub fn stats(&self) -> StateStats {
+        let inner = &*self.inner;
+        #[cfg_attr(not(feature = "durable"), expect(unused_mut, reason = "nothing to add"))]
+        let mut stats = StateStats {
+            durable_version: self.durable_version(),
+            version: self.version(),
+            commits: inner.commits.load(Ordering::Relaxed),
+            reruns: inner.reruns.load(Ordering::Relaxed),
+            aborts: inner.aborts.load(Ordering::Relaxed),
+            ..StateStats::default()
+        };
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &inner.durable {
+            let counts = durable.journal.counts();
+            stats.groups = counts.groups;
+            stats.checkpoints = counts.checkpoints;
+            stats.stalls = counts.stalls;
+            stats.pending_commits = counts.pending_commits;
+            stats.pending_bytes = counts.pending_bytes;
+            stats.waiters = counts.waiters;
+            stats.poisoned = counts.poisoned;
+            stats.syncs = durable.counters.syncs();
+            stats.bytes_written = durable.counters.bytes_written();
+        }
+        stats
+    }
+}
+
+impl fmt::Debug for StateManager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StateManager")
+            .field("root", &self.inner.current())
+            .field("durable", &self.is_durable())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    pub(super) fn owns(&self, root: &Root) -> bool {
+        Arc::ptr_eq(&self.owner, &root.owner)
+    }
+
+    pub(super) fn snapshot(&self) -> Snapshot {
+        Snapshot { root: self.current(), codec: self.codec }
+    }
+
+    fn current(&self) -> Arc<Root> {
+        Arc::clone(&self.root.read())
+    }
+
+    fn check_open(&self) -> Result<(), Error> {
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.durable {
+            return durable.journal.check();
+        }
+        if self.closed.load(Ordering::Relaxed) {
+            return Err(Error::new(ErrorKind::Closed, "the state manager was closed"));
+        }
+        Ok(())
+    }
+
+    /// Commits a transaction that ran; `None` where it has to run again.
+    fn commit(&self, tx: &Transaction) -> Result<Option<Version>, Error> {
+        let mut delta = self.delta(tx)?;
+        loop {
+            let now = self.current();
+            if !tx.holds_on(&now) {
+                return Ok(None);
+            }
+            let next = Arc::new(tx.apply(&now));
+            let version = next.version;
+            if self.publish(&now, next, &mut delta)? {
+                return Ok(Some(version));
+            }
+            // Another commit came in between: what was read is checked again, without a rerun.
+        }
+    }
+
+    #[cfg(feature = "durable")]
+    fn delta(&self, tx: &Transaction) -> Result<Vec<u8>, Error> {
+        if self.durable.is_none() {
+            return Ok(Vec::new());
+        }
+        let delta = tx.encode(self.codec.ok_or_else(no_codec)?)?;
+        if delta.len() > DELTA_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::LimitReached,
+                format!(
+                    "the transaction writes {} bytes; at most {DELTA_BYTES_MAX} fit into one",
+                    delta.len()
+                ),
+            ));
+        }
+        Ok(delta)
+    }
+
+    #[cfg(not(feature = "durable"))]
+    fn delta(&self, _tx: &Transaction) -> Result<Vec<u8>, Error> {
+        Ok(Vec::new())
+    }
+
+    /// Makes `next` the current root if `now` still is; whether it did.
+    fn publish(
+        &self,
+        now: &Arc<Root>,
+        next: Arc<Root>,
+        delta: &mut Vec<u8>,
+    ) -> Result<bool, Error> {
+        let swap = || {
+            let mut root = self.root.write();
+            if !Arc::ptr_eq(&root, now) {
+                return None;
+            }
+            // `now` keeps the old root alive, so nothing of the host's is dropped under the lock.
+            *root = Arc::clone(&next);
+            Some((next.version, Arc::clone(&next)))
+        };
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.durable {
+            return Ok(durable.journal.publish(delta, swap)? == Published::Done);
+        }
+        let _ = delta;
+        Ok(swap().is_some())
+    }
+
+    fn register<K: Key, V: Value>(&self, name: &'static str) -> Result<usize, Error> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("the name of a collection has 1 to {NAME_BYTES_MAX} bytes, not {name:?}"),
+            ));
+        }
+        let types = Types::of::<K, V>();
+        let mut registry = self.registry.lock();
+        let id = match registry.get(name) {
+            Some(Entry { id, types: Some(known) }) if known.is(&types) => return Ok(*id),
+            Some(Entry { types: Some(known), .. }) => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "the collection {name:?} is open with key {} and value {}; it was asked \
+                         for with key {} and value {}",
+                        known.key.1, known.value.1, types.key.1, types.value.1
+                    ),
+                ));
+            }
+            Some(Entry { id, types: None }) => *id,
+            None => {
+                let id = registry.len();
+                if id >= COLLECTIONS_MAX {
+                    return Err(Error::new(
+                        ErrorKind::LimitReached,
+                        format!("a state manager holds at most {COLLECTIONS_MAX} collections"),
+                    ));
+                }
+                let name: Arc<str> = Arc::from(name);
+                let content = Content::Typed(Arc::new(Table::<K, V>::new()));
+                registry.insert(Arc::clone(&name), Entry { id, types: Some(types) });
+                let mut root = self.root.write();
+                let mut next = Root::clone(&root);
+                next.slots.push(Slot { name, content });
+                let old = std::mem::replace(&mut *root, Arc::new(next));
+                drop(root);
+                drop(registry);
+                drop(old);
+                return Ok(id);
+            }
+        };
+        drop(registry);
+
+        // Recovered, and nobody has named its types yet: decode outside the locks.
+        let recovered = match self.current().slots.get(id).map(|slot| &slot.content) {
+            Some(Content::Recovered(recovered)) => Arc::clone(recovered),
+            // Somebody else opened it and has committed to it since.
+            _ => return self.register::<K, V>(name),
+        };
+        let Some(raw) = recovered.raw() else { return self.register::<K, V>(name) };
+        let table = self.decode::<K, V>(name, &raw)?;
+        let mut registry = self.registry.lock();
+        let Some(entry) = registry.get_mut(name) else {
+            return Err(Error::new(ErrorKind::Internal, "a registered collection went away"));
+        };
+        let encoded = if entry.types.is_none() {
+            entry.types = Some(types);
+            recovered.resolve(Arc::new(table))
+        } else {
+            None
+        };
+        drop(registry);
+        drop(encoded);
+        // Checks the types against whoever was first.
+        self.register::<K, V>(name)
+    }
+
+    fn decode<K: Key, V: Value>(&self, name: &str, raw: &RawRows) -> Result<Table<K, V>, Error> {
+        let codec = self.codec.ok_or_else(no_codec)?;
+        let mut table = Table::new();
+        for (key, value) in raw {
+            let bad = |part: &str, error: Error| {
+                let message = format!(
+                    "the {part} of the row with key bytes {} in the collection {name:?} does not \
+                     decode: {error}",
+                    hex(key)
+                );
+                Error::with_source(ErrorKind::Codec, message, error)
+            };
+            let decoded = codec.decode::<K>(key).map_err(|error| bad("key", error))?;
+            let value = codec.decode::<V>(value).map_err(|error| bad("value", error))?;
+            if table.map.insert(decoded, Arc::new(value)).is_some() {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!(
+                        "two rows of the collection {name:?} have one key, one with key bytes {}",
+                        hex(key)
+                    ),
+                ));
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// The first bytes of a key, for a message.
+fn hex(bytes: &[u8]) -> String {
+    const SHOWN: usize = 32;
+    let mut text: String = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+    if bytes.len() > SHOWN {
+        text.push_str("...");
+    }
+    text
+}
+
+fn not_durable() -> Error {
+    Error::new(
+        ErrorKind::Unsupported,
+        "this state manager lives in memory alone; open one with a path to make commits durable",
+    )
+}
+
+/// Lets a future hold the manager and see its journal.
+#[cfg(feature = "durable")]
+struct DurableHandle(Arc<Inner>);
+
+#[cfg(feature = "durable")]
+impl AsRef<Journal<Keeper>> for DurableHandle {
+    fn as_ref(&self) -> &Journal<Keeper> {
+        let durable = self.0.durable.as_ref();
+        &durable.expect("a durable handle is only made of a durable manager").journal
+    }
+}

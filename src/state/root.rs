@@ -1,0 +1,183 @@
+//! The state at one version: a table for each collection.
+//!
+//! Rules that hold here:
+//!
+//! 1. A [`Root`] never changes once it is shared. A commit makes the next one, which shares all that it
+//!    did not touch.
+//! 2. The place of a collection in `slots` is its number; slots are only ever added at the end, so a
+//!    number that is beyond an older root names a collection that was empty then.
+//! 3. A recovered collection has the rows that its typed table has: only a commit can change them, and a
+//!    commit needs the typed table.
+
+use std::any::Any;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use super::codec::Codec;
+use super::{Key, Value, Version};
+use crate::Error;
+use crate::sync::{Mutex, OnceLock};
+
+/// Encoded rows of a collection whose types are not known yet.
+pub(super) type RawRows = HashMap<Box<[u8]>, Box<[u8]>>;
+
+/// Takes the encoded key and value of a row.
+pub(super) type RowSink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
+
+/// A table without its types.
+pub(super) trait Rows: Any + Send + Sync {
+    fn as_any(&self) -> &dyn Any;
+    fn len(&self) -> usize;
+    fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error>;
+}
+
+/// The rows of one collection: a persistent map, so a clone is a pointer copy.
+///
+/// Values stand behind an `Arc`: a commit after a snapshot then copies pointers and never a value, and
+/// whether a row changed is told by the pointer.
+pub(super) struct Table<K, V> {
+    pub(super) map: imbl::HashMap<K, Arc<V>>,
+}
+
+impl<K: Key, V: Value> Table<K, V> {
+    pub(super) fn new() -> Self {
+        Self { map: imbl::HashMap::new() }
+    }
+}
+
+impl<K: Key, V: Value> Clone for Table<K, V> {
+    fn clone(&self) -> Self {
+        Self { map: self.map.clone() }
+    }
+}
+
+impl<K: Key, V: Value> Rows for Table<K, V> {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
+        let mut row = Vec::new();
+        for (key, value) in &self.map {
+            row.clear();
+            let split = codec.encode(key, &mut row)?;
+            codec.encode(&**value, &mut row)?;
+            let (key, value) = row.split_at(split);
+            sink(key, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// Rows that came from disk, and their table once their types are known (rule 3).
+pub(super) struct Recovered {
+    raw: Mutex<Option<Arc<RawRows>>>,
+    typed: OnceLock<Arc<dyn Rows>>,
+}
+
+impl Recovered {
+    #[cfg(feature = "durable")]
+    pub(super) fn new(raw: RawRows) -> Self {
+        Self { raw: Mutex::new(Some(Arc::new(raw))), typed: OnceLock::new() }
+    }
+
+    /// The encoded rows, or none once the table is known.
+    pub(super) fn raw(&self) -> Option<Arc<RawRows>> {
+        self.raw.lock().clone()
+    }
+
+    /// Makes the table known and gives the encoded rows back to be dropped.
+    pub(super) fn resolve(&self, table: Arc<dyn Rows>) -> Option<Arc<RawRows>> {
+        // A second table can only be equal to the first (rule 3), so it does not matter which stays.
+        let _ = self.typed.set(table);
+        self.raw.lock().take()
+    }
+
+    fn len(&self) -> usize {
+        match self.typed.get() {
+            Some(table) => table.len(),
+            // The table became known between the two looks if there are no encoded rows.
+            None => self
+                .raw()
+                .map_or_else(|| self.typed.get().map_or(0, |table| table.len()), |raw| raw.len()),
+        }
+    }
+
+    fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
+        if self.typed.get().is_none()
+            && let Some(raw) = self.raw()
+        {
+            return raw.iter().try_for_each(|(key, value)| sink(key, value));
+        }
+        self.typed.get().map_or(Ok(()), |table| table.encode(codec, sink))
+    }
+}
+
+#[derive(Clone)]
+pub(super) enum Content {
+    Typed(Arc<dyn Rows>),
+    #[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "only a store recovers rows"))]
+    Recovered(Arc<Recovered>),
+}
+
+/// One collection at one version.
+#[derive(Clone)]
+pub(super) struct Slot {
+    pub(super) name: Arc<str>,
+    pub(super) content: Content,
+}
+
+impl Slot {
+    pub(super) fn len(&self) -> usize {
+        match &self.content {
+            Content::Typed(rows) => rows.len(),
+            Content::Recovered(recovered) => recovered.len(),
+        }
+    }
+
+    pub(super) fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
+        match &self.content {
+            Content::Typed(rows) => rows.encode(codec, sink),
+            Content::Recovered(recovered) => recovered.encode(codec, sink),
+        }
+    }
+}
+
+/// The state at one version (rule 1).
+#[derive(Clone)]
+pub(super) struct Root {
+    /// Which manager this is of: collections of another one have nothing here.
+    pub(super) owner: Arc<()>,
+    pub(super) version: Version,
+    pub(super) slots: Vec<Slot>,
+}
+
+impl Root {
+    /// The table of a collection, or none where it was empty at this version (rule 2).
+    pub(super) fn table<K: Key, V: Value>(&self, id: usize) -> Option<&Table<K, V>> {
+        let rows = match &self.slots.get(id)?.content {
+            Content::Typed(rows) => rows,
+            Content::Recovered(recovered) => recovered.typed.get()?,
+        };
+        rows.as_any().downcast_ref()
+    }
+
+    pub(super) fn rows(&self) -> usize {
+        self.slots.iter().map(Slot::len).sum()
+    }
+}
+
+impl fmt::Debug for Root {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sizes = self.slots.iter().map(|slot| (&*slot.name, slot.len()));
+        f.debug_struct("Root")
+            .field("version", &self.version)
+            .field("collections", &sizes.collect::<Vec<_>>())
+            .finish()
+    }
+}

@@ -1,0 +1,67 @@
+//! What a state manager counted, and what an opening found.
+
+use std::time::Duration;
+
+use super::Version;
+
+/// Counters and gauges of a [`StateManager`](super::StateManager), read at one moment.
+///
+/// Each number is true by itself; two of them may be a few commits apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StateStats {
+    /// The newest commit.
+    pub version: Version,
+    /// The newest commit that survives the process; zero where there is no store.
+    pub durable_version: Version,
+    /// Commits since the manager was made.
+    pub commits: u64,
+    /// Times a transaction's closure ran again because what it had read had changed.
+    pub reruns: u64,
+    /// Transactions that their closure aborted.
+    pub aborts: u64,
+    /// Groups of commits that were made durable, each with one sync.
+    pub groups: u64,
+    /// Syncs of the store's file, those of opening and of checkpoints included.
+    pub syncs: u64,
+    /// Bytes written to the store's file.
+    pub bytes_written: u64,
+    /// Commits that are not durable yet.
+    pub pending_commits: u64,
+    /// Bytes of deltas that wait in memory to be written.
+    pub pending_bytes: u64,
+    /// Commits that had to wait for room among the pending bytes.
+    pub stalls: u64,
+    /// Waiters for a durable version at this moment, blocked threads and pending futures alike.
+    pub waiters: u64,
+    /// Checkpoints written since the manager was made.
+    pub checkpoints: u64,
+    /// Whether a failed write or sync ended the store.
+    pub poisoned: bool,
+}
+
+/// What opening a store found, from [`StateManager::recovery`](super::StateManager::recovery).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct RecoveryReport {
+    /// Whether there was nothing yet and an empty store was made.
+    pub created: bool,
+    /// The version that was recovered: every acknowledged commit is in it.
+    pub version: Version,
+    /// The checkpoint that recovery started from, if there was one.
+    pub checkpoint: Option<Version>,
+    /// Rows read from the checkpoint.
+    pub checkpoint_rows: u64,
+    /// Groups of commits replayed on top.
+    pub groups: u64,
+    /// Commits replayed on top.
+    pub commits: u64,
+    /// Bytes of stored blocks that were read and verified.
+    pub bytes: u64,
+    /// Whether the store had not been closed and the engine repaired its own bookkeeping.
+    pub repaired: bool,
+    /// Rows of each collection, by name.
+    pub collections: Vec<(String, u64)>,
+    /// How long opening took, on the clock of the builder.
+    pub elapsed: Duration,
+}

@@ -1,0 +1,364 @@
+//! Transactions: read and write several rows of several collections, all or nothing.
+//!
+//! Optimistic: the closure runs on a snapshot and takes no lock; what it read is checked again when it
+//! commits. Rules that hold here:
+//!
+//! 1. A transaction reads one root, over which its own writes lie.
+//! 2. It commits on a newer root only where everything that it read is there what it was: same value
+//!    pointer or still absent, or for a scan the same table. So the order of versions is a serial order.
+//! 3. Nothing of it is visible before it commits, and dropping it is all that an abort or a panic takes.
+
+use std::any::Any;
+use std::collections::{HashMap, HashSet};
+use std::error::Error as StdError;
+use std::fmt;
+use std::sync::Arc;
+
+#[cfg(feature = "durable")]
+use super::block::{put_bytes, put_len};
+#[cfg(feature = "durable")]
+use super::codec::Codec;
+use super::root::{Content, Root, Rows, Table};
+use super::{Collection, Key, Value, Version};
+use crate::{Error, ErrorKind};
+
+/// Why a transaction's closure gave up.
+///
+/// Made with [`Abort::new`] or by `?` from any error. The host gets its reason back as the
+/// [`source`](StdError::source) of an [`Error`] of kind [`ErrorKind::Aborted`].
+///
+/// ```
+/// use phalanx::ErrorKind;
+/// use phalanx::state::{Abort, StateManager};
+///
+/// let state = StateManager::in_memory();
+/// let stock = state.collection::<String, u32>("stock")?;
+/// let sold = state.transaction(|tx| {
+///     let left = tx.get(&stock, &"apples".to_owned()).ok_or(Abort::new("no apples"))?;
+///     tx.insert(&stock, "apples".to_owned(), left - 1);
+///     Ok(left - 1)
+/// });
+/// assert_eq!(sold.unwrap_err().kind(), ErrorKind::Aborted);
+/// # Ok::<(), phalanx::Error>(())
+/// ```
+pub struct Abort(Box<dyn StdError + Send + Sync>);
+
+impl Abort {
+    /// An abort with this reason: a text or an error of the host.
+    #[must_use]
+    pub fn new(reason: impl Into<Box<dyn StdError + Send + Sync>>) -> Self {
+        Self(reason.into())
+    }
+
+    /// The reason.
+    #[must_use]
+    pub fn into_reason(self) -> Box<dyn StdError + Send + Sync> {
+        self.0
+    }
+}
+
+impl<E: StdError + Send + Sync + 'static> From<E> for Abort {
+    fn from(error: E) -> Self {
+        Self(Box::new(error))
+    }
+}
+
+impl fmt::Debug for Abort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Abort").field(&self.0).finish()
+    }
+}
+
+impl fmt::Display for Abort {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// A running transaction: what the closure of [`StateManager::transaction`](super::StateManager::transaction) reads and writes through.
+///
+/// It reads the state as of one version, and its own writes over it. A collection of another manager has
+/// no rows in it; writing to one fails the transaction.
+pub struct Transaction {
+    base: Arc<Root>,
+    parts: Vec<Option<Box<dyn Part>>>,
+    /// A write that cannot be done; it outlives whatever the closure returns.
+    refused: Option<Error>,
+}
+
+impl Transaction {
+    pub(super) fn new(base: Arc<Root>) -> Self {
+        Self { base, parts: Vec::new(), refused: None }
+    }
+
+    /// The version that it reads.
+    #[must_use]
+    pub fn base_version(&self) -> Version {
+        self.base.version
+    }
+
+    /// A clone of the value of `key`.
+    #[must_use]
+    pub fn get<K: Key, V: Value>(&mut self, collection: &Collection<K, V>, key: &K) -> Option<V> {
+        self.part(collection)?.read(key).map(|value| V::clone(&value))
+    }
+
+    /// Whether there is a value for `key`.
+    #[must_use]
+    pub fn contains_key<K: Key, V: Value>(
+        &mut self,
+        collection: &Collection<K, V>,
+        key: &K,
+    ) -> bool {
+        self.part(collection).is_some_and(|part| part.read(key).is_some())
+    }
+
+    /// Clones of all rows, in no order. It conflicts with every other write to the collection.
+    #[must_use]
+    pub fn rows<K: Key, V: Value>(&mut self, collection: &Collection<K, V>) -> Vec<(K, V)> {
+        self.part(collection).map_or_else(Vec::new, TablePart::scan)
+    }
+
+    /// How many rows there are. It conflicts with every other write to the collection.
+    #[must_use]
+    pub fn len<K: Key, V: Value>(&mut self, collection: &Collection<K, V>) -> usize {
+        self.part(collection).map_or(0, TablePart::len)
+    }
+
+    /// Sets the value of `key`. It reads nothing, so by itself it conflicts with nothing.
+    pub fn insert<K: Key, V: Value>(&mut self, collection: &Collection<K, V>, key: K, value: V) {
+        if let Some(part) = self.writable(collection) {
+            part.writes.insert(key, Some(Arc::new(value)));
+        }
+    }
+
+    /// Removes the row of `key` and returns what it was, which counts as a read.
+    ///
+    /// Removing what is not there is no write.
+    pub fn remove<K: Key, V: Value>(
+        &mut self,
+        collection: &Collection<K, V>,
+        key: &K,
+    ) -> Option<V> {
+        let part = self.writable(collection)?;
+        let value = part.read(key)?;
+        part.writes.insert(key.clone(), None);
+        Some(V::clone(&value))
+    }
+
+    fn writable<K: Key, V: Value>(
+        &mut self,
+        collection: &Collection<K, V>,
+    ) -> Option<&mut TablePart<K, V>> {
+        if !collection.inner.owns(&self.base) {
+            self.refused.get_or_insert_with(|| {
+                Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!(
+                        "the collection {:?} belongs to another state manager",
+                        collection.name()
+                    ),
+                )
+            });
+        }
+        self.part(collection)
+    }
+
+    fn part<K: Key, V: Value>(
+        &mut self,
+        collection: &Collection<K, V>,
+    ) -> Option<&mut TablePart<K, V>> {
+        if !collection.inner.owns(&self.base) {
+            return None;
+        }
+        let id = collection.id;
+        if self.parts.len() <= id {
+            self.parts.resize_with(id + 1, || None);
+        }
+        let base = &self.base;
+        let part = self.parts[id].get_or_insert_with(|| {
+            let base = base.table::<K, V>(id).cloned().unwrap_or_else(Table::new);
+            Box::new(TablePart::<K, V> {
+                id,
+                #[cfg(feature = "durable")]
+                name: collection.name,
+                base,
+                reads: HashSet::new(),
+                scanned: false,
+                writes: HashMap::new(),
+            })
+        });
+        // One number has one pair of types: the registry of the manager sees to it.
+        part.as_any_mut().downcast_mut()
+    }
+
+    pub(super) fn take_refusal(&mut self) -> Option<Error> {
+        self.refused.take()
+    }
+
+    fn written(&self) -> impl Iterator<Item = &dyn Part> {
+        self.parts.iter().flatten().map(|part| &**part).filter(|part| part.is_written())
+    }
+
+    pub(super) fn is_read_only(&self) -> bool {
+        self.written().next().is_none()
+    }
+
+    /// Rule 2 of the file.
+    pub(super) fn holds_on(&self, root: &Arc<Root>) -> bool {
+        Arc::ptr_eq(root, &self.base) || self.parts.iter().flatten().all(|part| part.holds_on(root))
+    }
+
+    /// The root that comes after `root` with the writes done.
+    pub(super) fn apply(&self, root: &Root) -> Root {
+        let mut next = root.clone();
+        next.version = root.version.next();
+        for part in self.written() {
+            next.slots[part.id()].content = Content::Typed(part.apply(root));
+        }
+        next
+    }
+
+    /// The writes as bytes: `collections | (name | writes | (tag | key | value?)*)*`.
+    #[cfg(feature = "durable")]
+    pub(super) fn encode(&self, codec: Codec) -> Result<Vec<u8>, Error> {
+        let mut out = Vec::new();
+        put_len(&mut out, self.written().count());
+        self.written().try_for_each(|part| part.encode(codec, &mut out))?;
+        Ok(out)
+    }
+}
+
+impl fmt::Debug for Transaction {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Transaction")
+            .field("base_version", &self.base.version)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The tags of a write in a delta.
+#[cfg(feature = "durable")]
+pub(super) const REMOVE: u8 = 0;
+#[cfg(feature = "durable")]
+pub(super) const PUT: u8 = 1;
+
+/// What a transaction did to one collection, without its types.
+trait Part: Any {
+    fn as_any_mut(&mut self) -> &mut dyn Any;
+    fn id(&self) -> usize;
+    fn is_written(&self) -> bool;
+    fn holds_on(&self, root: &Root) -> bool;
+    fn apply(&self, root: &Root) -> Arc<dyn Rows>;
+    #[cfg(feature = "durable")]
+    fn encode(&self, codec: Codec, out: &mut Vec<u8>) -> Result<(), Error>;
+}
+
+struct TablePart<K, V> {
+    id: usize,
+    #[cfg(feature = "durable")]
+    name: &'static str,
+    base: Table<K, V>,
+    reads: HashSet<K>,
+    scanned: bool,
+    writes: HashMap<K, Option<Arc<V>>>,
+}
+
+impl<K: Key, V: Value> TablePart<K, V> {
+    fn read(&mut self, key: &K) -> Option<Arc<V>> {
+        if let Some(written) = self.writes.get(key) {
+            return written.clone();
+        }
+        if !self.reads.contains(key) {
+            self.reads.insert(key.clone());
+        }
+        self.base.map.get(key).cloned()
+    }
+
+    fn scan(&mut self) -> Vec<(K, V)> {
+        self.scanned = true;
+        let mut rows = Vec::with_capacity(self.base.map.len());
+        for (key, value) in &self.base.map {
+            if !self.writes.contains_key(key) {
+                rows.push((key.clone(), V::clone(value)));
+            }
+        }
+        for (key, value) in &self.writes {
+            if let Some(value) = value {
+                rows.push((key.clone(), V::clone(value)));
+            }
+        }
+        rows
+    }
+
+    fn len(&mut self) -> usize {
+        self.scanned = true;
+        self.writes.iter().fold(self.base.map.len(), |len, (key, value)| {
+            match (self.base.map.contains_key(key), value.is_some()) {
+                (true, false) => len - 1,
+                (false, true) => len + 1,
+                _ => len,
+            }
+        })
+    }
+}
+
+impl<K: Key, V: Value> Part for TablePart<K, V> {
+    fn as_any_mut(&mut self) -> &mut dyn Any {
+        self
+    }
+
+    fn id(&self) -> usize {
+        self.id
+    }
+
+    fn is_written(&self) -> bool {
+        !self.writes.is_empty()
+    }
+
+    fn holds_on(&self, root: &Root) -> bool {
+        let Some(now) = root.table::<K, V>(self.id) else {
+            // Only a collection that was empty at the base can be missing.
+            return self.base.map.is_empty();
+        };
+        if now.map.ptr_eq(&self.base.map) {
+            return true;
+        }
+        !self.scanned
+            && self.reads.iter().all(|key| match (now.map.get(key), self.base.map.get(key)) {
+                (Some(now), Some(then)) => Arc::ptr_eq(now, then),
+                (None, None) => true,
+                _ => false,
+            })
+    }
+
+    fn apply(&self, root: &Root) -> Arc<dyn Rows> {
+        let mut table = root.table::<K, V>(self.id).cloned().unwrap_or_else(Table::new);
+        for (key, value) in &self.writes {
+            match value {
+                Some(value) => table.map.insert(key.clone(), Arc::clone(value)),
+                None => table.map.remove(key),
+            };
+        }
+        Arc::new(table)
+    }
+
+    #[cfg(feature = "durable")]
+    fn encode(&self, codec: Codec, out: &mut Vec<u8>) -> Result<(), Error> {
+        put_bytes(out, self.name.as_bytes());
+        put_len(out, self.writes.len());
+        let mut field = Vec::new();
+        for (key, value) in &self.writes {
+            out.push(if value.is_some() { PUT } else { REMOVE });
+            field.clear();
+            codec.encode(key, &mut field)?;
+            put_bytes(out, &field);
+            if let Some(value) = value {
+                field.clear();
+                codec.encode(&**value, &mut field)?;
+                put_bytes(out, &field);
+            }
+        }
+        Ok(())
+    }
+}
