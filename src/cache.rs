@@ -75,8 +75,11 @@ pub struct Cache<K, V> {
     inner: Arc<Inner<K, V>>,
 }
 
+/// On a cache line of its own, so that the locks of two shards do not share one.
+type PaddedShard<K, V> = CachePadded<Mutex<Shard<K, V>>>;
+
 struct Inner<K, V> {
-    shards: Box<[CachePadded<Mutex<Shard<K, V>>>]>,
+    shards: Box<[PaddedShard<K, V>]>,
     ledger: Ledger,
     hasher: lru::DefaultHasher,
     weigher: Option<Arc<Weigher<K, V>>>,

@@ -203,6 +203,20 @@ impl<K, V> Shard<K, V> {
         self.lru.len()
     }
 
+    /// What a test compares with its model: key, value and weight, the youngest first.
+    #[cfg(test)]
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&K, &V, u64)> {
+        self.lru.iter().map(|(slot, held)| (&slot.key, &held.value, held.weight))
+    }
+
+    /// Rule 5, and that the table and the list hold the same.
+    #[cfg(test)]
+    pub(super) fn validate(&self) {
+        assert_eq!(self.weight, self.entries().map(|(_, _, weight)| weight).sum::<u64>());
+        assert_eq!(self.lru.len(), self.entries().count());
+        assert!(self.entries().all(|(_, _, weight)| weight > 0));
+    }
+
     /// Looks a key up, moves it to the young end, and counts a hit or a miss.
     #[inline]
     pub(super) fn get<Q>(&mut self, wanted: &Wanted<'_, Q>) -> Option<&V>
