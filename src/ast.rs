@@ -32,6 +32,8 @@ mod references;
 mod source;
 mod syntax_error;
 mod tree;
+#[cfg(all(feature = "wasm", not(any(phalanx_loom, phalanx_shuttle))))]
+pub mod wasm;
 
 pub use builder::{NodeSpec, TreeBuilder};
 pub use engine::AstEngine;

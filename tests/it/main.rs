@@ -1,6 +1,8 @@
 //! Behaviour, seen from outside, in one binary.
 
 mod ast;
+#[cfg(feature = "wasm")]
+mod ast_wasm;
 mod bus;
 mod cache;
 mod coordinator;

@@ -20,8 +20,9 @@ case "${1:-}" in
   *) echo "usage: build.sh [--check]" >&2; exit 2 ;;
 esac
 
-target_flags=(--target=wasm32-unknown-unknown -nostdlibinc -ffreestanding)
-compile_flags=(-std=c11 -O2 -fvisibility=hidden -mbulk-memory -w
+target_flags=(--target=wasm32-unknown-unknown -nostdlibinc -ffreestanding
+  -mcpu=mvp -mbulk-memory -mmutable-globals -msign-ext)
+compile_flags=(-std=c11 -O2 -fvisibility=hidden -w
   -DTREE_SITTER_WASM_STDLIB -DTREE_SITTER_HIDE_SYMBOLS '-DTS_WASM_EXPORT(n)=')
 link_flags=(--no-entry --import-memory --strip-all --gc-sections --stack-first
   -z stack-size=1048576 --max-memory=1073741824)
