@@ -9,6 +9,7 @@
 
 use std::fmt;
 use std::ops::{Add, Sub};
+#[cfg(feature = "test-util")]
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -193,7 +194,6 @@ struct ManualState {
 impl ManualClock {
     /// A clock that stands still, and the hand that moves it.
     #[must_use]
-    #[expect(clippy::new_ret_no_self, reason = "the clock and its hand are made as a pair")]
     pub fn new() -> (Clock, Self) {
         let manual = Arc::new(Manual::default());
         (Clock(Source::Manual(Arc::clone(&manual))), Self(manual))

@@ -91,7 +91,9 @@ impl Request {
         &self.capabilities
     }
 
-    pub(super) const fn urgency(&self) -> Priority {
+    /// How urgent it is.
+    #[must_use]
+    pub const fn urgency(&self) -> Priority {
         self.priority
     }
 }

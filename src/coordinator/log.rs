@@ -1,0 +1,96 @@
+//! The fleet's log over state: acceptance before it is told, outcome and effects in one transaction.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use super::Domain;
+use super::records::{History, Records};
+use crate::fleet::{Attempt, LogPosition, Outcome, Task, TaskId, TaskLog};
+use crate::state::{Abort, StateManager, Transaction, Version};
+use crate::{Error, ErrorKind};
+
+/// What a completed task changes in state.
+pub(super) type Effects<D> = Arc<
+    dyn Fn(
+            &Task<<D as Domain>::Task>,
+            &<D as Domain>::Output,
+            &mut Transaction,
+        ) -> Result<(), Abort>
+        + Send
+        + Sync,
+>;
+
+pub(super) struct StateLog<D: Domain> {
+    pub(super) state: StateManager,
+    pub(super) effects: Option<Effects<D>>,
+    pub(super) records: Option<Arc<dyn Records<D::Task>>>,
+    pub(super) history: Arc<History>,
+}
+
+impl<D: Domain> StateLog<D> {
+    /// Ends a task whose outcome is decided here and not by the fleet: its effects were refused.
+    fn fail(&self, task: TaskId, attempt: Attempt, reason: &str) -> Result<Version, Error> {
+        let sequence = self.history.next_sequence();
+        let ((), version) = self.state.transaction(|tx| {
+            if let Some(records) = &self.records {
+                records.forget(task, tx);
+            }
+            self.history.record::<D::Output>(sequence, task, attempt, Err(reason), tx);
+            Ok(())
+        })?;
+        Ok(version)
+    }
+}
+
+impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
+    fn accept(&self, tasks: &[(TaskId, &Task<D::Task>)]) -> Result<(), Error> {
+        let Some(records) = &self.records else {
+            return Ok(());
+        };
+        let ((), version) = self.state.transaction(|tx| {
+            records.accept(tasks, tx);
+            Ok(())
+        })?;
+        self.state.wait_durable(version)
+    }
+
+    fn settle(
+        &self,
+        id: TaskId,
+        attempt: Attempt,
+        task: &Task<D::Task>,
+        outcome: &Outcome<D::Output>,
+    ) -> Result<Option<LogPosition>, Error> {
+        let sequence = self.history.next_sequence();
+        let committed = self.state.transaction(|tx| {
+            if let (Some(effects), Outcome::Completed(output)) = (&self.effects, outcome) {
+                // A panic is a refusal: what it wrote so far is dropped with the transaction.
+                catch_unwind(AssertUnwindSafe(|| effects(task, output, tx)))
+                    .unwrap_or_else(|_| Err(Abort::new("the effects of the task panicked")))?;
+            }
+            if let Some(records) = &self.records
+                && !matches!(outcome, Outcome::Returned(_))
+            {
+                records.forget(id, tx);
+            }
+            self.history.record(sequence, id, attempt, Ok(outcome), tx);
+            Ok(())
+        });
+        match committed {
+            Ok(((), version)) => Ok(Some(LogPosition(version.as_u64()))),
+            Err(error) => {
+                // The host refused the effects: that is the outcome, and it must not run again. Any other
+                // failure leaves the row, so that the next process finds the task.
+                if error.kind() == ErrorKind::Aborted {
+                    self.fail(id, attempt, &reason_of(&error))?;
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+fn reason_of(error: &Error) -> String {
+    use std::error::Error as _;
+    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+}

@@ -1,0 +1,92 @@
+//! What travels on the coordinator's bus.
+
+use crate::bus::{EventBus, Publisher, Topic};
+use crate::fleet::{FleetEvent, Observer};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::{Error, ErrorKind};
+
+/// An event on the coordinator's bus: the library's own, or the host's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Notice<E> {
+    /// Something happened in the fleet. A settled task's outcome is already committed to state.
+    Fleet(FleetEvent),
+    /// The host published it.
+    Host(E),
+}
+
+/// The topics of the coordinator's bus.
+///
+/// A subscriber that wants only outcomes filters on [`TASK_SETTLED`](topics::TASK_SETTLED) and is
+/// never woken for the rest.
+pub mod topics {
+    /// An agent was spawned, killed or stopped.
+    pub const AGENT: &str = "agent";
+    /// A task was accepted.
+    pub const TASK_ACCEPTED: &str = "task/accepted";
+    /// An attempt started, was lost, or came too late.
+    pub const TASK_ATTEMPT: &str = "task/attempt";
+    /// A task got its outcome.
+    pub const TASK_SETTLED: &str = "task/settled";
+    /// Where the host's own events go unless it names a topic.
+    pub const HOST: &str = "host";
+}
+
+/// Publishes what the fleet observes, and what the host says.
+pub(super) struct Announcer<E> {
+    publisher: Publisher<Notice<E>>,
+    agent: Topic,
+    accepted: Topic,
+    attempt: Topic,
+    settled: Topic,
+    host: Topic,
+    unpublished: AtomicU64,
+}
+
+impl<E: Send + Sync + 'static> Announcer<E> {
+    pub(super) fn new(bus: &EventBus<Notice<E>>) -> Result<Self, Error> {
+        Ok(Self {
+            publisher: bus.publisher(),
+            agent: bus.topic(topics::AGENT)?,
+            accepted: bus.topic(topics::TASK_ACCEPTED)?,
+            attempt: bus.topic(topics::TASK_ATTEMPT)?,
+            settled: bus.topic(topics::TASK_SETTLED)?,
+            host: bus.topic(topics::HOST)?,
+            unpublished: AtomicU64::new(0),
+        })
+    }
+
+    pub(super) fn host(&self, event: E) -> Result<(), Error> {
+        self.publisher.publish(self.host, Notice::Host(event)).map_err(|_| {
+            Error::new(ErrorKind::Closed, "the bus is closed; the coordinator was shut down")
+        })?;
+        Ok(())
+    }
+
+    pub(super) fn unpublished(&self) -> u64 {
+        self.unpublished.load(Ordering::Relaxed)
+    }
+
+    fn topic_of(&self, event: &FleetEvent) -> Topic {
+        match event {
+            FleetEvent::AgentSpawned { .. }
+            | FleetEvent::AgentKilled { .. }
+            | FleetEvent::AgentStopped { .. } => self.agent,
+            FleetEvent::TaskAccepted { .. } => self.accepted,
+            FleetEvent::AttemptStarted { .. }
+            | FleetEvent::TaskRequeued { .. }
+            | FleetEvent::LateCompletionRefused { .. } => self.attempt,
+            FleetEvent::TaskSettled { .. } => self.settled,
+        }
+    }
+}
+
+impl<E: Send + Sync + 'static> Observer for Announcer<E> {
+    fn notice(&self, event: &FleetEvent) {
+        #[cfg(feature = "tracing")]
+        super::trace::emit(event);
+        if self.publisher.publish(self.topic_of(event), Notice::Fleet(event.clone())).is_err() {
+            self.unpublished.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
