@@ -37,6 +37,11 @@ mod pool;
 mod sandbox;
 mod stats;
 
+#[cfg(test)]
+mod corpus;
+#[cfg(test)]
+mod hostile;
+
 use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;

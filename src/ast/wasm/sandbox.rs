@@ -41,6 +41,7 @@ pub(super) struct CheckedModule {
     module: Module,
     memory_import: (String, String),
     memory_pages_min: u32,
+    memory_pages_max: u32,
 }
 
 impl CheckedModule {
@@ -72,7 +73,12 @@ impl CheckedModule {
         if ty.shared {
             return Err(misbehaved("asks for a shared memory"));
         }
-        Ok(Self { module, memory_import: (namespace, name), memory_pages_min: ty.minimum.0 })
+        Ok(Self {
+            module,
+            memory_import: (namespace, name),
+            memory_pages_min: ty.minimum.0,
+            memory_pages_max: ty.maximum.map_or(u32::MAX, |pages| pages.0),
+        })
     }
 }
 
@@ -159,7 +165,10 @@ impl Sandbox {
         closing: &Arc<AtomicBool>,
     ) -> Result<Self, AstError> {
         let mut store = Store::new(engine.clone());
-        let pages_max = u32::try_from(memory_limit_bytes / PAGE_BYTES).unwrap_or(65_536);
+        let pages_max = u32::try_from(memory_limit_bytes / PAGE_BYTES).unwrap_or(u32::MAX);
+        // What the module itself allows counts as well, or it would refuse the memory.
+        let pages_max = pages_max.min(checked.memory_pages_max);
+        let memory_limit_bytes = u64::from(pages_max) * PAGE_BYTES;
         if checked.memory_pages_min > pages_max {
             return Err(AstError::over_limit(
                 AstErrorKind::MemoryExceeded,

@@ -44,6 +44,8 @@ fn sync_primitives_outside_of_their_file_are_caught() {
     catches(rule, "src/cache.rs", "use parking_lot::RwLock;");
     accepts(rule, "src/bus/ring.rs", "use std::sync::{Arc, Weak};\nuse crate::sync::atomic;");
     accepts(rule, "src/sync.rs", "use std::sync::atomic;");
+    accepts(rule, "src/bus/loom_tests.rs", "use std::sync::atomic;");
+    accepts(rule, "src/bus.rs", "#[cfg(test)]\nmod tests {\n    use std::sync::atomic;\n}");
     accepts(rule, "tests/it/bus.rs", "use std::sync::Mutex;");
 }
 
@@ -108,7 +110,10 @@ fn a_strong_ordering_without_a_reason_is_caught() {
     catches(rule, "src/bus.rs", "a.load(Ordering::Acquire);");
     catches(rule, "src/bus.rs", "a.store(1, SeqCst);");
     accepts(rule, "src/bus.rs", "// Ordering: pairs with the store in `put`.\na.load(Acquire);");
+    catches(rule, "src/bus.rs", "fence(Ordering::SeqCst);");
     accepts(rule, "src/bus.rs", "a.load(Ordering::Relaxed);");
+    accepts(rule, "src/bus.rs", "fn f(how: Release) { g(Release(self)) }");
+    accepts(rule, "src/bus.rs", "let off = site(\"x\", Ordering::SeqCst) == Ordering::Relaxed;");
     accepts(rule, "src/bus.rs", "use crate::sync::atomic::Ordering::Acquire;");
     accepts(rule, "src/bus.rs", "#[cfg(test)]\nmod tests {\n    a.load(Acquire);\n}");
     accepts(rule, "src/bus/loom_tests.rs", "a.load(Acquire);");
