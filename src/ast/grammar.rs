@@ -1,5 +1,7 @@
 //! The tables of a grammar, shared by all its trees: the names of node kinds and of fields.
 
+use std::collections::HashSet;
+
 use super::analysis::Analysis;
 use super::error::AstError;
 use super::language::Language;
@@ -40,11 +42,12 @@ pub struct Grammar {
 impl Grammar {
     /// Makes the tables: kind `k` of a record is `kinds[k]`, field `f` (from 1) is `fields[f - 1]`.
     ///
-    /// Names may repeat, as they do in generated grammars.
+    /// The names of kinds may repeat, as they do in generated grammars; those of fields may not.
     ///
     /// # Errors
     ///
-    /// [`InvalidTree`](super::AstErrorKind::InvalidTree) when there are no kinds, or more than 65,535 kinds or fields.
+    /// [`InvalidTree`](super::AstErrorKind::InvalidTree) when there are no kinds, more than 65,535 kinds or fields,
+    /// or two fields of one name.
     pub fn new(
         language: Language,
         kinds: Vec<KindInfo>,
@@ -56,6 +59,12 @@ impl Grammar {
                 "expected 1 to {most} kinds and at most {most} fields, found {} and {}",
                 kinds.len(),
                 fields.len()
+            )));
+        }
+        let mut seen = HashSet::new();
+        if let Some(field) = fields.iter().find(|field| !seen.insert(field.as_str())) {
+            return Err(AstError::invalid_tree(format!(
+                "expected each field once, found {field:?} twice"
             )));
         }
         let analysis = Analysis::of(language, &kinds);
@@ -87,7 +96,7 @@ impl Grammar {
         u16::try_from(at).ok()
     }
 
-    /// The number of the first field with this name, from 1; O(fields).
+    /// The number of the field with this name, from 1; O(fields).
     #[must_use]
     pub fn field_id(&self, name: &str) -> Option<u16> {
         let at = self.fields.iter().position(|field| field == name)?;

@@ -119,7 +119,10 @@ fn leaf(node: Node<'_>) -> Option<Leaf<'_>> {
                 Some(path) => {
                     Some(Leaf { path: Some(path), name: ImportedName::new(name.text(), alias) })
                 }
-                None => Some(Leaf { path: None, name: ImportedName::new(target.text(), alias) }),
+                None => {
+                    let name = ImportedName::new(&join("", Some(target)), alias);
+                    Some(Leaf { path: None, name })
+                }
             }
         }
         "identifier" | "self" | "super" | "crate" | "metavariable" => {
@@ -136,9 +139,16 @@ fn join(prefix: &str, path: Option<Node<'_>>) -> String {
     if !joined.is_empty() {
         joined.push_str("::");
     }
-    let leaves = std::iter::once(path).chain(path.descendants());
-    for token in leaves.filter(|node| node.descendant_count() == 0 && !node.is_extra()) {
-        joined.push_str(token.text());
+    let mut past_comment = 0;
+    for node in std::iter::once(path).chain(path.descendants()) {
+        if node.id() < past_comment {
+            continue;
+        }
+        if node.is_extra() {
+            past_comment = node.past();
+        } else if node.descendant_count() == 0 {
+            joined.push_str(node.text());
+        }
     }
     joined
 }

@@ -53,7 +53,7 @@ fn bindings<'t>(node: Node<'t>, container: Container, drafts: &mut Vec<Draft<'t>
     let names: Vec<Node<'t>> = match left.kind() {
         "identifier" => vec![left],
         "pattern_list" | "tuple_pattern" | "list_pattern" => {
-            left.children().filter(|child| child.kind() == "identifier").collect()
+            left.descendants().filter(|node| is_bound_by_pattern(*node)).collect()
         }
         _ => return,
     };
@@ -66,6 +66,17 @@ fn bindings<'t>(node: Node<'t>, container: Container, drafts: &mut Vec<Draft<'t>
         let draft = Draft::new(kind, node, name);
         push(drafts, draft.map(|draft| draft.before_long(node.child_by_field("right"))), container);
     }
+}
+
+/// Patterns nest: `a, (b, *c) = ..`; what stands in `x.y` or `x[y]` among them is not bound.
+fn is_bound_by_pattern(node: Node<'_>) -> bool {
+    node.kind() == "identifier"
+        && node.parent().is_some_and(|outer| {
+            matches!(
+                outer.kind(),
+                "pattern_list" | "tuple_pattern" | "list_pattern" | "list_splat_pattern"
+            )
+        })
 }
 
 fn push<'t>(drafts: &mut Vec<Draft<'t>>, draft: Option<Draft<'t>>, container: Container) {
