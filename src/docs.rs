@@ -14,3 +14,8 @@ pub mod patterns {}
 
 #[doc = include_str!("docs/performance.md")]
 pub mod performance {}
+
+/// The README's example is a test.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}

@@ -56,6 +56,7 @@ impl Repository {
                 repository.texts.push((path, text));
             }
         }
+        source::mark_tests(&mut repository.rust);
         repository.top = names(&root.join("src"));
         repository.examples = names(&root.join("examples"))
             .iter()

@@ -1,6 +1,6 @@
 //! Bad samples, one for each rule, that it must complain about, beside good ones that it must not.
 
-use super::source::Source;
+use super::source::{Source, mark_tests};
 use super::{code, pages};
 
 type Rule = fn(&Source) -> Vec<String>;
@@ -198,4 +198,16 @@ fn strings_characters_and_comments_are_not_code() {
     let source = Source::new("src/bus.rs", text);
     assert_eq!(source.code, ["let a = \"\"; let b = ' '; let c = \"\"; ", "f( ' ', &'a T);"]);
     assert_eq!(source.comments, [" yes", " in "]);
+}
+
+#[test]
+fn a_file_declared_for_tests_is_told_from_one_that_ships() {
+    let mut sources = [
+        Source::new("src/bus.rs", "#[cfg(all(test, unix))]\nmod hostile;\nmod host;"),
+        Source::new("src/bus/hostile.rs", ""),
+        Source::new("src/bus/hostile/deep.rs", ""),
+        Source::new("src/bus/host.rs", ""),
+    ];
+    mark_tests(&mut sources);
+    assert_eq!(sources.map(|source| source.is_test()), [false, true, true, false]);
 }

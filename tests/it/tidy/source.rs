@@ -14,6 +14,8 @@ pub(super) struct Source {
     pub(super) comments: Vec<String>,
     /// The line at which the file's unit tests start, or the number of lines.
     pub(super) tests_from: usize,
+    /// Whether the module that declares this file does so for tests alone (see [`mark_tests`]).
+    pub(super) declared_for_tests: bool,
 }
 
 #[derive(Clone, Copy, PartialEq)]
@@ -31,18 +33,19 @@ impl Source {
         let tests_from = code
             .windows(2)
             .position(|pair| {
-                let attribute = pair[0].trim();
-                (attribute == "#[cfg(test)]" || attribute.starts_with("#[cfg(all(test"))
+                for_tests(&pair[0])
                     && pair[1].trim().starts_with("mod ")
                     && pair[1].trim().ends_with('{')
             })
             .unwrap_or(code.len());
-        Self { path: path.to_owned(), text: text.to_owned(), code, comments, tests_from }
+        let (path, text) = (path.to_owned(), text.to_owned());
+        Self { path, text, code, comments, tests_from, declared_for_tests: false }
     }
 
     /// Whether the whole file is tests: of the library's units, or a target of its own.
     pub(super) fn is_test(&self) -> bool {
         !self.path.starts_with("src/")
+            || self.declared_for_tests
             || self.path.rsplit('/').any(|part| {
                 let part = part.trim_end_matches(".rs");
                 part == "tests" || part.ends_with("_tests") || part.starts_with("test_")
@@ -66,6 +69,31 @@ impl Source {
         let mut reader = Reader { rest: code.chars().peekable(), line: 1, found: Vec::new() };
         reader.items("");
         reader.found
+    }
+}
+
+fn for_tests(attribute: &str) -> bool {
+    ["#[cfg(test)]", "#[cfg(all(test"].iter().any(|start| attribute.trim().starts_with(start))
+}
+
+/// Marks the files of modules that are declared for tests alone, and those below them.
+pub(super) fn mark_tests(sources: &mut [Source]) {
+    let mut modules = Vec::new();
+    for source in sources.iter() {
+        let folder = source.path.trim_end_matches(".rs").trim_end_matches("/lib");
+        for pair in source.code.windows(2).filter(|pair| for_tests(&pair[0])) {
+            if let Some(name) =
+                pair[1].trim().strip_prefix("mod ").and_then(|rest| rest.strip_suffix(';'))
+            {
+                modules.push(format!("{folder}/{name}"));
+            }
+        }
+    }
+    for source in sources {
+        source.declared_for_tests = modules.iter().any(|module| {
+            let below = source.path.strip_prefix(module.as_str());
+            below.is_some_and(|rest| rest == ".rs" || rest.starts_with('/'))
+        });
     }
 }
 
