@@ -14,12 +14,12 @@ mod references;
 
 use std::sync::Arc;
 
-use phalanx::ast::{Grammar, KindInfo, Language, Limits, Node, NodeRecord, SyntaxTree};
+use phalanx::ast::{AstError, Grammar, KindInfo, Language, Limits, Node, NodeRecord, SyntaxTree};
 use proptest::prelude::*;
 
 /// Parses in the sandbox, which all tests of this file share.
 #[cfg(feature = "wasm")]
-fn parse(language: phalanx::ast::Language, text: &str) -> Arc<SyntaxTree> {
+fn parse(language: Language, text: &str) -> Arc<SyntaxTree> {
     use phalanx::ast::{AstEngine, Source, wasm::WasmEngine};
     use std::sync::OnceLock;
 
@@ -41,7 +41,7 @@ fn grammar() -> Arc<Grammar> {
     Arc::new(Grammar::new(language, kinds, fields).expect("small tables"))
 }
 
-fn tree(text: &str, records: &[NodeRecord]) -> Result<SyntaxTree, phalanx::ast::AstError> {
+fn tree(text: &str, records: &[NodeRecord]) -> Result<SyntaxTree, AstError> {
     SyntaxTree::from_records(grammar(), text.into(), records.to_vec(), &Limits::default())
 }
 

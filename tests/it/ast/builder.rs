@@ -1,6 +1,6 @@
 //! Trees built node by node.
 
-use phalanx::ast::{AstErrorKind, Limits, Node, NodeSpec, SyntaxTree, TreeBuilder};
+use phalanx::ast::{AstError, AstErrorKind, Limits, Node, NodeSpec, SyntaxTree, TreeBuilder};
 use proptest::prelude::*;
 
 use super::{Model, assert_walks_agree, grammar, models};
@@ -64,7 +64,7 @@ proptest! {
 #[test]
 fn calls_that_make_no_tree_are_refused() {
     let limits = Limits::default();
-    let invalid = |result: Result<(), phalanx::ast::AstError>| {
+    let invalid = |result: Result<(), AstError>| {
         assert_eq!(result.expect_err("no tree").kind(), AstErrorKind::InvalidTree);
     };
     invalid(builder("ab", &limits).open(4, 0));

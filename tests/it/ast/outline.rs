@@ -1,6 +1,6 @@
 //! What files declare, as the sandboxed engine parses them.
 
-use phalanx::ast::{Language, Symbol, SymbolKind, Visibility};
+use phalanx::ast::{Import, Language, Symbol, SymbolKind, Visibility};
 
 use super::parse;
 
@@ -502,6 +502,6 @@ fn a_symbol_survives_serialisation() {
     assert_eq!(serde_json::from_str::<Vec<Symbol>>(&text).expect("the same data"), outline);
     let imports = tree.imports().expect("the language has imports");
     let text = serde_json::to_string(&imports).expect("plain data");
-    let read: Vec<phalanx::ast::Import> = serde_json::from_str(&text).expect("the same data");
+    let read: Vec<Import> = serde_json::from_str(&text).expect("the same data");
     assert_eq!(read, imports);
 }
