@@ -35,9 +35,18 @@ pub struct Store {
 impl Store {
     /// Opens the index in a folder, or makes one. The second value says whether an old one was emptied.
     pub fn open(folder: &Path, languages: &[LanguageInfo]) -> Result<(Self, bool), Error> {
+        Self::open_as(folder, languages, INDEX_VERSION)
+    }
+
+    /// As [`Self::open`], for a program that writes this version.
+    fn open_as(
+        folder: &Path,
+        languages: &[LanguageInfo],
+        version: u32,
+    ) -> Result<(Self, bool), Error> {
         let state = StateManager::builder().path(folder).open()?;
         let origin = state.collection::<u8, Origin>("index_repo.origin")?;
-        let current = Origin { version: INDEX_VERSION, grammars: grammars(languages) };
+        let current = Origin { version, grammars: grammars(languages) };
         let found = origin.get(&0);
         if let Some(found) = found.as_ref().filter(|found| found.version != current.version) {
             let (found, known) = (found.version, current.version);
@@ -54,7 +63,8 @@ impl Store {
             store.retain(|_| false)?;
         }
         if found.as_ref() != Some(&current) {
-            origin.insert(0, current)?;
+            let version = origin.insert(0, current)?;
+            store.state.wait_durable(version)?;
         }
         Ok((store, emptied))
     }
@@ -130,4 +140,19 @@ fn grammars(languages: &[LanguageInfo]) -> String {
         languages.iter().map(|info| format!("{} {}", info.language(), info.version())).collect();
     names.sort_unstable();
     names.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_of_another_version_of_this_program_is_refused() {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(Store::open_as(folder.path(), &[], INDEX_VERSION + 1).expect("made"));
+        let error = Store::open(folder.path(), &[]).expect_err("of another version");
+        assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
+        assert!(error.to_string().contains("is of version 2"), "{error}");
+        drop(Store::open_as(folder.path(), &[], INDEX_VERSION + 1).expect("as it was"));
+    }
 }
