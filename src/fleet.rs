@@ -53,6 +53,8 @@ mod inner;
 mod lanes;
 mod lease;
 mod log;
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
 mod pool;
 mod request;
 mod stats;
@@ -347,7 +349,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// did not return in time is returned, and its late result refused. A thread cannot be ended from
     /// outside: as long as a handler does not return, its thread stays and is counted in
     /// [`DrainReport::workers_left`]; call this again to wait for it. Otherwise no thread is left.
-    /// Calling it again, or from several threads, is fine: each gets the report.
+    /// Calling it again, or from several threads, is fine: each gets the report, and the shortest
+    /// timeout decides when running tasks are struck.
     ///
     /// # Errors
     /// `Unsupported` on a worker thread of this fleet, which would wait for itself.

@@ -75,8 +75,8 @@ pub(super) struct Workers {
     pub(super) threads: Vec<thread::JoinHandle<()>>,
     pub(super) alive: usize,
     pub(super) sleeping: usize,
-    /// Those inside a handler, which only the handler can end.
-    pub(super) in_handler: usize,
+    /// Those with a task: in a handler, the log or the observer, which only that code can end.
+    pub(super) occupied: usize,
     /// Threads that are ending and that somebody is waiting for.
     pub(super) joining: usize,
 }
@@ -340,6 +340,8 @@ impl<T: Send + Sync, O: Send + Sync> Lessor for Inner<T, O> {
         let mut spare = Some(waker);
         let mut state = self.state.lock();
         let result = state.pool.allocate_or_wait(request, &mut spare);
+        state.counts.requests_refused +=
+            u64::from(matches!(result, Err(AllocateError::TooManyWaiting)));
         drop(state);
         result
     }

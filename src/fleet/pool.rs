@@ -254,9 +254,11 @@ impl Pool {
 
     /// Puts requests that were granted this agent, and do not know it yet, back to their places.
     fn withdraw_grants(&mut self, agent: AgentId, wakes: &mut Vec<Waker>) -> u32 {
-        let void = |answer: &Answer| answer.result.is_ok_and(|grant| grant.agent == agent);
-        let tickets: Vec<_> =
-            self.answers.values().filter(|answer| void(answer)).map(|a| a.ticket).collect();
+        let void = |answer: &&Answer| answer.result.is_ok_and(|grant| grant.agent == agent);
+        let mut tickets: Vec<_> =
+            self.answers.values().filter(void).map(|answer| answer.ticket).collect();
+        // The most urgent chooses again first.
+        tickets.sort_unstable_by_key(|ticket| ticket.place);
         let withdrawn = u32::try_from(tickets.len()).expect("no more than the agent's load");
         for ticket in tickets {
             self.answers.remove(&ticket.place.sequence);
@@ -456,12 +458,12 @@ impl Pool {
 /// Switches a rule off for the twin of a loom test, which must fail without it.
 #[cfg(not(phalanx_loom))]
 #[inline(always)]
-const fn broken(_rule: &'static str) -> bool {
+pub(super) const fn broken(_rule: &'static str) -> bool {
     false
 }
 
 #[cfg(phalanx_loom)]
-fn broken(rule: &'static str) -> bool {
+pub(super) fn broken(rule: &'static str) -> bool {
     use crate::sync::{atomic::Ordering, site};
     // A weakened site answers Relaxed for whatever ordering it is asked.
     site(rule, Ordering::SeqCst) == Ordering::Relaxed

@@ -19,6 +19,8 @@ pub struct FleetStats {
     pub agents_live: u64,
     /// Tasks that were accepted.
     pub tasks_accepted: u64,
+    /// Tasks that were handed back instead of accepted, for whatever reason.
+    pub tasks_refused: u64,
     /// Tasks that ended as completed.
     pub tasks_completed: u64,
     /// Tasks that ended as failed.
@@ -53,6 +55,8 @@ pub struct FleetStats {
     pub leases_stale: u64,
     /// Requests for an agent that wait now.
     pub requests_waiting: u64,
+    /// Requests that were refused because too many waited.
+    pub requests_refused: u64,
     /// Panics of handlers and factories that were caught.
     pub handler_panics: u64,
     /// Panics of the observer that were caught.

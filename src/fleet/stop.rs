@@ -178,9 +178,9 @@ impl<T, O> Inner<T, O> {
         self.stop_taking();
         self.wait_until(deadline, State::has_ended);
         self.stop_agents();
-        // A worker outside a handler ends by itself, so that wait needs no bound.
         self.wait_until(deadline, |state| state.workers.alive == 0);
-        self.wait_until(None, |state| state.workers.alive <= state.workers.in_handler);
+        // A worker outside the host's code ends by itself, so that wait needs no bound.
+        self.wait_until(None, |state| state.workers.alive <= state.workers.occupied);
         self.join_workers();
         self.state.lock().report()
     }

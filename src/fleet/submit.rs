@@ -106,7 +106,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     ) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
         let mut handle = None;
         match self.accept(slice::from_ref(&task), patience) {
-            Err(refused) => Err(refused.map(|()| task)),
+            Err(refused) => {
+                self.state.lock().counts.tasks_refused += 1;
+                Err(refused.map(|()| task))
+            }
             Ok(named) => {
                 self.enqueue(std::iter::once(task), &named, |accepted| handle = Some(accepted));
                 Ok(handle.expect("each task gets a handle"))
@@ -124,7 +127,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             return Ok(handles);
         }
         match self.accept(&tasks, patience) {
-            Err(refused) => Err(refused.map(|()| tasks)),
+            Err(refused) => {
+                self.state.lock().counts.tasks_refused += tasks.len() as u64;
+                Err(refused.map(|()| tasks))
+            }
             Ok(named) => {
                 self.enqueue(tasks, &named, |handle| handles.push(handle));
                 Ok(handles)

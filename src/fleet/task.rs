@@ -121,7 +121,8 @@ impl<T> Task<T> {
 
     /// Gives it an id of the caller's own, for a task that was accepted in an earlier process.
     ///
-    /// Ids that the fleet gives afterwards are greater than every id it was given.
+    /// Ids that the fleet gives afterwards are greater than every id it was given. It refuses an id
+    /// that a task of its has and that has not ended; that no id is used again later is up to the caller.
     #[must_use]
     pub const fn with_id(mut self, id: TaskId) -> Self {
         self.id = Some(id);

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::agent::{AgentId, Factory, Handler};
 use super::inner::{After, Inner, Phase, State};
 use super::log::{FleetEvent, RequeueReason};
+use super::pool::broken;
 use super::task::{
     Attempt, Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, TaskErrorKind, TaskId,
 };
@@ -73,10 +74,13 @@ impl<T, O> Inner<T, O> {
     /// The life of a worker thread.
     pub(super) fn work(&self) {
         let _leave = Leave(self);
+        let mut worked = false;
         loop {
             let mut asked = self.time_if_observed();
             let mut after = After::new();
             let mut state = self.state.lock();
+            state.workers.occupied -= usize::from(worked);
+            worked = true;
             let job = loop {
                 if state.stopping {
                     return;
@@ -89,7 +93,7 @@ impl<T, O> Inner<T, O> {
                 state.workers.sleeping -= 1;
                 asked = self.time_if_observed();
             };
-            state.workers.in_handler += 1;
+            state.workers.occupied += 1;
             drop(state);
             if let Some(asked) = asked {
                 after.events.push(FleetEvent::AttemptStarted {
@@ -149,7 +153,6 @@ impl<T, O> Inner<T, O> {
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
-            state.workers.in_handler -= 1;
             if let Err(error) = &result {
                 state.counts.handler_panics += u64::from(error.kind() == TaskErrorKind::Panicked);
             }
@@ -162,7 +165,7 @@ impl<T, O> Inner<T, O> {
             let won = state.tasks.get(&id).is_some_and(|record| {
                 record.attempt == attempt
                     && matches!(record.phase, Phase::Running { agent: on, .. } if on == agent)
-            });
+            }) || broken("fleet.claim-unchecked");
             match result {
                 Ok(output) if won => {
                     let claim = state.claim(id, Outcome::Completed(output));
@@ -179,9 +182,6 @@ impl<T, O> Inner<T, O> {
                     refused = Some(output);
                 }
                 Err(_) => state.counts.late_failures_ignored += 1,
-            }
-            if state.stopping {
-                state.progress.take_into(&mut after.wakes);
             }
             self.notify_workers(state, 1);
         }

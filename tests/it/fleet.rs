@@ -1,4 +1,6 @@
 //! The fleet: leases, tasks, and nothing lost when agents die.
 
+mod leases;
+mod stop;
 mod support;
 mod tasks;

@@ -1,0 +1,135 @@
+//! Every interleaving of the hand-offs: complete against kill, grant against cancel, attempt against
+//! kill. Each has a twin with the rule that makes it right switched off, which must fail.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+use std::time::Duration;
+
+use super::*;
+use crate::sync::{Mutex, thread, weakened};
+
+fn lease_only() -> Fleet {
+    Fleet::builder().build().expect("the defaults are valid")
+}
+
+fn model(body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.max_branches = 10_000;
+    builder.check(body);
+}
+
+/// A holder completes while somebody kills the agent and another takes its slot.
+fn complete_against_kill() {
+    let fleet = lease_only();
+    let agent = fleet.spawn(AgentSpec::new("first")).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let holder = thread::spawn(move || lease.complete(LeaseOutcome::Succeeded));
+    let killed = fleet.kill(agent).expect("nobody else kills it");
+    let next = fleet.spawn(AgentSpec::new("second")).expect("there is room");
+    let held = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let completed = holder.join().expect("the holder does not panic");
+
+    assert_eq!((next.slot(), held.agent()), (agent.slot(), next));
+    assert_eq!(killed.leases_revoked, u32::from(completed.is_err()), "one of the two was first");
+    let stats = fleet.stats();
+    assert_eq!((stats.leases_live, stats.leases_succeeded + stats.leases_stale), (1, 1));
+    assert!(fleet.try_allocate(&Request::any()).is_err(), "two holders of one agent");
+}
+
+#[test]
+fn loom_a_lease_is_completed_or_revoked_and_never_both() {
+    model(complete_against_kill);
+}
+
+#[test]
+#[should_panic]
+fn loom_twin_without_the_generation_check_a_dead_lease_frees_a_living_agent() {
+    weakened("fleet.release-unchecked", || model(complete_against_kill));
+}
+
+/// An agent comes free while the first who waits gives up and a second waits for it.
+fn grant_against_cancel() {
+    let fleet = lease_only();
+    fleet.spawn(AgentSpec::new("only")).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let mut first = fleet.allocate_async(&Request::any());
+    let poll = Pin::new(&mut first).poll(&mut Context::from_waker(Waker::noop()));
+    assert!(poll.is_pending());
+    let cancel = thread::spawn(move || drop(first));
+    let second = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.allocate(&Request::any()).map(drop))
+    };
+    drop(lease);
+    cancel.join().expect("a drop does not panic");
+    assert_eq!(second.join().expect("waiting does not panic"), Ok(()));
+    assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn loom_a_cancelled_waiter_passes_its_grant_on() {
+    model(grant_against_cancel);
+}
+
+#[test]
+#[should_panic]
+fn loom_twin_a_grant_that_is_not_passed_on_is_lost() {
+    weakened("fleet.grant-not-passed-on", || model(grant_against_cancel));
+}
+
+#[derive(Default)]
+struct Settled(Mutex<Vec<Attempt>>);
+
+impl TaskLog<(), u32> for Settled {
+    fn accept(&self, _tasks: &[(TaskId, &Task<()>)]) -> Result<(), Error> {
+        Ok(())
+    }
+    fn settle(
+        &self,
+        _task: TaskId,
+        attempt: Attempt,
+        _payload: &Task<()>,
+        outcome: &Outcome<u32>,
+    ) -> Result<Option<LogPosition>, Error> {
+        assert_eq!(outcome.completed(), Some(&attempt.get()), "another attempt's output");
+        self.0.lock().push(attempt);
+        Ok(None)
+    }
+}
+
+/// An attempt comes back while its agent is killed.
+fn attempt_against_kill() {
+    let settled = Arc::new(Settled::default());
+    let fleet = Fleet::<(), u32>::builder()
+        .workers(1)
+        .task_log(settled.clone())
+        .build()
+        .expect("the thread starts");
+    let spec = AgentSpec::<(), u32>::new("worker").handler_fn(|_, cx| Ok(cx.attempt().get()));
+    let agents = fleet.spawn_batch(&spec, 2).expect("there is room");
+    let handle = fleet.submit(Task::new(())).expect("there is room");
+    fleet.kill(agents[0]).expect("nobody else kills it");
+    let outcome = handle.wait();
+
+    let won = *settled.0.lock().first().expect("it was settled before it was visible");
+    assert_eq!(*outcome, Outcome::Completed(won.get()));
+    let report = fleet.shutdown(Duration::MAX).expect("this is no worker");
+    assert_eq!((report.completed, report.workers_left), (1, 0));
+    assert_eq!(settled.0.lock().len(), 1, "settled once");
+    let stats = fleet.stats();
+    assert_eq!(stats.reruns, stats.late_completions_refused);
+}
+
+#[test]
+fn loom_a_task_is_settled_once_whether_its_attempt_or_a_kill_comes_first() {
+    model(attempt_against_kill);
+}
+
+#[test]
+#[should_panic]
+fn loom_twin_without_the_phase_check_a_struck_attempt_commits() {
+    weakened("fleet.claim-unchecked", || model(attempt_against_kill));
+}
