@@ -107,6 +107,29 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// # Errors
     /// `InvalidArgument` for more agents than a slot number can name, `Io` if a thread does not start.
     pub fn build(self) -> Result<Fleet<T, O>, Error> {
+        let workers = self.workers;
+        let inner = self.into_inner()?;
+        // From here on a failure drops the fleet, which ends the threads that did start.
+        let fleet = Fleet::from_inner(Arc::clone(&inner));
+        for index in 0..workers {
+            let worker = Arc::clone(&inner);
+            inner.state.lock().workers.alive += 1;
+            let started =
+                thread::Builder::new().name(format!("fleet-{index}")).spawn(move || worker.work());
+            match started {
+                Ok(handle) => inner.state.lock().workers.threads.push(handle),
+                Err(error) => {
+                    inner.state.lock().workers.alive -= 1;
+                    let message = format!("worker thread {index} of {workers} did not start");
+                    return Err(Error::with_source(ErrorKind::Io, message, error));
+                }
+            }
+        }
+        Ok(fleet)
+    }
+
+    /// The fleet without its threads.
+    pub(super) fn into_inner(self) -> Result<Arc<Inner<T, O>>, Error> {
         if u32::try_from(self.max_agents.get()).is_err() {
             return Err(Error::new(
                 ErrorKind::InvalidArgument,
@@ -129,7 +152,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             stopping: false,
             workers: Workers::default(),
         };
-        let inner = Arc::new_cyclic(|me| Inner {
+        Ok(Arc::new_cyclic(|me| Inner {
             me: me.clone(),
             state: Mutex::new(state),
             work: Condvar::new(),
@@ -138,25 +161,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             observer: self.observer,
             queue_capacity: self.queue_capacity,
             runs_tasks: self.workers > 0,
-        });
-        // From here on a failure drops the fleet, which ends the threads that did start.
-        let fleet = Fleet::from_inner(Arc::clone(&inner));
-        for index in 0..self.workers {
-            let worker = Arc::clone(&inner);
-            inner.state.lock().workers.alive += 1;
-            let started =
-                thread::Builder::new().name(format!("fleet-{index}")).spawn(move || worker.work());
-            match started {
-                Ok(handle) => inner.state.lock().workers.threads.push(handle),
-                Err(error) => {
-                    inner.state.lock().workers.alive -= 1;
-                    let message =
-                        format!("worker thread {index} of {} did not start", self.workers);
-                    return Err(Error::with_source(ErrorKind::Io, message, error));
-                }
-            }
-        }
-        Ok(fleet)
+        }))
     }
 }
 

@@ -4,7 +4,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Waker};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::*;
@@ -16,7 +16,7 @@ fn lease_only() -> Fleet {
 
 fn model(body: impl Fn() + Send + Sync + 'static) {
     let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = Some(2);
+    builder.preemption_bound = Some(3);
     builder.max_branches = 10_000;
     builder.check(body);
 }
@@ -50,22 +50,33 @@ fn loom_twin_without_the_generation_check_a_dead_lease_frees_a_living_agent() {
     weakened("fleet.release-unchecked", || model(complete_against_kill));
 }
 
-/// An agent comes free while the first who waits gives up and a second waits for it.
+fn poll_once(request: &mut Allocation) -> Option<Result<Lease, AllocateError>> {
+    match Pin::new(request).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(result) => Some(result),
+        Poll::Pending => None,
+    }
+}
+
+/// An agent comes free while the first who waits gives up and a second comes to wait for it.
 fn grant_against_cancel() {
     let fleet = lease_only();
     fleet.spawn(AgentSpec::new("only")).expect("there is room");
     let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
     let mut first = fleet.allocate_async(&Request::any());
-    let poll = Pin::new(&mut first).poll(&mut Context::from_waker(Waker::noop()));
-    assert!(poll.is_pending());
+    assert!(poll_once(&mut first).is_none());
     let cancel = thread::spawn(move || drop(first));
     let second = {
-        let fleet = fleet.clone();
-        thread::spawn(move || fleet.allocate(&Request::any()).map(drop))
+        let mut request = fleet.allocate_async(&Request::any());
+        thread::spawn(move || {
+            let early = poll_once(&mut request);
+            (early, request)
+        })
     };
     drop(lease);
     cancel.join().expect("a drop does not panic");
-    assert_eq!(second.join().expect("waiting does not panic"), Ok(()));
+    let (early, mut request) = second.join().expect("a poll does not panic");
+    let served = early.or_else(|| poll_once(&mut request)).expect("the grant was passed on");
+    drop(served.expect("the agent lives"));
     assert_eq!(fleet.stats().leases_live, 0);
 }
 
@@ -75,9 +86,24 @@ fn loom_a_cancelled_waiter_passes_its_grant_on() {
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "the grant was passed on")]
 fn loom_twin_a_grant_that_is_not_passed_on_is_lost() {
     weakened("fleet.grant-not-passed-on", || model(grant_against_cancel));
+}
+
+#[test]
+fn loom_a_waiting_thread_is_woken_whenever_the_agent_comes_free() {
+    model(|| {
+        let fleet = lease_only();
+        fleet.spawn(AgentSpec::new("only")).expect("there is room");
+        let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+        let waiter = {
+            let fleet = fleet.clone();
+            thread::spawn(move || fleet.allocate(&Request::any()).map(drop))
+        };
+        drop(lease);
+        assert_eq!(waiter.join().expect("waiting does not panic"), Ok(()));
+    });
 }
 
 #[derive(Default)]
@@ -100,27 +126,50 @@ impl TaskLog<(), u32> for Settled {
     }
 }
 
+fn running() -> AgentSpec<(), u32> {
+    AgentSpec::<(), u32>::new("worker").handler_fn(|_, cx| Ok(cx.attempt().get()))
+}
+
+/// Runs a task if one can run; whether one did. The model brings its own thread for this, so that a
+/// broken rule shows as a failed assertion: loom cannot unwind a panic across threads or locks.
+fn work_once(fleet: &Fleet<(), u32>) -> bool {
+    let mut after = inner::After::new();
+    let job = fleet.inner().state.lock().next_job(&mut after);
+    let Some(job) = job else { return false };
+    fleet.inner().finish(after);
+    fleet.inner().run(job);
+    true
+}
+
+/// Rule 4 of the shared state: the queue holds exactly the tasks whose phase is queued.
+fn queue_is_true(fleet: &Fleet<(), u32>) -> bool {
+    let state = fleet.inner().state.lock();
+    let queued = |record: &inner::Record<(), u32>| matches!(record.phase, inner::Phase::Queued);
+    state.tasks.values().filter(|record| queued(record)).count() == state.queue.len()
+}
+
 /// An attempt comes back while its agent is killed.
 fn attempt_against_kill() {
     let settled = Arc::new(Settled::default());
-    let fleet = Fleet::<(), u32>::builder()
-        .workers(1)
-        .task_log(settled.clone())
-        .build()
-        .expect("the thread starts");
-    let spec = AgentSpec::<(), u32>::new("worker").handler_fn(|_, cx| Ok(cx.attempt().get()));
-    let agents = fleet.spawn_batch(&spec, 2).expect("there is room");
+    let builder = Fleet::<(), u32>::builder().workers(1).task_log(settled.clone());
+    let fleet = Fleet::from_inner(builder.into_inner().expect("the values are valid"));
+    let agents = fleet.spawn_batch(&running(), 2).expect("there is room");
     let handle = fleet.submit(Task::new(())).expect("there is room");
+    let worker = {
+        let fleet = fleet.clone();
+        thread::spawn(move || work_once(&fleet))
+    };
     fleet.kill(agents[0]).expect("nobody else kills it");
-    let outcome = handle.wait();
+    worker.join().expect("an attempt does not panic");
+    assert!(queue_is_true(&fleet), "a struck attempt ended its task");
+    while work_once(&fleet) {}
 
-    let won = *settled.0.lock().first().expect("it was settled before it was visible");
-    assert_eq!(*outcome, Outcome::Completed(won.get()));
-    let report = fleet.shutdown(Duration::MAX).expect("this is no worker");
-    assert_eq!((report.completed, report.workers_left), (1, 0));
     assert_eq!(settled.0.lock().len(), 1, "settled once");
+    let won = settled.0.lock()[0];
+    assert_eq!(*handle.wait(), Outcome::Completed(won.get()));
     let stats = fleet.stats();
     assert_eq!(stats.reruns, stats.late_completions_refused);
+    assert_eq!((stats.tasks_completed, stats.tasks_queued, stats.tasks_running), (1, 0, 0));
 }
 
 #[test]
@@ -129,7 +178,19 @@ fn loom_a_task_is_settled_once_whether_its_attempt_or_a_kill_comes_first() {
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "a struck attempt ended its task")]
 fn loom_twin_without_the_phase_check_a_struck_attempt_commits() {
     weakened("fleet.claim-unchecked", || model(attempt_against_kill));
+}
+
+#[test]
+fn loom_a_worker_wakes_for_a_task_and_ends_with_its_fleet() {
+    model(|| {
+        let fleet = Fleet::<(), u32>::builder().workers(1).build().expect("the thread starts");
+        fleet.spawn(running()).expect("there is room");
+        let handle = fleet.submit(Task::new(())).expect("there is room");
+        assert_eq!(*handle.wait(), Outcome::Completed(1));
+        let report = fleet.shutdown(Duration::MAX).expect("this is no worker");
+        assert_eq!((report.completed, report.workers_left), (1, 0));
+    });
 }

@@ -260,6 +260,7 @@ impl<T, O> fmt::Debug for Inner<T, O> {
             .field("agents", &state.pool.live())
             .field("tasks", &state.tasks.len())
             .field("queued", &state.queue.len())
+            .field("submitters_waiting", &state.room.len())
             .field("workers", &state.workers.alive)
             .field("stopping", &state.stopping)
             .finish_non_exhaustive()

@@ -38,6 +38,10 @@ impl WakerSet {
         Some(self.entries.remove(index).1)
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// The first to come, who stays registered.
     pub(super) fn first(&self) -> Option<u64> {
         self.entries.first().map(|(key, _)| *key)

@@ -13,7 +13,7 @@ use super::wakers::guarded;
 use crate::clock::Timestamp;
 
 /// One attempt of a task, on an agent that is leased for it.
-struct Job<T, O> {
+pub(super) struct Job<T, O> {
     id: TaskId,
     attempt: Attempt,
     task: Arc<Task<T>>,
@@ -25,7 +25,7 @@ struct Job<T, O> {
 
 impl<T, O> State<T, O> {
     /// The most urgent queued task that an available agent fits, with that agent leased for it.
-    fn next_job(&mut self, after: &mut After<T, O>) -> Option<Job<T, O>> {
+    pub(super) fn next_job(&mut self, after: &mut After<T, O>) -> Option<Job<T, O>> {
         let pool = &self.pool;
         let (mask, place) = self.queue.first(|mask| pool.can_serve(mask))?;
         let id = self.queue.remove(mask, place).expect("it was just found");
@@ -113,7 +113,8 @@ impl<T, O> Inner<T, O> {
         self.observer.as_ref().map(|_| self.clock.now())
     }
 
-    fn run(&self, mut job: Job<T, O>) {
+    /// Runs an attempt to its end.
+    pub(super) fn run(&self, mut job: Job<T, O>) {
         let made = match job.handler.take() {
             Some(handler) => Ok(handler),
             None => guarded(|| (job.factory)()),

@@ -2,5 +2,7 @@
 
 mod leases;
 mod stop;
+mod storm;
+mod submit;
 mod support;
 mod tasks;

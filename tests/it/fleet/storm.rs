@@ -1,0 +1,195 @@
+//! Many threads at once, and the books balanced at every moment.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use proptest::prelude::*;
+
+use super::support::{LONG, Ledger, Witness, balanced, finish};
+use phalanx::fleet::{
+    AgentSpec, Fleet, FleetEvent, LeaseOutcome, OutcomeKind, Priority, Request, Task, TaskError,
+    TaskId,
+};
+
+const KINDS: [&str; 3] = ["rust", "python", "go"];
+
+/// An agent under the name of its capability, so that an heir can be made like the victim.
+fn spec(kind: usize) -> AgentSpec<u64, u64> {
+    AgentSpec::<u64, u64>::new(KINDS[kind]).capability(KINDS[kind]).handler_fn(
+        |task, cx| match task.payload() % 11 {
+            3 => panic!("a handler panics"),
+            5 if cx.attempt().get() < 2 => Err(TaskError::retryable("not the first time")),
+            7 => Err(TaskError::permanent("never")),
+            _ => {
+                thread::yield_now();
+                Ok(task.payload() * 2)
+            }
+        },
+    )
+}
+
+/// What one thread of the storm does.
+#[derive(Clone, Copy, Debug)]
+enum Act {
+    Submit { kind: usize, priority: u8, payload: u64 },
+    Batch { kind: usize, count: u64 },
+    CancelLast,
+    Kill { agent: usize },
+    Lease { kind: usize },
+    Stats,
+}
+
+fn act() -> impl Strategy<Value = Act> {
+    prop_oneof![
+        8 => (0..3_usize, any::<u8>(), any::<u64>()).prop_map(|(kind, priority, payload)| {
+            Act::Submit { kind, priority, payload: payload >> 8 }
+        }),
+        2 => (0..3_usize, 1..8_u64).prop_map(|(kind, count)| Act::Batch { kind, count }),
+        1 => Just(Act::CancelLast),
+        3 => any::<usize>().prop_map(|agent| Act::Kill { agent }),
+        3 => (0..3_usize).prop_map(|kind| Act::Lease { kind }),
+        1 => Just(Act::Stats),
+    ]
+}
+
+/// Plays one part and returns the ids that were accepted.
+fn play(fleet: &Fleet<u64, u64>, acts: &[Act]) -> Vec<TaskId> {
+    let mut handles = Vec::new();
+    for act in acts {
+        match *act {
+            Act::Submit { kind, priority, payload } => {
+                let task =
+                    Task::new(payload).capability(KINDS[kind]).priority(Priority::new(priority));
+                handles.extend(fleet.submit(task).ok());
+            }
+            Act::Batch { kind, count } => {
+                let tasks = (0..count).map(|n| Task::new(n).capability(KINDS[kind])).collect();
+                handles.extend(fleet.submit_batch(tasks).into_iter().flatten());
+            }
+            Act::CancelLast => {
+                handles.last().map(|handle| handle.cancel());
+            }
+            Act::Kill { agent } => {
+                let agents = fleet.agents();
+                let victim = &agents[agent % agents.len()];
+                // Another thread may have been faster; one is enough, and its heir has its skills.
+                if fleet.kill(victim.id).is_ok() {
+                    let kind = KINDS.iter().position(|kind| *kind == &*victim.name);
+                    fleet.spawn(spec(kind.expect("all are named so"))).unwrap();
+                }
+            }
+            Act::Lease { kind } => {
+                let request = Request::any().capability(KINDS[kind]);
+                if let Ok(lease) = fleet.try_allocate(&request) {
+                    let agent = lease.agent();
+                    thread::yield_now();
+                    let alive = fleet.agent(agent).is_some();
+                    if lease.complete(LeaseOutcome::Succeeded).is_ok() {
+                        assert!(alive, "a dead agent does not come back");
+                    }
+                }
+            }
+            Act::Stats => balanced(&fleet.stats()),
+        }
+    }
+    handles.iter().map(|handle| handle.id()).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// However submissions, kills, cancellations, leases, panics and a stop fall together.
+    #[test]
+    fn every_accepted_task_gets_exactly_one_outcome(
+        parts in prop::collection::vec(prop::collection::vec(act(), 1..40), 1..4),
+        agents in 1..4_usize,
+        drains in any::<bool>(),
+    ) {
+        let (ledger, witness) = (Arc::<Ledger>::default(), Witness::new());
+        let fleet = Fleet::builder()
+            .workers(2)
+            .task_log(ledger.clone())
+            .observer(witness.clone())
+            .build()
+            .unwrap();
+        for kind in 0..KINDS.len() {
+            fleet.spawn_batch(&spec(kind), agents).unwrap();
+        }
+        let threads: Vec<_> = parts
+            .into_iter()
+            .map(|acts| {
+                let fleet = fleet.clone();
+                thread::spawn(move || play(&fleet, &acts))
+            })
+            .collect();
+        let mut accepted: Vec<_> =
+            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        if drains {
+            let report = fleet.drain(LONG).unwrap();
+            assert!(report.is_complete(), "{report:?}");
+            assert_eq!(report.returned, 0);
+        }
+        let report = finish(&fleet);
+        accepted.sort_unstable();
+
+        let recorded = ledger.settled.lock().unwrap().clone();
+        let mut settled: Vec<_> = recorded.iter().map(|(task, ..)| *task).collect();
+        settled.sort_unstable();
+        assert_eq!(settled, accepted, "the log has each once");
+        let told: HashMap<_, _> = witness
+            .events()
+            .into_iter()
+            .filter_map(|event| match event {
+                FleetEvent::TaskSettled { task, attempt, outcome, .. } => {
+                    Some((task, (attempt, outcome)))
+                }
+                _ => None,
+            })
+            .collect();
+        assert_eq!(told.len(), accepted.len());
+        for (task, attempt, outcome) in &recorded {
+            assert_eq!(told[task], (*attempt, *outcome), "the log and the event agree");
+        }
+        let count = |kind| recorded.iter().filter(|(.., outcome)| *outcome == kind).count() as u64;
+        assert_eq!(report.completed, count(OutcomeKind::Completed));
+        assert_eq!(report.failed, count(OutcomeKind::Failed));
+        assert_eq!(report.returned, count(OutcomeKind::Returned));
+        assert_eq!(report.cancelled, count(OutcomeKind::Cancelled));
+        let stats = fleet.stats();
+        assert_eq!((stats.leases_live, stats.agents_live), (0, 0));
+        assert_eq!(stats.agents_spawned, stats.agents_killed + stats.agents_stopped);
+    }
+}
+
+#[test]
+fn the_books_balance_at_every_reading() {
+    let fleet = Fleet::<u64, u64>::builder().workers(2).build().unwrap();
+    fleet.spawn_batch(&spec(0), 2).unwrap();
+    let done = Arc::new(AtomicBool::new(false));
+    let auditor = {
+        let (fleet, done) = (fleet.clone(), Arc::clone(&done));
+        thread::spawn(move || {
+            let mut readings = 0_u64;
+            while !done.load(Ordering::SeqCst) {
+                balanced(&fleet.stats());
+                readings += 1;
+                thread::yield_now();
+            }
+            readings
+        })
+    };
+    for n in 0..300 {
+        drop(fleet.submit(Task::new(n).capability("rust")).unwrap());
+        if n % 50 == 0 {
+            let victim = fleet.agents()[0].id;
+            fleet.spawn(spec(0)).unwrap();
+            fleet.kill(victim).unwrap();
+        }
+    }
+    fleet.drain(LONG).unwrap();
+    done.store(true, Ordering::SeqCst);
+    assert!(auditor.join().unwrap() > 0);
+    assert_eq!(finish(&fleet).accepted, 300);
+}
