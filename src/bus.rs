@@ -60,6 +60,8 @@ mod builder;
 mod error;
 mod event;
 mod filter;
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
 mod position;
 mod publisher;
 mod reader;

@@ -5,7 +5,7 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::EventBus;
-use super::position::Position;
+use super::ring::Shape;
 use super::shared::{Shared, Source};
 use crate::{Clock, Error, ErrorKind};
 
@@ -21,10 +21,9 @@ const HEADER_BYTES: usize = 16;
 /// Makes an [`EventBus`]; see [`EventBus::builder`].
 #[must_use]
 pub struct EventBusBuilder<E> {
-    capacity: usize,
+    shape: Shape,
     topics_max: usize,
     clock: Clock,
-    start: u64,
     payload: PhantomData<fn(E)>,
 }
 
@@ -33,10 +32,9 @@ impl<E> EventBusBuilder<E> {
         let fitting = DEFAULT_RING_BYTES / (size_of::<E>() + HEADER_BYTES);
         let capacity = 1 << fitting.clamp(DEFAULT_CAPACITY_MIN, DEFAULT_CAPACITY_MAX).ilog2();
         Self {
-            capacity,
+            shape: Shape::new(capacity),
             topics_max: DEFAULT_TOPICS_MAX,
             clock: Clock::default(),
-            start: 0,
             payload: PhantomData,
         }
     }
@@ -47,7 +45,7 @@ impl<E> EventBusBuilder<E> {
     /// bytes, allocated at once. A payload stays in the ring, and alive, until it is overwritten or the
     /// bus is gone, however soon everybody has read it.
     pub fn capacity(mut self, events: usize) -> Self {
-        self.capacity = events;
+        self.shape = Shape::new(events);
         self
     }
 
@@ -64,10 +62,10 @@ impl<E> EventBusBuilder<E> {
         self
     }
 
-    /// The first sequence, so that tests can start just before the counters wrap.
+    /// Another shape, so that tests can start just before the counters wrap.
     #[cfg(test)]
-    pub(super) fn start(mut self, sequence: u64) -> Self {
-        self.start = sequence;
+    pub(super) fn shape(mut self, shape: Shape) -> Self {
+        self.shape = shape;
         self
     }
 
@@ -78,10 +76,10 @@ impl<E> EventBusBuilder<E> {
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a capacity that is no power of two or out of
     /// range, or for no topics; [`LimitReached`](ErrorKind::LimitReached) if there is no memory for the ring.
     pub fn build(self) -> Result<EventBus<E>, Error> {
-        if !self.capacity.is_power_of_two() || !(2..=CAPACITY_MAX).contains(&self.capacity) {
+        let capacity = self.shape.capacity;
+        if !capacity.is_power_of_two() || !(2..=CAPACITY_MAX).contains(&capacity) {
             let message = format!(
-                "the capacity of a bus is a power of two from 2 to {CAPACITY_MAX}, found {}",
-                self.capacity
+                "the capacity of a bus is a power of two from 2 to {CAPACITY_MAX}, found {capacity}"
             );
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
@@ -89,8 +87,7 @@ impl<E> EventBusBuilder<E> {
             let message = "a bus needs room for at least one topic";
             return Err(Error::new(ErrorKind::InvalidArgument, message));
         }
-        let start = Position::from_sequence(self.start);
-        let shared = Shared::new(self.capacity, start, self.topics_max, self.clock)?;
+        let shared = Shared::new(self.shape, self.topics_max, self.clock)?;
         Ok(EventBus { source: Arc::new(Source::new(Arc::new(shared))) })
     }
 }
@@ -98,7 +95,7 @@ impl<E> EventBusBuilder<E> {
 impl<E> fmt::Debug for EventBusBuilder<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("EventBusBuilder")
-            .field("capacity", &self.capacity)
+            .field("capacity", &self.shape.capacity)
             .field("topics_max", &self.topics_max)
             .field("clock", &self.clock)
             .finish_non_exhaustive()

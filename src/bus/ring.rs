@@ -76,9 +76,29 @@ pub(super) enum Refusal {
     Closed,
 }
 
+/// What a ring is made from.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shape {
+    /// How many slots: a power of two, at least two.
+    pub(super) capacity: usize,
+    /// The first position.
+    pub(super) start: Position,
+    /// How far ahead a publisher clears the way: at least one event, at most a lap.
+    pub(super) stride: u64,
+}
+
+impl Shape {
+    pub(super) const fn new(capacity: usize) -> Self {
+        let stride = capacity as u64 / 16;
+        let stride = if stride > STRIDE_MAX { STRIDE_MAX } else { stride };
+        let stride = if stride == 0 { 1 } else { stride };
+        Self { capacity, start: Position::from_sequence(0), stride }
+    }
+}
+
 impl<E> Ring<E> {
-    /// A ring of so many slots, a power of two of at least two, whose first position is `start`.
-    pub(super) fn new(capacity: usize, start: Position) -> Result<Self, Error> {
+    pub(super) fn new(shape: Shape) -> Result<Self, Error> {
+        let Shape { capacity, start, stride } = shape;
         let capacity_u64 = capacity as u64;
         let mask = capacity_u64 - 1;
         let mut headers = reserve(capacity)?;
@@ -99,7 +119,7 @@ impl<E> Ring<E> {
             headers: headers.into_boxed_slice(),
             slots: slots.into_boxed_slice(),
             mask,
-            stride: (capacity_u64 / 16).clamp(1, STRIDE_MAX),
+            stride,
             start,
         })
     }

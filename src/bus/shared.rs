@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::position::Position;
 use super::registry::Registry;
-use super::ring::{Claim, Refusal, Ring};
+use super::ring::{Claim, Refusal, Ring, Shape};
 use super::stats::{BusStats, SubscriberStats};
 use super::topic::{Topic, Topics};
 use super::wait::WaitSet;
@@ -73,14 +73,9 @@ impl Backoff {
 }
 
 impl<E> Shared<E> {
-    pub(super) fn new(
-        capacity: usize,
-        start: Position,
-        topics_max: usize,
-        clock: Clock,
-    ) -> Result<Self, Error> {
+    pub(super) fn new(shape: Shape, topics_max: usize, clock: Clock) -> Result<Self, Error> {
         Ok(Self {
-            ring: Ring::new(capacity, start)?,
+            ring: Ring::new(shape)?,
             topics: Topics::new(topics_max),
             clock,
             waiting: CachePadded::new(Waiting {
@@ -134,8 +129,8 @@ impl<E> Shared<E> {
 
     pub(super) fn close(&self) {
         if self.ring.close() {
-            // Ordering: SeqCst, as in `commit`, for the flag of the tail.
-            fence_site("bus.close.fence", Ordering::SeqCst);
+            // No fence: the locks are taken in any case. Who enters the set before is woken, and who
+            // enters after sees the flag.
             self.waiting.readers.wake_all();
             self.waiting.publishers.wake_all();
         }

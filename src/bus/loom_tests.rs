@@ -1,0 +1,303 @@
+//! Models of the ring under loom: every interleaving of a few threads, up to a bound of preemptions.
+//!
+//! Each model has twins in which one ordering is weakened, or one fence left out, at a named site; every
+//! twin must fail, which shows that the model can see what that ordering is for. A payload that is read while
+//! it is overwritten fails in loom's cell; a lost wake-up fails as a deadlock.
+
+use std::mem::ManuallyDrop;
+
+use super::position::Position;
+use super::ring::Shape;
+use super::{EventBus, Filter, Overflow, RecvError, Subscriber, Topic, TryRecvError};
+use crate::sync::thread;
+use crate::sync::weakened;
+
+const TOPIC: Topic = Topic::from_id(0);
+
+/// A ring of two, in which the way is cleared for both slots at once: limits are then handed on.
+fn bus() -> EventBus<u64> {
+    let shape = Shape { capacity: 2, start: Position::from_sequence(START), stride: 2 };
+    EventBus::builder().shape(shape).build().expect("a valid bus")
+}
+
+/// The second lap begins where the sequence wraps.
+const START: u64 = (1 << 63) - 2;
+
+fn explore(model: impl Fn() + Send + Sync + 'static) {
+    explore_within(2, model);
+}
+
+/// Explores with so many preemptions, or as many as `LOOM_MAX_PREEMPTIONS` says.
+fn explore_within(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
+    builder.check(model);
+}
+
+/// Runs the twins of a model: each must fail.
+fn each_twin_fails(sites: &[&'static str], model: fn()) {
+    for site in sites {
+        let twin = std::panic::catch_unwind(|| weakened(site, || explore(model)));
+        assert!(twin.is_err(), "the model holds although {site} is weakened");
+    }
+}
+
+/// One publishes two events, one receives them, parked if need be.
+fn publish_and_receive() {
+    let bus = bus();
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    let publisher = bus.publisher();
+    let publishing = thread::spawn(move || {
+        for payload in 0..2 {
+            publisher.publish(TOPIC, payload).expect("open");
+        }
+    });
+    for payload in 0..2 {
+        assert_eq!(reader.recv().expect("open").payload, payload);
+    }
+    publishing.join().expect("no panic");
+    assert_eq!(bus.stats().delivered, 2);
+}
+
+#[test]
+fn loom_what_is_published_is_received_whole() {
+    explore(publish_and_receive);
+}
+
+#[test]
+fn loom_twins_of_publish_and_receive_fail() {
+    each_twin_fails(
+        &["bus.stamp.publish", "bus.stamp.read", "bus.publish.fence", "bus.recv.park.fence"],
+        publish_and_receive,
+    );
+}
+
+/// Two publish at once; one receives both events.
+fn two_publishers() {
+    let bus = bus();
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    let publishing: Vec<_> = (0..2)
+        .map(|payload| {
+            let publisher = bus.publisher();
+            thread::spawn(move || publisher.publish(TOPIC, payload).expect("open"))
+        })
+        .collect();
+    let received: Vec<_> = (0..2).map(|_| reader.recv().expect("open").payload).collect();
+    assert!(received == [0, 1] || received == [1, 0], "{received:?}");
+    for thread in publishing {
+        thread.join().expect("no panic");
+    }
+}
+
+#[test]
+fn loom_two_publishers_never_write_the_same_slot() {
+    explore(two_publishers);
+}
+
+/// One publishes a lap and a half, waiting for the reader.
+fn wrap_around_blocking() {
+    let bus = bus();
+    // Kept from being dropped where a twin ends in a deadlock: loom cannot run destructors then.
+    let mut reader = ManuallyDrop::new(bus.subscribe(Filter::all(), Overflow::Block));
+    let publisher = ManuallyDrop::new(bus.publisher());
+    let bus = ManuallyDrop::new(bus);
+    let publishing = thread::spawn(move || {
+        for payload in 0..3 {
+            publisher.publish(TOPIC, payload).expect("open");
+        }
+        drop(ManuallyDrop::into_inner(publisher));
+    });
+    for payload in 0..3 {
+        assert_eq!(reader.recv().expect("open").payload, payload);
+    }
+    publishing.join().expect("no panic");
+    drop((ManuallyDrop::into_inner(reader), ManuallyDrop::into_inner(bus)));
+}
+
+#[test]
+fn loom_a_full_ring_waits_for_the_reader_and_is_woken() {
+    explore(wrap_around_blocking);
+}
+
+#[test]
+fn loom_twins_of_the_full_ring_fail() {
+    each_twin_fails(
+        &["bus.gate.hold", "bus.release.fence", "bus.publish.park.fence"],
+        wrap_around_blocking,
+    );
+}
+
+/// One overwrites while the other clones out under its pin.
+fn wrap_around_drop_oldest() {
+    let bus = bus();
+    let mut reader = bus.subscribe(Filter::all(), Overflow::DropOldest);
+    let publisher = bus.publisher();
+    for payload in 0..2 {
+        publisher.publish(TOPIC, payload).expect("open");
+    }
+    let publishing = thread::spawn(move || {
+        // The pin may refuse one for a moment, so what is published is counted.
+        (2..4).filter(|&payload| publisher.try_publish(TOPIC, payload).is_ok()).count() as u64
+    });
+    let start = Position::from_sequence(START);
+    let mut seen = 0;
+    let mut lost = 0;
+    let mut look = |reader: &mut Subscriber<u64>| match reader.try_recv() {
+        Ok(event) => {
+            assert_eq!(Position::from_sequence(event.sequence), start.forward(seen + lost));
+            seen += 1;
+            true
+        }
+        Err(TryRecvError::Lagged { missed, .. }) => {
+            lost += missed;
+            true
+        }
+        Err(_) => false,
+    };
+    look(&mut reader);
+    let published = 2 + publishing.join().expect("no panic");
+    while look(&mut reader) {}
+    assert_eq!(seen + lost, published);
+}
+
+#[test]
+fn loom_overwriting_waits_for_the_pin() {
+    explore(wrap_around_drop_oldest);
+}
+
+#[test]
+fn loom_twins_of_the_pin_fail() {
+    each_twin_fails(
+        &["bus.pin.fence", "bus.refresh.fence", "bus.gate.let_go", "bus.gate.scan"],
+        wrap_around_drop_oldest,
+    );
+}
+
+/// A publisher that finds room by the limit that another one set, while a reader clones out.
+fn limit_is_handed_on() {
+    let bus = bus();
+    let mut reader = bus.subscribe(Filter::all(), Overflow::DropOldest);
+    for payload in 0..2 {
+        bus.publisher().publish(TOPIC, payload).expect("open");
+    }
+    let publishing: Vec<_> = (0..2)
+        .map(|_| {
+            let publisher = bus.publisher();
+            thread::spawn(move || publisher.try_publish(TOPIC, 2).is_ok())
+        })
+        .collect();
+    let _ = reader.try_recv();
+    for thread in publishing {
+        thread.join().expect("no panic");
+    }
+}
+
+#[test]
+fn loom_a_limit_set_by_another_publisher_is_good() {
+    explore(limit_is_handed_on);
+}
+
+#[test]
+fn loom_twins_of_the_limit_fail() {
+    each_twin_fails(&["bus.limit.write", "bus.limit.read"], limit_is_handed_on);
+}
+
+/// Two publishers lap each other; nobody reads.
+fn two_publishers_lap() {
+    let bus = bus();
+    bus.publisher().publish(TOPIC, 0).expect("open");
+    let publisher = bus.publisher();
+    let publishing = thread::spawn(move || publisher.publish(TOPIC, 1).is_ok());
+    for _ in 0..2 {
+        let _ = bus.publisher().try_publish(TOPIC, 2);
+    }
+    assert!(publishing.join().expect("no panic"));
+}
+
+#[test]
+fn loom_a_slot_is_written_after_its_last_writer_is_done() {
+    explore(two_publishers_lap);
+}
+
+#[test]
+fn loom_twins_of_the_vacant_slot_fail() {
+    each_twin_fails(&["bus.stamp.vacant"], two_publishers_lap);
+}
+
+/// A subscription begins while two other threads lap the ring.
+fn join_during_publish() {
+    let bus = bus();
+    bus.publisher().publish(TOPIC, 0).expect("open");
+    let publish = |count| {
+        let publisher = bus.publisher();
+        move || {
+            for _ in 0..count {
+                let _ = publisher.try_publish(TOPIC, 0);
+            }
+        }
+    };
+    let publishing = [thread::spawn(publish(1)), thread::spawn(publish(2))];
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    for thread in publishing {
+        thread.join().expect("no panic");
+    }
+    while reader.try_recv().is_ok() {}
+    assert_eq!(reader.stats().depth, 0, "the subscription began at an event that was gone");
+}
+
+#[test]
+fn loom_a_subscription_begins_at_an_event_that_is_kept_for_it() {
+    explore(join_during_publish);
+}
+
+#[test]
+fn loom_twins_of_joining_fail() {
+    each_twin_fails(&["bus.join.fence", "bus.refresh.fence"], join_during_publish);
+}
+
+/// The bus is closed while a reader waits.
+fn close_wakes() {
+    let bus = bus();
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    let publisher = bus.publisher();
+    let closing = thread::spawn(move || {
+        publisher.publish(TOPIC, 0).expect("open");
+        bus.close();
+    });
+    assert_eq!(reader.recv().expect("published before").payload, 0);
+    assert_eq!(reader.recv(), Err(RecvError::Closed));
+    closing.join().expect("no panic");
+}
+
+#[test]
+fn loom_a_close_is_seen_by_a_reader_that_waits() {
+    explore(close_wakes);
+}
+
+/// Two publishers wait for one reader: room wakes one, which wakes the other.
+fn publishers_pass_on() {
+    let bus = bus();
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    for payload in 0..2 {
+        bus.publisher().publish(TOPIC, payload).expect("open");
+    }
+    let publishing: Vec<_> = (2..4)
+        .map(|payload| {
+            let publisher = bus.publisher();
+            thread::spawn(move || publisher.publish(TOPIC, payload).expect("open"))
+        })
+        .collect();
+    let mut handled = 0;
+    while handled < 2 {
+        handled += reader.for_each_batch(|_| {}).expect("there");
+    }
+    for thread in publishing {
+        thread.join().expect("no panic");
+    }
+}
+
+#[test]
+fn loom_room_for_two_wakes_two_publishers() {
+    // Two publishers that park and wake: each further preemption costs a minute.
+    explore_within(1, publishers_pass_on);
+}
