@@ -62,6 +62,8 @@ mod event;
 mod filter;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod model_tests;
 mod position;
 mod publisher;
 mod reader;

@@ -233,7 +233,7 @@ pub(crate) fn fence_site(_name: &'static str, order: atomic::Ordering) {
 }
 
 #[cfg(phalanx_loom)]
-pub(crate) use weakening::{fence_site, site, weakened};
+pub(crate) use weakening::{explore, fence_site, site, weakened};
 
 #[cfg(phalanx_loom)]
 mod weakening {
@@ -260,6 +260,13 @@ mod weakening {
             FENCES.fetch_add(1, atomic::Ordering::Relaxed);
             fence(order);
         }
+    }
+
+    /// Runs a model in every interleaving of so many preemptions, or of `LOOM_MAX_PREEMPTIONS`.
+    pub(crate) fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
+        let mut builder = loom::model::Builder::new();
+        builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
+        builder.check(model);
     }
 
     /// Runs a model with one ordering weakened: the twin of a test, which must panic.

@@ -9,8 +9,7 @@ use std::mem::ManuallyDrop;
 use super::position::Position;
 use super::ring::Shape;
 use super::{EventBus, Filter, Overflow, RecvError, Subscriber, Topic, TryRecvError};
-use crate::sync::thread;
-use crate::sync::weakened;
+use crate::sync::{explore, thread, weakened};
 
 const TOPIC: Topic = Topic::from_id(0);
 
@@ -20,24 +19,16 @@ fn bus() -> EventBus<u64> {
     EventBus::builder().shape(shape).build().expect("a valid bus")
 }
 
+/// Finds all that these models are after; three take minutes and find no more.
+const PREEMPTIONS: usize = 2;
+
 /// The second lap begins where the sequence wraps.
 const START: u64 = (1 << 63) - 2;
-
-fn explore(model: impl Fn() + Send + Sync + 'static) {
-    explore_within(2, model);
-}
-
-/// Explores with so many preemptions, or as many as `LOOM_MAX_PREEMPTIONS` says.
-fn explore_within(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-    let mut builder = loom::model::Builder::new();
-    builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
-    builder.check(model);
-}
 
 /// Runs the twins of a model: each must fail.
 fn each_twin_fails(sites: &[&'static str], model: fn()) {
     for site in sites {
-        let twin = std::panic::catch_unwind(|| weakened(site, || explore(model)));
+        let twin = std::panic::catch_unwind(|| weakened(site, || explore(PREEMPTIONS, model)));
         assert!(twin.is_err(), "the model holds although {site} is weakened");
     }
 }
@@ -61,7 +52,7 @@ fn publish_and_receive() {
 
 #[test]
 fn loom_what_is_published_is_received_whole() {
-    explore(publish_and_receive);
+    explore(PREEMPTIONS, publish_and_receive);
 }
 
 #[test]
@@ -91,7 +82,7 @@ fn two_publishers() {
 
 #[test]
 fn loom_two_publishers_never_write_the_same_slot() {
-    explore(two_publishers);
+    explore(PREEMPTIONS, two_publishers);
 }
 
 /// One publishes a lap and a half, waiting for the reader.
@@ -116,7 +107,7 @@ fn wrap_around_blocking() {
 
 #[test]
 fn loom_a_full_ring_waits_for_the_reader_and_is_woken() {
-    explore(wrap_around_blocking);
+    explore(PREEMPTIONS, wrap_around_blocking);
 }
 
 #[test]
@@ -162,7 +153,7 @@ fn wrap_around_drop_oldest() {
 
 #[test]
 fn loom_overwriting_waits_for_the_pin() {
-    explore(wrap_around_drop_oldest);
+    explore(PREEMPTIONS, wrap_around_drop_oldest);
 }
 
 #[test]
@@ -194,7 +185,7 @@ fn limit_is_handed_on() {
 
 #[test]
 fn loom_a_limit_set_by_another_publisher_is_good() {
-    explore(limit_is_handed_on);
+    explore(PREEMPTIONS, limit_is_handed_on);
 }
 
 #[test]
@@ -216,7 +207,7 @@ fn two_publishers_lap() {
 
 #[test]
 fn loom_a_slot_is_written_after_its_last_writer_is_done() {
-    explore(two_publishers_lap);
+    explore(PREEMPTIONS, two_publishers_lap);
 }
 
 #[test]
@@ -247,7 +238,7 @@ fn join_during_publish() {
 
 #[test]
 fn loom_a_subscription_begins_at_an_event_that_is_kept_for_it() {
-    explore(join_during_publish);
+    explore(PREEMPTIONS, join_during_publish);
 }
 
 #[test]
@@ -271,7 +262,7 @@ fn close_wakes() {
 
 #[test]
 fn loom_a_close_is_seen_by_a_reader_that_waits() {
-    explore(close_wakes);
+    explore(PREEMPTIONS, close_wakes);
 }
 
 /// Two publishers wait for one reader: room wakes one, which wakes the other.
@@ -299,5 +290,5 @@ fn publishers_pass_on() {
 #[test]
 fn loom_room_for_two_wakes_two_publishers() {
     // Two publishers that park and wake: each further preemption costs a minute.
-    explore_within(1, publishers_pass_on);
+    explore(1, publishers_pass_on);
 }

@@ -78,7 +78,7 @@ impl<E> Reader<E> {
     /// Takes the next event that matches; the gate is let go of before this returns.
     #[inline]
     pub(super) fn take<R>(&mut self, take: impl FnOnce(Event<&E>) -> R) -> Step<R> {
-        let released = Release(self);
+        let released = Releasing(self);
         released.0.step(take)
     }
 
@@ -96,7 +96,7 @@ impl<E> Reader<E> {
     /// The gate follows in strides. The outcome is of the step that ended the batch, or the count.
     pub(super) fn take_batch(&mut self, max: u64, mut take: impl FnMut(Event<&E>)) -> Step<u64> {
         debug_assert!(self.blocking, "a pin must not be held over a handler");
-        let released = Release(self);
+        let released = Releasing(self);
         let reader = &mut *released.0;
         let mut taken = 0;
         while taken < max {
@@ -141,7 +141,7 @@ impl<E> Reader<E> {
                 let reader = &*passed.0;
                 let read = |payload: &E| take(Event { sequence, topic, payload });
                 // SAFETY: `topic_at` was `Some`; the gate has covered the cursor since before that and
-                // does until `Release` moves it, which is after this (rules 1 and 3).
+                // does until `Releasing` moves it, which is after this (rules 1 and 3).
                 break Step::Taken(unsafe { reader.shared.ring.read(reader.cursor, read) });
             }
             self.cursor = self.cursor.forward(1);
@@ -239,9 +239,9 @@ impl<E> Drop for Pass<'_, E> {
 }
 
 /// Rule 3 of the file.
-struct Release<'a, E>(&'a mut Reader<E>);
+struct Releasing<'a, E>(&'a mut Reader<E>);
 
-impl<E> Drop for Release<'_, E> {
+impl<E> Drop for Releasing<'_, E> {
     #[inline]
     fn drop(&mut self) {
         self.0.release();

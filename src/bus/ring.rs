@@ -257,6 +257,26 @@ impl<E> Ring<E> {
         }
     }
 
+    /// Checks at rest what the invariants say of the words and stamps.
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn validate(&self) {
+        let tail = self.tail().0;
+        let floor = self.floor();
+        let limit = Position::of_word(self.limit.load(Ordering::Relaxed));
+        assert!(!tail.is_before(floor), "the floor is past the tail");
+        assert!(!limit.is_before(tail), "a position was claimed beyond the limit");
+        assert!(!floor.is_before(limit.back(self.capacity())), "the limit is ahead of the floor");
+        assert!(!floor.is_before(tail.back(self.capacity())), "an event above the floor is gone");
+        if let Some(gate) = self.registry.oldest_gate() {
+            assert!(!gate.is_before(limit.back(self.capacity())), "a gate is not respected");
+        }
+        for back in 1..=self.capacity() {
+            let position = tail.back(back);
+            let stamp = self.headers[self.index(position)].stamp.load(Ordering::Relaxed);
+            assert_eq!(stamp, position.word(), "a slot of the last lap is not published");
+        }
+    }
+
     /// Writes what was claimed; gives back the payload that was overwritten.
     #[inline]
     pub(super) fn commit(&self, claim: Claim, topic: Topic, payload: E) -> (u64, Option<E>) {

@@ -28,8 +28,9 @@ pub enum Overflow {
     /// The oldest events are lost to it, counted, and reported to it. It holds nobody up, but for the
     /// moment in which it clones an event out.
     ///
-    /// Room is made a few events at a time: up to a sixteenth of the ring, 256 at most, one in rings of up
-    /// to 16. By so much less than the capacity may it be behind before it loses any.
+    /// Room is made for a stride of events at a time: a sixteenth of the ring, at least one and at most
+    /// 256. So it may lose the oldest as soon as less than a stride of the ring is left ahead of it; in
+    /// rings of up to 16 events it loses none before it is a full ring behind.
     DropOldest,
 }
 
@@ -55,8 +56,8 @@ impl<E> Subscriber<E> {
     ///
     /// # Errors
     ///
-    /// [`RecvError::Lagged`] once for each run of events that this drop-oldest subscription lost, before the
-    /// first event behind them; [`RecvError::Closed`] when the bus is closed and all was received.
+    /// [`RecvError::Lagged`] for each run of events that this drop-oldest subscription lost, before the first
+    /// event behind them; [`RecvError::Closed`] when the bus is closed and all was received.
     ///
     /// # Panics
     ///

@@ -120,12 +120,11 @@ impl WaitSet {
 mod tests {
     use super::*;
     use std::sync::Arc;
-    use std::sync::atomic::AtomicUsize as Count;
     use std::task::Wake;
 
     #[derive(Default)]
     struct Counted {
-        woken: Count,
+        woken: AtomicUsize,
         panics: bool,
     }
 

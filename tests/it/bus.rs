@@ -1,39 +1,66 @@
 //! Behaviour of `bus`.
 
-use phalanx::bus::{EventBus, Filter, Overflow, RecvError, TryPublishError, TryRecvError};
+mod closing;
+mod futures;
+mod hostile;
+mod oracle;
+mod overflow;
+#[cfg(feature = "test-util")]
+mod timeouts;
+mod topics;
 
-#[test]
-fn a_blocking_reader_holds_the_publisher_a_full_ring_behind_and_loses_nothing() {
-    let bus = EventBus::builder().capacity(4).build().expect("valid");
-    let topic = bus.topic("t").expect("valid");
-    let publisher = bus.publisher();
-    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
-    for i in 0..4_u64 {
-        assert_eq!(publisher.publish(topic, i).expect("room"), i);
-    }
-    assert!(matches!(publisher.try_publish(topic, 4), Err(TryPublishError::Full(4))));
-    assert_eq!(reader.recv().expect("first").payload, 0);
-    assert_eq!(publisher.try_publish(topic, 4).expect("room again"), 4);
-    for i in 1..5 {
-        assert_eq!(reader.try_recv().expect("there").payload, i);
-    }
-    assert_eq!(reader.try_recv(), Err(TryRecvError::Empty));
-    bus.close();
-    assert_eq!(reader.recv(), Err(RecvError::Closed));
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll, Wake};
+use std::thread::{self, Thread};
+
+use phalanx::bus::{EventBus, Topic};
+
+/// A bus of a small ring and a topic of it.
+fn bus<E>(capacity: usize) -> (EventBus<E>, Topic) {
+    let bus = EventBus::builder().capacity(capacity).build().expect("a valid capacity");
+    let topic = bus.topic("test/topic").expect("a valid name");
+    (bus, topic)
 }
 
-#[test]
-fn a_drop_oldest_reader_is_told_what_it_missed() {
-    let bus = EventBus::builder().capacity(4).build().expect("valid");
-    let topic = bus.topic("t").expect("valid");
-    let publisher = bus.publisher();
-    let mut reader = bus.subscribe(Filter::all(), Overflow::DropOldest);
-    for i in 0..10_u64 {
-        publisher.publish(topic, i).expect("never full");
+/// Counts how often it is woken.
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Woken {
+    fn count(&self) -> usize {
+        self.0.load(Ordering::SeqCst)
     }
-    assert_eq!(reader.recv(), Err(RecvError::Lagged { missed: 6, from: 0 }));
-    for i in 6..10 {
-        assert_eq!(reader.recv().expect("there").payload, i);
+}
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
     }
-    assert_eq!(reader.try_recv(), Err(TryRecvError::Empty));
+}
+
+/// Polls once.
+fn poll_once<F: Future + Unpin>(future: &mut F, woken: &Arc<Woken>) -> Poll<F::Output> {
+    let waker = Arc::clone(woken).into();
+    pin!(future).poll(&mut Context::from_waker(&waker))
+}
+
+/// The smallest executor there is.
+fn block_on<F: Future>(future: F) -> F::Output {
+    struct Unpark(Thread);
+    impl Wake for Unpark {
+        fn wake(self: Arc<Self>) {
+            self.0.unpark();
+        }
+    }
+    let waker = Arc::new(Unpark(thread::current())).into();
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        thread::park();
+    }
 }

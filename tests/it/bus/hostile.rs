@@ -1,0 +1,167 @@
+//! Payloads and handlers that panic: the panic passes through, and the bus goes on.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use phalanx::bus::{Filter, Overflow, TryPublishError, TryRecvError};
+
+use super::{block_on, bus};
+
+fn panics<R>(f: impl FnOnce() -> R) -> bool {
+    catch_unwind(AssertUnwindSafe(f)).is_err()
+}
+
+/// A payload whose clone panics for odd numbers.
+#[derive(Debug)]
+struct OddClone(u32);
+
+impl Clone for OddClone {
+    fn clone(&self) -> Self {
+        assert!(self.0.is_multiple_of(2), "a hostile clone");
+        Self(self.0)
+    }
+}
+
+#[test]
+fn a_clone_that_panics_costs_one_event_and_holds_up_nobody() {
+    for overflow in [Overflow::Block, Overflow::DropOldest] {
+        let (bus, topic) = bus(2);
+        let publisher = bus.publisher();
+        let mut reader = bus.subscribe(Filter::all(), overflow);
+        for round in 0..3 {
+            publisher.try_publish(topic, OddClone(2 * round + 1)).expect("room");
+            publisher.try_publish(topic, OddClone(2 * round)).expect("room");
+            match round {
+                0 => assert!(panics(|| reader.recv())),
+                1 => assert!(panics(|| reader.try_recv())),
+                _ => assert!(panics(|| block_on(reader.recv_async()))),
+            }
+            assert_eq!(reader.recv().expect("the next").payload.0, 2 * round);
+        }
+        assert_eq!(reader.stats().delivered, 6);
+    }
+}
+
+#[test]
+fn a_clone_that_panics_within_a_batch_costs_one_event() {
+    let (bus, topic) = bus(4);
+    let mut reader = bus.subscribe(Filter::all(), Overflow::DropOldest);
+    for i in [0, 1, 2] {
+        bus.publisher().publish(topic, OddClone(i)).expect("room");
+    }
+    let mut seen = Vec::new();
+    assert!(panics(|| reader.for_each_batch(|event| seen.push(event.payload.0))));
+    assert_eq!(reader.for_each_batch(|event| seen.push(event.payload.0)), Ok(1));
+    assert_eq!(seen, [0, 2]);
+    for i in 0..8 {
+        bus.publisher().try_publish(topic, OddClone(i)).expect("no pin was left");
+    }
+}
+
+#[test]
+fn a_handler_that_panics_costs_one_event_and_frees_what_was_handled() {
+    for overflow in [Overflow::Block, Overflow::DropOldest] {
+        let (bus, topic) = bus(4);
+        let publisher = bus.publisher();
+        let mut reader = bus.subscribe(Filter::all(), overflow);
+        for i in 0..4 {
+            publisher.publish(topic, i).expect("room");
+        }
+        let mut seen = Vec::new();
+        assert!(panics(|| reader.for_each_batch(|event| {
+            seen.push(*event.payload);
+            assert!(*event.payload != 1, "a hostile handler");
+        })));
+        if overflow == Overflow::Block {
+            publisher.try_publish(topic, 4).expect("the first was handled");
+            publisher.try_publish(topic, 5).expect("the second was handled");
+            assert!(matches!(publisher.try_publish(topic, 6), Err(TryPublishError::Full(6))));
+        }
+        while reader.try_for_each_batch(|event| seen.push(*event.payload)).is_ok() {}
+        let expected = if overflow == Overflow::Block { 6 } else { 4 };
+        assert_eq!(seen, (0..expected).collect::<Vec<_>>());
+        assert_eq!(reader.stats().delivered, expected);
+    }
+}
+
+#[test]
+fn a_reader_dropped_by_a_panic_in_its_handler_frees_the_ring() {
+    let (bus, topic) = bus(2);
+    let publisher = bus.publisher();
+    for _ in 0..3 {
+        let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+        publisher.try_publish(topic, 0).expect("room");
+        publisher.try_publish(topic, 1).expect("room");
+        assert!(panics(move || reader.for_each_batch(|_| panic!("a hostile handler"))));
+    }
+    assert_eq!(bus.stats().subscribers, 0);
+    assert_eq!(bus.stats().delivered, 3);
+}
+
+/// A payload whose drop panics once it is armed, and counts in any case.
+#[derive(Clone)]
+struct Bomb {
+    armed: Arc<AtomicBool>,
+    drops: Arc<AtomicUsize>,
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        self.drops.fetch_add(1, Ordering::SeqCst);
+        assert!(!self.armed.swap(false, Ordering::SeqCst), "a hostile drop");
+    }
+}
+
+#[test]
+fn a_drop_that_panics_in_a_publisher_leaves_its_event_published() {
+    let (bus, topic) = bus(2);
+    let publisher = bus.publisher();
+    let mut reader = bus.subscribe_in_place(Filter::all());
+    let drops = Arc::new(AtomicUsize::new(0));
+    let bomb = |armed| Bomb { armed: Arc::new(AtomicBool::new(armed)), drops: Arc::clone(&drops) };
+    publisher.try_publish(topic, bomb(true)).unwrap_or_else(|_| panic!("room"));
+    publisher.try_publish(topic, bomb(false)).unwrap_or_else(|_| panic!("room"));
+    assert_eq!(reader.for_each_batch(|_| {}), Ok(2));
+    assert!(panics(|| publisher.try_publish(topic, bomb(false)).is_ok()));
+    assert_eq!(bus.stats().published, 3);
+    assert_eq!(reader.for_each_batch(|event| assert_eq!(event.sequence, 2)), Ok(1));
+    assert!(publisher.try_publish(topic, bomb(false)).is_ok());
+    assert_eq!(drops.load(Ordering::SeqCst), 2);
+    drop((bus, publisher, reader));
+    assert_eq!(drops.load(Ordering::SeqCst), 4, "each payload is dropped once");
+}
+
+#[test]
+fn a_drop_that_panics_at_the_end_of_the_bus_does_not_keep_the_rest() {
+    let (bus, topic) = bus(8);
+    let drops = Arc::new(AtomicUsize::new(0));
+    for i in 0..11 {
+        let bomb = Bomb { armed: Arc::new(AtomicBool::new(i == 5)), drops: Arc::clone(&drops) };
+        assert!(bus.publisher().try_publish(topic, bomb).is_ok());
+    }
+    assert_eq!(drops.load(Ordering::SeqCst), 3, "what was overwritten");
+    assert!(panics(|| drop(bus)));
+    assert_eq!(drops.load(Ordering::SeqCst), 11);
+}
+
+#[test]
+fn a_handler_may_use_the_bus_that_it_is_called_from() {
+    let (bus, topic) = bus(4);
+    let publisher = bus.publisher();
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    publisher.publish(topic, 3_u32).expect("room");
+    let mut handled = 0;
+    while handled < 4 {
+        handled += reader
+            .for_each_batch(|event| {
+                if let Some(next) = event.payload.checked_sub(1) {
+                    publisher.try_publish(topic, next).expect("room for one at a time");
+                }
+                drop(bus.subscribe(Filter::all(), Overflow::Block));
+                assert_eq!(bus.stats().subscribers, 1);
+            })
+            .expect("open");
+    }
+    assert_eq!(reader.try_recv(), Err(TryRecvError::Empty));
+}

@@ -1,0 +1,108 @@
+//! Waits that end by the clock, which these tests move by hand.
+
+use std::thread;
+use std::time::Duration;
+
+use phalanx::bus::{EventBus, Filter, Overflow, PublishTimeoutError, RecvTimeoutError};
+use phalanx::{Clock, ManualClock};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn bus(clock: Clock) -> EventBus<u32> {
+    EventBus::builder().capacity(2).clock(clock).build().expect("valid")
+}
+
+fn wait_for_sleepers(hand: &ManualClock, count: usize) {
+    while hand.sleepers() < count {
+        thread::yield_now();
+    }
+}
+
+#[test]
+fn a_receive_ends_when_its_time_has_run_out_and_not_before() {
+    let (clock, hand) = ManualClock::new();
+    let bus = bus(clock);
+    for overflow in [Overflow::Block, Overflow::DropOldest] {
+        let mut reader = bus.subscribe(Filter::all(), overflow);
+        thread::scope(|scope| {
+            let reading = scope.spawn(move || reader.recv_timeout(MINUTE));
+            wait_for_sleepers(&hand, 1);
+            hand.advance(MINUTE - Duration::from_nanos(1));
+            assert_eq!(hand.sleepers(), 1);
+            hand.advance(Duration::from_nanos(1));
+            assert_eq!(reading.join().expect("no panic"), Err(RecvTimeoutError::Timeout));
+        });
+    }
+}
+
+#[test]
+fn an_event_ends_a_timed_receive_while_the_clock_stands_still() {
+    let (clock, hand) = ManualClock::new();
+    let bus = bus(clock);
+    let topic = bus.topic("t").expect("valid");
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    thread::scope(|scope| {
+        let reading = scope.spawn(move || reader.recv_timeout(MINUTE));
+        wait_for_sleepers(&hand, 1);
+        bus.publisher().publish(topic, 3).expect("room");
+        assert_eq!(reading.join().expect("no panic").expect("in time").payload, 3);
+    });
+    assert_eq!(hand.sleepers(), 0);
+}
+
+#[test]
+fn a_publish_ends_when_its_time_has_run_out_and_hands_the_payload_back() {
+    let (clock, hand) = ManualClock::new();
+    let bus = bus(clock);
+    let topic = bus.topic("t").expect("valid");
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    let publisher = bus.publisher();
+    for i in 0..2 {
+        publisher.publish_timeout(topic, i, Duration::ZERO).expect("room needs no time");
+    }
+    let refused = publisher.publish_timeout(topic, 2, Duration::ZERO);
+    assert!(matches!(refused, Err(PublishTimeoutError::Timeout(2))));
+    thread::scope(|scope| {
+        let late = scope.spawn(|| publisher.publish_timeout(topic, 2, MINUTE));
+        let in_time = scope.spawn(|| publisher.publish_timeout(topic, 3, 2 * MINUTE));
+        wait_for_sleepers(&hand, 2);
+        hand.advance(MINUTE);
+        let late = late.join().expect("no panic");
+        assert!(matches!(late, Err(PublishTimeoutError::Timeout(2))), "{late:?}");
+        assert_eq!(reader.recv().expect("there").payload, 0);
+        assert_eq!(in_time.join().expect("no panic").expect("room in time"), 2);
+    });
+    let stats = bus.stats();
+    assert_eq!((stats.published, stats.refused_publishes), (3, 2));
+}
+
+#[test]
+fn room_given_to_a_publisher_whose_time_is_over_goes_to_the_next() {
+    // One slot is freed at the moment at which the first waiter's time runs out: whichever of the two
+    // gets it, the slot is not left empty while one still waits.
+    for _ in 0..200 {
+        let (clock, hand) = ManualClock::new();
+        let bus = bus(clock);
+        let topic = bus.topic("t").expect("valid");
+        let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+        let publisher = bus.publisher();
+        for i in 0..2 {
+            publisher.publish(topic, i).expect("room");
+        }
+        thread::scope(|scope| {
+            let short = scope.spawn(|| publisher.publish_timeout(topic, 10, MINUTE).is_ok());
+            wait_for_sleepers(&hand, 1);
+            let long = scope.spawn(|| publisher.publish(topic, 11).is_ok());
+            while bus.stats().blocked_publishes < 2 {
+                thread::yield_now();
+            }
+            let moving = scope.spawn(|| hand.advance(MINUTE));
+            reader.recv().expect("there");
+            moving.join().expect("no panic");
+            if short.join().expect("no panic") {
+                reader.recv().expect("there");
+            }
+            assert!(long.join().expect("no panic"));
+        });
+    }
+}
