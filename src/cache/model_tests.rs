@@ -116,6 +116,9 @@ fn build(capacity: u64, most: u64, shards: usize) -> Tested {
 }
 
 proptest! {
+    // A failure prints its smallest case, which then becomes a test with a name; no seeds are kept.
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn with_one_shard_every_step_is_that_of_a_naive_lru(
         ops in prop::collection::vec(op(), 1..120),
@@ -288,6 +291,21 @@ fn no_other_thread_ever_sees_more_than_the_capacity_while_entries_grow_and_are_r
         assert!(sampler.join().expect("the sampler sees no excess") > 0);
     });
     cache.validate();
+}
+
+#[test]
+fn a_value_that_grows_takes_room_from_other_shards_rather_than_evict_itself_first() {
+    let cache = build(10, 10, 2);
+    let insert = |shard: u64, key, weight| {
+        assert!(cache.inner.insert(shard << 40, key, (weight, 0)).is_ok());
+        cache.validate();
+    };
+    insert(0, 1, 4);
+    insert(1, 2, 6);
+    insert(0, 1, 9);
+    let stats = cache.stats();
+    assert_eq!((stats.entries, stats.weight), (1, 9));
+    assert_eq!((stats.replaced, stats.evicted_for_weight), (1, 1));
 }
 
 #[test]
