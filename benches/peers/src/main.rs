@@ -1,0 +1,152 @@
+//! This crate and its peers doing the same work, interleaved, in one process.
+//!
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml --features PART -- PART [--quick] [--json FILE]`
+//!
+//! Where things are: [`row`] is what is reported, [`measure`] how it is sampled, [`table`] how it is shown;
+//! each part has a file, with a function for each row of it.
+
+#![cfg_attr(
+    not(all(
+        feature = "ast",
+        feature = "bus",
+        feature = "cache",
+        feature = "fleet",
+        feature = "state"
+    )),
+    allow(
+        dead_code,
+        reason = "a build measures one part, and needs a part of what all of them need"
+    )
+)]
+
+mod measure;
+mod row;
+mod table;
+
+#[cfg(feature = "ast")]
+mod ast;
+#[cfg(feature = "bus")]
+mod bus;
+#[cfg(feature = "cache")]
+mod cache;
+#[cfg(feature = "fleet")]
+mod fleet;
+#[cfg(feature = "state")]
+mod state;
+
+use std::process::{Command, ExitCode};
+
+use row::Row;
+
+/// How this run measures.
+pub struct Settings {
+    /// Fewer samples.
+    pub quick: bool,
+    /// What was measured, as the working tree says now.
+    pub commit: String,
+}
+
+/// One row of a part: measures it and says what came out.
+type RowFn = fn(&Settings) -> Row;
+
+const USAGE: &str = "usage: phalanx-peers PART [--quick] [--json FILE]
+  PART         ast, bus, cache, fleet or state; build with the feature of the same name
+  --quick      3 samples a row instead of 5
+  --json FILE  write the rows there as well";
+
+const PARTS: [&str; 5] = ["ast", "bus", "cache", "fleet", "state"];
+
+/// The rows of a part; none if it was not built.
+fn rows(part: &str) -> &'static [RowFn] {
+    match part {
+        #[cfg(feature = "ast")]
+        "ast" => ast::ROWS,
+        #[cfg(feature = "bus")]
+        "bus" => bus::ROWS,
+        #[cfg(feature = "cache")]
+        "cache" => cache::ROWS,
+        #[cfg(feature = "fleet")]
+        "fleet" => fleet::ROWS,
+        #[cfg(feature = "state")]
+        "state" => state::ROWS,
+        _ => &[],
+    }
+}
+
+fn main() -> ExitCode {
+    let (part, quick, json) = match arguments() {
+        Ok(Some(parsed)) => parsed,
+        Ok(None) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        Err(problem) => return usage(&problem),
+    };
+    if !PARTS.contains(&part.as_str()) {
+        return usage(&format!("there is no part {part}"));
+    }
+    let rows = rows(&part);
+    if rows.is_empty() {
+        return usage(&format!("this binary has no {part} in it: build with --features {part}"));
+    }
+    let settings = Settings { quick, commit: commit() };
+    println!("{}", table::header(&part, &settings));
+    let mut done = Vec::new();
+    for row in rows {
+        let row = row(&settings);
+        println!("{}", table::row(&row));
+        done.push(row);
+    }
+    println!("{}", table::summary(&done));
+    if let Some(file) = json {
+        let rows: Vec<_> = done.iter().map(|row| row.to_json(&settings)).collect();
+        let text = format!("{:#}\n", serde_json::Value::Array(rows));
+        if let Err(error) = std::fs::write(&file, text) {
+            eprintln!("could not write {file}: {error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    ExitCode::SUCCESS
+}
+
+type Arguments = (String, bool, Option<String>);
+
+/// `None` when help was asked for.
+fn arguments() -> Result<Option<Arguments>, String> {
+    let (mut part, mut quick, mut json) = (None, false, None);
+    let mut given = std::env::args().skip(1);
+    while let Some(argument) = given.next() {
+        match argument.as_str() {
+            "--help" | "-h" => return Ok(None),
+            "--quick" => quick = true,
+            "--json" => json = Some(given.next().ok_or("--json needs a file")?),
+            flag if flag.starts_with('-') => return Err(format!("there is no option {flag}")),
+            name if part.is_none() => part = Some(name.to_owned()),
+            more => return Err(format!("one part at a time: {more} is one too many")),
+        }
+    }
+    Ok(Some((part.ok_or("which part?")?, quick, json)))
+}
+
+fn usage(problem: &str) -> ExitCode {
+    eprintln!("{problem}\n{USAGE}");
+    ExitCode::from(2)
+}
+
+/// The commit of the tree that this package lies in, marked when files differ from it.
+fn commit() -> String {
+    let git = |arguments: &[&str]| {
+        let output = Command::new("git")
+            .args(["-C", env!("CARGO_MANIFEST_DIR")])
+            .args(arguments)
+            .output()
+            .ok()
+            .filter(|output| output.status.success())?;
+        String::from_utf8(output.stdout).ok()
+    };
+    match (git(&["rev-parse", "HEAD"]), git(&["status", "--porcelain"])) {
+        (Some(head), Some(changes)) if changes.trim().is_empty() => head.trim().to_owned(),
+        (Some(head), _) => format!("{}-dirty", head.trim()),
+        (None, _) => "unknown".to_owned(),
+    }
+}

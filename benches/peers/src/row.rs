@@ -1,0 +1,315 @@
+//! What is reported of a row, and when a target is met.
+
+use serde_json::{Map, Value, json};
+
+use crate::Settings;
+
+/// The name under which this crate competes.
+pub const OURS: &str = "ours";
+
+/// What the values of a row are. All values of a row are in its one unit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// `operations/s`, higher is better.
+    PerSecond,
+    /// `ns` an operation, lower is better.
+    Nanoseconds,
+}
+
+impl Unit {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PerSecond => "operations/s",
+            Self::Nanoseconds => "ns",
+        }
+    }
+
+    pub fn better(self) -> &'static str {
+        match self {
+            Self::PerSecond => "higher",
+            Self::Nanoseconds => "lower",
+        }
+    }
+
+    /// How many times better `ours` is than `theirs`.
+    fn ratio(self, ours: f64, theirs: f64) -> f64 {
+        match self {
+            Self::PerSecond => ours / theirs,
+            Self::Nanoseconds => theirs / ours,
+        }
+    }
+}
+
+/// Which time the figures are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Time {
+    Wall,
+    /// Of all threads of the process, which run nothing else meanwhile.
+    Cpu,
+}
+
+impl Time {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Wall => "wall time",
+            Self::Cpu => "CPU time of the process",
+        }
+    }
+}
+
+/// What a row is about, before it is measured.
+#[derive(Debug)]
+pub struct Spec {
+    pub part: &'static str,
+    pub id: &'static str,
+    pub what: &'static str,
+    pub unit: Unit,
+    pub time: Time,
+    /// What was done, the same for everybody.
+    pub work: Map<String, Value>,
+    /// Against whom (a name, or `best` of the peers), and how many times as good as them we are to be.
+    pub targets: &'static [(&'static str, f64)],
+}
+
+/// The samples of one contestant, in the order of the rounds.
+#[derive(Clone, Debug)]
+pub struct Samples {
+    pub name: &'static str,
+    pub values: Vec<f64>,
+}
+
+impl Samples {
+    pub fn median(&self) -> f64 {
+        median(&self.values)
+    }
+
+    /// The least and the greatest.
+    pub fn spread(&self) -> (f64, f64) {
+        extremes(&self.values)
+    }
+
+    /// Whether it is a peer, rather than a reference of our own, a probe or a limit.
+    fn is_peer(&self) -> bool {
+        !["self-", "probe-", "limit-"].iter().any(|prefix| self.name.starts_with(prefix))
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Pass,
+    Fail,
+    /// The spread straddles the reach.
+    Inconclusive,
+}
+
+impl Verdict {
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pass => "pass",
+            Self::Fail => "fail",
+            Self::Inconclusive => "inconclusive",
+        }
+    }
+}
+
+/// How we stand against one target.
+#[derive(Debug)]
+pub struct Target {
+    pub against: &'static str,
+    /// The peer that `best` turned out to be, or `against` itself; nothing in a row that did not run.
+    pub peer: Option<&'static str>,
+    /// Of the medians; more than 1 is better than them.
+    pub ratio: Option<f64>,
+    /// The least and greatest ratio of a round.
+    pub spread: Option<(f64, f64)>,
+    pub reach: f64,
+    pub verdict: Verdict,
+}
+
+/// A row with its result.
+#[derive(Debug)]
+pub struct Row {
+    pub spec: Spec,
+    pub ours: Vec<f64>,
+    pub peers: Vec<Samples>,
+    pub targets: Vec<Target>,
+    /// Why there are no samples.
+    pub reason: Option<String>,
+}
+
+impl Row {
+    pub fn measured(spec: Spec, ours: Vec<f64>, peers: Vec<Samples>) -> Self {
+        let targets = spec
+            .targets
+            .iter()
+            .map(|(against, reach)| judge(spec.unit, &ours, &peers, against, *reach))
+            .collect();
+        Self { spec, ours, peers, targets, reason: None }
+    }
+
+    /// A row that did not run: it fails, and says why.
+    pub fn not_run(spec: Spec, reason: impl Into<String>) -> Self {
+        let targets = spec.targets.iter().map(|(against, reach)| missed(against, *reach)).collect();
+        Self { spec, ours: Vec::new(), peers: Vec::new(), targets, reason: Some(reason.into()) }
+    }
+
+    pub fn to_json(&self, settings: &Settings) -> Value {
+        let peers: Map<_, _> =
+            self.peers.iter().map(|peer| (peer.name.to_owned(), json!(peer.values))).collect();
+        let targets: Vec<_> = self
+            .targets
+            .iter()
+            .map(|target| {
+                json!({
+                    "against": target.against,
+                    "ratio": target.ratio,
+                    "reach": target.reach,
+                    "verdict": target.verdict.name(),
+                    "peer": target.peer,
+                    "spread": target.spread.map(|(low, high)| [low, high]),
+                })
+            })
+            .collect();
+        let mut row = json!({
+            "part": self.spec.part,
+            "id": self.spec.id,
+            "what": self.spec.what,
+            "unit": self.spec.unit.name(),
+            "better": self.spec.unit.better(),
+            "time": self.spec.time.name(),
+            "ours": self.ours,
+            "peers": peers,
+            "work": self.spec.work,
+            "quick": settings.quick,
+            "commit": settings.commit,
+            "targets": targets,
+        });
+        if let (Some(reason), Some(row)) = (&self.reason, row.as_object_mut()) {
+            row.insert("reason".to_owned(), json!(reason));
+        }
+        row
+    }
+}
+
+fn judge(unit: Unit, ours: &[f64], peers: &[Samples], against: &'static str, reach: f64) -> Target {
+    let peer = if against == "best" {
+        peers
+            .iter()
+            .filter(|peer| peer.is_peer())
+            .reduce(|a, b| if unit.ratio(a.median(), b.median()) >= 1.0 { a } else { b })
+    } else {
+        peers.iter().find(|peer| peer.name == against)
+    };
+    let Some(peer) = peer else { return missed(against, reach) };
+    let rounds: Vec<_> =
+        ours.iter().zip(&peer.values).map(|(ours, theirs)| unit.ratio(*ours, *theirs)).collect();
+    let (low, high) = extremes(&rounds);
+    let verdict = if low >= reach {
+        Verdict::Pass
+    } else if high < reach {
+        Verdict::Fail
+    } else {
+        Verdict::Inconclusive
+    };
+    Target {
+        against,
+        peer: Some(peer.name),
+        ratio: Some(unit.ratio(median(ours), peer.median())),
+        spread: Some((low, high)),
+        reach,
+        verdict,
+    }
+}
+
+fn missed(against: &'static str, reach: f64) -> Target {
+    Target { against, peer: None, ratio: None, spread: None, reach, verdict: Verdict::Fail }
+}
+
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    match sorted.len() {
+        0 => f64::NAN,
+        odd if odd % 2 == 1 => sorted[odd / 2],
+        even => f64::midpoint(sorted[even / 2 - 1], sorted[even / 2]),
+    }
+}
+
+fn extremes(values: &[f64]) -> (f64, f64) {
+    values.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(*value), high.max(*value))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(unit: Unit, targets: &'static [(&'static str, f64)]) -> Spec {
+        Spec {
+            part: "part",
+            id: "id",
+            what: "what",
+            unit,
+            time: Time::Wall,
+            work: Map::new(),
+            targets,
+        }
+    }
+
+    fn peer(name: &'static str, values: [f64; 3]) -> Samples {
+        Samples { name, values: values.to_vec() }
+    }
+
+    #[test]
+    fn a_ratio_above_one_is_better_whichever_way_the_unit_goes() {
+        let targets = &[("peer", 1.0)];
+        let faster = Row::measured(
+            spec(Unit::PerSecond, targets),
+            vec![20.0, 22.0, 21.0],
+            vec![peer("peer", [10.0, 11.0, 10.5])],
+        );
+        let slower = Row::measured(
+            spec(Unit::Nanoseconds, targets),
+            vec![20.0, 22.0, 21.0],
+            vec![peer("peer", [10.0, 11.0, 10.5])],
+        );
+        assert_eq!(faster.targets[0].ratio, Some(2.0));
+        assert_eq!(faster.targets[0].verdict, Verdict::Pass);
+        assert_eq!(slower.targets[0].ratio, Some(0.5));
+        assert_eq!(slower.targets[0].verdict, Verdict::Fail);
+    }
+
+    #[test]
+    fn a_spread_on_both_sides_of_the_reach_decides_nothing() {
+        let row = Row::measured(
+            spec(Unit::PerSecond, &[("peer", 1.0)]),
+            vec![9.0, 12.0, 11.0],
+            vec![peer("peer", [10.0, 10.0, 10.0])],
+        );
+        assert_eq!(row.targets[0].verdict, Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn the_best_peer_is_no_probe_and_no_reference_of_our_own() {
+        let peers = vec![
+            peer("probe-cas", [1.0, 1.0, 1.0]),
+            peer("self-1k", [2.0, 2.0, 2.0]),
+            peer("slow", [8.0, 8.0, 8.0]),
+            peer("fast", [4.0, 4.0, 4.0]),
+        ];
+        let row = Row::measured(spec(Unit::Nanoseconds, &[("best", 1.0)]), vec![2.0; 3], peers);
+        assert_eq!((row.targets[0].peer, row.targets[0].ratio), (Some("fast"), Some(2.0)));
+    }
+
+    #[test]
+    fn a_row_that_did_not_run_fails_every_target_and_says_why() {
+        let row = Row::not_run(spec(Unit::PerSecond, &[("peer", 1.0)]), "no such luck");
+        let settings = Settings { quick: true, commit: "c".to_owned() };
+        let json = row.to_json(&settings);
+        assert_eq!(json["reason"], "no such luck");
+        assert_eq!(json["ours"], json!([]));
+        assert_eq!(json["targets"][0]["verdict"], "fail");
+        assert_eq!(json["targets"][0]["ratio"], Value::Null);
+    }
+}

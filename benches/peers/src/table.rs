@@ -1,0 +1,117 @@
+//! The rows as people read them.
+
+use std::fmt::Write;
+
+use crate::Settings;
+use crate::row::{OURS, Row, Samples, Unit, Verdict};
+
+pub fn header(part: &str, settings: &Settings) -> String {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let quick = if settings.quick { ", quick" } else { "" };
+    let commit: String = settings.commit.chars().take(12).collect();
+    let dirty = if settings.commit.ends_with("-dirty") { " with changes" } else { "" };
+    format!("{part} and its peers: {cores} cores, commit {commit}{dirty}{quick}")
+}
+
+pub fn row(row: &Row) -> String {
+    let spec = &row.spec;
+    let mut text = format!("\n{} / {}: {}\n", spec.part, spec.id, spec.what);
+    let unit = match spec.unit {
+        Unit::PerSecond => "operations/s, higher is better",
+        Unit::Nanoseconds => "time an operation, lower is better",
+    };
+    let (samples, time) = (row.ours.len(), spec.time.name());
+    if let Some(reason) = &row.reason {
+        let _ = writeln!(text, "  did not run: {reason}");
+        return text;
+    }
+    let _ = writeln!(text, "  {unit}; {time}; median and range of {samples} samples\n");
+    let ours = Samples { name: OURS, values: row.ours.clone() };
+    let mut all = vec![&ours];
+    all.extend(&row.peers);
+    let mut lines = vec![["", "median", "range", "ours is", "reach", ""].map(str::to_owned)];
+    for one in all {
+        let name = if one.name == OURS { "phalanx" } else { one.name };
+        let (low, high) = one.spread();
+        let range = format!("{} .. {}", human(spec.unit, low), human(spec.unit, high));
+        let target = row.targets.iter().find(|target| target.peer == Some(one.name));
+        let ratio = if one.name == OURS {
+            String::new()
+        } else {
+            let (ours, theirs) = (ours.median(), one.median());
+            let times = match spec.unit {
+                Unit::PerSecond => ours / theirs,
+                Unit::Nanoseconds => theirs / ours,
+            };
+            format!("{} x", short(times))
+        };
+        lines.push([
+            name.to_owned(),
+            human(spec.unit, one.median()),
+            range,
+            ratio,
+            target.map_or(String::new(), |target| format!("{} x", short(target.reach))),
+            target.map_or(String::new(), |target| match target.verdict {
+                Verdict::Fail => "FAIL".to_owned(),
+                verdict => verdict.name().to_owned(),
+            }),
+        ]);
+    }
+    let width: Vec<_> =
+        (0..6).map(|at| lines.iter().map(|line| line[at].len()).max().unwrap_or(0)).collect();
+    for line in lines {
+        let mut padded = format!("  {:<1$}", line[0], width[0]);
+        for at in 1..5 {
+            let _ = write!(padded, "  {:>1$}", line[at], width[at]);
+        }
+        let _ = writeln!(text, "{}", format!("{padded}  {}", line[5]).trim_end());
+    }
+    for target in row.targets.iter().filter(|target| target.peer.is_none()) {
+        let _ = writeln!(
+            text,
+            "  {}: not measured, reach {} x  FAIL",
+            target.against,
+            short(target.reach)
+        );
+    }
+    text
+}
+
+pub fn summary(rows: &[Row]) -> String {
+    let count = |wanted| {
+        rows.iter().flat_map(|row| &row.targets).filter(|target| target.verdict == wanted).count()
+    };
+    format!(
+        "{} rows, {} targets: {} pass, {} fail, {} inconclusive; {} rows did not run",
+        rows.len(),
+        rows.iter().map(|row| row.targets.len()).sum::<usize>(),
+        count(Verdict::Pass),
+        count(Verdict::Fail),
+        count(Verdict::Inconclusive),
+        rows.iter().filter(|row| row.reason.is_some()).count(),
+    )
+}
+
+/// Three digits and a unit that fits.
+fn human(unit: Unit, value: f64) -> String {
+    let (steps, value) = match unit {
+        Unit::PerSecond => (["/s", " k/s", " M/s", " G/s"], value),
+        Unit::Nanoseconds => ([" ns", " us", " ms", " s"], value),
+    };
+    let step = if value >= 1e9 {
+        3
+    } else if value >= 1e6 {
+        2
+    } else {
+        usize::from(value >= 1e3)
+    };
+    format!("{}{}", short(value / 1000_f64.powi(step as i32)), steps[step])
+}
+
+fn short(value: f64) -> String {
+    match value {
+        value if value >= 100.0 => format!("{value:.0}"),
+        value if value >= 10.0 => format!("{value:.1}"),
+        value => format!("{value:.2}"),
+    }
+}
