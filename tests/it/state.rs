@@ -1,4 +1,17 @@
 //! Behaviour of `state`.
 
 mod basics;
+#[cfg(all(feature = "durable", feature = "bincode"))]
+mod damage;
+#[cfg(all(feature = "durable", feature = "bincode"))]
 mod durable;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod faults;
+#[cfg(all(feature = "durable", feature = "bincode"))]
+mod golden;
+#[cfg(all(feature = "durable", feature = "bincode", unix))]
+mod kill;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod model;
+#[cfg(all(feature = "durable", feature = "bincode"))]
+mod script;

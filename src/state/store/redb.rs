@@ -40,13 +40,16 @@ impl RedbStore {
             .set_repair_callback(move |_| noticed.store(true, Ordering::Relaxed))
             .create_with_backend(stage)
             .map_err(opening)?;
-        // A file that was closed in order is opened without a look at its checksums: look at them. What it
-        // repairs is the engine's bookkeeping of free pages; what does not verify is an error.
-        let clean = db.check_integrity().map_err(opening)?;
-        if !clean {
-            repaired.store(true, Ordering::Relaxed);
-        }
         let repaired = repaired.load(Ordering::Relaxed);
+        // A repair verifies every checksum; a file that was closed in order is opened without a look at
+        // them. Nothing but damage can make such a file need a repair, and repairing would quietly fall
+        // back to an older commit.
+        if !repaired && !db.check_integrity().map_err(opening)? {
+            return Err(Error::new(
+                ErrorKind::Corrupt,
+                "the engine's file was closed in order and does not verify",
+            ));
+        }
         Ok((Self { db }, repaired))
     }
 
@@ -138,7 +141,10 @@ fn reading(error: impl Into<::redb::Error>) -> Error {
 /// While opening nothing has been written yet: what is not a failure of the disk is damage.
 fn read_error(error: ::redb::Error) -> Error {
     match &error {
-        ::redb::Error::Io(io) if io.kind() != io::ErrorKind::UnexpectedEof => {
+        // The engine tells a wrong mark as invalid data, and a file that is too short as an early end.
+        ::redb::Error::Io(io)
+            if !matches!(io.kind(), io::ErrorKind::UnexpectedEof | io::ErrorKind::InvalidData) =>
+        {
             let message = format!("could not read the engine's file: {io}");
             Error::with_source(ErrorKind::Io, message, error)
         }

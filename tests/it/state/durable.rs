@@ -1,5 +1,4 @@
 //! What survives the process, on the default codec.
-#![cfg(feature = "bincode")]
 
 use std::path::Path;
 

@@ -1,0 +1,266 @@
+//! A disk that fails at every call in turn.
+//!
+//! The oracle: every acknowledged version is there, and what is recovered is the model at some version that
+//! is not older.
+
+use phalanx::state::{Fault, FaultDisk, StateManager, Version};
+use phalanx::{Error, ErrorKind};
+
+use super::script::{Tables, check, commit_next};
+
+fn open(disk: &FaultDisk) -> Result<StateManager, Error> {
+    StateManager::builder().fault_disk(disk).checkpoint_every_commits(4).open()
+}
+
+/// What a run got to before it failed.
+#[derive(Debug, Default)]
+struct Reached {
+    acknowledged: Version,
+    committed: Version,
+    error: Option<Error>,
+}
+
+/// Groups of one and of two commits, automatic checkpoints and one asked for, and an orderly end.
+fn run(disk: &FaultDisk, reached: &mut Reached) -> Result<(), Error> {
+    let state = open(disk)?;
+    reached.acknowledged = state.durable_version();
+    reached.committed = state.version();
+    let tables = Tables::open(&state)?;
+    for round in 0..7 {
+        for _ in 0..1 + round % 2 {
+            reached.committed = commit_next(&state, &tables)?;
+        }
+        let acknowledged = state.wait_durable(reached.committed);
+        reached.acknowledged = state.durable_version();
+        if let Err(error) = acknowledged {
+            refuses_all(&state, &tables);
+            return Err(error);
+        }
+        assert!(reached.acknowledged >= reached.committed);
+        if round == 5
+            && let Err(error) = state.checkpoint()
+        {
+            refuses_all(&state, &tables);
+            return Err(error);
+        }
+    }
+    state.close()
+}
+
+/// What a poisoned store does from then on.
+fn refuses_all(state: &StateManager, tables: &Tables) {
+    let before = state.durable_version();
+    let kind = |result: Result<Version, Error>| result.unwrap_err().kind();
+    assert!(state.stats().poisoned);
+    assert_eq!(kind(commit_next(state, tables)), ErrorKind::Poisoned);
+    assert_eq!(kind(state.checkpoint()), ErrorKind::Poisoned);
+    if state.version() > before {
+        assert_eq!(kind(state.flush()), ErrorKind::Poisoned);
+    }
+    assert_eq!(state.close().unwrap_err().kind(), ErrorKind::Poisoned);
+    assert_eq!(state.durable_version(), before, "nothing is acknowledged after a failure");
+}
+
+fn attempt(disk: &FaultDisk) -> Reached {
+    let mut reached = Reached::default();
+    reached.error = run(disk, &mut reached).err();
+    reached
+}
+
+/// Recovers, checks, and goes on from there for one commit and another recovery.
+fn recovers(disk: &FaultDisk, reached: &Reached) {
+    let state = open(disk).unwrap_or_else(|error| panic!("{error:?} after {reached:?}"));
+    let version = check(&state, reached.acknowledged, reached.committed);
+    let next = commit_next(&state, &Tables::open(&state).unwrap()).unwrap();
+    assert_eq!(next.as_u64(), version.as_u64() + 1);
+    state.wait_durable(next).unwrap();
+    drop(state);
+    let state = open(&disk.after_power_loss(|_, _| 0)).unwrap();
+    check(&state, next, next);
+}
+
+/// An empty store, and how many calls the workload makes on it.
+fn prepared() -> (Vec<u8>, u64) {
+    let disk = FaultDisk::new();
+    open(&disk).unwrap().close().unwrap();
+    let bytes = disk.bytes();
+    let disk = FaultDisk::with_bytes(bytes.clone());
+    let reached = attempt(&disk);
+    assert!(reached.error.is_none(), "{reached:?}");
+    assert_eq!(reached.committed, Version::from_u64(10));
+    (bytes, disk.calls())
+}
+
+/// Which of the unsynced bytes a power loss leaves, as a test would choose them.
+fn survivors(disk: &FaultDisk, call: u64) -> Vec<FaultDisk> {
+    let mut random = call.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut draw = move || {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        random
+    };
+    let last = disk.unsynced().saturating_sub(1);
+    vec![
+        disk.after_power_loss(|_, _| 0),
+        disk.after_power_loss(|_, size| size),
+        // Each as likely as not, whatever their order.
+        disk.after_power_loss(|_, size| if draw() % 2 == 0 { size } else { 0 }),
+        // All but the first; the first alone torn at a sector.
+        disk.after_power_loss(|index, size| if index == 0 { size.min(512) } else { size }),
+        // All, and the last torn at a byte.
+        disk.after_power_loss(|index, size| if index == last { size / 2 } else { size }),
+    ]
+}
+
+#[test]
+fn a_power_loss_at_any_call_loses_nothing_that_was_acknowledged() {
+    let (bytes, calls) = prepared();
+    assert!(calls > 50, "{calls} calls");
+    for call in 1..=calls {
+        let disk = FaultDisk::with_bytes(bytes.clone());
+        disk.fail_at(call, Fault::Crash);
+        let reached = attempt(&disk);
+        for survivor in survivors(&disk, call) {
+            recovers(&survivor, &reached);
+        }
+    }
+}
+
+#[test]
+fn a_power_loss_at_any_call_of_a_recovery_loses_nothing() {
+    let (bytes, calls) = prepared();
+    let disk = FaultDisk::with_bytes(bytes);
+    disk.fail_at(calls / 2, Fault::Crash);
+    let reached = attempt(&disk);
+    assert!(reached.acknowledged > Version::ZERO);
+    let wreck = disk.after_power_loss(|_, size| size).bytes();
+    let whole = FaultDisk::with_bytes(wreck.clone());
+    let state = open(&whole).unwrap();
+    assert!(state.recovery().repaired, "the wreck needs a repair");
+    state.close().unwrap();
+    for call in 1..=whole.calls() {
+        let disk = FaultDisk::with_bytes(wreck.clone());
+        disk.fail_at(call, Fault::Crash);
+        if let Ok(state) = open(&disk) {
+            check(&state, reached.acknowledged, reached.committed);
+            drop(state);
+        }
+        for survivor in survivors(&disk, call) {
+            recovers(&survivor, &reached);
+        }
+    }
+}
+
+#[test]
+fn a_failed_call_poisons_the_store_and_reopening_works() {
+    let (bytes, calls) = prepared();
+    let mut poisoned = 0;
+    for fault in [Fault::Io, Fault::NoSpace] {
+        for call in 1..=calls {
+            let disk = FaultDisk::with_bytes(bytes.clone());
+            disk.fail_at(call, fault);
+            let reached = attempt(&disk);
+            let kind = reached.error.as_ref().map(Error::kind);
+            assert!(
+                matches!(kind, None | Some(ErrorKind::Poisoned | ErrorKind::Io)),
+                "call {call}: {reached:?}"
+            );
+            poisoned += u64::from(kind == Some(ErrorKind::Poisoned));
+            // The process lives on, and what it wrote is in the page cache or lost.
+            recovers(&FaultDisk::with_bytes(disk.bytes()), &reached);
+            recovers(&disk.after_power_loss(|_, _| 0), &reached);
+        }
+    }
+    // All but those of opening and of closing.
+    assert!(poisoned > calls, "{poisoned} of {calls} twice");
+}
+
+/// The bytes of a store with ten commits: a checkpoint, and deltas after it.
+fn closed() -> Vec<u8> {
+    let disk = FaultDisk::with_bytes(prepared().0);
+    let reached = attempt(&disk);
+    assert!(reached.error.is_none(), "{reached:?}");
+    disk.bytes()
+}
+
+/// Opens damaged bytes: it must be refused without a change to the disk, or show the model at some version.
+/// Whether it was refused.
+fn refuses_or_is_right(bytes: Vec<u8>, what: &str) -> bool {
+    let disk = FaultDisk::with_bytes(bytes);
+    match open(&disk) {
+        Ok(state) => {
+            check(&state, Version::ZERO, Version::from_u64(10));
+            false
+        }
+        Err(error) => {
+            let kind = error.kind();
+            assert!(
+                matches!(kind, ErrorKind::Corrupt | ErrorKind::UnsupportedVersion),
+                "{what}: {error:?}"
+            );
+            assert_eq!(disk.calls(), 0, "{what}: a refused open changed the disk: {error}");
+            true
+        }
+    }
+}
+
+#[test]
+fn a_cut_file_is_refused() {
+    let good = closed();
+    for len in (1..good.len()).step_by(509).chain([9, 63, 64, 319, 320, good.len() - 1]) {
+        assert!(refuses_or_is_right(good[..len].to_vec(), "cut"), "cut to {len}");
+    }
+}
+
+#[test]
+fn a_flipped_bit_is_refused_or_does_no_harm() {
+    let good = closed();
+    // A sample, or with the variable set all of them.
+    let step = if std::env::var_os("PHALANX_LONG_TESTS").is_some() { 1 } else { 20_011 };
+    let header = (0..320 * 8).step_by(if step == 1 { 1 } else { 9 });
+    let (mut flips, mut refusals) = (0, 0);
+    for bit in header.chain((320 * 8..good.len() * 8).step_by(step)) {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        flips += 1;
+        refusals += u32::from(refuses_or_is_right(bad, &format!("bit {bit}")));
+    }
+    // The rest hit pages that are free and fields that nobody reads.
+    assert!(refusals > flips / 10, "{refusals} of {flips} flips were noticed");
+}
+
+#[test]
+fn a_flipped_bit_in_any_block_in_use_is_refused() {
+    let good = closed();
+    let state = open(&FaultDisk::with_bytes(good.clone())).unwrap();
+    let blocks = 2 + state.recovery().groups;
+    drop(state);
+    let starts: Vec<_> = (0..good.len() - 4).filter(|at| &good[*at..at + 4] == b"PHXS").collect();
+    let mut noticed = 0;
+    for start in starts {
+        // Past the head, in the payload.
+        let mut bad = good.clone();
+        bad[start + 20] ^= 0x10;
+        noticed += u64::from(refuses_or_is_right(bad, "a block"));
+    }
+    assert!(noticed >= blocks, "{noticed} of {blocks} blocks in use are verified");
+}
+
+#[test]
+fn a_group_is_one_sync_and_many_commits_are_one_group() {
+    let disk = FaultDisk::new();
+    let state = open(&disk).unwrap();
+    let tables = Tables::open(&state).unwrap();
+    commit_next(&state, &tables).unwrap();
+    state.flush().unwrap();
+    let before = state.stats();
+    commit_next(&state, &tables).unwrap();
+    let version = commit_next(&state, &tables).unwrap();
+    state.wait_durable(version).unwrap();
+    let after = state.stats();
+    assert_eq!((after.groups - before.groups, after.syncs - before.syncs), (1, 1));
+    assert!(after.bytes_written > before.bytes_written);
+    assert_eq!((after.pending_commits, after.pending_bytes, after.waiters), (0, 0, 0));
+    assert_eq!(disk.unsynced(), 0);
+}

@@ -1,0 +1,90 @@
+//! A store that a released format wrote is read by every later build.
+//!
+//! The files in `format-1` were written by `write_the_golden_store` (run it with the variable
+//! `PHALANX_WRITE_GOLDEN` set to an empty folder); they are never written again.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use phalanx::state::{Snapshot, StateManager, Version};
+use serde::{Deserialize, Serialize};
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+enum Stored {
+    V1 { name: String, score: f64, tags: Vec<String> },
+}
+
+fn row(number: u64) -> Stored {
+    Stored::V1 {
+        name: format!("agent {number}"),
+        score: number as f64 / 7.0,
+        tags: (0..number % 3).map(|tag| format!("tag {tag}")).collect(),
+    }
+}
+
+/// Six commits, of which a checkpoint covers four.
+fn write(folder: &Path) {
+    let builder = StateManager::builder().path(folder).checkpoint_every_commits(4);
+    let state = builder.open().unwrap();
+    let agents = state.collection::<u64, Stored>("agents").unwrap();
+    let leaders = state.collection::<String, u64>("leaders").unwrap();
+    for number in 1..=6 {
+        let ((), version) = state
+            .transaction(|tx| {
+                tx.insert(&agents, number, row(number));
+                if number > 4 {
+                    tx.remove(&agents, &(number - 4));
+                }
+                tx.insert(&leaders, "north".into(), number);
+                Ok(())
+            })
+            .unwrap();
+        state.wait_durable(version).unwrap();
+    }
+    state.close().unwrap();
+}
+
+fn expect(state: &StateManager) -> Snapshot {
+    let agents = state.collection::<u64, Stored>("agents").unwrap();
+    let leaders = state.collection::<String, u64>("leaders").unwrap();
+    let snapshot = state.snapshot();
+    let rows: BTreeMap<_, _> = snapshot.iter(&agents).map(|(k, v)| (*k, v.clone())).collect();
+    assert_eq!(rows, (3..=6).map(|number| (number, row(number))).collect());
+    assert_eq!(snapshot.get(&leaders, &"north".into()), Some(6));
+    snapshot
+}
+
+#[test]
+fn write_the_golden_store() {
+    let given = std::env::var_os("PHALANX_WRITE_GOLDEN");
+    let spare = tempfile::tempdir().unwrap();
+    let folder = given.as_ref().map_or(spare.path(), Path::new);
+    write(folder);
+    if given.is_none() {
+        // What this build writes is what the golden files hold.
+        expect(&StateManager::builder().path(folder).open().unwrap());
+    }
+}
+
+#[test]
+fn a_store_of_format_1_is_read() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/state/format-1");
+    // The engine writes to its file while it is open; the golden one stays as it is.
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["state.header", "state.redb"] {
+        fs::copy(golden.join(name), folder.path().join(name)).unwrap();
+    }
+    let state = StateManager::builder().path(folder.path()).open().unwrap();
+    let report = state.recovery();
+    assert_eq!(report.version, Version::from_u64(6));
+    assert_eq!(report.checkpoint, Some(Version::from_u64(4)));
+    assert_eq!((report.checkpoint_rows, report.commits, report.repaired), (5, 2, false));
+    let snapshot = expect(&state);
+    assert_eq!(snapshot.total_len(), 5);
+    // And it goes on in it.
+    let leaders = state.collection::<String, u64>("leaders").unwrap();
+    let version = leaders.insert("south".into(), 1).unwrap();
+    assert_eq!(version, Version::from_u64(7));
+    state.wait_durable(version).unwrap();
+}
