@@ -262,6 +262,7 @@ impl<T, O> fmt::Debug for Inner<T, O> {
             .field("queued", &state.queue.len())
             .field("submitters_waiting", &state.room.len())
             .field("workers", &state.workers.alive)
+            .field("sleeping", &state.workers.sleeping)
             .field("stopping", &state.stopping)
             .finish_non_exhaustive()
     }

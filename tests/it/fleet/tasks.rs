@@ -9,8 +9,8 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use super::support::{Gate, Ledger, Witness, finish};
 use phalanx::fleet::{
-    Agent, AgentSpec, Attempt, Fleet, FleetEvent, LogPosition, Outcome, OutcomeKind, RequeueReason,
-    Task, TaskContext, TaskError, TaskErrorKind, TaskId, TaskLog,
+    Agent, AgentSpec, Attempt, Fleet, FleetEvent, LogPosition, Outcome, OutcomeKind, Request,
+    RequeueReason, Task, TaskContext, TaskError, TaskErrorKind, TaskId, TaskLog,
 };
 use phalanx::{Error, ErrorKind};
 
@@ -342,6 +342,28 @@ fn an_agent_with_two_places_runs_two_tasks_at_once_on_two_handlers() {
     gate.open();
     assert_eq!(handles.map(|handle| handle.wait().kind()), [OutcomeKind::Completed; 3]);
     assert_eq!(made.load(Ordering::SeqCst), 2);
+    finish(&fleet);
+}
+
+#[test]
+fn a_task_waits_for_an_agent_that_the_host_holds_and_runs_when_it_is_given_back() {
+    let fleet = fleet(1);
+    let agent = fleet.spawn(doubling()).unwrap();
+    for _ in 0..20 {
+        let lease = fleet.try_allocate(&Request::any()).unwrap();
+        let handle = fleet.submit(Task::new(2)).unwrap();
+        assert_eq!(fleet.stats().tasks_queued, 1);
+        // Nobody but the returned lease can wake the worker now.
+        while !format!("{fleet:?}").contains("sleeping: 1") {
+            std::thread::yield_now();
+        }
+        assert_eq!(fleet.agent(agent).map(|status| status.load), Some(1));
+        drop(lease);
+        assert_eq!(*handle.wait(), Outcome::Completed(4));
+        while fleet.agent(agent).is_some_and(|status| status.load > 0) {
+            std::thread::yield_now();
+        }
+    }
     finish(&fleet);
 }
 
