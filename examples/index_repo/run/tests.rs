@@ -1,7 +1,10 @@
 //! Whole runs over an engine of the test's own, which fails where a source tells it to.
 
 use super::*;
-use phalanx::ast::{AstError, AstErrorKind, Grammar, KindInfo, LanguageInfo, Source, TreeBuilder};
+use phalanx::ast::{
+    AstError, AstErrorKind, ContentHash, Grammar, KindInfo, LanguageInfo, Source, TreeBuilder,
+};
+use phalanx::fleet::{AgentSpec, TaskContext, TaskError};
 use std::collections::BTreeMap;
 use std::fs;
 use std::sync::Mutex;
@@ -227,4 +230,46 @@ fn a_file_that_vanishes_or_changes_under_the_run_is_counted_as_that() {
     // The next run finds what there is.
     let next = tree.run(&Moody::new("1"));
     assert_eq!((next.files.seen, next.files.indexed, next.files.unchanged), (21, 1, 20));
+}
+
+#[test]
+fn tasks_of_an_interrupted_run_are_run_if_they_still_fit_and_cancelled_if_not() {
+    let tree = Tree::of(&[("a.rs", "fn a() {}"), ("b.rs", "fn b() {}")]);
+    let engine = Moody::new("1");
+    let index = |path: &str, text: &str| Job::Index {
+        path: path.to_owned(),
+        content: ContentHash::of(Language::RUST, text.as_bytes()),
+        language: Language::RUST,
+    };
+    let resolve = Job::Resolve {
+        path: "a.rs".to_owned(),
+        content: ContentHash::of(Language::RUST, b"fn a() {}"),
+        language: Language::RUST,
+        inputs: [0; 32],
+        bindings: Vec::new(),
+    };
+    // A run that accepts three tasks, and whose only agent finishes none.
+    let left_over = {
+        let (store, _) = Store::open(tree.state.path(), engine.languages()).expect("opened");
+        let coordinator = coordinator(&store, engine.clone()).expect("put together");
+        let stuck = |_: &Task<Job>, cx: &mut TaskContext<'_>| {
+            while !cx.is_revoked() {
+                thread::yield_now();
+            }
+            Err(TaskError::permanent("struck"))
+        };
+        coordinator.fleet().spawn(AgentSpec::new("stuck").handler_fn(stuck)).expect("spawned");
+        let jobs = [index("a.rs", "fn a() {}"), index("b.rs", "what it was then"), resolve];
+        let handles = coordinator.fleet().submit_batch(jobs.map(Task::new).into()).expect("room");
+        coordinator.shutdown(Duration::ZERO).expect("stopped");
+        handles.len()
+    };
+    assert_eq!(left_over, 3);
+
+    let next = tree.run(&engine);
+    assert_eq!((next.files.seen, next.files.indexed), (2, 2));
+    let TaskCounts { accepted, completed, cancelled, .. } = next.tasks;
+    assert_eq!((accepted, completed, cancelled), (4, 2, 2));
+    let last = tree.run(&engine);
+    assert_eq!((last.tasks.accepted, last.files.unchanged), (0, 2));
 }
