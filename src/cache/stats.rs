@@ -20,7 +20,7 @@ pub struct CacheStats {
     pub load_errors: u64,
     /// Loads that ended in a panic: of the loader, the weigher, or a `Clone`, `Hash` or `Eq` on its way.
     pub load_panics: u64,
-    /// Misses that waited for a load already under way instead of starting one.
+    /// Waits for a load already under way. A miss waits again if that load came to nothing.
     pub load_waits: u64,
     /// Calls refused because they would have waited for themselves.
     pub load_reentrant: u64,

@@ -1,5 +1,6 @@
 //! The cache beside its peers: `u64` keys, `Arc<[u8]>` values, capacities in which every key fits.
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use phalanx::cache::Cache;
@@ -95,6 +96,13 @@ fn get_1(settings: &Settings) -> Row {
         moka.insert(key, value_of(key));
     }
     moka.run_pending_tasks();
+    // The same order of use with one lock, its table as large as it will be.
+    let lru = parking_lot::Mutex::new(lru::LruCache::new(
+        NonZeroUsize::new(SLACK * KEYS).expect("there are keys"),
+    ));
+    for key in 0..KEYS as u64 {
+        lru.lock().put(key, value_of(key));
+    }
     fn one<'a>(name: &'static str, unit: impl FnMut() -> u64 + 'a) -> Contestant<'a> {
         Contestant::unit(name, Time::Wall, LOOKUPS as u64, unit)
     }
@@ -104,6 +112,7 @@ fn get_1(settings: &Settings) -> Row {
         vec![
             one(OURS, || walk(&trace, |key| ours.get(&key))),
             one("quick-cache", || walk(&trace, |key| quick.get(&key))),
+            one("lru", || walk(&trace, |key| lru.lock().get(&key).cloned())),
             one("moka", || walk(&trace, |key| moka.get(&key))),
         ],
     )
