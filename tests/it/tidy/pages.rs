@@ -1,6 +1,7 @@
 //! The rules for pages and the manifest.
 
 use super::source::Source;
+use std::collections::HashSet;
 
 /// What stands between backticks on a page.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
@@ -75,13 +76,22 @@ pub(super) fn code_map(page: &str, top: &[String], exists: impl Fn(&str) -> bool
     complaints
 }
 
+/// The functions of a file that are tests: an attribute above them says so.
+fn tests(source: &Source) -> impl Iterator<Item = &str> {
+    source.code.iter().enumerate().filter_map(|(index, line)| {
+        let name = line.trim().trim_start_matches("async ").strip_prefix("fn ")?;
+        let mut above = source.code[..index].iter().rev().map(|line| line.trim());
+        let attributes =
+            above.by_ref().take_while(|line| line.starts_with("#[") || line.is_empty());
+        let is_test =
+            attributes.into_iter().any(|line| line == "#[test]" || line.contains("::test"));
+        is_test.then(|| name.split(['(', '<']).next().unwrap_or(name))
+    })
+}
+
 /// Promises without a test, or with one that does not exist.
 pub(super) fn promises(page: &str, rust: &[Source]) -> Vec<String> {
-    let tests: std::collections::HashSet<&str> = rust
-        .iter()
-        .flat_map(|source| source.code.iter())
-        .filter_map(|line| line.trim().strip_prefix("fn ")?.split(['(', '<']).next())
-        .collect();
+    let tests: HashSet<&str> = rust.iter().flat_map(tests).collect();
     let mut complaints = Vec::new();
     let promises = items(page);
     if promises.is_empty() {

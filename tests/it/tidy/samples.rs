@@ -149,12 +149,14 @@ fn a_code_map_that_lies_is_caught() {
 
 #[test]
 fn a_promise_without_a_test_is_caught() {
-    let rust = [Source::new("tests/it/bus.rs", "#[test]\nfn nothing_is_lost() {}")];
+    let text = "#[test]\n#[should_panic]\nfn nothing_is_lost() {}\nfn nothing() {}";
+    let rust = [Source::new("tests/it/bus.rs", text)];
     let good = "- Nothing is\n  lost. Borne by `nothing_is_lost`.\n\nText.";
     assert_eq!(pages::promises(good, &rust).len(), 0);
     assert_eq!(pages::promises("- Nothing is lost.", &rust).len(), 1);
     assert_eq!(pages::promises("- Nothing is lost. Borne by luck.", &rust).len(), 1);
     assert_eq!(pages::promises("- Nothing is lost. Borne by `a_test`.", &rust).len(), 1);
+    assert_eq!(pages::promises("- Nothing is lost. Borne by `nothing`.", &rust).len(), 1);
     assert_eq!(pages::promises("No promises.", &rust).len(), 1);
 }
 
