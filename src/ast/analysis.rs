@@ -17,6 +17,12 @@ pub(super) const IMPORT: u8 = 1 << 1;
 /// A name that may refer to something.
 pub(super) const NAME: u8 = 1 << 2;
 
+/// The most text that the answer of one analysis may hold, in bytes.
+///
+/// An answer repeats parts of the source (a path in each name taken from it, a signature for each variable
+/// that it declares); a source written to make much of little is refused rather than paid for in memory.
+pub(super) const MAX_TEXT_BYTES: usize = 32 << 20;
+
 /// A family of languages whose trees are read by the same rules.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Dialect {
@@ -90,6 +96,16 @@ impl SyntaxTree {
             )
         })
     }
+}
+
+/// Refuses an answer that holds more text than one may.
+pub(super) fn check_text(what: &str, bytes: usize) -> Result<(), AstError> {
+    if bytes <= MAX_TEXT_BYTES {
+        return Ok(());
+    }
+    let what = format!("bytes of text in {what}");
+    let (limit, found) = (MAX_TEXT_BYTES as u64, bytes as u64);
+    Err(AstError::over_limit(AstErrorKind::OutputTooLarge, &what, limit, found))
 }
 
 /// The analyses that exist for a language.

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::analysis::{Dialect, IMPORT};
+use super::analysis::{Dialect, IMPORT, MAX_TEXT_BYTES, check_text};
 use super::error::AstError;
 use super::node::Node;
 use super::tree::SyntaxTree;
@@ -105,7 +105,8 @@ impl SyntaxTree {
     ///
     /// # Errors
     ///
-    /// [`UnsupportedAnalysis`](super::AstErrorKind::UnsupportedAnalysis) for a language without this.
+    /// [`UnsupportedAnalysis`](super::AstErrorKind::UnsupportedAnalysis) for a language without this;
+    /// [`OutputTooLarge`](super::AstErrorKind::OutputTooLarge) when paths and names come to more than 32 MiB.
     pub fn imports(&self) -> Result<Vec<Import>, AstError> {
         let analysis = self.analysis("analysis of imports")?;
         let visit = match analysis.dialect {
@@ -113,13 +114,34 @@ impl SyntaxTree {
             Dialect::Ecma => ecma::visit,
             Dialect::Python => python::visit,
         };
-        let mut imports = Vec::new();
+        let mut found = Found::default();
         for (index, record) in (0u32..).zip(self.records()) {
             if analysis.wants(record.kind, IMPORT) {
-                visit(Node::new(self, index), &mut imports);
+                visit(Node::new(self, index), &mut found);
+                check_text("the imports", found.text_bytes)?;
             }
         }
-        Ok(imports)
+        Ok(found.imports)
+    }
+}
+
+/// What was found so far, and how much text it holds.
+#[derive(Default)]
+struct Found {
+    imports: Vec<Import>,
+    text_bytes: usize,
+}
+
+impl Found {
+    fn push(&mut self, import: Import) {
+        let names = import.names.iter().map(|name| name.name.len());
+        self.text_bytes += import.path.len() + names.sum::<usize>();
+        self.imports.push(import);
+    }
+
+    /// Whether there is more than an answer may hold, so that nothing should be added.
+    fn is_full(&self) -> bool {
+        self.text_bytes > MAX_TEXT_BYTES
     }
 }
 

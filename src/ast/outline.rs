@@ -2,6 +2,9 @@
 //!
 //! One pass over the records in pre-order with a stack of the scopes that are open; what a node declares
 //! is decided by the rules of its language, in the files below this one.
+//!
+//! The rules look at a node, its own children, and a bounded number of those of its ancestors: whatever
+//! the source, the work is linear in the nodes but for signatures, which look at 1 KiB each.
 
 mod ecma;
 mod python;
@@ -13,13 +16,17 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use super::analysis::{Dialect, OUTLINE};
+use super::analysis::{Dialect, OUTLINE, check_text};
 use super::error::AstError;
 use super::node::Node;
+use super::record::NodeRecord;
 use super::tree::SyntaxTree;
 
 /// The most bytes of a signature; a longer one ends with `...`.
 const MAX_SIGNATURE_BYTES: usize = 240;
+
+/// How much of the text a signature is made from, in bytes.
+const MAX_HEAD_BYTES: usize = 1 << 10;
 
 /// Something that a file declares.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,7 +42,8 @@ pub struct Symbol {
     pub name_range: Range<usize>,
     /// The symbol that it is declared in: an index into the same outline, smaller than its own.
     pub parent: Option<usize>,
-    /// The declaration up to its body in one line without comments; past 240 bytes it ends with `...`.
+    /// The declaration up to its body in one line without comments; it ends with `...` where it is longer
+    /// than 240 bytes in that form, or than 1 KiB as written.
     pub signature: String,
     /// Who may use it, where the language says so.
     pub visibility: Option<Visibility>,
@@ -196,7 +204,8 @@ impl SyntaxTree {
     ///
     /// # Errors
     ///
-    /// [`UnsupportedAnalysis`](super::AstErrorKind::UnsupportedAnalysis) for a language without an outline.
+    /// [`UnsupportedAnalysis`](super::AstErrorKind::UnsupportedAnalysis) for a language without an outline;
+    /// [`OutputTooLarge`](super::AstErrorKind::OutputTooLarge) when names and signatures come to more than 32 MiB.
     pub fn outline(&self) -> Result<Vec<Symbol>, AstError> {
         let analysis = self.analysis("outline")?;
         let visit = match analysis.dialect {
@@ -208,6 +217,7 @@ impl SyntaxTree {
         let mut scopes = vec![base];
         let mut symbols: Vec<Symbol> = Vec::new();
         let mut drafts = Vec::new();
+        let mut text_bytes = 0;
         for (index, record) in (0u32..).zip(self.records()) {
             if !analysis.wants(record.kind, OUTLINE) {
                 continue;
@@ -220,7 +230,12 @@ impl SyntaxTree {
             let node = Node::new(self, index);
             let opened = visit(node, container, &mut drafts);
             let first = (!drafts.is_empty()).then_some(symbols.len());
-            symbols.extend(drafts.drain(..).map(|draft| finish(node, parent, draft)));
+            for draft in drafts.drain(..) {
+                let symbol = finish(node, parent, draft);
+                text_bytes += symbol.name.len() + symbol.signature.len();
+                check_text("the outline", text_bytes)?;
+                symbols.push(symbol);
+            }
             if let Some(container) = opened {
                 scopes.push(Scope { past: node.past(), container, symbol: first.or(parent) });
             }
@@ -260,46 +275,51 @@ fn finish(node: Node<'_>, parent: Option<usize>, draft: Draft<'_>) -> Symbol {
 /// The text of a range in one line, without the comments below `node` and what leads into a body.
 fn signature(node: Node<'_>, head: Range<usize>) -> String {
     let source = node.tree().source();
+    let end = head.end.min(source.floor_char_boundary(head.start + MAX_HEAD_BYTES));
     let mut line = String::new();
-    let mut push = |text: &str| {
-        for word in text.split_ascii_whitespace() {
-            if line.len() > MAX_SIGNATURE_BYTES {
-                return;
-            }
-            if !line.is_empty() {
-                line.push(' ');
-            }
-            line.push_str(word);
-        }
-    };
     let mut at = head.start;
-    let comments = node
-        .descendants()
-        .take_while(|node| node.byte_range().start < head.end)
-        .filter(|node| node.is_extra() && node.kind().ends_with("comment"));
-    for comment in comments {
-        let comment = comment.byte_range();
+    for comment in comments(node, head.start..end) {
         if comment.start >= at {
-            push(&source[at..comment.start]);
-            at = comment.end.min(head.end);
+            push_words(&mut line, &source[at..comment.start]);
+            at = comment.end.min(end);
         }
     }
-    push(&source[at..head.end]);
-    let kept = line.trim_end_matches([' ', '{', ';', ':', ',', '=']);
-    // An arrow leads into a body, a lone `>` closes type parameters.
-    let kept = match line[kept.len()..].is_empty() {
-        true => kept.strip_suffix("=>").unwrap_or(kept).trim_end(),
-        false => kept,
-    };
-    let mut end = kept.len();
-    if end > MAX_SIGNATURE_BYTES {
-        end = kept.floor_char_boundary(MAX_SIGNATURE_BYTES - 3);
-        line.truncate(end);
-        line.push_str("...");
-        return line;
+    push_words(&mut line, &source[at..end]);
+    if end == head.end {
+        let kept = line.trim_end_matches([' ', '{', ';', ':', ',', '=']);
+        // An arrow leads into a body, where a lone `>` would close type parameters.
+        let kept = kept.strip_suffix("=>").unwrap_or(kept).trim_end();
+        line.truncate(kept.len());
     }
-    line.truncate(end);
+    if end < head.end || line.len() > MAX_SIGNATURE_BYTES {
+        line.truncate(line.floor_char_boundary(MAX_SIGNATURE_BYTES - 3));
+        line.push_str("...");
+    }
     line
+}
+
+fn push_words(line: &mut String, text: &str) {
+    for word in text.split_ascii_whitespace() {
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.push_str(word);
+    }
+}
+
+/// Where the comments stand that are below `node` and start in `head`.
+fn comments(node: Node<'_>, head: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    let tree = node.tree();
+    let below = &tree.records()[node.id() as usize..node.past() as usize];
+    // In pre-order no record starts before the one that it follows.
+    let first = below.partition_point(|record| (record.start as usize) < head.start);
+    below[first..]
+        .iter()
+        .take_while(move |record| (record.start as usize) < head.end)
+        .filter(|record| {
+            record.has(NodeRecord::EXTRA) && tree.kind_of(record).name.ends_with("comment")
+        })
+        .map(|record| record.start as usize..record.end as usize)
 }
 
 /// Where a language has no declaration of variables, the first binding of a name is taken for it.

@@ -17,15 +17,17 @@ use std::sync::Arc;
 use phalanx::ast::{AstError, Grammar, KindInfo, Language, Limits, Node, NodeRecord, SyntaxTree};
 use proptest::prelude::*;
 
-/// Parses in the sandbox, which all tests of this file share.
+/// Parses in the sandbox, which all tests of this file share; however slow the machine is.
 #[cfg(feature = "wasm")]
 fn parse(language: Language, text: &str) -> Arc<SyntaxTree> {
     use phalanx::ast::{AstEngine, Source, wasm::WasmEngine};
     use std::sync::OnceLock;
+    use std::time::Duration;
 
     static ENGINE: OnceLock<WasmEngine> = OnceLock::new();
     let engine = ENGINE.get_or_init(|| WasmEngine::builder().build().expect("the defaults build"));
-    engine.parse(&Source::new(language, text), &Limits::default()).expect("any text is parsed")
+    let limits = Limits::default().deadline(Duration::MAX);
+    engine.parse(&Source::new(language, text), &limits).expect("any text is parsed")
 }
 
 /// A grammar with more than one of everything: kinds 0 to 2 are named, 3 is a token; fields 1 and 2.

@@ -1,16 +1,19 @@
 //! `import`, `export .. from`, `require` and `import()`.
 
-use super::{Import, ImportKind, ImportedName};
+use super::{Found, Import, ImportKind, ImportedName};
 use crate::ast::node::Node;
 
 pub(super) const KINDS: &[&str] = &["import_statement", "export_statement", "call_expression"];
 
-pub(super) fn visit(node: Node<'_>, imports: &mut Vec<Import>) {
-    imports.extend(match node.kind() {
+pub(super) fn visit(node: Node<'_>, found: &mut Found) {
+    let import = match node.kind() {
         "import_statement" => import(node),
         "export_statement" => re_export(node),
         _ => call(node),
-    });
+    };
+    if let Some(import) = import {
+        found.push(import);
+    }
 }
 
 fn import(node: Node<'_>) -> Option<Import> {
@@ -42,21 +45,15 @@ fn re_export(node: Node<'_>) -> Option<Import> {
     let source = literal(node.child_by_field("source")?)?;
     let mut import = Import::new(ImportKind::ReExport, source, node.byte_range());
     import.type_only = is_type_only(node);
-    let mut bound = false;
     for part in node.named_children() {
         match part.kind() {
-            "namespace_export" => {
-                import.alias = part.named_children().next().map(unquoted);
-                bound = true;
-            }
-            "export_clause" => {
-                import.names.extend(specifiers(part));
-                bound = true;
-            }
+            "namespace_export" => import.alias = part.named_children().next().map(unquoted),
+            "export_clause" => import.names.extend(specifiers(part)),
             _ => {}
         }
     }
-    import.glob = !bound && node.children().any(|child| child.kind() == "*");
+    // That of `* as name` stands inside of a `namespace_export`.
+    import.glob = node.children().any(|child| child.kind() == "*");
     Some(import)
 }
 

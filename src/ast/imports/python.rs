@@ -1,19 +1,19 @@
 //! `import` and `from .. import`.
 
-use super::{Import, ImportKind, ImportedName};
+use super::{Found, Import, ImportKind, ImportedName};
 use crate::ast::node::Node;
 
 pub(super) const KINDS: &[&str] =
     &["import_statement", "import_from_statement", "future_import_statement"];
 
-pub(super) fn visit(node: Node<'_>, imports: &mut Vec<Import>) {
+pub(super) fn visit(node: Node<'_>, found: &mut Found) {
     let names = node.children_by_field("name").filter_map(named);
     if node.kind() == "import_statement" {
-        imports.extend(names.map(|(path, alias, range)| {
+        for (path, alias, range) in names {
             let mut import = Import::new(ImportKind::Import, path, range);
             import.alias = alias.map(str::to_owned);
-            import
-        }));
+            found.push(import);
+        }
         return;
     }
     let path = match node.kind() {
@@ -28,7 +28,7 @@ pub(super) fn visit(node: Node<'_>, imports: &mut Vec<Import>) {
     import.glob = node.named_children().any(|child| child.kind() == "wildcard_import");
     // A statement that breaks off before its names takes nothing.
     if import.glob || !import.names.is_empty() {
-        imports.push(import);
+        found.push(import);
     }
 }
 

@@ -1,17 +1,19 @@
 //! `use` trees, `mod name;` and `extern crate`.
 
-use super::{Import, ImportKind, ImportedName};
+use std::rc::Rc;
+
+use super::{Found, Import, ImportKind, ImportedName};
 use crate::ast::node::Node;
 
 pub(super) const KINDS: &[&str] = &["use_declaration", "mod_item", "extern_crate_declaration"];
 
-pub(super) fn visit(node: Node<'_>, imports: &mut Vec<Import>) {
+pub(super) fn visit(node: Node<'_>, found: &mut Found) {
     let public = node.children().any(|child| child.kind() == "visibility_modifier");
     match node.kind() {
         "use_declaration" => {
             let kind = if public { ImportKind::ReExport } else { ImportKind::Use };
             if let Some(argument) = node.child_by_field("argument") {
-                expand(kind, node, argument, imports);
+                expand(kind, node, argument, found);
             }
         }
         "extern_crate_declaration" => {
@@ -19,18 +21,14 @@ pub(super) fn visit(node: Node<'_>, imports: &mut Vec<Import>) {
                 let mut import =
                     Import::new(ImportKind::ExternCrate, name.text(), node.byte_range());
                 import.alias = node.child_by_field("alias").map(|alias| alias.text().to_owned());
-                imports.push(import);
+                found.push(import);
             }
         }
         _ => {
             if node.child_by_field("body").is_none()
                 && let Some(name) = node.child_by_field("name").filter(|name| !name.is_missing())
             {
-                imports.push(Import::new(
-                    ImportKind::ModDeclaration,
-                    name.text(),
-                    node.byte_range(),
-                ));
+                found.push(Import::new(ImportKind::ModDeclaration, name.text(), node.byte_range()));
             }
         }
     }
@@ -39,27 +37,26 @@ pub(super) fn visit(node: Node<'_>, imports: &mut Vec<Import>) {
 /// A part of a `use` tree that is still to be read, under the path that leads to it.
 struct Pending<'t> {
     node: Node<'t>,
-    prefix: String,
+    prefix: Rc<str>,
 }
 
 /// Reads a `use` tree without recursion: each list gives one import for the names that stand in it.
-fn expand<'t>(
-    kind: ImportKind,
-    statement: Node<'t>,
-    argument: Node<'t>,
-    imports: &mut Vec<Import>,
-) {
-    let mut pending = vec![Pending { node: argument, prefix: String::new() }];
+fn expand<'t>(kind: ImportKind, statement: Node<'t>, argument: Node<'t>, found: &mut Found) {
+    let mut pending = vec![Pending { node: argument, prefix: Rc::default() }];
     while let Some(Pending { node, prefix }) = pending.pop() {
+        if found.is_full() {
+            return;
+        }
         match node.kind() {
             "scoped_use_list" => {
-                let prefix = join(&prefix, node.child_by_field("path"));
+                let prefix: Rc<str> = join(&prefix, node.child_by_field("path")).into();
+                found.text_bytes += prefix.len();
                 if let Some(list) = node.child_by_field("list") {
                     pending.push(Pending { node: list, prefix });
                 }
             }
             "use_list" => {
-                let mut import = Import::new(kind, prefix.clone(), node.byte_range());
+                let mut import = Import::new(kind, &*prefix, node.byte_range());
                 let mut below = Vec::new();
                 for part in node.named_children() {
                     match leaf(part) {
@@ -67,11 +64,11 @@ fn expand<'t>(
                         Some(Leaf { path: None, name, .. }) if !prefix.is_empty() => {
                             import.names.push(name);
                         }
-                        _ => below.push(Pending { node: part, prefix: prefix.clone() }),
+                        _ => below.push(Pending { node: part, prefix: Rc::clone(&prefix) }),
                     }
                 }
                 if !import.names.is_empty() {
-                    imports.push(import);
+                    found.push(import);
                 }
                 pending.extend(below.into_iter().rev());
             }
@@ -79,13 +76,13 @@ fn expand<'t>(
                 let path = join(&prefix, node.named_children().next());
                 let mut import = Import::new(kind, path, node.byte_range());
                 import.glob = true;
-                imports.push(import);
+                found.push(import);
             }
             _ => {
                 let Some(Leaf { path, name }) = leaf(node) else { continue };
                 let range = if node == argument { statement } else { node }.byte_range();
                 let path = join(&prefix, path);
-                imports.push(if path.is_empty() {
+                found.push(if path.is_empty() {
                     let mut import = Import::new(kind, name.name, range);
                     import.alias = name.alias;
                     import

@@ -1,8 +1,14 @@
 //! What JavaScript, TypeScript and TSX declare.
 
+use std::collections::HashMap;
+
 use super::{Container, Draft, Symbol, SymbolKind, Visibility};
 use crate::ast::node::Node;
 use crate::ast::tree::SyntaxTree;
+
+/// How many children of a statement are looked at from within it: a bound, since a hostile statement
+/// can have as many comments as variables.
+const MAX_CHILDREN: usize = 64;
 
 pub(super) const KINDS: &[&str] = &[
     "function_declaration",
@@ -96,7 +102,8 @@ impl<'t> Statement<'t> {
             match outer.kind() {
                 "export_statement" => {
                     found.exported = true;
-                    found.default |= outer.children().any(|child| child.kind() == "default");
+                    found.default |=
+                        outer.children().take(MAX_CHILDREN).any(|child| child.kind() == "default");
                 }
                 "ambient_declaration" | "expression_statement" => {}
                 _ => break,
@@ -202,7 +209,8 @@ fn variables<'t>(
     if container != Container::Module || !in_module || imports {
         return None;
     }
-    let alone = declaration.named_children().filter(|child| child.kind() == node.kind()).count();
+    let beside = declaration.children().take(MAX_CHILDREN);
+    let alone = beside.filter(|child| matches!(child.kind(), "variable_declarator" | ",")).count();
     let constant = declaration.child_by_field("kind").is_some_and(|kind| kind.text() == "const");
     let (kind, opens) = match of_value {
         Some((kind, opens)) => (kind, Some(opens)),
@@ -352,40 +360,35 @@ fn member_visibility(node: Node<'_>, name: Node<'_>, container: Container) -> Op
 /// A file that neither imports nor exports is a script or a CommonJS module: there the language does not
 /// say who may use a name.
 pub(super) fn mark_exports(tree: &SyntaxTree, symbols: &mut [Symbol]) {
-    let mut export = |name: &str, alias: Option<&str>| {
-        let declared = symbols.iter_mut().filter(|symbol| symbol.parent.is_none());
-        for symbol in declared.filter(|symbol| symbol.name == name) {
-            symbol.visibility = Some(Visibility::Public);
-            symbol.export = alias.filter(|&alias| alias != name).map(str::to_owned);
-        }
-    };
+    let mut exported: HashMap<&str, Option<&str>> = HashMap::new();
     let mut is_module = false;
     for statement in tree.root().named_children() {
-        match statement.kind() {
-            "import_statement" => is_module = true,
-            "export_statement" => is_module = true,
-            _ => continue,
+        if !matches!(statement.kind(), "import_statement" | "export_statement") {
+            continue;
         }
-        if statement.child_by_field("source").is_some() {
+        is_module = true;
+        if statement.kind() == "import_statement" || statement.child_by_field("source").is_some() {
             continue;
         }
         if let Some(value) = statement.child_by_field("value")
             && value.kind() == "identifier"
         {
-            export(value.text(), Some("default"));
+            exported.entry(value.text()).or_insert(Some("default"));
         }
         let clause = statement.named_children().filter(|child| child.kind() == "export_clause");
         for specifier in clause.flat_map(Node::named_children) {
             if let Some(name) = specifier.child_by_field("name") {
-                export(name.text(), specifier.child_by_field("alias").map(Node::text));
+                let alias = specifier.child_by_field("alias").map(Node::text);
+                exported.entry(name.text()).or_insert(alias.filter(|&alias| alias != name.text()));
             }
         }
     }
-    if !is_module {
-        for symbol in symbols.iter_mut().filter(|symbol| symbol.parent.is_none()) {
-            if symbol.visibility == Some(Visibility::Private) {
-                symbol.visibility = None;
-            }
+    for symbol in symbols.iter_mut().filter(|symbol| symbol.parent.is_none()) {
+        if let Some(alias) = exported.get(symbol.name.as_str()) {
+            symbol.visibility = Some(Visibility::Public);
+            symbol.export = alias.map(str::to_owned);
+        } else if !is_module && symbol.visibility == Some(Visibility::Private) {
+            symbol.visibility = None;
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What files declare, as the sandboxed engine parses them.
 
-use phalanx::ast::{Import, Language, Symbol, SymbolKind, Visibility};
+use phalanx::ast::{AstErrorKind, Import, Language, Symbol, SymbolKind, Visibility};
 
 use super::parse;
 
@@ -486,12 +486,48 @@ fn garbage_has_an_outline_imports_and_references_of_some_kind() {
 }
 
 #[test]
+fn the_widest_declarations_are_outlined_completely() {
+    let many = |text: &str, count: usize| text.repeat(count);
+    let outline = |language, text: &str| {
+        parse(language, text).outline().expect("the language has an outline").len()
+    };
+    let text = format!("enum E {{ {} }}", many("A, ", 20_000));
+    assert_eq!(outline(Language::TYPESCRIPT, &text), 20_001);
+    assert_eq!(outline(Language::RUST, &text), 20_001);
+    let text = format!("let {} a;", many("a, ", 20_000));
+    assert_eq!(outline(Language::JAVASCRIPT, &text), 20_001);
+    let text = format!("const {{ {} }} = f;", many("a, ", 20_000));
+    assert_eq!(outline(Language::JAVASCRIPT, &text), 20_000);
+    let functions = many("function a() {}\n", 20_000);
+    let text = format!("{functions}export {{ {} }};", many("a, ", 20_000));
+    assert_eq!(outline(Language::JAVASCRIPT, &text), 20_000);
+    let text = format!("{}0", many("a = ", 2_000));
+    assert_eq!(outline(Language::PYTHON, &text), 1, "one name, bound first by the first");
+}
+
+#[test]
+fn a_source_that_makes_much_of_little_is_refused_and_not_paid_for() {
+    let text = format!("const {{ {} }} = f;", "a, ".repeat(150_000));
+    let error = parse(Language::JAVASCRIPT, &text).outline().expect_err("35 MB of signatures");
+    assert_eq!(error.kind(), AstErrorKind::OutputTooLarge);
+    assert_eq!(error.limit(), Some(32 << 20));
+
+    let text = format!("use {}::{{{}}};", "x".repeat(1 << 20), "a::b, ".repeat(1_000));
+    let error = parse(Language::RUST, &text).imports().expect_err("1 GiB of paths");
+    assert_eq!(error.kind(), AstErrorKind::OutputTooLarge);
+}
+
+#[test]
 fn a_long_signature_is_cut_where_it_says_so() {
     let text = format!("fn f({}) {{}}", "argument_\u{e9}: Type, ".repeat(40));
     let outline = parse(Language::RUST, &text).outline().expect("the language has an outline");
     let signature = &outline[0].signature;
     assert!(signature.ends_with("...") && signature.len() <= 240, "{signature}");
     assert!(signature.starts_with("fn f(argument_\u{e9}: Type, argument_"), "{signature}");
+
+    let text = format!("fn f(a: u8, /* {} */ b: u8) {{}}", "long ".repeat(1_000));
+    let outline = parse(Language::RUST, &text).outline().expect("the language has an outline");
+    assert_eq!(outline[0].signature, "fn f(a: u8,...", "all that was looked at is a comment");
 }
 
 #[test]

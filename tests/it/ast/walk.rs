@@ -1,6 +1,6 @@
 //! Places, depth, and what a tree weighs.
 
-use phalanx::ast::{Limits, Node, NodeRecord, Point, SyntaxTree};
+use phalanx::ast::{Limits, Node, NodeRecord, Point, SyntaxErrorKind, SyntaxTree};
 use proptest::prelude::*;
 
 use super::{assert_walks_agree, grammar, tree};
@@ -111,4 +111,35 @@ fn the_node_for_a_range_is_the_smallest_that_spans_it() {
     assert_eq!(found(3..4), Some(3));
     assert_eq!(found(5..6), Some(0));
     assert_eq!(found(0..2), None, "the root starts later");
+}
+
+#[test]
+fn an_error_within_an_error_is_one_and_quotes_the_start_of_its_first_line() {
+    let text = format!("ok \n  {}\nmore", "\u{e9}".repeat(50));
+    let end = text.len() as u32;
+    let record = |start, end, descendants, flags| NodeRecord {
+        start,
+        end,
+        descendants,
+        kind: 1,
+        field: 0,
+        flags: flags | NodeRecord::NAMED,
+    };
+    let records = [
+        record(0, end, 4, 0),
+        record(0, 2, 0, 0),
+        record(3, end, 1, NodeRecord::ERROR),
+        record(6, 8, 0, NodeRecord::ERROR),
+        record(end, end, 0, NodeRecord::MISSING),
+    ];
+    let errors = tree(&text, &records).expect("sound").syntax_errors();
+    let kinds: Vec<_> = errors.iter().map(|error| &error.kind).collect();
+    let excerpt = "\u{e9}".repeat(30);
+    let expected = "branch".to_owned();
+    assert_eq!(
+        kinds,
+        [&SyntaxErrorKind::Unexpected { excerpt }, &SyntaxErrorKind::Missing { expected }]
+    );
+    assert_eq!(errors[0].range, 3..text.len());
+    assert_eq!(errors[0].point, Point { row: 0, column: 3 });
 }
