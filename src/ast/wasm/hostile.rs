@@ -268,6 +268,20 @@ fn after_a_trap_the_next_parse_runs_in_a_fresh_instance() {
 }
 
 #[test]
+fn after_an_answer_that_does_not_check_the_instance_is_replaced() {
+    for bodies in [
+        Bodies { tree_bytes: "\\07\\00", ..Bodies::default() },
+        Bodies { tree_len: 19, ..Bodies::default() },
+        Bodies { parse: "(i32.const 99)", ..Bodies::default() },
+    ] {
+        let engine = bodies.engine();
+        failure_with(&engine, "abc", &Limits::default());
+        let stats = stats(&engine);
+        assert_eq!((stats.misbehaviours, stats.instances_discarded), (2, 2), "{stats:?}");
+    }
+}
+
+#[test]
 fn a_guest_that_grows_its_memory_for_ever_ends_at_the_limit() {
     let grow = "(local $pages i32)
         (loop $more
@@ -302,6 +316,23 @@ fn a_guest_that_asks_stops_when_told_and_one_that_does_not_listen_is_thrown_out(
     let engine = Bodies { parse: deaf, ..Bodies::default() }.engine();
     assert_eq!(failure_with(&engine, "abc", &limits).kind(), AstErrorKind::DeadlineExceeded);
     assert_eq!((stats(&engine).deadline_hits, stats(&engine).instances_discarded), (2, 2));
+}
+
+#[test]
+fn a_shutdown_stops_the_guest_that_runs() {
+    let endless = "(loop $on (br_if $on (i32.eqz (call $should_stop)))) (i32.const 1)";
+    let engine = Bodies { parse: endless, ..Bodies::default() }.engine();
+    let limits = Limits::default().deadline(Duration::MAX);
+    std::thread::scope(|scope| {
+        let caller = scope.spawn(|| engine.parse(&Source::new(HOSTILE, "abc"), &limits));
+        // One instance reads the tables, the second one parses: by then the worker has the job.
+        while stats(&engine).instances_created < 2 {
+            std::thread::yield_now();
+        }
+        engine.shutdown();
+        let error = caller.join().expect("the caller does not panic").expect_err("it was stopped");
+        assert_eq!(error.kind(), AstErrorKind::EngineClosed, "{error}");
+    });
 }
 
 #[cfg(feature = "test-util")]
