@@ -13,6 +13,8 @@
 //!
 //! # What is not
 //!
+//! - A deadline is looked at between the operations of a parser, and one token is one operation, however
+//!   long it is: a source of 2 MiB that is a single token is past its deadline by some tenths of a second.
 //! - A guest that neither returns nor asks whether it should stop is not interrupted. Tree-sitter asks after
 //!   every hundred operations and the modules are fixed at build time, so only a grammar's own scanner that
 //!   loops for ever could do so; then its worker is lost, its caller waits, and

@@ -54,13 +54,11 @@ impl CheckedModule {
 
     fn check(module: Module) -> Result<Self, AstError> {
         let info = module.info();
-        if info.memories.len() != 1 || info.num_imported_memories != 1 {
-            return Err(misbehaved("has to import one memory and define none"));
-        }
         let elements: u64 = info.tables.values().map(|table| u64::from(table.minimum)).sum();
         if elements > MAX_TABLE_ELEMENTS {
             return Err(misbehaved(format_args!("asks for tables of {elements} elements")));
         }
+        // The engine allows one memory a module, so that where one is imported it is the only one.
         let memory = module.imports().find_map(|import| match import.ty() {
             ExternType::Memory(ty) => {
                 Some((import.module().to_owned(), import.name().to_owned(), *ty))

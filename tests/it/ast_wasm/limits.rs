@@ -6,7 +6,7 @@ use std::time::Duration;
 use phalanx::ast::wasm::{LanguageStats, WasmEngine};
 use phalanx::ast::{AstEngine, AstError, AstErrorKind, Language, Limits, Source};
 
-use super::shared_engine;
+use super::{patient, shared_engine};
 
 const MIB: u64 = 1 << 20;
 
@@ -28,13 +28,13 @@ fn javascript(engine: &WasmEngine) -> LanguageStats {
 
 fn assert_works(engine: &WasmEngine) {
     let source = Source::new(Language::JAVASCRIPT, "f(1)");
-    let tree = engine.parse(&source, &Limits::default()).expect("it works again");
+    let tree = engine.parse(&source, &patient()).expect("it works again");
     assert!(!tree.has_error());
 }
 
 #[test]
 fn a_source_over_the_limit_is_refused_before_it_reaches_a_guest() {
-    let limits = Limits::default().max_source_bytes(10);
+    let limits = patient().max_source_bytes(10);
     let error = failure(shared_engine(), Language::PYTHON, "abcdefghijk", &limits);
     assert_eq!(error.kind(), AstErrorKind::SourceTooLarge);
     assert_eq!((error.limit(), error.found()), (Some(10), Some(11)));
@@ -46,7 +46,7 @@ fn a_deadline_ends_a_parse_that_runs_and_its_instance_lives_on() {
     assert_works(&engine);
     // The parse of this takes far longer than the deadline on any machine.
     let text = "f([1, {a: b}]);\n".repeat(60_000);
-    let limits = Limits::default().deadline(Duration::from_millis(1));
+    let limits = patient().deadline(Duration::from_millis(1));
     let error = failure(&engine, Language::JAVASCRIPT, &text, &limits);
     assert_eq!(error.kind(), AstErrorKind::DeadlineExceeded);
     assert_eq!(error.limit(), Some(1));
@@ -58,7 +58,7 @@ fn a_deadline_ends_a_parse_that_runs_and_its_instance_lives_on() {
 
 #[test]
 fn a_deadline_of_zero_has_always_passed() {
-    let limits = Limits::default().deadline(Duration::ZERO);
+    let limits = patient().deadline(Duration::ZERO);
     let error = failure(shared_engine(), Language::JAVASCRIPT, "1", &limits);
     assert_eq!(error.kind(), AstErrorKind::DeadlineExceeded);
 }
@@ -68,7 +68,7 @@ fn a_parse_that_needs_more_memory_than_allowed_ends_and_its_instance_is_replaced
     let engine = small_engine();
     assert_works(&engine);
     let text = "f([1, {a: b}]);\n".repeat(60_000);
-    let error = failure(&engine, Language::JAVASCRIPT, &text, &Limits::default());
+    let error = failure(&engine, Language::JAVASCRIPT, &text, &patient());
     assert_eq!(error.kind(), AstErrorKind::MemoryExceeded, "{error}");
     assert_eq!(error.limit(), Some(8 * MIB));
     assert!(error.found() > error.limit(), "{error}");
@@ -83,8 +83,7 @@ fn a_hundred_thousand_brackets_are_too_deep_or_a_tree_but_never_a_crash() {
         for (open, close) in [("(", ")"), ("[", "]"), ("{", "}")] {
             let nested = open.repeat(100_000) + &close.repeat(100_000);
             for text in [nested.as_str(), &nested[..100_000]] {
-                // No deadline: what comes out must not depend on the machine.
-                let limits = Limits::default().deadline(Duration::MAX);
+                let limits = patient();
                 match shared_engine().parse(&Source::new(language, text), &limits) {
                     Ok(tree) => assert!(tree.node_count() > 1),
                     Err(error) => assert!(
@@ -103,7 +102,7 @@ fn a_hundred_thousand_brackets_are_too_deep_or_a_tree_but_never_a_crash() {
 #[test]
 fn a_deep_tree_is_given_out_where_the_limit_allows_it() {
     let text = "[".repeat(100_000) + &"]".repeat(100_000);
-    let limits = Limits::default().max_depth(1_000_000).deadline(Duration::MAX);
+    let limits = patient().max_depth(1_000_000);
     let tree = shared_engine()
         .parse(&Source::new(Language::JAVASCRIPT, &text), &limits)
         .expect("a deep tree is a tree");
@@ -114,7 +113,7 @@ fn a_deep_tree_is_given_out_where_the_limit_allows_it() {
 #[test]
 fn a_tree_deeper_than_allowed_is_an_error_and_its_instance_lives_on() {
     let engine = WasmEngine::builder().workers(NonZeroUsize::MIN).build().expect("it starts");
-    let limits = Limits::default().max_depth(10);
+    let limits = patient().max_depth(10);
     let error = failure(&engine, Language::JAVASCRIPT, "[[[[[[[[[[]]]]]]]]]]", &limits);
     assert_eq!((error.kind(), error.limit()), (AstErrorKind::TooDeep, Some(10)));
     assert_works(&engine);
@@ -126,7 +125,7 @@ fn a_tree_deeper_than_allowed_is_an_error_and_its_instance_lives_on() {
 fn the_depth_limit_allows_exactly_that_many_levels() {
     // program, expression_statement, array, `[`
     for (depth, fits) in [(3, false), (4, true)] {
-        let limits = Limits::default().max_depth(depth);
+        let limits = patient().max_depth(depth);
         let source = Source::new(Language::JAVASCRIPT, "[]");
         assert_eq!(shared_engine().parse(&source, &limits).is_ok(), fits, "{depth}");
     }
@@ -135,10 +134,10 @@ fn the_depth_limit_allows_exactly_that_many_levels() {
 #[test]
 fn the_node_limit_allows_exactly_that_many_nodes() {
     let source = Source::new(Language::JAVASCRIPT, "f(1); g(2)");
-    let tree = shared_engine().parse(&source, &Limits::default()).expect("it parses");
+    let tree = shared_engine().parse(&source, &patient()).expect("it parses");
     let nodes = u32::try_from(tree.node_count()).expect("a few");
-    shared_engine().parse(&source, &Limits::default().max_nodes(nodes)).expect("they fit");
-    let limits = Limits::default().max_nodes(nodes - 1);
+    shared_engine().parse(&source, &patient().max_nodes(nodes)).expect("they fit");
+    let limits = patient().max_nodes(nodes - 1);
     let error = failure(shared_engine(), Language::JAVASCRIPT, "f(1); g(2)", &limits);
     assert_eq!(error.kind(), AstErrorKind::OutputTooLarge);
     assert_eq!(error.limit(), Some(u64::from(nodes - 1)));
@@ -155,7 +154,7 @@ fn an_instance_whose_memory_grew_past_the_watermark_is_recycled() {
     assert_eq!(javascript(&engine).instances_recycled, 0);
     let text = "f([1, {a: b}]);\n".repeat(20_000);
     engine
-        .parse(&Source::new(Language::JAVASCRIPT, &text), &Limits::default())
+        .parse(&Source::new(Language::JAVASCRIPT, &text), &patient())
         .expect("a large source parses");
     assert_works(&engine);
     assert_eq!(javascript(&engine).instances_recycled, 1);

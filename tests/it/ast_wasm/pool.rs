@@ -6,9 +6,9 @@ use std::thread;
 use std::time::Duration;
 
 use phalanx::ast::wasm::WasmEngine;
-use phalanx::ast::{AstEngine, AstErrorKind, Language, Limits, Source};
+use phalanx::ast::{AstEngine, AstErrorKind, Language, Source};
 
-use super::shared_engine;
+use super::{patient, shared_engine};
 
 fn sample(language: Language, number: usize) -> String {
     match language {
@@ -37,7 +37,7 @@ fn many_threads_that_parse_at_once_each_get_their_own_tree() {
                     let language = languages[number % languages.len()];
                     let text = sample(language, number);
                     let tree = shared_engine()
-                        .parse(&Source::new(language, &text), &Limits::default())
+                        .parse(&Source::new(language, &text), &patient())
                         .expect("it parses");
                     assert!(!tree.has_error());
                     assert_eq!(&**tree.source(), text);
@@ -74,7 +74,7 @@ fn a_caller_that_finds_the_queue_full_waits_and_is_counted() {
                 together.wait();
                 // The first compiles the grammar, which leaves the others time to come.
                 engine
-                    .parse(&Source::new(Language::PYTHON, "x = 1"), &Limits::default())
+                    .parse(&Source::new(Language::PYTHON, "x = 1"), &patient())
                     .expect("all get their turn");
             });
         }
@@ -87,9 +87,9 @@ fn a_caller_that_finds_the_queue_full_waits_and_is_counted() {
 #[test]
 fn a_shutdown_ends_the_parses_that_run_and_wait_and_refuses_later_ones() {
     let engine = WasmEngine::builder().workers(NonZeroUsize::MIN).build().expect("it starts");
-    engine.parse(&Source::new(Language::JAVASCRIPT, "1"), &Limits::default()).expect("it works");
+    engine.parse(&Source::new(Language::JAVASCRIPT, "1"), &patient()).expect("it works");
     let text = "f([1, {a: b}]);\n".repeat(120_000);
-    let limits = Limits::default().deadline(Duration::MAX).max_source_bytes(u32::MAX);
+    let limits = patient().max_source_bytes(u32::MAX);
     let together = Barrier::new(5);
     thread::scope(|scope| {
         let callers: Vec<_> = (0..4)
@@ -116,7 +116,7 @@ fn a_shutdown_ends_the_parses_that_run_and_wait_and_refuses_later_ones() {
     });
     engine.shutdown();
     let error = engine
-        .parse(&Source::new(Language::JAVASCRIPT, "1"), &Limits::default())
+        .parse(&Source::new(Language::JAVASCRIPT, "1"), &patient())
         .expect_err("it is shut down");
     assert_eq!(error.kind(), AstErrorKind::EngineClosed);
 }
@@ -126,6 +126,6 @@ fn clones_share_the_workers_and_the_last_one_ends_them() {
     let engine = WasmEngine::builder().workers(NonZeroUsize::MIN).build().expect("it starts");
     let clone = engine.clone();
     drop(engine);
-    clone.parse(&Source::new(Language::PYTHON, "x"), &Limits::default()).expect("it lives on");
+    clone.parse(&Source::new(Language::PYTHON, "x"), &patient()).expect("it lives on");
     assert_eq!(clone.stats().language(Language::PYTHON).expect("it is there").parses, 1);
 }
