@@ -161,6 +161,22 @@ fn an_instance_whose_memory_grew_past_the_watermark_is_recycled() {
 }
 
 #[test]
+fn an_instance_uses_its_memory_again_from_parse_to_parse() {
+    let engine = WasmEngine::builder()
+        .workers(NonZeroUsize::MIN)
+        .recycle_above_bytes(8 * MIB)
+        .build()
+        .expect("it starts");
+    // Each parse needs some hundred KiB; kept, they would pass the watermark many times over.
+    let text = "f([1, {a: b}]);\n".repeat(200);
+    for _ in 0..200 {
+        let source = Source::new(Language::JAVASCRIPT, &text);
+        engine.parse(&source, &patient()).expect("it parses");
+    }
+    assert_eq!(javascript(&engine).instances_recycled, 0);
+}
+
+#[test]
 fn settings_outside_their_range_are_refused() {
     let many = NonZeroUsize::new(1_025).expect("not zero");
     for builder in [
