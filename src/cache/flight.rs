@@ -57,19 +57,6 @@ struct Table<K, V> {
 }
 
 impl<K, V> Table<K, V> {
-    /// Rule 4. The chain has no cycle, so it ends.
-    fn leads_to(&self, mut leader: ThreadId, me: ThreadId) -> bool {
-        loop {
-            if leader == me {
-                return true;
-            }
-            match self.blocked.get(&leader) {
-                Some((_, next)) => leader = *next,
-                None => return false,
-            }
-        }
-    }
-
     fn take(&mut self, hash: u64, number: u64) -> Option<Running<K, V>> {
         // Those who wait for it wait for its leader no longer, whatever that one does next.
         self.blocked.retain(|_, (other, _)| *other != number);
@@ -80,6 +67,23 @@ impl<K, V> Table<K, V> {
             self.running.remove(&hash);
         }
         Some(taken)
+    }
+}
+
+/// Rule 4: whether whoever waits for `leader` would wait for `me`. The chain has no cycle, so it ends.
+fn leads_to(
+    blocked: &HashMap<ThreadId, (u64, ThreadId)>,
+    mut leader: ThreadId,
+    me: ThreadId,
+) -> bool {
+    loop {
+        if leader == me {
+            return true;
+        }
+        match blocked.get(&leader) {
+            Some((_, next)) => leader = *next,
+            None => return false,
+        }
     }
 }
 
@@ -121,50 +125,33 @@ impl<K, V> Flights<K, V> {
         let me = thread::current().id();
         let parker = Parker::new();
         let outcome = {
-            let mut table = self.0.lock();
-            let found = table
-                .running
-                .get(&hash)
-                .and_then(|same_hash| same_hash.iter().position(|running| running.key == key));
-            let Some(at) = found else {
+            let mut guard = self.0.lock();
+            let table = &mut *guard;
+            let same_hash = table.running.entry(hash).or_default();
+            if let Some(running) = same_hash.iter_mut().find(|running| running.key == key) {
+                if leads_to(&table.blocked, running.leader, me) {
+                    table.counts.reentrant += 1;
+                    return Join::Reentrant;
+                }
+                running.waiters.push(parker.waker());
+                table.blocked.insert(me, (running.number, running.leader));
+                table.counts.waits += 1;
+                Arc::clone(&running.outcome)
+            } else {
                 let number = table.next_number;
                 table.next_number += 1;
                 let outcome = Arc::new(Mutex::new(Outcome::UnderWay));
-                let running = Running {
+                same_hash.push(Running {
                     key,
                     number,
                     leader: me,
                     outcome: Arc::clone(&outcome),
                     waiters: Vec::new(),
-                };
-                table.running.entry(hash).or_default().push(running);
-                let waiters = Vec::new();
-                return Join::Lead(Leader {
-                    flights: self,
-                    hash,
-                    number,
-                    outcome,
-                    waiters,
-                    stage: Stage::Flying,
                 });
-            };
-            let table = &mut *table;
-            let Some(running) = table.running.get(&hash).and_then(|same| same.get(at)) else {
-                return Join::Retry;
-            };
-            let (number, leader) = (running.number, running.leader);
-            if table.leads_to(leader, me) {
-                table.counts.reentrant += 1;
-                return Join::Reentrant;
+                let waiters = Vec::new();
+                let stage = Stage::Flying;
+                return Join::Lead(Leader { flights: self, hash, number, outcome, waiters, stage });
             }
-            let Some(running) = table.running.get_mut(&hash).and_then(|same| same.get_mut(at))
-            else {
-                return Join::Retry;
-            };
-            running.waiters.push(parker.waker());
-            table.blocked.insert(me, (number, leader));
-            table.counts.waits += 1;
-            Arc::clone(&running.outcome)
         };
         loop {
             parker.park();
