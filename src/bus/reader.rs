@@ -131,29 +131,32 @@ impl<E> Reader<E> {
             }
         }
         let mut skipped = 0;
-        let taken = loop {
-            let Some(topic) = self.shared.ring.topic_at(self.cursor) else {
-                break if skipped == 0 { self.nothing() } else { Step::Skipped };
-            };
-            if self.matcher.accepts(topic, &self.shared.topics) {
-                let sequence = self.cursor.sequence();
-                let passed = Pass(self);
-                let reader = &*passed.0;
-                let read = |payload: &E| take(Event { sequence, topic, payload });
-                // SAFETY: `topic_at` was `Some`; the gate has covered the cursor since before that and
-                // does until `Releasing` moves it, which is after this (rules 1 and 3).
-                break Step::Taken(unsafe { reader.shared.ring.read(reader.cursor, read) });
-            }
-            self.cursor = self.cursor.forward(1);
-            skipped += 1;
-            if skipped == SCAN_MAX {
-                break Step::Skipped;
+        let topic = loop {
+            match self.shared.ring.topic_at(self.cursor) {
+                None => break None,
+                Some(topic) if self.matcher.accepts(topic, &self.shared.topics) => {
+                    break Some(topic);
+                }
+                Some(_) if skipped == SCAN_MAX => break None,
+                Some(_) => {
+                    self.cursor = self.cursor.forward(1);
+                    skipped += 1;
+                }
             }
         };
         if skipped > 0 {
             self.count(Counts { skipped: skipped.into(), ..Counts::default() });
         }
-        taken
+        let Some(topic) = topic else {
+            return if skipped == 0 { self.nothing() } else { Step::Skipped };
+        };
+        let sequence = self.cursor.sequence();
+        let passed = Pass(self);
+        let reader = &*passed.0;
+        let read = |payload: &E| take(Event { sequence, topic, payload });
+        // SAFETY: `topic_at` was `Some`; the gate has covered the cursor since before that and does until
+        // `Releasing` moves it, which is after this (rules 1 and 3).
+        Step::Taken(unsafe { reader.shared.ring.read(reader.cursor, read) })
     }
 
     #[inline]

@@ -16,7 +16,17 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Context, Poll, Wake};
 use std::thread::{self, Thread};
 
-use phalanx::bus::{EventBus, Topic};
+use phalanx::bus::{EventBus, Publisher, Recv, Subscriber, Topic};
+
+#[test]
+fn handles_may_be_sent_and_shared() {
+    fn sent_and_shared<T: Send + Sync>() {}
+    fn sent<T: Send>() {}
+    sent_and_shared::<EventBus<String>>();
+    sent_and_shared::<Publisher<String>>();
+    sent_and_shared::<Subscriber<String>>();
+    sent::<Recv<'_, String>>();
+}
 
 /// A bus of a small ring and a topic of it.
 fn bus<E>(capacity: usize) -> (EventBus<E>, Topic) {

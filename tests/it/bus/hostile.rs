@@ -44,6 +44,22 @@ fn a_clone_that_panics_costs_one_event_and_holds_up_nobody() {
 }
 
 #[test]
+fn what_was_skipped_before_a_clone_that_panics_is_counted() {
+    for overflow in [Overflow::Block, Overflow::DropOldest] {
+        let (bus, topic) = bus(8);
+        let other = bus.topic("other").expect("valid");
+        let mut reader = bus.subscribe(Filter::topics(["test/*"]).expect("valid"), overflow);
+        for (topic, number) in [(other, 2), (other, 4), (topic, 1), (topic, 6)] {
+            bus.publisher().publish(topic, OddClone(number)).expect("room");
+        }
+        assert!(panics(|| reader.recv()));
+        let stats = reader.stats();
+        assert_eq!((stats.delivered, stats.skipped, stats.depth), (1, 2, 1));
+        assert_eq!(reader.recv().expect("the next").payload.0, 6);
+    }
+}
+
+#[test]
 fn a_clone_that_panics_within_a_batch_costs_one_event() {
     let (bus, topic) = bus(4);
     let mut reader = bus.subscribe(Filter::all(), Overflow::DropOldest);
