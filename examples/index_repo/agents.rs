@@ -9,6 +9,7 @@
 
 use crate::classify::{Kind, Taste, classify};
 use crate::extract;
+use crate::ledger::Fate;
 use crate::model::{Answer, Failure, Job};
 use crate::summary::ParseTimes;
 use hdrhistogram::Histogram;
@@ -40,16 +41,28 @@ impl Domain for IndexRepo {
 /// What this host tells on the bus, beside what its fleet tells.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// The walk came to its so-manieth file.
+    /// The walk has yielded so many files.
     Seen(u64),
-    /// Phase one has said the last word on so many files.
-    Indexed(u64),
+    /// Phase one has said the last word on a file, and so on so many.
+    Settled {
+        /// Which file.
+        path: Arc<str>,
+        /// What became of it.
+        fate: Fate,
+        /// How many that makes.
+        settled: u64,
+    },
     /// The walk is done, and so many files it was.
     Walked(u64),
-    /// Phase two begins, with so many files to resolve.
+    /// Phase two begins, over so many files.
     Resolving(u64),
-    /// Phase two has said the last word on so many files.
-    Resolved(u64),
+    /// Phase two has seen to a file, and so to so many.
+    Resolved {
+        /// Which file.
+        path: Arc<str>,
+        /// How many that makes.
+        settled: u64,
+    },
 }
 
 /// The capability that a task about a file of this language asks for.

@@ -22,6 +22,7 @@ mod clerk;
 mod digest;
 mod dispatch;
 mod extract;
+mod ledger;
 mod meters;
 mod model;
 mod phase_one;

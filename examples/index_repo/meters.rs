@@ -74,13 +74,12 @@ fn show(bar: &ProgressBar, notice: &Notice<Step>) {
             bar.tick();
         }
         Step::Seen(_) => {}
-        Step::Indexed(done) => bar.set_position(done),
+        Step::Settled { settled, .. } | Step::Resolved { settled, .. } => bar.set_position(settled),
         Step::Walked(seen) => start_bar(bar, seen, "indexing"),
         Step::Resolving(files) => {
             start_bar(bar, files, "resolving");
             bar.set_position(0);
         }
-        Step::Resolved(done) => bar.set_position(done),
     }
 }
 

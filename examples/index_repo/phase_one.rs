@@ -1,19 +1,18 @@
 //! Phase one: walk the tree, and have each file that is new or changed indexed.
 //!
-//! 1. Every file that the walk yields is counted once: skipped, failed, unchanged, or by the verdict on its
-//!    one task.
+//! 1. Every file that the walk yields is settled once: by the walk itself, or by the verdict on its one task.
 //! 2. A file is acknowledged after its entry is durable, once, and only if it was indexed in this run.
 //! 3. A parse that hit its deadline may have been slowed down by others; it is tried again alone, and only
 //!    that verdict counts.
 //! 4. When the phase is over, the index holds exactly the files that were indexed or unchanged.
 
-use crate::agents::{Crew, IndexRepo, Step};
+use crate::agents::{Crew, IndexRepo};
 use crate::classify::{Kind, classify};
 use crate::clerk::Verdict;
 use crate::dispatch::{Dispatcher, dispatch, run_alone, task};
+use crate::ledger::{Entries, Fate, Ledger};
 use crate::model::{Failure, Job};
 use crate::store::Store;
-use crate::summary::FileCounts;
 use crate::walk::{Found, walk};
 use phalanx::coordinator::Coordinator;
 use phalanx::fleet::Task;
@@ -21,7 +20,6 @@ use phalanx::state::Snapshot;
 use phalanx::{Error, ErrorKind};
 use std::collections::{HashMap, HashSet};
 use std::io::Write;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// What the phase works with.
 pub struct PhaseOne<'a> {
@@ -39,89 +37,54 @@ pub struct PhaseOne<'a> {
 #[derive(Debug)]
 pub struct Indexed {
     /// What became of each file.
-    pub files: FileCounts,
+    pub entries: Entries,
     /// Tasks that an interrupted run left behind and nobody needs any more.
     pub cancelled: u64,
-}
-
-/// The walk's side of the phase.
-struct Walker<'a> {
-    phase: &'a PhaseOne<'a>,
-    before: Snapshot,
-    left_over: LeftOver,
-    counts: FileCounts,
-    kept: HashSet<String>,
-    settled: &'a AtomicU64,
-}
-
-/// The clerk's side of the phase.
-#[derive(Default)]
-struct Verdicts {
-    indexed: u64,
-    failed: Vec<(String, Failure)>,
-    late: Vec<Job>,
 }
 
 impl PhaseOne<'_> {
     /// Runs the phase.
     pub fn run(&self) -> Result<Indexed, Error> {
-        let settled = AtomicU64::new(0);
-        let mut verdicts = Verdicts::default();
+        let ledger = Ledger::new(self.coordinator);
+        let mut late = Vec::new();
         let mut walker = Walker {
             phase: self,
+            ledger: &ledger,
             before: self.store.state().snapshot(),
             left_over: LeftOver::take(self.coordinator),
-            counts: FileCounts::default(),
             kept: HashSet::new(),
-            settled: &settled,
         };
-        let tell = |job, verdict| self.tell(&mut verdicts, &settled, job, verdict);
+        let tell = |job: Job, verdict| {
+            if verdict == Err(Failure::Deadline) {
+                late.push(job);
+                return Ok(());
+            }
+            self.settle(&ledger, &job, verdict)
+        };
         dispatch(self.coordinator, tell, |dispatcher| walker.walk(dispatcher))?;
-        let Walker { left_over, counts: mut files, mut kept, .. } = walker;
-
-        for job in std::mem::take(&mut verdicts.late) {
+        let Walker { left_over, mut kept, .. } = walker;
+        for job in late {
             let verdict = run_alone(self.coordinator, job.clone())?;
-            self.settle(&mut verdicts, &settled, &job, verdict)?;
+            self.settle(&ledger, &job, verdict)?;
         }
-        files.indexed += verdicts.indexed;
-        for (path, failure) in verdicts.failed {
-            files.fail(failure);
-            kept.remove(&path);
+
+        let entries = ledger.close();
+        for (path, _) in &entries.failed {
+            kept.remove(path);
         }
         self.store.retain(|path| kept.contains(path))?;
-        Ok(Indexed { files, cancelled: left_over.cancel(self.coordinator)? })
+        Ok(Indexed { entries, cancelled: left_over.cancel(self.coordinator)? })
     }
 
-    fn tell(
-        &self,
-        verdicts: &mut Verdicts,
-        settled: &AtomicU64,
-        job: Job,
-        verdict: Verdict,
-    ) -> Result<(), Error> {
-        if verdict == Err(Failure::Deadline) {
-            verdicts.late.push(job);
-            return Ok(());
-        }
-        self.settle(verdicts, settled, &job, verdict)
-    }
-
-    fn settle(
-        &self,
-        verdicts: &mut Verdicts,
-        settled: &AtomicU64,
-        job: &Job,
-        verdict: Verdict,
-    ) -> Result<(), Error> {
-        match verdict {
+    fn settle(&self, ledger: &Ledger<'_>, job: &Job, verdict: Verdict) -> Result<(), Error> {
+        let fate = match verdict {
             Ok(()) => {
-                verdicts.indexed += 1;
                 self.acknowledge(job.path())?;
+                Fate::Indexed
             }
-            Err(failure) => verdicts.failed.push((job.path().to_owned(), failure)),
-        }
-        let settled = settled.fetch_add(1, Ordering::Relaxed) + 1;
-        self.coordinator.publish(Step::Indexed(settled))
+            Err(failure) => Fate::Failed(failure),
+        };
+        ledger.settle(job.path(), fate)
     }
 
     fn acknowledge(&self, path: &str) -> Result<(), Error> {
@@ -137,55 +100,55 @@ impl PhaseOne<'_> {
     }
 }
 
+/// The walk's side of the phase; the clerk's is [`PhaseOne::settle`].
+struct Walker<'a> {
+    phase: &'a PhaseOne<'a>,
+    ledger: &'a Ledger<'a>,
+    before: Snapshot,
+    left_over: LeftOver,
+    kept: HashSet<String>,
+}
+
+/// What is to be done about a file.
+enum Finding {
+    Settled(String, Fate),
+    ToDo(Task<Job>),
+}
+
 impl Walker<'_> {
     fn walk(&mut self, dispatcher: &mut Dispatcher<'_>) -> Result<(), Error> {
-        let coordinator = self.phase.coordinator;
         for found in walk(&self.phase.crew.root) {
-            self.counts.seen += 1;
-            coordinator.publish(Step::Seen(self.counts.seen))?;
+            self.ledger.see()?;
             match self.look(found) {
-                Some(task) => dispatcher.push(task)?,
-                None => {
-                    let settled = self.settled.fetch_add(1, Ordering::Relaxed) + 1;
-                    coordinator.publish(Step::Indexed(settled))?;
-                }
+                Finding::ToDo(task) => dispatcher.push(task)?,
+                Finding::Settled(path, fate) => self.ledger.settle(&path, fate)?,
             }
         }
-        coordinator.publish(Step::Walked(self.counts.seen))
+        self.ledger.end_walk()
     }
 
-    /// Counts what was found, or says what has to be done about it.
-    fn look(&mut self, found: Found) -> Option<Task<Job>> {
+    fn look(&mut self, found: Found) -> Finding {
         let (path, relative) = match found {
-            Found::Skipped(_, reason) => {
-                self.counts.skip(reason);
-                return None;
-            }
-            Found::Failed(_, reason) => {
-                self.counts.fail(reason);
-                return None;
-            }
             Found::File { path, relative } => (path, relative),
+            Found::Skipped(path, reason) => {
+                return Finding::Settled(path.display().to_string(), Fate::Skipped(reason));
+            }
+            Found::Failed(path, reason) => {
+                return Finding::Settled(path.display().to_string(), Fate::Failed(reason));
+            }
         };
         let (language, content) = match classify(&path, &self.phase.crew.taste) {
-            Kind::Skipped(reason) => {
-                self.counts.skip(reason);
-                return None;
-            }
-            Kind::Failed(reason) => {
-                self.counts.fail(reason);
-                return None;
-            }
             Kind::Source { language, content, .. } => (language, content),
+            Kind::Skipped(reason) => return Finding::Settled(relative, Fate::Skipped(reason)),
+            Kind::Failed(reason) => return Finding::Settled(relative, Fate::Failed(reason)),
         };
         self.kept.insert(relative.clone());
         let known = self.before.get_ref(self.phase.store.files(), &relative);
         if known.is_some_and(|entry| entry.content == content) {
-            self.counts.unchanged += 1;
-            return None;
+            return Finding::Settled(relative, Fate::Unchanged);
         }
         let job = Job::Index { path: relative, content, language };
-        Some(self.left_over.claim(&job).unwrap_or_else(|| task(job)))
+        Finding::ToDo(self.left_over.claim(&job).unwrap_or_else(|| task(job)))
     }
 }
 

@@ -33,9 +33,9 @@ pub fn run(coordinator: &Coordinator<IndexRepo>, store: &Store) -> Result<Resolv
     coordinator.publish(Step::Resolving(index.files().len() as u64))?;
 
     let settled = AtomicU64::new(0);
-    let settle = || {
+    let settle = |path: &str| {
         let settled = settled.fetch_add(1, Ordering::Relaxed) + 1;
-        coordinator.publish(Step::Resolved(settled))
+        coordinator.publish(Step::Resolved { path: path.into(), settled })
     };
     let mut outcome = Resolved::default();
     let mut late = Vec::new();
@@ -43,12 +43,13 @@ pub fn run(coordinator: &Coordinator<IndexRepo>, store: &Store) -> Result<Resolv
     let mut bare = Vec::new();
 
     let tell = |job: Job, verdict: Verdict| {
+        settle(job.path())?;
         if verdict == Err(Failure::Deadline) {
             late.push(job);
         } else {
             outcome.count(&job, verdict);
         }
-        settle()
+        Ok(())
     };
     dispatch(coordinator, tell, |dispatcher: &mut Dispatcher<'_>| {
         // The last files of phase one are those whose trees are still in the cache.
@@ -57,12 +58,12 @@ pub fn run(coordinator: &Coordinator<IndexRepo>, store: &Store) -> Result<Resolv
             let bindings = index.bindings(path);
             if bindings.is_empty() {
                 bare.extend(stored.map(|_| path.to_owned()));
-                settle()?;
+                settle(path)?;
                 continue;
             }
             let inputs = index.inputs(path, &bindings);
             if stored.is_some_and(|stored| stored.inputs == inputs) {
-                settle()?;
+                settle(path)?;
                 continue;
             }
             let (content, language) = (entry.content, entry.language);

@@ -4,7 +4,7 @@ use crate::agents::{Crew, IndexRepo, Timings, spawn};
 use crate::args::{Options, UsageError};
 use crate::classify::Taste;
 use crate::meters::Meters;
-use crate::model::{Answer, Job};
+use crate::model::{Answer, Failure, Job};
 use crate::phase_one::{Indexed, PhaseOne};
 use crate::place;
 use crate::store::Store;
@@ -29,6 +29,9 @@ const CACHE_BYTES: u64 = 512 << 20;
 
 /// Tasks that wait for an agent at most.
 const QUEUE: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
+
+/// Failed files that the summary for people names.
+const FAILURES_NAMED_MAX: usize = 8;
 
 /// How long the last handlers may take once all work is done.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(60);
@@ -94,6 +97,7 @@ pub fn run(options: &Options, engine: Arc<dyn AstEngine>) -> Result<Summary, Run
     }
 
     let mut summary = Summary { allocation_ns: allocation, ..Summary::default() };
+    name_failures(&indexed.entries.failed, &mut notes);
     measure(&mut summary, &coordinator, &crew, indexed);
     describe(&mut summary, &store)?;
     let elapsed = start.elapsed();
@@ -169,6 +173,15 @@ fn crew(
     }
 }
 
+/// Which files failed: the first few by name, the others as a count.
+fn name_failures(failed: &[(String, Failure)], notes: &mut Vec<String>) {
+    let (named, others) = failed.split_at(failed.len().min(FAILURES_NAMED_MAX));
+    notes.extend(named.iter().map(|(path, failure)| format!("{path} failed: {failure}")));
+    if !others.is_empty() {
+        notes.push(format!("{} more files failed", others.len()));
+    }
+}
+
 /// What this run did.
 fn measure(
     summary: &mut Summary,
@@ -177,7 +190,7 @@ fn measure(
     indexed: Indexed,
 ) {
     let fleet = coordinator.fleet().stats();
-    summary.files = indexed.files;
+    summary.files = indexed.entries.files;
     summary.tasks = TaskCounts {
         accepted: fleet.tasks_accepted + indexed.cancelled,
         completed: fleet.tasks_completed,

@@ -117,3 +117,23 @@ fn a_state_folder_that_another_process_holds_is_called_in_use_and_left_as_it_is(
     drop(holder);
     job.run(tree.root(), &[]).expect_sound();
 }
+
+#[test]
+fn without_a_state_folder_the_index_lies_in_the_cache_folder_of_the_user_and_never_in_the_tree() {
+    let (tree, other) = (Tree::of_modules(1), Tree::of_modules(1));
+    let cache = tempfile::tempdir().expect("a folder");
+    let run = |root: &Path, cache: &Path| {
+        let mut command = Command::new(&*PROGRAM);
+        command.arg(root).arg("--quiet").env("XDG_CACHE_HOME", cache);
+        command.output().expect("the program starts").status.code()
+    };
+    assert_eq!(run(tree.root(), cache.path()), Some(0));
+    assert_eq!(run(other.root(), cache.path()), Some(0));
+    assert_eq!(run(tree.root(), cache.path()), Some(0));
+    let folders = fs::read_dir(cache.path().join("phalanx/index_repo")).expect("listed").count();
+    assert_eq!(folders, 2, "one for each tree");
+
+    let inside = tree.path("cache");
+    assert_eq!(run(tree.root(), &inside), Some(2));
+    assert!(!inside.exists());
+}
