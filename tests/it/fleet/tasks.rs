@@ -434,7 +434,9 @@ impl Drop for Bomb {
 
 #[test]
 fn destructors_that_panic_wedge_nothing() {
-    struct Fragile(Option<Bomb>);
+    struct Fragile {
+        _bomb: Bomb,
+    }
     impl Agent<Bomb, Bomb> for Fragile {
         fn handle(&mut self, _: &Task<Bomb>, cx: &mut TaskContext<'_>) -> Result<Bomb, TaskError> {
             match cx.attempt().get() {
@@ -444,7 +446,7 @@ fn destructors_that_panic_wedge_nothing() {
         }
     }
     let fleet = Fleet::<Bomb, Bomb>::builder().workers(1).build().unwrap();
-    fleet.spawn(AgentSpec::new("fragile").handler(|| Fragile(Some(Bomb)))).unwrap();
+    fleet.spawn(AgentSpec::new("fragile").handler(|| Fragile { _bomb: Bomb })).unwrap();
     let mut caught_here = 0;
     for _ in 0..3 {
         let handle = fleet.submit(Task::new(Bomb)).unwrap();
