@@ -69,7 +69,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         self
     }
 
-    /// Sets how many requests for an agent may wait at once. Default: 65,536.
+    /// Sets how many requests for an agent may wait at once, those counted that were answered and have
+    /// not looked. Default: 65,536.
     pub const fn max_waiting(mut self, requests: NonZeroUsize) -> Self {
         self.max_waiting = requests;
         self

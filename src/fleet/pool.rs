@@ -407,7 +407,8 @@ impl Pool {
         if let Some(grant) = self.take(mask) {
             return Ok(Ok(grant));
         }
-        if self.waiting.len() >= self.max_waiting {
+        // Answers count too: a grant that is withdrawn puts its request back among those who wait.
+        if self.waiting.len() + self.answers.len() >= self.max_waiting {
             return Err(AllocateError::TooManyWaiting);
         }
         let place = Place::new(request.urgency(), self.tickets);

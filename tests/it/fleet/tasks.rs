@@ -81,6 +81,31 @@ fn a_kill_from_outside_reruns_the_task_at_once_and_refuses_the_late_result() {
 }
 
 #[test]
+fn a_struck_attempt_that_returns_while_its_successor_runs_is_refused() {
+    let (witness, gates) = (Witness::new(), [Gate::new(), Gate::new()]);
+    let fleet = Fleet::builder().workers(2).observer(witness.clone()).build().unwrap();
+    let held = gates.clone();
+    let spec = AgentSpec::<u64, u64>::new("slow").handler_fn(move |_, cx| {
+        let attempt = cx.attempt().get();
+        held[attempt as usize - 1].pass();
+        Ok(u64::from(attempt))
+    });
+    let agents = fleet.spawn_batch(&spec, 2).unwrap();
+    let handle = fleet.submit(Task::new(0)).unwrap();
+    gates[0].await_arrivals(1);
+    let busy = agents.iter().find(|agent| fleet.agent(**agent).unwrap().load == 1).unwrap();
+    fleet.kill(*busy).unwrap();
+    gates[1].await_arrivals(1);
+
+    gates[0].open();
+    witness.await_event(|event| matches!(event, FleetEvent::LateCompletionRefused { .. }));
+    assert!(handle.try_outcome().is_none(), "the struck attempt decided nothing");
+    gates[1].open();
+    assert_eq!(*handle.wait(), Outcome::Completed(2));
+    finish(&fleet);
+}
+
+#[test]
 fn a_handler_may_kill_its_own_agent_and_a_second_kill_finds_nobody() {
     let kills = Arc::new(Mutex::new(Vec::new()));
     let fleet = fleet(2);
