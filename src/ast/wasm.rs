@@ -28,7 +28,7 @@
 //! - wasmer installs process-wide handlers for SIGSEGV and SIGILL, on x86 for SIGFPE and on ARM and Apple systems
 //!   for SIGBUS, when the first module is compiled or run; signals that are not its own it passes on to the
 //!   handlers that stood there before. A handler that the host installs later has to do the same.
-//! - Each instance reserves some 6 GiB of address space (not memory). Under a limit on address space
+//! - Each instance reserves some 8 GiB of address space (not memory). Under a limit on address space
 //!   (`ulimit -v`) instances cannot be made.
 //! - Compiling a grammar, once a language at its first use, runs on threads of the `rayon` crate, whose
 //!   process-wide pool then stays.
