@@ -204,7 +204,16 @@ impl<S: Sink> Journal<S> {
         }
     }
 
-    fn poll(
+    /// Takes a waiter back that will not be polled again.
+    pub(super) fn forget(&self, key: &mut Option<u64>) {
+        if key.is_some() {
+            let gone = self.log.lock().forget(key);
+            drop(gone);
+        }
+    }
+
+    /// One look: leads if nobody does, else leaves the waker under `key`.
+    pub(super) fn poll(
         &self,
         version: Version,
         key: &mut Option<u64>,
@@ -407,9 +416,6 @@ impl<J: AsRef<Journal<S>> + Unpin, S: Sink> Future for WaitDurable<J, S> {
 
 impl<J: AsRef<Journal<S>>, S: Sink> Drop for WaitDurable<J, S> {
     fn drop(&mut self) {
-        if self.key.is_some() {
-            let gone = self.journal.as_ref().log.lock().forget(&mut self.key);
-            drop(gone);
-        }
+        self.journal.as_ref().forget(&mut self.key);
     }
 }

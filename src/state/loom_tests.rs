@@ -1,1 +1,177 @@
 //! Interleavings of group commit.
+//!
+//! The sink is a cell that loom watches: a leader writes it, and whoever is told that a version is durable
+//! reads it. So a model fails where an acknowledgement comes too early, where two lead at once, or where
+//! what the leader did is not visible to the one who was told. A lost wake-up is a deadlock, which loom sees.
+
+use std::sync::Arc;
+use std::task::{Poll, Waker};
+
+use super::Version;
+use super::journal::{Journal, Published, Sink};
+use crate::Error;
+use crate::sync::{Mutex, UnsafeCell, thread, weakened};
+
+/// How many deltas were written and synced.
+struct Medium(UnsafeCell<u64>);
+
+// Only a leader writes it, and it is read only after an acknowledgement; that is what the models check.
+#[expect(unsafe_code, reason = "loom watches the cell")]
+// SAFETY: loom reports every access that nothing orders.
+unsafe impl Sync for Medium {}
+
+struct Written(Arc<Medium>);
+
+impl Sink for Written {
+    type Image = ();
+
+    #[expect(unsafe_code, reason = "loom watches the cell")]
+    fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error> {
+        self.0.0.with_mut(|count| {
+            // SAFETY: the leader alone holds the sink; loom reports it if not.
+            let count = unsafe { &mut *count };
+            assert_eq!(*count + 1, first.as_u64(), "a group starts where the last one ended");
+            *count += deltas.len() as u64;
+        });
+        Ok(())
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        false
+    }
+
+    fn checkpoint(&mut self, (): &()) -> Result<(), Error> {
+        Ok(())
+    }
+
+    fn close(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+struct Model {
+    journal: Journal<Written>,
+    medium: Arc<Medium>,
+    next: Mutex<u64>,
+}
+
+impl Model {
+    fn new() -> Arc<Self> {
+        let medium = Arc::new(Medium(UnsafeCell::new(0)));
+        let journal = Journal::new(Written(Arc::clone(&medium)), Version::ZERO, (), 1 << 10);
+        Arc::new(Self { journal, medium, next: Mutex::new(0) })
+    }
+
+    fn commit(&self) -> Version {
+        let mut version = Version::ZERO;
+        let published = self.journal.publish(&mut vec![0], || {
+            let mut next = self.next.lock();
+            *next += 1;
+            version = Version::from_u64(*next);
+            Some((version, ()))
+        });
+        assert!(matches!(published, Ok(Published::Done)));
+        version
+    }
+
+    #[expect(unsafe_code, reason = "loom watches the cell")]
+    fn acknowledged(&self, version: Version) {
+        self.medium.0.with(|count| {
+            // SAFETY: whoever was told of a version reads after its leader wrote; loom reports it if not.
+            let count = unsafe { *count };
+            assert!(count >= version.as_u64(), "{version} was acknowledged and {count} written");
+        });
+    }
+}
+
+fn two_commit_and_wait() {
+    loom::model(|| {
+        let model = Model::new();
+        let other = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                let version = model.commit();
+                model.journal.wait(version).expect("the sink does not fail");
+            })
+        };
+        let version = model.commit();
+        model.journal.wait(version).expect("the sink does not fail");
+        other.join().expect("the other does not panic");
+        model.acknowledged(Version::from_u64(2));
+    });
+}
+
+/// One leads; the other only looks at what is durable, as one does who has been told by it.
+fn one_leads_and_one_looks() {
+    loom::model(|| {
+        let model = Model::new();
+        let version = model.commit();
+        let looker = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                if model.journal.durable() >= version {
+                    model.acknowledged(version);
+                }
+            })
+        };
+        model.journal.wait(version).expect("the sink does not fail");
+        looker.join().expect("the looker does not panic");
+    });
+}
+
+#[test]
+fn loom_two_waiters_are_both_acknowledged_after_their_write() {
+    two_commit_and_wait();
+}
+
+#[test]
+fn loom_who_sees_a_version_durable_sees_it_written() {
+    one_leads_and_one_looks();
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_twin_a_relaxed_store_of_the_durable_version_is_caught() {
+    weakened("state.journal.durable.store", one_leads_and_one_looks);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn loom_twin_a_relaxed_load_of_the_durable_version_is_caught() {
+    weakened("state.journal.durable.load", one_leads_and_one_looks);
+}
+
+#[test]
+fn loom_a_waiter_that_goes_away_takes_no_wake_up_along() {
+    loom::model(|| {
+        let model = Model::new();
+        let version = model.commit();
+        let waiter = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || model.journal.wait(version).expect("the sink does not fail"))
+        };
+        // A future that is polled once and dropped: before the other leads, meanwhile, or as the leader.
+        let mut key = None;
+        let polled = model.journal.poll(version, &mut key, Waker::noop());
+        assert!(!matches!(polled, Poll::Ready(Err(_))));
+        model.journal.forget(&mut key);
+        waiter.join().expect("the waiter does not panic");
+        assert_eq!(model.journal.counts().waiters, 0);
+        model.acknowledged(version);
+    });
+}
+
+#[test]
+fn loom_a_close_writes_what_is_pending_and_ends_every_wait() {
+    loom::model(|| {
+        let model = Model::new();
+        let version = model.commit();
+        let waiter = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || model.journal.wait(version).expect("a close writes it first"))
+        };
+        model.journal.close().expect("the sink does not fail");
+        waiter.join().expect("the waiter does not panic");
+        model.acknowledged(version);
+    });
+}

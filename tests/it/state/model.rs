@@ -44,6 +44,8 @@ fn op() -> impl Strategy<Value = Op> {
     ]
 }
 
+type Kept = (Snapshot, [Collection<u8, u16>; 2], Model);
+
 struct Run {
     disk: FaultDisk,
     state: StateManager,
@@ -52,7 +54,7 @@ struct Run {
     models: Vec<Model>,
     /// What each shows for as long as it lives, through handles of the manager it is of, even once that
     /// manager was closed or its versions were lost in a crash.
-    snapshots: Vec<(Snapshot, [Collection<u8, u16>; 2], Model)>,
+    snapshots: Vec<Kept>,
 }
 
 fn open(disk: &FaultDisk) -> (StateManager, [Collection<u8, u16>; 2]) {
