@@ -33,6 +33,10 @@ const QUEUE: NonZeroUsize = NonZeroUsize::new(256).expect("not zero");
 /// Failed files that the summary for people names.
 const FAILURES_NAMED_MAX: usize = 8;
 
+/// How long a parse may take. The largest source that is taken needs a fraction of a second; the rest is for
+/// machines that are busy with something else, so that load does not decide what becomes of a file.
+const PARSE_DEADLINE: Duration = Duration::from_secs(20);
+
 /// How long the last handlers may take once all work is done.
 const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(60);
 
@@ -154,7 +158,7 @@ fn crew(
     engine: Arc<dyn AstEngine>,
     coordinator: &Coordinator<IndexRepo>,
 ) -> Crew {
-    let limits = Limits::default();
+    let limits = Limits::default().deadline(PARSE_DEADLINE);
     let languages: BTreeSet<Language> =
         engine.languages().iter().map(|info| info.language()).collect();
     Crew {
