@@ -173,24 +173,21 @@ fn value(unit: Unit, sample: Sample) -> f64 {
 /// How many units each does in a sample.
 fn share(contestants: &mut [Contestant<'_>]) -> Vec<u64> {
     let own: Vec<_> = contestants.iter_mut().map(calibrate).collect();
-    let most = own.iter().map(|(units, _)| *units).max().unwrap_or(1);
-    own.into_iter()
-        .map(
-            |(units, each)| {
-                if each * most as f64 > SAMPLE_MAX.as_secs_f64() { units } else { most }
-            },
-        )
-        .collect()
+    let most = own.iter().copied().max().unwrap_or(1);
+    // Each takes about as long for its own units, so the most takes it longer by as much as it is more.
+    let too_long =
+        |own: &u64| SAMPLE_AIM.as_millis() as u64 * most / own > SAMPLE_MAX.as_millis() as u64;
+    own.into_iter().map(|own| if too_long(&own) { own } else { most }).collect()
 }
 
-/// How many units take a contestant long enough, and how many seconds each of them takes. Warms it up, too.
-fn calibrate(one: &mut Contestant<'_>) -> (u64, f64) {
+/// How many units take a contestant long enough. Warms it up, too.
+fn calibrate(one: &mut Contestant<'_>) -> u64 {
     let mut units = 1;
     loop {
         let elapsed = (one.run)(units).elapsed;
         if elapsed * 4 >= SAMPLE_AIM {
-            let each = elapsed.as_secs_f64() / units as f64;
-            return (((SAMPLE_AIM.as_secs_f64() / each).ceil() as u64).max(1), each);
+            let aim = SAMPLE_AIM.as_nanos() * u128::from(units);
+            return u64::try_from(aim.div_ceil(elapsed.as_nanos())).unwrap_or(u64::MAX).max(1);
         }
         units *= 4;
     }
@@ -250,6 +247,6 @@ mod tests {
             (&units[OURS], &units["peer"], &units["slow"]),
             (&json!(280), &json!(280), &json!(1))
         );
-        assert_eq!(row.ours, [1000.0; 3]);
+        assert!(row.ours.iter().all(|rate| (rate - 1000.0).abs() < 1e-6), "{:?}", row.ours);
     }
 }

@@ -120,8 +120,6 @@ pub struct Target {
     pub peer: Option<&'static str>,
     /// Of the medians; more than 1 is better than them.
     pub ratio: Option<f64>,
-    /// The least and greatest ratio of a round.
-    pub spread: Option<(f64, f64)>,
     pub reach: f64,
     pub verdict: Verdict,
 }
@@ -165,21 +163,20 @@ impl Row {
                     "ratio": target.ratio,
                     "reach": target.reach,
                     "verdict": target.verdict.name(),
-                    "peer": target.peer,
-                    "spread": target.spread.map(|(low, high)| [low, high]),
                 })
             })
             .collect();
+        let mut work = self.spec.work.clone();
+        work.insert("time".to_owned(), json!(self.spec.time.name()));
         let mut row = json!({
             "part": self.spec.part,
             "id": self.spec.id,
             "what": self.spec.what,
             "unit": self.spec.unit.name(),
             "better": self.spec.unit.better(),
-            "time": self.spec.time.name(),
             "ours": self.ours,
             "peers": peers,
-            "work": self.spec.work,
+            "work": work,
             "quick": settings.quick,
             "commit": settings.commit,
             "targets": targets,
@@ -203,6 +200,7 @@ fn judge(unit: Unit, ours: &[f64], peers: &[Samples], against: &'static str, rea
     let Some(peer) = peer else { return missed(against, reach) };
     let rounds: Vec<_> =
         ours.iter().zip(&peer.values).map(|(ours, theirs)| unit.ratio(*ours, *theirs)).collect();
+    // The least and the greatest ratio of a round.
     let (low, high) = extremes(&rounds);
     let verdict = if low >= reach {
         Verdict::Pass
@@ -215,14 +213,13 @@ fn judge(unit: Unit, ours: &[f64], peers: &[Samples], against: &'static str, rea
         against,
         peer: Some(peer.name),
         ratio: Some(unit.ratio(median(ours), peer.median())),
-        spread: Some((low, high)),
         reach,
         verdict,
     }
 }
 
 fn missed(against: &'static str, reach: f64) -> Target {
-    Target { against, peer: None, ratio: None, spread: None, reach, verdict: Verdict::Fail }
+    Target { against, peer: None, ratio: None, reach, verdict: Verdict::Fail }
 }
 
 pub fn median(values: &[f64]) -> f64 {
