@@ -37,7 +37,11 @@ impl Gate {
         state.arrived += 1;
         self.changed.notify_all();
         while !state.open && state.permits == 0 {
-            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            // A test that failed may never open its gate, and its fleet waits for its handlers.
+            let (next, timeout) =
+                self.changed.wait_timeout(state, LONG).unwrap_or_else(PoisonError::into_inner);
+            assert!(!timeout.timed_out(), "nobody opened the gate");
+            state = next;
         }
         state.permits = state.permits.saturating_sub(1);
     }

@@ -195,6 +195,27 @@ fn a_retryable_error_runs_again_until_the_attempts_are_used_up() {
 }
 
 #[test]
+fn an_attempt_lost_to_a_kill_is_not_counted_against_the_task() {
+    let fleet = fleet(1);
+    let weak = fleet.downgrade();
+    let spec =
+        AgentSpec::<u64, u64>::new("unlucky").handler_fn(move |_, cx| match cx.attempt().get() {
+            1 => weak
+                .upgrade()
+                .expect("the test holds it")
+                .kill(cx.agent())
+                .map(|_| 0)
+                .map_err(|error| TaskError::permanent(error.to_string())),
+            2 => Err(TaskError::retryable("the first that counts")),
+            attempt => Ok(u64::from(attempt)),
+        });
+    fleet.spawn_batch(&spec, 2).unwrap();
+    let task = Task::new(0).max_attempts(NonZeroU32::new(2).unwrap());
+    assert_eq!(*run(&fleet, task), Outcome::Completed(3));
+    finish(&fleet);
+}
+
+#[test]
 fn a_permanent_error_fails_at_once() {
     let (fleet, _) = moody();
     assert_eq!(*run(&fleet, Task::new(3)), Outcome::Failed(TaskError::permanent("never")));
