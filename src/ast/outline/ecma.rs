@@ -210,7 +210,7 @@ fn variables<'t>(
         return None;
     }
     let beside = declaration.children().take(MAX_CHILDREN);
-    let alone = beside.filter(|child| matches!(child.kind(), "variable_declarator" | ",")).count();
+    let alone = beside.filter(|child| child.kind() == node.kind()).count();
     let constant = declaration.child_by_field("kind").is_some_and(|kind| kind.text() == "const");
     let (kind, opens) = match of_value {
         Some((kind, opens)) => (kind, Some(opens)),

@@ -173,7 +173,7 @@ const Shape = class { area() {} };
 const config = { method() {}, arrow: () => 1 };
 for (let i = 0; i < 3; i++) { const looped = i; }
 if (counter) { var hoisted = 1; }
-export { helper as assist, numbers };
+export { helper as assist, numbers as numbers };
 const View = () => <div onClick={() => counter}>text</div>;
 "#,
         &[
@@ -512,9 +512,13 @@ fn a_source_that_makes_much_of_little_is_refused_and_not_paid_for() {
     assert_eq!(error.kind(), AstErrorKind::OutputTooLarge);
     assert_eq!(error.limit(), Some(32 << 20));
 
-    let text = format!("use {}::{{{}}};", "x".repeat(1 << 20), "a::b, ".repeat(1_000));
-    let error = parse(Language::RUST, &text).imports().expect_err("1 GiB of paths");
-    assert_eq!(error.kind(), AstErrorKind::OutputTooLarge);
+    let long = "x".repeat(1 << 20);
+    let wide = format!("use {long}::{{{}}};", "a::b, ".repeat(1_000));
+    let deep = format!("use {long}::{}z{};", "{a::".repeat(100), "}".repeat(100));
+    for text in [wide, deep] {
+        let error = parse(Language::RUST, &text).imports().expect_err("100 MiB of paths and more");
+        assert_eq!(error.kind(), AstErrorKind::OutputTooLarge);
+    }
 }
 
 #[test]
