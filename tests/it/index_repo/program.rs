@@ -14,16 +14,20 @@ fn build() -> PathBuf {
     let tests = std::env::current_exe().expect("this program has a path");
     let profile = tests.ancestors().nth(2).expect("cargo put it two folders down").to_owned();
     let name = profile.file_name().and_then(|name| name.to_str()).expect("cargo's own name");
-    let mut features = vec!["wasm", "durable", "bincode"];
-    for (name, on) in [
+    // Exactly the features of these tests, so that nothing but the program itself is built anew.
+    let features: Vec<&str> = [
+        ("default", cfg!(feature = "default")),
+        ("full", cfg!(feature = "full")),
+        ("wasm", cfg!(feature = "wasm")),
+        ("durable", cfg!(feature = "durable")),
+        ("bincode", cfg!(feature = "bincode")),
         ("postcard", cfg!(feature = "postcard")),
         ("tracing", cfg!(feature = "tracing")),
         ("test-util", cfg!(feature = "test-util")),
-    ] {
-        if on {
-            features.push(name);
-        }
-    }
+    ]
+    .into_iter()
+    .filter_map(|(name, on)| on.then_some(name))
+    .collect();
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--no-default-features", "--example", "index_repo"])
         .args(["--features", &features.join(",")])
