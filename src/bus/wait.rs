@@ -142,9 +142,9 @@ mod tests {
         set.enter(Arc::clone(&wakers[1]).into(), false);
         let last = set.enter(Arc::clone(&wakers[2]).into(), false);
         set.enter(Arc::clone(&wakers[0]).into(), true);
-        for woken in 0..2 {
+        for next in &wakers[..2] {
             set.wake_one();
-            assert_eq!(wakers[woken].woken.load(Ordering::Relaxed), 1);
+            assert_eq!(next.woken.load(Ordering::Relaxed), 1);
         }
         assert!(set.leave(&last));
         assert!(!set.leave(&last));
