@@ -27,7 +27,9 @@ use std::time::Duration;
 /// The models do not look inside: what is set once is set under a lock of theirs.
 pub(crate) use std::sync::OnceLock;
 
-pub(crate) use imp::{Condvar, Mutex, MutexGuard, RwLock, UnsafeCell, atomic, fence, hint, thread};
+#[cfg(feature = "durable")]
+pub(crate) use imp::MutexGuard;
+pub(crate) use imp::{Condvar, Mutex, RwLock, UnsafeCell, atomic, fence, hint, thread};
 
 #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
 mod imp {
