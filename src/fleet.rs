@@ -325,6 +325,19 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         self.inner().submit_many(tasks, Patience::Until(None))
     }
 
+    /// Submits several tasks, waiting on this thread for room for all of them, for so long at most.
+    ///
+    /// # Errors
+    /// As [`submit_batch`](Self::submit_batch); `Full` if there was no room in time.
+    pub fn submit_batch_timeout(
+        &self,
+        tasks: Vec<Task<T>>,
+        timeout: Duration,
+    ) -> Result<Vec<TaskHandle<O>>, SubmitError<Vec<Task<T>>>> {
+        let deadline = self.inner().clock.now() + timeout;
+        self.inner().submit_many(tasks, Patience::Until(Some(deadline)))
+    }
+
     /// What the fleet has done so far, in one consistent reading.
     #[must_use]
     pub fn stats(&self) -> FleetStats {

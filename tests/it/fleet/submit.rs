@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::support::{Gate, LONG, Ledger, finish};
+use super::support::{Gate, LONG, Ledger, eventually, finish};
 use phalanx::fleet::{
     AgentSpec, Attempt, Fleet, FleetBuilder, LogPosition, Outcome, OutcomeKind, Priority,
     SubmitError, Task, TaskErrorKind, TaskId, TaskLog,
@@ -112,6 +112,36 @@ fn those_who_wait_for_room_get_it_in_order_and_nobody_overtakes_them() {
     }
     finish(&fleet);
     assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3]);
+}
+
+#[test]
+fn a_batch_that_waits_is_overtaken_by_nobody_and_gives_way_when_it_gives_up() {
+    let (clock, hand) = ManualClock::new();
+    let (fleet, gate, _) = busy(Fleet::builder().clock(clock).queue_capacity(capacity(2)));
+    let waiting = |count| {
+        let text = format!("submitters_waiting: {count}");
+        eventually(&text, || format!("{fleet:?}").contains(&text));
+    };
+    drop(fleet.submit(Task::new(1)).unwrap());
+    let batch = {
+        let (fleet, tasks) = (fleet.clone(), vec![Task::new(2), Task::new(3)]);
+        thread::spawn(move || fleet.submit_batch_timeout(tasks, Duration::from_secs(1)).map(drop))
+    };
+    waiting(1);
+    // There is room for one, and the batch that wants two has its turn first.
+    assert!(matches!(fleet.submit(Task::new(4)), Err(SubmitError::Full(_))));
+    let single = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.submit_wait(Task::new(5)).unwrap().wait())
+    };
+    waiting(2);
+    eventually("the batch sleeps", || hand.sleepers() > 0);
+    hand.advance(Duration::from_secs(1));
+    assert!(matches!(batch.join().unwrap(), Err(SubmitError::Full(tasks)) if tasks.len() == 2));
+    waiting(0);
+    gate.open();
+    assert_eq!(*single.join().unwrap(), Outcome::Completed(5));
+    finish(&fleet);
 }
 
 #[test]

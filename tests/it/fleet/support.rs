@@ -170,3 +170,12 @@ pub(super) fn balanced(stats: &FleetStats) {
         "{stats:?}"
     );
 }
+
+/// Waits for something that another thread brings about.
+pub(super) fn eventually(what: &str, holds: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < LONG, "it did not come about: {what}");
+        std::thread::yield_now();
+    }
+}
