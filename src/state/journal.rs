@@ -265,9 +265,8 @@ impl<S: Sink> Journal<S> {
                     return self.lead(log, sink, false).status.check().map(|()| None);
                 }
                 log.status = Status::Closed;
-                let waiters = log.take_waiters();
+                // Nobody waits: the last leader woke them all, and since then the sink was free.
                 drop(log);
-                wake(waiters);
                 Ok(Some(sink.close()))
             });
             match step {

@@ -191,3 +191,101 @@ impl Load for Recovery {
 fn end(reader: &Reader<'_>) -> Result<(), Error> {
     if reader.is_empty() { Ok(()) } else { Err(corrupt("bytes are left over at its end")) }
 }
+
+#[cfg(all(test, feature = "bincode", not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::state::block::seal;
+
+    const CODEC: Codec = Codec::Bincode;
+
+    fn group(first: u64, deltas: &[&[u8]]) -> Vec<u8> {
+        let mut payload = first.to_le_bytes().to_vec();
+        for delta in deltas {
+            block::put_bytes(&mut payload, delta);
+        }
+        seal(Kind::Group, CODEC, &payload).expect("it is small")
+    }
+
+    fn chunk(version: u64, index: u64, last: bool, total: u64, rows: &[u8]) -> Vec<u8> {
+        let mut payload = version.to_le_bytes().to_vec();
+        payload.extend_from_slice(&index.to_le_bytes());
+        payload.push(u8::from(last));
+        payload.extend_from_slice(&total.to_le_bytes());
+        payload.extend_from_slice(rows);
+        seal(Kind::Chunk, CODEC, &payload).expect("it is small")
+    }
+
+    fn v(number: u64) -> Version {
+        Version::from_u64(number)
+    }
+
+    #[track_caller]
+    fn is_corrupt(result: Result<(), Error>) {
+        assert_eq!(result.map_err(|error| error.kind()), Err(ErrorKind::Corrupt));
+    }
+
+    /// No collections, and one with one row: `a`, key 1, value 2.
+    const NOTHING: &[u8] = &[0];
+    const ONE_ROW: &[u8] = &[1, b'a', 1, 1, 1, 1, 2];
+
+    #[test]
+    fn a_gap_between_groups_is_never_a_state() {
+        let mut recovery = Recovery::new(CODEC);
+        recovery.group(v(1), &group(1, &[NOTHING, NOTHING])).expect("it starts at the start");
+        is_corrupt(recovery.group(v(4), &group(4, &[NOTHING])));
+        is_corrupt(recovery.group(v(2), &group(2, &[NOTHING])));
+        is_corrupt(recovery.group(v(3), &group(4, &[NOTHING])));
+        is_corrupt(recovery.group(v(3), &group(3, &[])));
+        recovery.group(v(3), &group(3, &[NOTHING])).expect("it is the next");
+        recovery.finish().expect("nothing is missing");
+        assert_eq!(recovery.report.version, v(3));
+    }
+
+    #[test]
+    fn a_checkpoint_without_a_chunk_or_with_another_is_never_a_state() {
+        let mut recovery = Recovery::new(CODEC);
+        is_corrupt(recovery.chunk(v(5), 1, &chunk(5, 1, true, 1, ONE_ROW)));
+        is_corrupt(recovery.chunk(v(5), 0, &chunk(5, 0, true, 2, ONE_ROW)));
+
+        let mut recovery = Recovery::new(CODEC);
+        recovery.chunk(v(5), 0, &chunk(5, 0, false, 1, ONE_ROW)).expect("it is the first");
+        is_corrupt(recovery.finish());
+        is_corrupt(recovery.group(v(6), &group(6, &[NOTHING])));
+        is_corrupt(recovery.chunk(v(6), 1, &chunk(6, 1, true, 1, &[])));
+        recovery.chunk(v(5), 1, &chunk(5, 1, true, 1, &[])).expect("it is the last");
+        is_corrupt(recovery.chunk(v(5), 2, &chunk(5, 2, true, 1, &[])));
+        recovery.group(v(6), &group(6, &[NOTHING])).expect("it is the next");
+        assert_eq!((recovery.version, recovery.report.checkpoint_rows), (v(6), 1));
+    }
+
+    #[test]
+    fn a_payload_that_does_not_add_up_is_an_error_wherever_it_is_cut() {
+        let good: &[u8] = &[1, 1, b'a', 2, PUT, 1, 7, 1, 8, REMOVE, 1, 9];
+        let mut recovery = Recovery::new(CODEC);
+        recovery.group(v(1), &group(1, &[good])).expect("it is whole");
+        assert_eq!(recovery.collections["a"][&[7u8][..]][..], [8]);
+        for len in 0..good.len() {
+            let mut recovery = Recovery::new(CODEC);
+            is_corrupt(recovery.group(v(1), &group(1, &[&good[..len]])));
+        }
+        // Left over, an unknown tag, and lengths beyond all there is.
+        is_corrupt(recovery.group(v(2), &group(2, &[&[0, 0]])));
+        is_corrupt(Recovery::new(CODEC).group(v(1), &group(1, &[&[1, 1, b'a', 1, 7, 1, 1]])));
+        let long = [0xff; 9];
+        is_corrupt(Recovery::new(CODEC).group(v(1), &group(1, &[&[&long[..], &[1]].concat()])));
+        is_corrupt(Recovery::new(CODEC).group(v(1), &group(1, &[&[&long[..], &[2]].concat()])));
+    }
+
+    #[test]
+    fn a_block_of_another_kind_or_codec_is_an_error() {
+        let mut recovery = Recovery::new(CODEC);
+        is_corrupt(recovery.group(v(1), &chunk(1, 0, true, 0, &[])));
+        is_corrupt(recovery.chunk(v(1), 0, &group(1, &[NOTHING])));
+        #[cfg(feature = "postcard")]
+        {
+            let other = seal(Kind::Group, Codec::Postcard, &[1, 0, 0, 0, 0, 0, 0, 0, 1, 0]);
+            is_corrupt(recovery.group(v(1), &other.expect("it is small")));
+        }
+    }
+}
