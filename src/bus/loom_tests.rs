@@ -5,6 +5,7 @@
 //! it is overwritten fails in loom's cell; a lost wake-up fails as a deadlock.
 
 use std::mem::ManuallyDrop;
+use std::time::Duration;
 
 use super::position::Position;
 use super::ring::Shape;
@@ -265,30 +266,69 @@ fn loom_a_close_is_seen_by_a_reader_that_waits() {
     explore(PREEMPTIONS, close_wakes);
 }
 
-/// Two publishers wait for one reader: room wakes one, which wakes the other.
-fn publishers_pass_on() {
+/// The bus is closed while a publisher is between its claim and the end of its write.
+fn close_during_publish() {
     let bus = bus();
     let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    let publisher = bus.publisher();
+    let publishing = thread::spawn(move || publisher.publish(TOPIC, 0).is_ok());
+    bus.close();
+    let mut seen = 0;
+    while reader.recv().is_ok() {
+        seen += 1;
+    }
+    assert_eq!(seen, u32::from(publishing.join().expect("no panic")));
+}
+
+#[test]
+fn loom_what_was_claimed_before_the_close_is_received() {
+    explore(PREEMPTIONS, close_during_publish);
+}
+
+/// A full ring of two events, and who would publish the next ones.
+fn full_ring() -> (EventBus<u64>, Subscriber<u64>) {
+    let bus = bus();
+    let reader = bus.subscribe(Filter::all(), Overflow::Block);
     for payload in 0..2 {
         bus.publisher().publish(TOPIC, payload).expect("open");
     }
-    let publishing: Vec<_> = (2..4)
-        .map(|payload| {
-            let publisher = bus.publisher();
-            thread::spawn(move || publisher.publish(TOPIC, payload).expect("open"))
-        })
-        .collect();
-    let mut handled = 0;
-    while handled < 2 {
-        handled += reader.for_each_batch(|_| {}).expect("there");
-    }
-    for thread in publishing {
-        thread.join().expect("no panic");
-    }
+    (bus, reader)
+}
+
+/// Two publishers wait; the reader leaves, which wakes one of them: that one must wake the other.
+fn publishers_pass_on() {
+    let (bus, reader) = full_ring();
+    let first = bus.publisher();
+    let first = thread::spawn(move || first.publish(TOPIC, 2).is_ok());
+    let leaving = thread::spawn(move || drop(reader));
+    assert!(bus.publisher().publish(TOPIC, 3).is_ok());
+    assert!(first.join().expect("no panic"));
+    leaving.join().expect("no panic");
 }
 
 #[test]
 fn loom_room_for_two_wakes_two_publishers() {
-    // Two publishers that park and wake: each further preemption costs a minute.
-    explore(1, publishers_pass_on);
+    explore(PREEMPTIONS, publishers_pass_on);
+}
+
+/// One publisher gives up just when room is given to it; the one behind it must get that room.
+fn giving_up_passes_on() {
+    let (bus, mut reader) = full_ring();
+    let patient = bus.publisher();
+    let patient = thread::spawn(move || patient.publish(TOPIC, 3).is_ok());
+    let reading = thread::spawn(move || {
+        reader.recv().expect("there");
+        reader
+    });
+    let hasty = bus.publisher().publish_timeout(TOPIC, 2, Duration::ZERO).is_ok();
+    let mut reader = reading.join().expect("no panic");
+    if hasty {
+        reader.recv().expect("there");
+    }
+    assert!(patient.join().expect("no panic"));
+}
+
+#[test]
+fn loom_room_that_one_publisher_gives_up_goes_to_the_next() {
+    explore(PREEMPTIONS, giving_up_passes_on);
 }

@@ -204,15 +204,17 @@ fn subscriptions_that_come_and_go_see_whole_stretches() {
                     let (bus, done) = (&bus, &done);
                     scope.spawn(move || {
                         let mut visits = 0;
-                        while !done.load(Ordering::Relaxed) {
+                        loop {
                             let overflow =
                                 [Overflow::Block, Overflow::DropOldest][(visitor + visits) % 2];
                             let how = HOWS[(visitor + visits / 2) % 4];
                             let reader = bus.subscribe(Filter::all(), overflow);
                             read(reader, how, Some(1 + visits as u64 % 50));
                             visits += 1;
+                            if done.load(Ordering::Relaxed) {
+                                break;
+                            }
                         }
-                        visits
                     })
                 })
                 .collect();
@@ -228,7 +230,7 @@ fn subscriptions_that_come_and_go_see_whole_stretches() {
             done.store(true, Ordering::Relaxed);
             bus.close();
             for visitor in visiting {
-                assert!(visitor.join().expect("a visitor panicked") > 0);
+                visitor.join().expect("a visitor panicked");
             }
         });
         assert_eq!(bus.stats().published, 10_000);

@@ -77,6 +77,36 @@ fn a_publish_ends_when_its_time_has_run_out_and_hands_the_payload_back() {
 }
 
 #[test]
+fn a_close_or_an_end_of_a_subscription_wakes_those_who_are_parked() {
+    for close in [true, false] {
+        let (clock, hand) = ManualClock::new();
+        let bus = bus(clock);
+        let topic = bus.topic("t").expect("valid");
+        let behind = bus.subscribe(Filter::all(), Overflow::Block);
+        let publisher = bus.publisher();
+        for i in 0..2 {
+            publisher.publish(topic, i).expect("room");
+        }
+        let mut idle = bus.subscribe(Filter::all(), Overflow::DropOldest);
+        thread::scope(|scope| {
+            let publishing = scope.spawn(|| publisher.publish_timeout(topic, 2, MINUTE));
+            let reading = scope.spawn(move || idle.recv_timeout(MINUTE));
+            wait_for_sleepers(&hand, 2);
+            if close {
+                bus.close();
+                let refused = publishing.join().expect("no panic");
+                assert!(matches!(refused, Err(PublishTimeoutError::Closed(2))), "{refused:?}");
+                assert_eq!(reading.join().expect("no panic"), Err(RecvTimeoutError::Closed));
+            } else {
+                drop(behind);
+                assert_eq!(publishing.join().expect("no panic").expect("room"), 2);
+                assert_eq!(reading.join().expect("no panic").expect("published").payload, 2);
+            }
+        });
+    }
+}
+
+#[test]
 fn room_given_to_a_publisher_whose_time_is_over_goes_to_the_next() {
     // One slot is freed at the moment at which the first waiter's time runs out: whichever of the two
     // gets it, the slot is not left empty while one still waits.
