@@ -21,6 +21,10 @@ struct CountOnDrop(Arc<AtomicUsize>);
 
 impl Drop for CountOnDrop {
     fn drop(&mut self) {
+        // Time for those who do not join this thread to be seen going on without it.
+        for _ in 0..2_000 {
+            thread::yield_now();
+        }
         self.0.fetch_add(1, Ordering::SeqCst);
     }
 }
