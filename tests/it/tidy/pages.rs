@@ -35,7 +35,7 @@ fn items(page: &str) -> Vec<String> {
 }
 
 /// The keys of a table of a manifest, each with the line above it.
-fn entries<'a>(manifest: &'a str, table: impl Fn(&str) -> bool) -> Vec<(&'a str, &'a str)> {
+fn entries(manifest: &str, table: impl Fn(&str) -> bool) -> Vec<(&str, &str)> {
     let mut inside = false;
     let mut above = "";
     let mut found = Vec::new();
