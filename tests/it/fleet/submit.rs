@@ -139,6 +139,7 @@ fn a_batch_that_waits_is_overtaken_by_nobody_and_gives_way_when_it_gives_up() {
     hand.advance(Duration::from_secs(1));
     assert!(matches!(batch.join().unwrap(), Err(SubmitError::Full(tasks)) if tasks.len() == 2));
     waiting(0);
+    assert_eq!(fleet.stats().handler_panics, 0, "it was the batch, not a gate that gave up");
     gate.open();
     assert_eq!(*single.join().unwrap(), Outcome::Completed(5));
     finish(&fleet);
@@ -181,6 +182,7 @@ fn a_drain_sends_those_who_wait_for_room_away() {
     }
     assert!(!fleet.drain(Duration::ZERO).unwrap().is_complete());
     assert!(matches!(waiter.join().unwrap(), Err(SubmitError::Closed(_))));
+    assert_eq!(fleet.stats().handler_panics, 0, "it was the drain, not a gate that gave up");
     gate.open();
     finish(&fleet);
 }
