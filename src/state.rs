@@ -42,6 +42,7 @@ mod loom_tests;
 mod manager;
 #[cfg(feature = "durable")]
 mod recover;
+mod registry;
 mod root;
 mod snapshot;
 mod stats;

@@ -3,11 +3,10 @@
 //! Rules that hold here:
 //!
 //! 1. `root` is replaced only by [`Inner::publish`] (a commit, the next version) and by
-//!    [`Inner::register`] (a new empty collection, the same version).
+//!    `register` in `registry.rs` (a new empty collection, the same version).
 //! 2. No code of the host (closures, `Hash`, `Eq`, `Clone`, `Drop`, serde) runs under a lock.
 //! 3. Locks are taken in the order journal, registry, root, and each only for a few pointer writes.
 
-use std::any::TypeId;
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
@@ -20,7 +19,9 @@ use super::codec::Codec;
 use super::disk::Counters;
 #[cfg(feature = "durable")]
 use super::journal::{Journal, Published, WaitDurable};
-use super::root::{Content, RawRows, Root, Slot, Table};
+use super::registry::Entry;
+use super::root::Root;
+#[cfg(feature = "durable")]
 use super::snapshot::no_codec;
 #[cfg(feature = "durable")]
 use super::store::Keeper;
@@ -31,10 +32,6 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
 use crate::{Error, ErrorKind};
 
-/// The most collections that a manager holds.
-const COLLECTIONS_MAX: usize = 4096;
-/// The most bytes that the name of a collection has.
-const NAME_BYTES_MAX: usize = 255;
 /// How often a transaction's closure runs before it gives up.
 const RUNS_MAX: u32 = 1000;
 /// The most bytes that the delta of one transaction has.
@@ -69,9 +66,9 @@ pub struct StateManager {
 
 pub(super) struct Inner {
     owner: Arc<()>,
-    root: RwLock<Arc<Root>>,
-    registry: Mutex<HashMap<Arc<str>, Entry>>,
-    codec: Option<Codec>,
+    pub(super) root: RwLock<Arc<Root>>,
+    pub(super) registry: Mutex<HashMap<Arc<str>, Entry>>,
+    pub(super) codec: Option<Codec>,
     closed: AtomicBool,
     commits: AtomicU64,
     reruns: AtomicU64,
@@ -85,31 +82,6 @@ pub(super) struct Inner {
 struct Durable {
     journal: Journal<Keeper>,
     counters: Arc<Counters>,
-}
-
-struct Entry {
-    id: usize,
-    /// None for a recovered collection that nobody has opened yet.
-    types: Option<Types>,
-}
-
-#[derive(Clone, Copy)]
-struct Types {
-    key: (TypeId, &'static str),
-    value: (TypeId, &'static str),
-}
-
-impl Types {
-    fn of<K: 'static, V: 'static>() -> Self {
-        Self {
-            key: (TypeId::of::<K>(), std::any::type_name::<K>()),
-            value: (TypeId::of::<V>(), std::any::type_name::<V>()),
-        }
-    }
-
-    fn is(&self, other: &Self) -> bool {
-        self.key.0 == other.key.0 && self.value.0 == other.value.0
-    }
 }
 
 impl StateManager {
@@ -422,7 +394,7 @@ impl Inner {
         Snapshot { root: self.current(), codec: self.codec }
     }
 
-    fn current(&self) -> Arc<Root> {
+    pub(super) fn current(&self) -> Arc<Root> {
         Arc::clone(&self.root.read())
     }
 
@@ -500,112 +472,6 @@ impl Inner {
         let _ = delta;
         Ok(swap().is_some())
     }
-
-    fn register<K: Key, V: Value>(&self, name: &'static str) -> Result<usize, Error> {
-        if name.is_empty() || name.len() > NAME_BYTES_MAX {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                format!("the name of a collection has 1 to {NAME_BYTES_MAX} bytes, not {name:?}"),
-            ));
-        }
-        let types = Types::of::<K, V>();
-        let mut registry = self.registry.lock();
-        let id = match registry.get(name) {
-            Some(Entry { id, types: Some(known) }) if known.is(&types) => return Ok(*id),
-            Some(Entry { types: Some(known), .. }) => {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!(
-                        "the collection {name:?} is open with key {} and value {}; it was asked \
-                         for with key {} and value {}",
-                        known.key.1, known.value.1, types.key.1, types.value.1
-                    ),
-                ));
-            }
-            Some(Entry { id, types: None }) => *id,
-            None => {
-                let id = registry.len();
-                if id >= COLLECTIONS_MAX {
-                    return Err(Error::new(
-                        ErrorKind::LimitReached,
-                        format!("a state manager holds at most {COLLECTIONS_MAX} collections"),
-                    ));
-                }
-                let name: Arc<str> = Arc::from(name);
-                let content = Content::Typed(Arc::new(Table::<K, V>::new()));
-                registry.insert(Arc::clone(&name), Entry { id, types: Some(types) });
-                let mut root = self.root.write();
-                let mut next = Root::clone(&root);
-                next.slots.push(Slot { name, content });
-                let old = std::mem::replace(&mut *root, Arc::new(next));
-                drop(root);
-                drop(registry);
-                drop(old);
-                return Ok(id);
-            }
-        };
-        drop(registry);
-
-        // Recovered, and nobody has named its types yet: decode outside the locks.
-        let recovered = match self.current().slots.get(id).map(|slot| &slot.content) {
-            Some(Content::Recovered(recovered)) => Arc::clone(recovered),
-            // Somebody else opened it and has committed to it since.
-            _ => return self.register::<K, V>(name),
-        };
-        let Some(raw) = recovered.raw() else { return self.register::<K, V>(name) };
-        let table = self.decode::<K, V>(name, &raw)?;
-        let mut registry = self.registry.lock();
-        let Some(entry) = registry.get_mut(name) else {
-            return Err(Error::new(ErrorKind::Internal, "a registered collection went away"));
-        };
-        let encoded = if entry.types.is_none() {
-            entry.types = Some(types);
-            recovered.resolve(Arc::new(table))
-        } else {
-            None
-        };
-        drop(registry);
-        drop(encoded);
-        // Checks the types against whoever was first.
-        self.register::<K, V>(name)
-    }
-
-    fn decode<K: Key, V: Value>(&self, name: &str, raw: &RawRows) -> Result<Table<K, V>, Error> {
-        let codec = self.codec.ok_or_else(no_codec)?;
-        let mut table = Table::new();
-        for (key, value) in raw {
-            let bad = |part: &str, error: Error| {
-                let message = format!(
-                    "the {part} of the row with key bytes {} in the collection {name:?} does not \
-                     decode: {error}",
-                    hex(key)
-                );
-                Error::with_source(ErrorKind::Codec, message, error)
-            };
-            let decoded = codec.decode::<K>(key).map_err(|error| bad("key", error))?;
-            let value = codec.decode::<V>(value).map_err(|error| bad("value", error))?;
-            if table.map.insert(decoded, Arc::new(value)).is_some() {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    format!(
-                        "two rows of the collection {name:?} have one key, one with key bytes {}",
-                        hex(key)
-                    ),
-                ));
-            }
-        }
-        Ok(table)
-    }
-}
-
-/// The first bytes of a key, for a message.
-fn hex(bytes: &[u8]) -> String {
-    const SHOWN: usize = 32;
-    let mut text: String = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
-    if bytes.len() > SHOWN {
-        text.push_str("...");
-    }
-    text
 }
 
 fn not_durable() -> Error {

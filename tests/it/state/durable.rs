@@ -78,3 +78,63 @@ fn a_folder_has_one_holder() {
     drop(state);
     open(folder.path());
 }
+
+#[test]
+fn tasks_and_threads_that_wait_at_once_are_all_acknowledged() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(folder.path());
+    let rows = state.collection::<u64, u64>("rows").unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build().unwrap();
+    let tasks: Vec<_> = (0..8)
+        .map(|task| {
+            let (state, rows) = (state.clone(), rows.clone());
+            runtime.spawn(async move {
+                for step in 0..5 {
+                    let version = rows.insert(task * 100 + step, step).unwrap();
+                    // A wait that is given up changes nothing for the others.
+                    drop(state.wait_durable_async(version));
+                    state.wait_durable_async(version).await.unwrap();
+                    assert!(state.durable_version() >= version);
+                }
+            })
+        })
+        .collect();
+    for step in 0..5 {
+        let version = rows.insert(1000 + step, step).unwrap();
+        state.wait_durable(version).unwrap();
+    }
+    for task in tasks {
+        runtime.block_on(task).unwrap();
+    }
+    let stats = state.stats();
+    assert_eq!((stats.commits, stats.pending_commits, stats.waiters), (45, 0, 0));
+    assert!(stats.groups <= 45);
+    drop((state, rows, runtime));
+    assert_eq!(open(folder.path()).recovery().version, Version::from_u64(45));
+}
+
+#[test]
+fn waiting_for_what_was_never_committed_is_an_error_and_does_not_hang() {
+    let folder = tempfile::tempdir().unwrap();
+    let state = open(folder.path());
+    let error = state.wait_durable(Version::from_u64(1)).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    state.wait_durable(Version::ZERO).unwrap();
+}
+
+#[test]
+fn settings_out_of_range_are_refused_before_a_folder_is_made() {
+    let folder = tempfile::tempdir().unwrap();
+    let missing = folder.path().join("missing");
+    let builder = || StateManager::builder().path(&missing);
+    for (what, builder) in [
+        ("no path", StateManager::builder()),
+        ("no bytes", builder().checkpoint_every_bytes(0)),
+        ("no commits", builder().checkpoint_every_commits(0)),
+        ("nothing pending", builder().max_pending_bytes(0)),
+        ("too much pending", builder().max_pending_bytes(usize::MAX)),
+    ] {
+        assert_eq!(builder.open().unwrap_err().kind(), ErrorKind::InvalidArgument, "{what}");
+    }
+    assert!(!missing.exists());
+}

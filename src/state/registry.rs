@@ -1,0 +1,154 @@
+//! Which collections there are, and with which types.
+//!
+//! Rules that hold here:
+//!
+//! 1. A name has one number and, once opened in this process, one pair of types.
+//! 2. The rows of a recovered collection are decoded outside the locks, all of them or the opening fails;
+//!    where two open it at once, the first to finish decides and the other is checked against it.
+
+use std::any::TypeId;
+use std::sync::Arc;
+
+use super::manager::Inner;
+use super::root::{Content, RawRows, Root, Slot, Table};
+use super::snapshot::no_codec;
+use super::{Key, Value};
+use crate::{Error, ErrorKind};
+
+/// The most collections that a manager holds.
+const COLLECTIONS_MAX: usize = 4096;
+/// The most bytes that the name of a collection has.
+const NAME_BYTES_MAX: usize = 255;
+
+pub(super) struct Entry {
+    pub(super) id: usize,
+    /// None for a recovered collection that nobody has opened yet.
+    pub(super) types: Option<Types>,
+}
+
+#[derive(Clone, Copy)]
+pub(super) struct Types {
+    key: (TypeId, &'static str),
+    value: (TypeId, &'static str),
+}
+
+impl Types {
+    fn of<K: 'static, V: 'static>() -> Self {
+        Self {
+            key: (TypeId::of::<K>(), std::any::type_name::<K>()),
+            value: (TypeId::of::<V>(), std::any::type_name::<V>()),
+        }
+    }
+
+    fn is(&self, other: &Self) -> bool {
+        self.key.0 == other.key.0 && self.value.0 == other.value.0
+    }
+}
+
+impl Inner {
+    pub(super) fn register<K: Key, V: Value>(&self, name: &'static str) -> Result<usize, Error> {
+        if name.is_empty() || name.len() > NAME_BYTES_MAX {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("the name of a collection has 1 to {NAME_BYTES_MAX} bytes, not {name:?}"),
+            ));
+        }
+        let types = Types::of::<K, V>();
+        let mut registry = self.registry.lock();
+        let id = match registry.get(name) {
+            Some(Entry { id, types: Some(known) }) if known.is(&types) => return Ok(*id),
+            Some(Entry { types: Some(known), .. }) => {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "the collection {name:?} is open with key {} and value {}; it was asked \
+                         for with key {} and value {}",
+                        known.key.1, known.value.1, types.key.1, types.value.1
+                    ),
+                ));
+            }
+            Some(Entry { id, types: None }) => *id,
+            None => {
+                let id = registry.len();
+                if id >= COLLECTIONS_MAX {
+                    return Err(Error::new(
+                        ErrorKind::LimitReached,
+                        format!("a state manager holds at most {COLLECTIONS_MAX} collections"),
+                    ));
+                }
+                let name: Arc<str> = Arc::from(name);
+                let content = Content::Typed(Arc::new(Table::<K, V>::new()));
+                registry.insert(Arc::clone(&name), Entry { id, types: Some(types) });
+                let mut root = self.root.write();
+                let mut next = Root::clone(&root);
+                next.slots.push(Slot { name, content });
+                let old = std::mem::replace(&mut *root, Arc::new(next));
+                drop(root);
+                drop(registry);
+                drop(old);
+                return Ok(id);
+            }
+        };
+        drop(registry);
+
+        // Recovered, and nobody has named its types yet: decode outside the locks.
+        let recovered = match self.current().slots.get(id).map(|slot| &slot.content) {
+            Some(Content::Recovered(recovered)) => Arc::clone(recovered),
+            // Somebody else opened it and has committed to it since.
+            _ => return self.register::<K, V>(name),
+        };
+        let Some(raw) = recovered.raw() else { return self.register::<K, V>(name) };
+        let table = self.decode::<K, V>(name, &raw)?;
+        let mut registry = self.registry.lock();
+        let Some(entry) = registry.get_mut(name) else {
+            return Err(Error::new(ErrorKind::Internal, "a registered collection went away"));
+        };
+        let encoded = if entry.types.is_none() {
+            entry.types = Some(types);
+            recovered.resolve(Arc::new(table))
+        } else {
+            None
+        };
+        drop(registry);
+        drop(encoded);
+        // Checks the types against whoever was first.
+        self.register::<K, V>(name)
+    }
+
+    fn decode<K: Key, V: Value>(&self, name: &str, raw: &RawRows) -> Result<Table<K, V>, Error> {
+        let codec = self.codec.ok_or_else(no_codec)?;
+        let mut table = Table::new();
+        for (key, value) in raw {
+            let bad = |part: &str, error: Error| {
+                let message = format!(
+                    "the {part} of the row with key bytes {} in the collection {name:?} does not \
+                     decode: {error}",
+                    hex(key)
+                );
+                Error::with_source(ErrorKind::Codec, message, error)
+            };
+            let decoded = codec.decode::<K>(key).map_err(|error| bad("key", error))?;
+            let value = codec.decode::<V>(value).map_err(|error| bad("value", error))?;
+            if table.map.insert(decoded, Arc::new(value)).is_some() {
+                return Err(Error::new(
+                    ErrorKind::Corrupt,
+                    format!(
+                        "two rows of the collection {name:?} have one key, one with key bytes {}",
+                        hex(key)
+                    ),
+                ));
+            }
+        }
+        Ok(table)
+    }
+}
+
+/// The first bytes of a key, for a message.
+fn hex(bytes: &[u8]) -> String {
+    const SHOWN: usize = 32;
+    let mut text: String = bytes.iter().take(SHOWN).map(|byte| format!("{byte:02x}")).collect();
+    if bytes.len() > SHOWN {
+        text.push_str("...");
+    }
+    text
+}
