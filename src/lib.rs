@@ -22,7 +22,8 @@
 //! - A handler may run more than once; what it does outside of the outcome's transaction may happen twice.
 //! - A handler that does not return cannot be ended, only struck and reported.
 //! - A commit survives a crash once [`wait_durable`](state::StateManager::wait_durable) has returned, and not before.
-//! - It never starts a thread that a builder was not told to start, prints, or reads the environment.
+//! - It starts no thread but the workers of a fleet that was given some and of a sandboxed engine that was
+//!   built; it never prints, and never reads the environment.
 //!
 //! What else to know, and what was not checked: [`docs::limitations`].
 //!

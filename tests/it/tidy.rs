@@ -207,3 +207,8 @@ fn the_changelog_knows_this_version() {
 fn every_dependency_has_its_reason() {
     assert_clean(pages::dependencies(REPOSITORY.text("Cargo.toml")));
 }
+
+#[test]
+fn every_dependency_is_used() {
+    assert_clean(pages::unused(REPOSITORY.text("Cargo.toml"), &REPOSITORY.rust));
+}

@@ -178,3 +178,23 @@ pub(super) fn dependencies(manifest: &str) -> Vec<String> {
         .map(|(name, _)| format!("`{name}` does not say why it is a dependency"))
         .collect()
 }
+
+/// Dependencies that nothing names: of the library in `src`, of the rest anywhere.
+pub(super) fn unused(manifest: &str, rust: &[Source]) -> Vec<String> {
+    let used = |name: &str, in_library: bool| {
+        let name = name.replace('-', "_");
+        let (path, import) = (format!("{name}::"), format!("use {name}"));
+        rust.iter()
+            .filter(|source| !in_library || source.path.starts_with("src/"))
+            .flat_map(|source| &source.code)
+            .any(|line| line.contains(&path) || line.contains(&import))
+    };
+    let named = |table: fn(&str) -> bool, in_library: bool| {
+        entries(manifest, table)
+            .into_iter()
+            .filter(move |(name, _)| !used(name, in_library))
+            .map(|(name, _)| format!("nothing uses the dependency `{name}`"))
+    };
+    let library = |table: &str| table.ends_with("dependencies") && !table.starts_with("dev-");
+    named(library, true).chain(named(|table| table == "dev-dependencies", false)).collect()
+}

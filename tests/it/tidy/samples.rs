@@ -195,6 +195,19 @@ fn a_dependency_without_a_reason_is_caught() {
 }
 
 #[test]
+fn an_unused_dependency_is_caught() {
+    let rust = [
+        Source::new("src/bus.rs", "use left::pad; // right::pad"),
+        Source::new("tests/it/bus.rs", "fn f() { up_side::down() }"),
+    ];
+    let manifest = "[dependencies]\nleft = 1\n[dev-dependencies]\nup-side = 1";
+    assert_eq!(pages::unused(manifest, &rust).len(), 0);
+    assert_eq!(pages::unused("[dependencies]\nright = 1", &rust).len(), 1);
+    assert_eq!(pages::unused("[dependencies]\nup-side = 1", &rust).len(), 1);
+    assert_eq!(pages::unused("[dev-dependencies]\ndown = 1", &rust).len(), 1);
+}
+
+#[test]
 fn strings_characters_and_comments_are_not_code() {
     let text = "let a = \"// no\"; let b = '\"'; let c = r#\"\"quoted\"\"#; // yes\nf(/* in */ 'x', &'a T);";
     let source = Source::new("src/bus.rs", text);
