@@ -25,7 +25,7 @@
 //!   thread in the order in which that thread published them.
 //! - Nothing silent: for each subscription, what was published since it began is what it was handed, what its
 //!   filter skipped, what it lost and was told of, and what still lies before it.
-//! - A handler, a `Clone` or a `Drop` of a payload that panics leaves the bus as usable as before. So does
+//! - A handler, a waker, a `Clone` or a `Drop` of a payload that panics leaves the bus as usable as before. So does
 //!   dropping a subscriber, a publisher or a future at any moment. The panic itself passes through.
 //! - Who waits is parked, and uses no processor.
 //! - When the bus is [closed](EventBus::close), or the last handle that could publish is dropped, readers get
@@ -160,8 +160,14 @@ impl<E> EventBus<E> {
 
     /// Ends publishing: publishers get `Closed`, those that wait included; readers get what was published
     /// before, and then `Closed`. Again on a closed bus it does nothing.
+    ///
+    /// # Panics
+    ///
+    /// If the waker of a future that waits panics, that panic passes through once everybody was woken.
     pub fn close(&self) {
-        self.source.shared().close();
+        if let Err(panic) = self.source.shared().close() {
+            std::panic::resume_unwind(panic);
+        }
     }
 
     /// Whether the bus was closed.

@@ -41,8 +41,8 @@ impl<E> Publisher<E> {
     ///
     /// # Panics
     ///
-    /// If the drop of the payload that is overwritten panics, that panic passes through; the event is
-    /// published all the same.
+    /// If the drop of the payload that is overwritten panics, or the waker of a future that waits for the
+    /// event, that panic passes through; the event is published and everybody woken all the same.
     #[inline]
     pub fn publish(&self, topic: Topic, payload: E) -> Result<u64, PublishError<E>> {
         match self.claim_within(Patience::Forever) {

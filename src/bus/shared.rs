@@ -5,6 +5,7 @@
 //! 2. Room wakes one publisher; a publisher that got in wakes the next if there is room for it, and one
 //!    that gives up after it was woken does so too. So room and a sleeping publisher do not stay together.
 
+use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use super::registry::Registry;
 use super::ring::{Claim, Refusal, Ring, Shape};
 use super::stats::{BusStats, SubscriberStats};
 use super::topic::{Topic, Topics};
-use super::wait::WaitSet;
+use super::wait::{Panic, WaitSet, discard};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Parker, fence_site, hint, thread};
 use crate::{Clock, Error};
@@ -101,10 +102,14 @@ impl<E> Shared<E> {
         // Ordering: SeqCst, pairs with the fences of those who park: either they see the event, or this
         // sees them in the set.
         fence_site("bus.publish.fence", Ordering::SeqCst);
-        if !self.waiting.readers.is_empty() {
-            self.waiting.readers.wake_all();
-        }
+        let woken =
+            if self.waiting.readers.is_empty() { Ok(()) } else { self.waiting.readers.wake_all() };
         self.wake_publisher();
+        if let Err(panic) = woken {
+            // Two panics at once would end the process.
+            discard(old);
+            resume_unwind(panic);
+        }
         // The payload of one lap ago goes last: its drop is the code of somebody else, and may panic.
         drop(old);
         sequence
@@ -127,13 +132,16 @@ impl<E> Shared<E> {
         }
     }
 
-    pub(super) fn close(&self) {
-        if self.ring.close() {
-            // No fence: the locks are taken in any case. Who enters the set before is woken, and who
-            // enters after sees the flag.
-            self.waiting.readers.wake_all();
-            self.waiting.publishers.wake_all();
+    /// Ends publishing and wakes everybody; what a waker panicked with comes back.
+    pub(super) fn close(&self) -> Result<(), Panic> {
+        if !self.ring.close() {
+            return Ok(());
         }
+        // No fence: the locks are taken in any case. Who enters the set before is woken, and who
+        // enters after sees the flag.
+        let readers = self.waiting.readers.wake_all();
+        let publishers = self.waiting.publishers.wake_all();
+        readers.and(publishers)
     }
 
     pub(super) fn count_refused(&self) {
@@ -238,6 +246,11 @@ impl<E> Source<E> {
 
 impl<E> Drop for Source<E> {
     fn drop(&mut self) {
-        self.0.close();
+        match self.0.close() {
+            Err(panic) if !thread::panicking() => resume_unwind(panic),
+            // Two panics at once would end the process.
+            Err(panic) => discard(panic),
+            Ok(()) => {}
+        }
     }
 }

@@ -7,11 +7,13 @@
 //!    for: makes the change, fences, loads the count. One of the two sees the other (both fences are
 //!    sequentially consistent), so no wake-up is lost.
 //! 2. A waker is the code of somebody else: it is cloned, called and dropped outside the lock, and a panic
-//!    in one does not keep the others from being woken.
+//!    in one does not keep the others from being woken: it is handed to whoever woke, to be passed on
+//!    when nothing is left to do.
 //! 3. An entry leaves the set by its owner or by the one who wakes it; the owner learns which it was.
 
+use std::any::Any;
 use std::collections::VecDeque;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::task::Waker;
 
 use crate::sync::Mutex;
@@ -19,6 +21,9 @@ use crate::sync::atomic::{AtomicUsize, Ordering};
 
 /// How many wakers are taken out in one go.
 const WAKE_BATCH: usize = 8;
+
+/// What a waker panicked with.
+pub(super) type Panic = Box<dyn Any + Send>;
 
 #[derive(Debug)]
 pub(super) struct WaitSet {
@@ -87,9 +92,9 @@ impl WaitSet {
         }
     }
 
-    /// Wakes everybody who is in the set at this moment.
+    /// Wakes everybody who is in the set at this moment; the first panic of a waker comes back (rule 2).
     #[cold]
-    pub(super) fn wake_all(&self) {
+    pub(super) fn wake_all(&self) -> Result<(), Panic> {
         let mut left = usize::MAX;
         let mut panic = None;
         while left > 0 {
@@ -105,14 +110,22 @@ impl WaitSet {
                 self.count.store(queue.entries.len(), Ordering::Relaxed);
             }
             for (_, waker) in batch.into_iter().flatten() {
-                if let Err(payload) = catch_unwind(AssertUnwindSafe(|| waker.wake())) {
-                    panic = panic.or(Some(payload));
+                match (catch_unwind(AssertUnwindSafe(|| waker.wake())), &panic) {
+                    (Ok(()), _) => {}
+                    (Err(payload), None) => panic = Some(payload),
+                    (Err(payload), Some(_)) => discard(payload),
                 }
             }
         }
-        if let Some(payload) = panic {
-            resume_unwind(payload);
-        }
+        panic.map_or(Ok(()), Err)
+    }
+}
+
+/// Drops a value of somebody else's, whose drop may panic.
+pub(super) fn discard<V>(value: V) {
+    if let Err(payload) = catch_unwind(AssertUnwindSafe(|| drop(value))) {
+        // What was thrown may throw again when it is dropped.
+        std::mem::forget(payload);
     }
 }
 
@@ -149,7 +162,7 @@ mod tests {
         assert!(set.leave(&last));
         assert!(!set.leave(&last));
         assert!(set.is_empty());
-        set.wake_all();
+        assert!(set.wake_all().is_ok());
         assert_eq!(wakers[2].woken.load(Ordering::Relaxed), 0);
     }
 
@@ -162,8 +175,7 @@ mod tests {
         for waker in &wakers {
             set.enter(Arc::clone(waker).into(), false);
         }
-        let result = catch_unwind(AssertUnwindSafe(|| set.wake_all()));
-        assert!(result.is_err(), "the panic is passed on");
+        assert!(set.wake_all().is_err(), "the panic is passed on");
         assert!(wakers.iter().all(|waker| waker.woken.load(Ordering::Relaxed) == 1));
         assert!(set.is_empty());
     }

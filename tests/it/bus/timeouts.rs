@@ -1,9 +1,14 @@
 //! Waits that end by the clock, which these tests move by hand.
 
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, mpsc};
+use std::task::{Context, Wake};
 use std::thread;
 use std::time::Duration;
 
-use phalanx::bus::{EventBus, Filter, Overflow, PublishTimeoutError, RecvTimeoutError};
+use phalanx::bus::{EventBus, Filter, Overflow, PublishTimeoutError, RecvTimeoutError, Subscriber};
 use phalanx::{Clock, ManualClock};
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -137,4 +142,64 @@ fn room_given_to_a_publisher_whose_time_is_over_goes_to_the_next() {
             assert!(long.join().expect("no panic"));
         });
     }
+}
+
+/// A waker of the host's that panics.
+struct Hostile;
+
+impl Wake for Hostile {
+    fn wake(self: Arc<Self>) {
+        panic!("a hostile waker");
+    }
+}
+
+/// Fills a ring of two, has a reader that keeps up wait with a hostile waker and so many publishers wait
+/// for room, and then acts. Says how each of the publishers ended; `None` for a panic.
+fn publish_beside_a_hostile_waker(
+    publishers: usize,
+    act: impl FnOnce(&EventBus<u32>, &mut Option<Subscriber<u32>>),
+) -> Vec<Option<bool>> {
+    let (clock, hand) = ManualClock::new();
+    let bus = bus(clock);
+    let topic = bus.topic("t").expect("valid");
+    let mut slow = Some(bus.subscribe(Filter::all(), Overflow::Block));
+    let mut quick = bus.subscribe(Filter::all(), Overflow::Block);
+    for i in 0..2 {
+        bus.publisher().publish(topic, i).expect("room");
+        quick.recv().expect("it is there");
+    }
+    let waker = Arc::new(Hostile).into();
+    let mut waits = quick.recv_async();
+    assert!(Pin::new(&mut waits).poll(&mut Context::from_waker(&waker)).is_pending());
+    let (tell, told) = mpsc::channel();
+    for i in 0..publishers {
+        let (tell, publisher) = (tell.clone(), bus.publisher());
+        thread::spawn(move || {
+            let published = catch_unwind(AssertUnwindSafe(|| {
+                publisher.publish_timeout(topic, i as u32, MINUTE).is_ok()
+            }));
+            let _ = tell.send(published.ok());
+        });
+    }
+    wait_for_sleepers(&hand, publishers);
+    act(&bus, &mut slow);
+    // The clock stands still, so a publisher that nobody wakes is missed here.
+    let ends = (0..publishers).map(|_| told.recv_timeout(MINUTE));
+    ends.collect::<Result<_, _>>().expect("every publisher is woken")
+}
+
+#[test]
+fn a_waker_that_panics_in_a_publisher_does_not_keep_the_next_one_from_its_room() {
+    let mut ends = publish_beside_a_hostile_waker(2, |_, slow| *slow = None);
+    ends.sort_unstable();
+    assert_eq!(ends, [None, Some(true)], "the first of them met the panic, and its event is out");
+}
+
+#[test]
+fn a_waker_that_panics_does_not_keep_a_close_from_the_publishers() {
+    let ends = publish_beside_a_hostile_waker(1, |bus, _| {
+        assert!(catch_unwind(AssertUnwindSafe(|| bus.close())).is_err());
+        assert!(bus.is_closed());
+    });
+    assert_eq!(ends, [Some(false)]);
 }
