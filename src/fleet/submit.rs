@@ -83,17 +83,16 @@ impl<T, O> State<T, O> {
         }
         self.next_task = next;
         self.reserved += tasks.len();
-        self.reserved_ids.extend(own_ids);
+        // Those that the fleet gave, too: a caller may come with one of them before its task is queued.
+        self.reserved_ids.extend(named.iter().map(|(id, _)| *id));
         Ok(named)
     }
 
     /// Gives back what [`State::reserve`] held.
     fn unreserve(&mut self, named: &[(TaskId, Mask)]) {
         self.reserved -= named.len();
-        if !self.reserved_ids.is_empty() {
-            for (id, _) in named {
-                self.reserved_ids.remove(id);
-            }
+        for (id, _) in named {
+            self.reserved_ids.remove(id);
         }
     }
 }

@@ -335,3 +335,43 @@ fn a_log_that_panics_counts_as_one_that_refuses() {
     assert_eq!(outcome.kind(), OutcomeKind::Failed);
     assert_eq!(finish(&fleet).failed, 1);
 }
+
+#[test]
+fn an_id_that_the_fleet_is_about_to_give_is_refused_to_others() {
+    struct SlowLog(Arc<Gate>);
+    impl TaskLog<u64, u64> for SlowLog {
+        fn accept(&self, tasks: &[(TaskId, &Task<u64>)]) -> Result<(), Error> {
+            if *tasks[0].1.payload() == 1 {
+                self.0.pass();
+            }
+            Ok(())
+        }
+        fn settle(
+            &self,
+            _: TaskId,
+            _: Attempt,
+            _: &Task<u64>,
+            _: &Outcome<u64>,
+        ) -> Result<Option<LogPosition>, Error> {
+            Ok(None)
+        }
+    }
+    let gate = Gate::new();
+    let fleet =
+        Fleet::builder().workers(1).task_log(Arc::new(SlowLog(Arc::clone(&gate)))).build().unwrap();
+    fleet.spawn(echo()).unwrap();
+    let first = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.submit(Task::new(1)).unwrap())
+    };
+    gate.await_arrivals(1);
+    // The first task is being recorded under the first id, and is in no table yet.
+    let same = Task::new(2).with_id(TaskId::new(1));
+    let Err(SubmitError::Duplicate(same)) = fleet.submit(same) else { panic!("it is taken") };
+    gate.open();
+    let first = first.join().unwrap();
+    assert_eq!(first.id(), TaskId::new(1));
+    assert_eq!(*first.wait(), Outcome::Completed(1));
+    assert_eq!(*fleet.submit(same).unwrap().wait(), Outcome::Completed(2), "it is free again");
+    assert_eq!(finish(&fleet).completed, 2);
+}
