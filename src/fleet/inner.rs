@@ -343,6 +343,8 @@ impl<T: Send + Sync, O: Send + Sync> Lessor for Inner<T, O> {
         state.counts.requests_refused +=
             u64::from(matches!(result, Err(AllocateError::TooManyWaiting)));
         drop(state);
+        // A panic here would take the grant along.
+        self.discard(spare);
         result
     }
 
@@ -350,7 +352,8 @@ impl<T: Send + Sync, O: Send + Sync> Lessor for Inner<T, O> {
         let mut state = self.state.lock();
         let (answer, spare) = state.pool.collect(ticket, waker);
         drop(state);
-        drop(spare);
+        // As above.
+        self.discard(spare);
         answer
     }
 

@@ -148,7 +148,7 @@ impl<T, O> Inner<T, O> {
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
     ) {
-        let Job { id, attempt, agent, task, .. } = job;
+        let Job { id, attempt, agent, task, factory, .. } = job;
         let mut after = After::new();
         let mut refused = None;
         {
@@ -190,6 +190,8 @@ impl<T, O> Inner<T, O> {
         self.discard(handler);
         self.finish(after);
         self.discard(task);
+        // The last one of an agent that was killed meanwhile, it may be.
+        self.discard(factory);
     }
 }
 

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::support::{Gate, Ledger, Witness, finish};
+use super::support::{Gate, LONG, Ledger, Witness, finish};
 use phalanx::fleet::{
-    Agent, AgentSpec, Attempt, Fleet, FleetEvent, LogPosition, Outcome, OutcomeKind, Request,
-    RequeueReason, Task, TaskContext, TaskError, TaskErrorKind, TaskId, TaskLog,
+    Agent, AgentSpec, Attempt, Fleet, FleetEvent, LogPosition, Outcome, OutcomeKind, Priority,
+    Request, RequeueReason, Task, TaskContext, TaskError, TaskErrorKind, TaskId, TaskLog,
 };
 use phalanx::{Error, ErrorKind};
 
@@ -509,6 +509,25 @@ fn destructors_that_panic_wedge_nothing() {
     assert_eq!(report.completed, 3);
     // Three outputs, three payloads, three handlers after their panics, one that lived to the end.
     assert_eq!(fleet.stats().other_panics + caught_here, 3 + 3 + 3 + 1);
+}
+
+#[test]
+fn what_a_closure_owns_may_panic_when_it_goes_with_its_agent() {
+    let fleet = fleet(1);
+    let (weak, bomb) = (fleet.downgrade(), Bomb);
+    let doomed = AgentSpec::<u64, u64>::new("doomed").priority(Priority::HIGH);
+    let doomed = doomed.handler_fn(move |_, cx| {
+        let _armed = &bomb;
+        weak.upgrade().expect("the test holds it").kill(cx.agent()).expect("it lives");
+        Ok(0)
+    });
+    fleet.spawn(doomed).unwrap();
+    fleet.spawn(doubling()).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    let outcome = handle.wait_timeout(LONG).expect("the one worker is still there");
+    assert_eq!(*outcome, Outcome::Completed(2));
+    finish(&fleet);
+    assert_eq!(fleet.stats().other_panics, 1);
 }
 
 #[derive(Debug, Default)]
