@@ -3,7 +3,8 @@
 //! Rules that hold here:
 //!
 //! 1. The identity of a codec is one byte that never changes its meaning; every stored block carries it.
-//! 2. Decoding reads all of the bytes or fails, and claims no more memory than [`ROW_BYTES_MAX`].
+//! 2. Decoding reads all of the bytes or fails, and claims no more memory than [`CLAIM_BYTES_MAX`].
+//! 3. What was encoded within [`ROW_BYTES_MAX`] is decoded within [`CLAIM_BYTES_MAX`].
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,6 +13,10 @@ use crate::{Error, ErrorKind};
 
 /// The most bytes that one encoded key or value may have.
 pub(super) const ROW_BYTES_MAX: usize = 64 << 20;
+/// The most bytes that decoding one of them may claim. A codec counts what a value takes once it is decoded,
+/// and one encoded byte is at most a number of sixteen.
+#[cfg(feature = "bincode")]
+const CLAIM_BYTES_MAX: usize = 16 * ROW_BYTES_MAX;
 
 /// How keys and values are encoded in a store; each codec is a feature of the crate.
 ///
@@ -145,7 +150,7 @@ impl Codec {
         match self {
             #[cfg(feature = "bincode")]
             Self::Bincode => {
-                let config = bincode::config::standard().with_limit::<ROW_BYTES_MAX>();
+                let config = bincode::config::standard().with_limit::<CLAIM_BYTES_MAX>();
                 bincode::serde::decode_from_slice::<T, _>(bytes, config)
                     .map_err(|error| not_decoded::<T>(self, error))
             }
@@ -169,4 +174,27 @@ fn not_decoded<T>(codec: Codec, error: impl std::error::Error + Send + Sync + 's
     let (type_name, name) = (std::any::type_name::<T>(), codec.name());
     let message = format!("{name} could not decode a value of type {type_name}: {error}");
     Error::with_source(ErrorKind::Codec, message, error)
+}
+
+#[cfg(all(test, feature = "bincode", not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_much_shorter_when_encoded_is_decoded_again() {
+        let value = vec![7u128; ROW_BYTES_MAX / 16 + 1];
+        let mut bytes = Vec::new();
+        Codec::Bincode.encode(&value, &mut bytes).expect("it is short");
+        let again: Vec<u128> = Codec::Bincode.decode(&bytes).expect("what was stored is read");
+        assert!(again == value);
+    }
+
+    #[test]
+    fn a_length_beyond_the_limit_is_an_error_and_claims_nothing() {
+        // A length of 2^63 and one byte of it.
+        let bytes = [253, 0, 0, 0, 0, 0, 0, 0, 0x80, 1];
+        assert!(Codec::Bincode.decode::<String>(&bytes).is_err());
+        assert!(Codec::Bincode.decode::<Vec<u8>>(&bytes).is_err());
+        assert!(Codec::Bincode.decode::<Vec<[u64; 32]>>(&bytes).is_err());
+    }
 }
