@@ -14,7 +14,9 @@ use crate::Error;
 
 /// What the key of a collection must be; implemented for every type that is all of it.
 ///
-/// Equal keys must encode to equal bytes: a key that holds a `HashMap` does not.
+/// Equal keys must encode to equal bytes, which a key that holds a `HashMap` does not; and different keys to
+/// different bytes, which a key with a field that serde skips does not. A store of keys that break this loses
+/// rows or refuses to open the collection.
 pub trait Key:
     Clone + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static
 {
