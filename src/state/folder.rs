@@ -36,7 +36,7 @@ pub(super) struct Found {
 
 impl Folder {
     pub(super) fn lock(path: &Path) -> Result<Self, Error> {
-        fs::create_dir_all(path).map_err(|error| failed("make the folder", path, error))?;
+        make(path).map_err(|error| failed("make the folder", path, error))?;
         let lock = lock_file(path).map_err(|error| failed("open the folder", path, error))?;
         match lock.try_lock() {
             Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
@@ -118,6 +118,24 @@ impl Folder {
 fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     let message = format!("could not {what} {}: {error}", path.display());
     Error::with_source(ErrorKind::Io, message, error)
+}
+
+/// Makes the folder and those above it that are missing, each so that it survives a power loss: a store
+/// survives no better than the name of its folder.
+fn make(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    // The parent of a bare name is the empty path, which stands for the current folder.
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    let parent = parent.unwrap_or_else(|| Path::new("."));
+    make(parent)?;
+    match fs::create_dir(path) {
+        Ok(()) => sync_folder(parent),
+        // Somebody else was faster.
+        Err(_) if path.is_dir() => Ok(()),
+        Err(error) => Err(error),
+    }
 }
 
 /// On Unix the folder itself takes the lock, so that no file has to be written for it.

@@ -123,6 +123,17 @@ fn waiting_for_what_was_never_committed_is_an_error_and_does_not_hang() {
 }
 
 #[test]
+fn a_folder_is_made_with_all_that_is_missing_above_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let deep = folder.path().join("one/two/three");
+    open(&deep).close().unwrap();
+    assert!(!open(&deep).recovery().created);
+    std::fs::write(folder.path().join("file"), b"").unwrap();
+    let error = StateManager::builder().path(folder.path().join("file/below")).open().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Io);
+}
+
+#[test]
 fn settings_out_of_range_are_refused_before_a_folder_is_made() {
     let folder = tempfile::tempdir().unwrap();
     let missing = folder.path().join("missing");
