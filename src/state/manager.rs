@@ -331,8 +331,11 @@ impl StateManager {
     /// # Errors
     /// [`ErrorKind::Poisoned`] where not all could be made durable; the folder is let go of even so.
     pub fn close(&self) -> Result<(), Error> {
-        // In memory the flag alone ends the commits; the journal has its own, under its lock.
+        // In memory the flag alone ends the commits; the journal has its own, under its lock. It changes
+        // under the lock of the root, where commits look at it.
+        let root = self.inner.root.write();
         self.inner.closed.store(true, Ordering::Relaxed);
+        drop(root);
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.inner.durable {
             return durable.journal.close();
@@ -456,9 +459,8 @@ impl Inner {
         next: Arc<Root>,
         delta: &mut Vec<u8>,
     ) -> Result<bool, Error> {
-        let swap = || {
-            let mut root = self.root.write();
-            if !Arc::ptr_eq(&root, now) {
+        let swap = |root: &mut Arc<Root>| {
+            if !Arc::ptr_eq(root, now) {
                 return None;
             }
             // `now` keeps the old root alive, so nothing of the host's is dropped under the lock.
@@ -467,10 +469,13 @@ impl Inner {
         };
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.durable {
+            let swap = || swap(&mut self.root.write());
             return Ok(durable.journal.publish(delta, swap)? == Published::Done);
         }
         let _ = delta;
-        Ok(swap().is_some())
+        let mut root = self.root.write();
+        self.check_open()?;
+        Ok(swap(&mut root).is_some())
     }
 }
 

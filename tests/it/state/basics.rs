@@ -289,6 +289,19 @@ fn a_closed_state_is_read_and_no_longer_written() {
 }
 
 #[test]
+fn a_transaction_that_is_running_when_the_state_is_closed_commits_nothing() {
+    let state = StateManager::in_memory();
+    let rows = state.collection::<u32, u32>("rows").unwrap();
+    let result = state.transaction(|tx| {
+        tx.insert(&rows, 1, 1);
+        state.close().unwrap();
+        Ok(())
+    });
+    assert_eq!(result.unwrap_err().kind(), ErrorKind::Closed);
+    assert_eq!((rows.len(), state.version()), (0, Version::ZERO));
+}
+
+#[test]
 fn concurrent_transfers_keep_the_sum_in_every_snapshot() {
     const ACCOUNTS: u32 = 8;
     const TRANSFERS: u32 = 400;
