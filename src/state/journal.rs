@@ -10,10 +10,13 @@
 //!    of `pending`. So what is written is always a prefix of what was committed.
 //! 3. `durable` grows only after the sink has reported its sync, and never once the log has ended.
 //! 4. A leader always gives the sink back (or ends the log) and then wakes every waiter: a waiter that
-//!    goes away takes nobody's wake-up along, and the next lead falls to whoever comes first.
+//!    goes away takes nobody's wake-up along, and the next lead falls to whoever comes first. So while it
+//!    holds the sink it lets nothing unwind: wakers, the engine and what it encodes run in [`contained`],
+//!    and the image is dropped afterwards.
 //! 5. `pending` holds at most `max_pending_bytes`, or one delta alone.
 //! 6. No code of the host runs under the lock: wakers and old images are taken out and used outside.
 
+use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -34,8 +37,8 @@ pub(super) trait Sink: Send {
     fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error>;
     /// Whether enough was appended since the last checkpoint.
     fn checkpoint_due(&self) -> bool;
-    /// Writes the state as of what was appended last, and drops what came before.
-    fn checkpoint(&mut self, image: &Self::Image) -> Result<(), Error>;
+    /// Writes the state as of what was appended last, and drops what came before; whether it had to.
+    fn checkpoint(&mut self, image: &Self::Image) -> Result<bool, Error>;
     /// Lets go of the store.
     fn close(self) -> Result<(), Error>;
 }
@@ -49,6 +52,7 @@ pub(super) struct Counts {
     pub(super) pending_commits: u64,
     pub(super) pending_bytes: u64,
     pub(super) waiters: u64,
+    pub(super) caught_panics: u64,
     pub(super) poisoned: bool,
 }
 
@@ -141,13 +145,14 @@ impl<S: Sink> Journal<S> {
         delta: &mut Vec<u8>,
         mut swap: impl FnMut() -> Option<(Version, S::Image)>,
     ) -> Result<Published, Error> {
+        let mut stalled = false;
         loop {
             let mut log = self.log.lock();
             log.status.check()?;
             let full = !log.pending.is_empty()
                 && log.pending_bytes.saturating_add(delta.len()) > self.max_pending_bytes;
             if full {
-                log.counts.stalls += 1;
+                log.counts.stalls += u64::from(!std::mem::replace(&mut stalled, true));
                 let behind = log.committed;
                 drop(log);
                 self.wait(behind)?;
@@ -250,10 +255,11 @@ impl<S: Sink> Journal<S> {
     /// Writes a checkpoint now, of all that was committed, and returns its version.
     pub(super) fn checkpoint(&self) -> Result<Version, Error> {
         self.with_sink(|log, sink| {
+            // Commits may come meanwhile; the lead covers what is there before it.
+            let version = log.committed;
             let log = self.lead(log, sink, true);
             log.status.check()?;
-            // Commits may have come meanwhile; the lead covered at least what was there before it.
-            Ok(self.durable())
+            Ok(version)
         })
     }
 
@@ -326,7 +332,8 @@ impl<S: Sink> Journal<S> {
 
         let first = Version::from_u64(last.as_u64() + 1 - group.len() as u64);
         let mut written =
-            if group.is_empty() { Ok(()) } else { contained(|| sink.append(first, &group)) };
+            if group.is_empty() { Ok(()) } else { engine(|| sink.append(first, &group)) };
+        let mut panics = 0;
         if written.is_ok() {
             let waiters = {
                 let mut log = self.log.lock();
@@ -337,14 +344,13 @@ impl<S: Sink> Journal<S> {
                 log.take_waiters()
             };
             // Acknowledged before the checkpoint, which takes longer.
-            wake(waiters);
+            panics += wake(waiters);
             if checkpoint || sink.checkpoint_due() {
-                written = contained(|| sink.checkpoint(&image));
-                self.log.lock().counts.checkpoints += u64::from(written.is_ok());
+                written = engine(|| sink.checkpoint(&image)).map(|done| {
+                    self.log.lock().counts.checkpoints += u64::from(done);
+                });
             }
         }
-        drop(group);
-        drop(image);
 
         let mut log = self.log.lock();
         log.sink = Some(sink);
@@ -354,8 +360,12 @@ impl<S: Sink> Journal<S> {
         }
         let waiters = log.take_waiters();
         drop(log);
-        wake(waiters);
-        self.log.lock()
+        panics += wake(waiters);
+        // It may be the last reference to values of the host.
+        panics += u64::from(contained(|| drop(image)).is_none());
+        let mut log = self.log.lock();
+        log.counts.caught_panics += panics;
+        log
     }
 }
 
@@ -378,16 +388,29 @@ impl<S: Sink> Log<S> {
     }
 }
 
-fn wake(waiters: BTreeMap<u64, Waker>) {
-    for waker in waiters.into_values() {
-        waker.wake();
-    }
+/// Wakes all of them and returns how many panicked.
+fn wake(waiters: BTreeMap<u64, Waker>) -> u64 {
+    let woken = waiters.into_values().map(|waker| contained(|| waker.wake()));
+    woken.filter(Option::is_none).count() as u64
 }
 
-/// A panic of the engine is a failure of the store like any other.
-fn contained(f: impl FnOnce() -> Result<(), Error>) -> Result<(), Error> {
-    catch_unwind(AssertUnwindSafe(f))
-        .unwrap_or_else(|_| Err(Error::new(ErrorKind::Internal, "the storage engine panicked")))
+/// A panic of the engine, or of what a checkpoint encodes, is a failure of the store like any other.
+fn engine<R>(f: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
+    contained(f).unwrap_or_else(|| {
+        Err(Error::new(ErrorKind::Internal, "the storage engine or the encoding of a row panicked"))
+    })
+}
+
+/// Runs `f`; none if it panicked.
+fn contained<R>(f: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(f)).map_err(discard).ok()
+}
+
+/// Drops what was thrown, which may panic again.
+fn discard(thrown: Box<dyn Any + Send>) {
+    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
+        std::mem::forget(again);
+    }
 }
 
 /// The future of [`StateManager::wait_durable_async`](super::StateManager::wait_durable_async).
@@ -416,5 +439,88 @@ impl<J: AsRef<Journal<S>> + Unpin, S: Sink> Future for WaitDurable<J, S> {
 impl<J: AsRef<Journal<S>>, S: Sink> Drop for WaitDurable<J, S> {
     fn drop(&mut self) {
         self.journal.as_ref().forget(&mut self.key);
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use std::sync::{Arc, OnceLock};
+    use std::task::Wake;
+
+    use super::*;
+
+    struct Hostile(AtomicU64);
+
+    impl Wake for Hostile {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            panic!("a hostile waker");
+        }
+    }
+
+    /// While it writes its first group another commit comes, and two who wait for it; and two more while it
+    /// writes its first checkpoint.
+    struct Busy {
+        journal: Arc<OnceLock<Journal<Self>>>,
+        waker: Waker,
+        calls: u32,
+    }
+
+    impl Busy {
+        fn call(&mut self) {
+            self.calls += 1;
+            let journal = self.journal.get().expect("it is there before it is used");
+            if self.calls == 1 {
+                commit(journal, 2);
+            }
+            for _ in 0..if self.calls <= 2 { 2 } else { 0 } {
+                let next = Version::from_u64(2);
+                assert!(journal.poll(next, &mut None, &self.waker).is_pending());
+            }
+        }
+    }
+
+    fn commit(journal: &Journal<Busy>, version: u64) {
+        let published = journal.publish(&mut vec![0], || Some((Version::from_u64(version), ())));
+        assert_eq!(published.ok(), Some(Published::Done));
+    }
+
+    impl Sink for Busy {
+        type Image = ();
+
+        fn append(&mut self, _: Version, _: &[Vec<u8>]) -> Result<(), Error> {
+            self.call();
+            Ok(())
+        }
+
+        fn checkpoint_due(&self) -> bool {
+            true
+        }
+
+        fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
+            self.call();
+            Ok(true)
+        }
+
+        fn close(self) -> Result<(), Error> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn wakers_that_panic_before_and_after_a_checkpoint_do_not_take_the_sink_along() {
+        let hostile = Arc::new(Hostile(AtomicU64::new(0)));
+        let journal = Arc::new(OnceLock::new());
+        let waker = Arc::clone(&hostile).into();
+        let sink = Busy { journal: Arc::clone(&journal), waker, calls: 0 };
+        let journal = journal.get_or_init(|| Journal::new(sink, Version::ZERO, (), 1));
+        commit(journal, 1);
+        journal.wait(Version::from_u64(1)).expect("the sink does not fail");
+        assert_eq!(hostile.0.load(Ordering::Relaxed), 4, "all of them were woken");
+        assert_eq!(journal.counts().caught_panics, 4);
+        // Without the sink this would never end.
+        assert!(journal.log.lock().sink.is_some());
+        journal.wait(Version::from_u64(2)).expect("the sink does not fail");
+        journal.close().expect("the sink does not fail");
     }
 }

@@ -40,8 +40,8 @@ impl Sink for Written {
         false
     }
 
-    fn checkpoint(&mut self, (): &()) -> Result<(), Error> {
-        Ok(())
+    fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
+        Ok(true)
     }
 
     fn close(self) -> Result<(), Error> {

@@ -207,7 +207,6 @@ impl StateManager {
                 return Ok((result, version));
             }
             if let Some(version) = inner.commit(&tx)? {
-                inner.commits.fetch_add(1, Ordering::Relaxed);
                 return Ok((result, version));
             }
             inner.reruns.fetch_add(1, Ordering::Relaxed);
@@ -371,6 +370,7 @@ impl StateManager {
             stats.pending_commits = counts.pending_commits;
             stats.pending_bytes = counts.pending_bytes;
             stats.waiters = counts.waiters;
+            stats.caught_panics = counts.caught_panics;
             stats.poisoned = counts.poisoned;
             stats.syncs = durable.counters.syncs();
             stats.bytes_written = durable.counters.bytes_written();
@@ -423,6 +423,8 @@ impl Inner {
             let next = Arc::new(tx.apply(&now));
             let version = next.version;
             if self.publish(&now, next, &mut delta)? {
+                // Here, before the old root goes, whose values may panic in their drop.
+                self.commits.fetch_add(1, Ordering::Relaxed);
                 return Ok(Some(version));
             }
             // Another commit came in between: what was read is checked again, without a rerun.

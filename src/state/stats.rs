@@ -36,6 +36,9 @@ pub struct StateStats {
     pub waiters: u64,
     /// Checkpoints written since the manager was made.
     pub checkpoints: u64,
+    /// Panics of wakers and of values' drops that whoever wrote a group caught, so that they end neither
+    /// its wait nor anybody else's.
+    pub caught_panics: u64,
     /// Whether a failed write or sync ended the store.
     pub poisoned: bool,
 }

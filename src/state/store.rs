@@ -127,9 +127,9 @@ impl Sink for Keeper {
             || self.delta_commits >= self.every_commits
     }
 
-    fn checkpoint(&mut self, root: &Arc<Root>) -> Result<(), Error> {
+    fn checkpoint(&mut self, root: &Arc<Root>) -> Result<bool, Error> {
         if self.checkpointed == Some(root.version) {
-            return Ok(());
+            return Ok(false);
         }
         let mut bytes = 0;
         let codec = self.codec;
@@ -143,7 +143,7 @@ impl Sink for Keeper {
         self.checkpoint_bytes = bytes;
         self.delta_bytes = 0;
         self.delta_commits = 0;
-        Ok(())
+        Ok(true)
     }
 
     fn close(self) -> Result<(), Error> {

@@ -9,6 +9,8 @@ mod durable;
 mod faults;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod golden;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod hostile;
 #[cfg(all(feature = "durable", feature = "bincode", unix))]
 mod kill;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
