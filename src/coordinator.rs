@@ -11,7 +11,7 @@
 //! 2. With durable tasks, an acceptance is on disk before the submission returns, and a task has a row
 //!    exactly as long as it has no outcome.
 //! 3. Nothing calls back up: a subscriber sees what was committed, and cannot hold up a commit but by a
-//!    blocking subscription that it does not read.
+//!    blocking subscription that it does not read; and a shutdown not even by that.
 //! 4. Shutdown goes in the order of the data: the fleet, then the state, then the bus.
 
 mod builder;
@@ -37,7 +37,7 @@ use crate::ast::AstEngine;
 use crate::bus::EventBus;
 use crate::cache::Cache;
 use crate::fleet::{DrainReport, Fleet, Task, TaskId};
-use crate::state::{StateManager, Version};
+use crate::state::{Abort, StateManager, Version};
 use crate::sync::Mutex;
 use crate::{Error, ErrorKind};
 
@@ -46,8 +46,10 @@ use crate::{Error, ErrorKind};
 /// Each part stays reachable and whole: what can be done with a [`Fleet`] or a [`StateManager`] alone can
 /// be done with the one in here.
 ///
-/// Dropping the last clone is a shutdown without a report: it returns the queued tasks and waits for the
-/// running handlers. [`Coordinator::shutdown`] says how every task ended, so call that.
+/// Dropping the last clone is no shutdown: unless the host kept a handle of the fleet, it returns the
+/// queued tasks and waits for the running handlers, and for blocking subscriptions that are not read, as
+/// long as that takes; it does not make the state durable, so what nobody waited for is lost like in a
+/// crash. [`Coordinator::shutdown`] does, and says how every task ended, so call that.
 ///
 /// ```
 /// use phalanx::coordinator::{Coordinator, Domain};
@@ -90,7 +92,7 @@ pub struct Coordinator<D: Domain> {
     inner: Arc<Inner<D>>,
 }
 
-// The order of the fields is the order in which a drop ends them (rule 4 of the file).
+// The fleet comes first: its drop still needs the others.
 struct Inner<D: Domain> {
     fleet: Fleet<D::Task, D::Output>,
     announcer: Arc<Announcer<D::Event>>,
@@ -126,6 +128,9 @@ impl<D: Domain> Coordinator<D> {
     }
 
     /// The event bus, which carries the library's own notices and the host's events.
+    ///
+    /// Notices are published by the threads that submit, kill and run tasks. A blocking subscription that
+    /// falls a full ring behind holds these up: read it on a thread that does none of that.
     #[must_use]
     pub fn bus(&self) -> &EventBus<Notice<D::Event>> {
         &self.inner.bus
@@ -169,13 +174,19 @@ impl<D: Domain> Coordinator<D> {
         std::mem::take(&mut *self.inner.recovered.lock())
     }
 
-    /// Ends recovered tasks as cancelled, in one durable commit: nobody will run them.
+    /// Ends recovered tasks as cancelled, in one durable commit, all or none: nobody will run them.
+    ///
+    /// One that was submitted again is not recovered any more: cancel it by its handle.
     ///
     /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for a task without an id, and those of the state.
+    /// [`ErrorKind::InvalidArgument`] for a task without an id, [`ErrorKind::NotFound`] for one that has
+    /// ended, [`ErrorKind::Unsupported`] without durable tasks, and those of the state.
     pub fn cancel_recovered(&self, tasks: Vec<Task<D::Task>>) -> Result<(), Error> {
         let Some(records) = &self.inner.records else {
-            return Ok(());
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                "nothing is recovered without durable tasks: build with `durable_tasks`",
+            ));
         };
         let ids: Vec<TaskId> = tasks.iter().filter_map(Task::id).collect();
         if ids.len() < tasks.len() {
@@ -185,14 +196,23 @@ impl<D: Domain> Coordinator<D> {
             ));
         }
         let sequences: Vec<u64> = ids.iter().map(|_| self.inner.history.next_sequence()).collect();
-        let ((), version) = self.inner.state.transaction(|tx| {
+        let mut ended = None;
+        let committed = self.inner.state.transaction(|tx| {
+            ended = None;
             for (&id, &sequence) in ids.iter().zip(&sequences) {
-                records.forget(id, tx);
+                if !records.forget(id, tx) {
+                    ended = Some(id);
+                    return Err(Abort::new("a task has ended"));
+                }
                 self.inner.history.cancelled(sequence, id, tx);
             }
             Ok(())
-        })?;
-        self.inner.state.wait_durable(version)
+        });
+        if let Some(id) = ended {
+            let message = format!("task {id} has ended: only what has no outcome can be cancelled");
+            return Err(Error::new(ErrorKind::NotFound, message));
+        }
+        self.inner.state.wait_durable(committed?.1)
     }
 
     /// How a task ended, if it is among the newest 1024 outcomes; on disk like the rest of the state.
@@ -203,7 +223,8 @@ impl<D: Domain> Coordinator<D> {
         self.inner.history.of(task)
     }
 
-    /// How many notices could not be published because the bus was closed.
+    /// How many notices were not published: the bus was closed, or a shutdown met a blocking subscription
+    /// that was a full ring behind and not read in time.
     #[must_use]
     pub fn notices_unpublished(&self) -> u64 {
         self.inner.announcer.unpublished()
@@ -215,12 +236,18 @@ impl<D: Domain> Coordinator<D> {
     /// To let the queued tasks end first, [drain](Fleet::drain) the fleet before. A handler that outlasts
     /// the timeout is struck: its task is returned and its late result refused. A durable task that is
     /// returned keeps its place in the state, and the next process finds it
-    /// ([`Coordinator::take_recovered`]). Calling it again returns the same figures.
+    /// ([`Coordinator::take_recovered`]). Calling it again is fine, and tells what has ended since.
+    ///
+    /// Its notices wait for blocking subscriptions that are a full ring behind, for so long at most once
+    /// more; those that nobody takes are [counted](Self::notices_unpublished). A worker that such a
+    /// subscription held up goes on when the bus is closed, and is counted as left until then.
     ///
     /// # Errors
     /// [`ErrorKind::Unsupported`] from a handler, and nothing was stopped; those of the state's flush, and
     /// everything was stopped.
     pub fn shutdown(&self, timeout: Duration) -> Result<ShutdownReport, Error> {
+        self.inner.fleet.refuse_on_worker("shut down")?;
+        self.inner.announcer.limit_patience(timeout);
         let drain = self.inner.fleet.shutdown(timeout)?;
         let flushed = if self.inner.state.is_durable() {
             self.inner.state.flush().map(Some)

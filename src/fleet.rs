@@ -372,6 +372,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     }
 }
 
+impl<T, O> Fleet<T, O> {
+    /// The error of a [`shutdown`](Self::shutdown) on a worker thread, for whoever prepares one.
+    pub(crate) fn refuse_on_worker(&self, what: &str) -> Result<(), Error> {
+        self.core.inner.refuse_on_worker(what)
+    }
+}
+
 impl<T, O> Clone for Fleet<T, O> {
     fn clone(&self) -> Self {
         Self { core: Arc::clone(&self.core) }

@@ -53,7 +53,8 @@ impl<D: Domain> CoordinatorBuilder<D> {
 
     /// Sets how the fleet is built. Default: [`Fleet::builder`], which has no worker threads.
     ///
-    /// Its task log and its observer are the coordinator's: what was set for these is replaced.
+    /// Its task log and its observer are the coordinator's: what was set for these is replaced. Its first
+    /// task id is raised where the state knows of an id as great.
     pub fn fleet(mut self, fleet: FleetBuilder<D::Task, D::Output>) -> Self {
         self.fleet = fleet;
         self
@@ -88,8 +89,8 @@ impl<D: Domain> CoordinatorBuilder<D> {
     /// It runs in the transaction that commits the task's outcome, for the one attempt that won: an
     /// attempt whose agent was killed never gets here, and there is no moment at which the outcome is
     /// recorded and its effects are not. Like every transaction's closure it runs again when another
-    /// commit came in between, so it does nothing but read and write through the transaction. An abort or a
-    /// panic makes the task's outcome failed.
+    /// commit came in between, so it does nothing but read and write through the transaction. An abort, a
+    /// panic, or a write that the state refuses makes the task's outcome failed.
     pub fn effects(
         mut self,
         effects: impl Fn(&Task<D::Task>, &D::Output, &mut Transaction) -> Result<(), Abort>
@@ -104,7 +105,8 @@ impl<D: Domain> CoordinatorBuilder<D> {
     /// Makes acceptance durable: a submitted task is on disk before the submission returns.
     ///
     /// Costs a sync a submission, so submit in batches. What was accepted and has no outcome when the
-    /// process ends is found by the next one: [`Coordinator::take_recovered`]. Needs a state on disk.
+    /// process ends is found by the next one: [`Coordinator::take_recovered`]. A task that was handed back
+    /// because the disk failed while it was accepted may be found as well. Needs a state on disk.
     pub fn durable_tasks(mut self) -> Self
     where
         D::Task: Serialize + DeserializeOwned,
@@ -144,10 +146,11 @@ impl<D: Domain> CoordinatorBuilder<D> {
             history: Arc::clone(&history),
         };
         let mut fleet = self.fleet.task_log(Arc::new(log)).observer(announcer.clone());
+        fleet = fleet.ids_from(history.next_id());
         let mut recovered = Vec::new();
         if let Some(records) = &records {
             recovered = records.pending()?;
-            fleet = fleet.first_task_id(records.next_id());
+            fleet = fleet.ids_from(records.next_id());
         }
         Ok(Coordinator {
             inner: Arc::new(Inner {

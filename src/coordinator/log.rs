@@ -62,11 +62,9 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
         outcome: &Outcome<D::Output>,
     ) -> Result<Option<LogPosition>, Error> {
         let sequence = self.history.next_sequence();
-        let committed = self.state.transaction(|tx| {
+        let commit = |tx: &mut Transaction| {
             if let (Some(effects), Outcome::Completed(output)) = (&self.effects, outcome) {
-                // A panic is a refusal: what it wrote so far is dropped with the transaction.
-                catch_unwind(AssertUnwindSafe(|| effects(task, output, tx)))
-                    .unwrap_or_else(|_| Err(Abort::new("the effects of the task panicked")))?;
+                effects(task, output, tx)?;
             }
             if let Some(records) = &self.records
                 && !matches!(outcome, Outcome::Returned(_))
@@ -75,13 +73,21 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
             }
             self.history.record(sequence, id, attempt, Ok(outcome), tx);
             Ok(())
-        });
+        };
+        // A panic is a refusal: what was written so far is dropped with the transaction.
+        let committed = catch_unwind(AssertUnwindSafe(|| self.state.transaction(commit)))
+            .unwrap_or_else(|_| {
+                let message =
+                    "the effects of the task panicked, or the encoding of what they wrote";
+                Err(Error::new(ErrorKind::Aborted, message))
+            });
         match committed {
             Ok(((), version)) => Ok(Some(LogPosition(version.as_u64()))),
             Err(error) => {
-                // The host refused the effects: that is the outcome, and it must not run again. Any other
-                // failure leaves the row, so that the next process finds the task.
-                if error.kind() == ErrorKind::Aborted {
+                // The effects cannot be committed, and the fleet tells the task as failed: that is its
+                // outcome, and it does not run again. A store that takes this neither keeps the row, and
+                // the next process finds the task.
+                if matches!(outcome, Outcome::Completed(_)) {
                     self.fail(id, attempt, &reason_of(&error))?;
                 }
                 Err(error)
@@ -90,7 +96,11 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
     }
 }
 
+/// The host's own reason where it gave one.
 fn reason_of(error: &Error) -> String {
     use std::error::Error as _;
-    error.source().map_or_else(|| error.to_string(), ToString::to_string)
+    match error.source() {
+        Some(reason) if error.kind() == ErrorKind::Aborted => reason.to_string(),
+        _ => error.to_string(),
+    }
 }

@@ -1,7 +1,15 @@
 //! What travels on the coordinator's bus.
+//!
+//! 1. While the coordinator runs, a notice waits for a blocking subscription as long as it takes.
+//! 2. From the start of a shutdown on, a notice waits for as long as that shutdown at most, and once one
+//!    has waited in vain no other waits: a subscription that nobody reads cannot hold up the end.
+//! 3. A notice that is not published is counted.
 
-use crate::bus::{EventBus, Publisher, Topic};
+use std::time::Duration;
+
+use crate::bus::{EventBus, PublishTimeoutError, Publisher, Topic};
 use crate::fleet::{FleetEvent, Observer};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::{Error, ErrorKind};
 
@@ -17,8 +25,8 @@ pub enum Notice<E> {
 
 /// The topics of the coordinator's bus.
 ///
-/// A subscriber that wants only outcomes filters on [`TASK_SETTLED`](topics::TASK_SETTLED) and is
-/// never woken for the rest.
+/// A subscriber that wants only outcomes filters on [`TASK_SETTLED`](topics::TASK_SETTLED): the rest is
+/// passed over and never handed to it.
 pub mod topics {
     /// An agent was spawned, killed or stopped.
     pub const AGENT: &str = "agent";
@@ -41,6 +49,8 @@ pub(super) struct Announcer<E> {
     settled: Topic,
     host: Topic,
     unpublished: AtomicU64,
+    /// How long a notice may wait; `None` for as long as it takes (rules 1 and 2).
+    patience: Mutex<Option<Duration>>,
 }
 
 impl<E: Send + Sync + 'static> Announcer<E> {
@@ -53,7 +63,14 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             settled: bus.topic(topics::TASK_SETTLED)?,
             host: bus.topic(topics::HOST)?,
             unpublished: AtomicU64::new(0),
+            patience: Mutex::new(None),
         })
+    }
+
+    /// A shutdown has begun that waits for so long at most (rule 2).
+    pub(super) fn limit_patience(&self, limit: Duration) {
+        let mut patience = self.patience.lock();
+        *patience = Some(patience.map_or(limit, |known| known.min(limit)));
     }
 
     pub(super) fn host(&self, event: E) -> Result<(), Error> {
@@ -85,7 +102,19 @@ impl<E: Send + Sync + 'static> Observer for Announcer<E> {
     fn notice(&self, event: &FleetEvent) {
         #[cfg(feature = "tracing")]
         super::trace::emit(event);
-        if self.publisher.publish(self.topic_of(event), Notice::Fleet(event.clone())).is_err() {
+        let (topic, notice) = (self.topic_of(event), Notice::Fleet(event.clone()));
+        let patience = *self.patience.lock();
+        let published = match patience {
+            None => self.publisher.publish(topic, notice).is_ok(),
+            Some(limit) => {
+                let published = self.publisher.publish_timeout(topic, notice, limit);
+                if let Err(PublishTimeoutError::Timeout(_)) = published {
+                    self.limit_patience(Duration::ZERO);
+                }
+                published.is_ok()
+            }
+        };
+        if !published {
             self.unpublished.fetch_add(1, Ordering::Relaxed);
         }
     }

@@ -6,7 +6,9 @@
 //!    outcome, and never after that: so what is found after a crash is exactly what has no outcome.
 //! 2. A task that a shutdown returns keeps its row: the next process finds it again.
 //! 3. The history of outcomes holds the newest [`OUTCOMES_KEPT`] and takes no more room than that.
-//! 4. An id is never given twice over the same state.
+//! 4. An id is never given twice over the same state with durable tasks; without them, no id is given
+//!    that the history still names. One coordinator at a time uses a state.
+//! 5. What is kept of a reason is bounded, and says so where it was cut.
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ use crate::{Error, ErrorKind};
 
 /// How many outcomes the history keeps.
 pub(super) const OUTCOMES_KEPT: u64 = 1024;
+/// How much of a reason the history keeps.
+const REASON_BYTES_MAX: usize = 4096;
 
 /// A task as it is stored. A new form is a new variant; the old ones stay readable.
 #[derive(Clone, Serialize, Deserialize)]
@@ -42,14 +46,15 @@ pub struct RecordedOutcome {
     pub attempt: Attempt,
     /// How it ended.
     pub kind: OutcomeKind,
-    /// Why, where it failed.
+    /// Why, where it failed. Of a longer one the first 4096 bytes, and how many there were.
     pub reason: Option<String>,
 }
 
 /// The rows of accepted tasks, without the type of their payload's encoding.
 pub(super) trait Records<T>: Send + Sync {
     fn accept(&self, tasks: &[(TaskId, &Task<T>)], tx: &mut Transaction);
-    fn forget(&self, task: TaskId, tx: &mut Transaction);
+    /// Whether the task had a row.
+    fn forget(&self, task: TaskId, tx: &mut Transaction) -> bool;
     fn pending(&self) -> Result<Vec<Task<T>>, Error>;
     fn next_id(&self) -> TaskId;
 }
@@ -93,8 +98,8 @@ where
         tx.insert(&self.next_id, (), next);
     }
 
-    fn forget(&self, task: TaskId, tx: &mut Transaction) {
-        tx.remove(&self.tasks, &task.get());
+    fn forget(&self, task: TaskId, tx: &mut Transaction) -> bool {
+        tx.remove(&self.tasks, &task.get()).is_some()
     }
 
     fn pending(&self) -> Result<Vec<Task<T>>, Error> {
@@ -125,16 +130,25 @@ pub(super) struct History {
     rows: Collection<u64, StoredOutcome>,
     state: StateManager,
     next: AtomicU64,
+    next_id: TaskId,
 }
 
 impl History {
     pub(super) fn open(state: &StateManager) -> Result<Self, Error> {
         let rows: Collection<u64, StoredOutcome> = state.collection("phalanx.outcomes")?;
         let snapshot = state.snapshot();
-        let newest =
-            snapshot.iter(&rows).map(|(_, StoredOutcome::V1 { sequence, .. })| *sequence).max();
-        let next = AtomicU64::new(newest.map_or(0, |newest| newest.saturating_add(1)));
-        Ok(Self { rows, state: state.clone(), next })
+        let (mut next, mut next_id) = (0, 0);
+        for (_, StoredOutcome::V1 { sequence, task, .. }) in snapshot.iter(&rows) {
+            next = next.max(sequence.saturating_add(1));
+            next_id = next_id.max(task.saturating_add(1));
+        }
+        let (next, next_id) = (AtomicU64::new(next), TaskId::new(next_id));
+        Ok(Self { rows, state: state.clone(), next, next_id })
+    }
+
+    /// The least id behind all that it named when it was opened (rule 4 of the file).
+    pub(super) fn next_id(&self) -> TaskId {
+        self.next_id
     }
 
     /// The place of the next outcome; it is taken once, however often its transaction runs.
@@ -157,16 +171,16 @@ impl History {
         tx: &mut Transaction,
     ) {
         let (kind, reason) = match outcome {
-            Ok(Outcome::Failed(error)) => (OutcomeKind::Failed, Some(error.message().to_owned())),
+            Ok(Outcome::Failed(error)) => (OutcomeKind::Failed, Some(error.message())),
             Ok(outcome) => (outcome.kind(), None),
-            Err(reason) => (OutcomeKind::Failed, Some(reason.to_owned())),
+            Err(reason) => (OutcomeKind::Failed, Some(reason)),
         };
         let stored = StoredOutcome::V1 {
             sequence,
             task: task.get(),
             attempt: attempt.get(),
             kind: code_of(kind),
-            reason,
+            reason: reason.map(bounded),
         };
         tx.insert(&self.rows, sequence % OUTCOMES_KEPT, stored);
     }
@@ -186,6 +200,15 @@ impl History {
             reason: reason.clone(),
         })
     }
+}
+
+/// Rule 5 of the file.
+fn bounded(reason: &str) -> String {
+    if reason.len() <= REASON_BYTES_MAX {
+        return reason.to_owned();
+    }
+    let head = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
+    format!("{head}... (cut; {} bytes in all)", reason.len())
 }
 
 // The stored numbers are part of the format: append, never renumber.

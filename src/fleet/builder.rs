@@ -103,6 +103,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         self
     }
 
+    /// Starts the ids no lower than here, whatever was set.
+    pub(crate) fn ids_from(mut self, least: TaskId) -> Self {
+        self.first_task_id = self.first_task_id.max(least);
+        self
+    }
+
     /// Makes the fleet and starts its threads.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ impl<T, O> Inner<T, O> {
         self.discard(behaviour.factory);
     }
 
-    fn refuse_on_worker(&self, what: &str) -> Result<(), Error> {
+    pub(super) fn refuse_on_worker(&self, what: &str) -> Result<(), Error> {
         if self.state.lock().on_worker() {
             return Err(Error::new(
                 ErrorKind::Unsupported,

@@ -3,13 +3,15 @@
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
+use std::thread;
 use std::time::Duration;
 
 use phalanx::ErrorKind;
-use phalanx::bus::{Filter, Overflow, RecvError, Subscriber};
+use phalanx::bus::{EventBus, Filter, Overflow, RecvError, Subscriber};
 use phalanx::coordinator::{Coordinator, CoordinatorBuilder, Domain, Notice, topics};
 use phalanx::fleet::{
-    AgentSpec, Fleet, FleetEvent, Outcome, OutcomeKind, Task, TaskErrorKind, TaskId, WeakFleet,
+    AgentSpec, Fleet, FleetEvent, Outcome, OutcomeKind, Task, TaskError, TaskErrorKind, TaskId,
+    WeakFleet,
 };
 use phalanx::state::{Abort, Collection, StateManager};
 
@@ -284,6 +286,113 @@ fn the_history_of_outcomes_is_bounded() {
 }
 
 #[test]
+fn a_subscription_that_nobody_reads_cannot_hold_up_a_shutdown() {
+    let bus = EventBus::builder().capacity(2).build().expect("a power of two");
+    let (builder, results) = doubling(StateManager::in_memory());
+    let coordinator = builder.bus(bus).build().expect("it builds");
+    let mut unread = coordinator.bus().subscribe(Filter::all(), Overflow::Block);
+    // Spawned and accepted: the ring is full, and the worker waits to tell that the attempt starts.
+    coordinator.fleet().spawn(doubler()).expect("there is room");
+    let handle = coordinator.fleet().submit(Task::new(1)).expect("there is room");
+    while coordinator.bus().stats().blocked_publishes == 0 {
+        thread::yield_now();
+    }
+    let (tell, told) = mpsc::channel();
+    let stopping = coordinator.clone();
+    thread::spawn(move || {
+        let first = stopping.shutdown(Duration::ZERO).expect("nothing fails");
+        let second = stopping.shutdown(LONG).expect("nothing fails");
+        let _ = tell.send((first.drain, second.drain));
+    });
+    let (first, second) = told.recv_timeout(LONG).expect("the shutdown ends");
+    assert_eq!((first.returned, first.workers_left), (1, 1));
+    assert_eq!((second.returned, second.workers_left), (1, 0), "the close let it go on");
+    assert_eq!(handle.wait().kind(), OutcomeKind::Returned);
+    assert_eq!(results.len(), 0, "the late result was refused");
+    // The attempt that started, the settled task, the stopped agent, the late completion.
+    assert_eq!(coordinator.notices_unpublished(), 4);
+    assert!(unread.recv().is_ok() && unread.recv().is_ok(), "what was published is there");
+    assert_eq!(unread.recv().map(|event| event.payload), Err(RecvError::Closed));
+}
+
+#[test]
+fn a_handler_that_shuts_its_coordinator_down_is_told_that_it_cannot() {
+    let (builder, _) = doubling(StateManager::in_memory());
+    let coordinator = builder.build().expect("it builds");
+    let slot = Arc::new(std::sync::Mutex::new(Some(coordinator.clone())));
+    let spec = AgentSpec::new("confused").handler_fn(move |_: &Task<u64>, _| {
+        let own = slot.lock().expect("nobody panics").take();
+        let refused = own.map(|own| own.shutdown(Duration::ZERO).map_err(|error| error.kind()));
+        assert!(matches!(refused, Some(Err(ErrorKind::Unsupported))));
+        Ok(7)
+    });
+    coordinator.fleet().spawn(spec).expect("there is room");
+    let handle = coordinator.fleet().submit(Task::new(1)).expect("there is room");
+    assert_eq!(*handle.wait(), Outcome::Completed(7));
+    assert!(!coordinator.bus().is_closed());
+}
+
+#[test]
+fn effects_that_the_state_refuses_fail_the_task_for_good() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let elsewhere = StateManager::in_memory().collection::<u64, u64>("elsewhere");
+    let elsewhere = elsewhere.expect("the name is free");
+    {
+        let coordinator = Coordinator::<Doubling>::builder()
+            .fleet(Fleet::builder().workers(1))
+            .state(on_disk(folder.path()))
+            .durable_tasks()
+            .effects(move |task, output, tx| {
+                tx.insert(&elsewhere, *task.payload(), *output);
+                Ok(())
+            })
+            .build()
+            .expect("it builds");
+        coordinator.fleet().spawn(doubler()).expect("there is room");
+        let handle = coordinator.fleet().submit(Task::new(1)).expect("there is room");
+        assert_eq!(handle.wait().kind(), OutcomeKind::Failed);
+        let recorded = coordinator.outcome(handle.id()).expect("what is told is recorded");
+        assert_eq!(recorded.kind, OutcomeKind::Failed);
+        coordinator.shutdown(LONG).expect("nothing fails");
+    }
+    let (builder, _) = doubling(on_disk(folder.path()));
+    let coordinator = builder.durable_tasks().build().expect("it builds");
+    assert_eq!(coordinator.take_recovered().len(), 0, "it has its outcome");
+}
+
+#[test]
+fn the_history_never_tells_of_an_older_task_under_a_new_ones_id() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let mut ids = Vec::new();
+    for first_task_id in [1, 1, 50] {
+        let fleet = Fleet::builder().workers(1).first_task_id(TaskId::new(first_task_id));
+        let (builder, _) = doubling(on_disk(folder.path()));
+        let coordinator = builder.fleet(fleet).build().expect("it builds");
+        coordinator.fleet().spawn(doubler()).expect("there is room");
+        let handle = coordinator.fleet().submit(Task::new(1)).expect("there is room");
+        assert_eq!(*handle.wait(), Outcome::Completed(2));
+        ids.push(handle.id().get());
+        coordinator.shutdown(LONG).expect("nothing fails");
+    }
+    assert_eq!(ids, [1, 2, 50]);
+}
+
+#[test]
+fn a_reason_of_any_length_takes_bounded_room_in_the_history() {
+    let (builder, _) = doubling(StateManager::in_memory());
+    let coordinator = builder.build().expect("it builds");
+    let spec = AgentSpec::new("verbose")
+        .handler_fn(|_: &Task<u64>, _| Err(TaskError::permanent("\u{20ac}".repeat(10_000))));
+    coordinator.fleet().spawn(spec).expect("there is room");
+    let handle = coordinator.fleet().submit(Task::new(1)).expect("there is room");
+    assert_eq!(handle.wait().kind(), OutcomeKind::Failed);
+    let reason = coordinator.outcome(handle.id()).and_then(|recorded| recorded.reason);
+    let reason = reason.expect("it failed");
+    assert!(reason.starts_with(&"\u{20ac}".repeat(1365)) && reason.len() < 4200);
+    assert!(reason.ends_with("(cut; 30000 bytes in all)"), "{}", &reason[4000..]);
+}
+
+#[test]
 fn durable_tasks_over_a_state_in_memory_are_refused() {
     let refused = Coordinator::<Doubling>::builder().durable_tasks().build();
     assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::InvalidArgument));
@@ -296,6 +405,10 @@ fn a_recovered_task_has_an_id_or_is_refused() {
     let coordinator = builder.durable_tasks().build().expect("it builds");
     let refused = coordinator.cancel_recovered(vec![Task::new(1)]);
     assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::InvalidArgument));
+    let ended = Task::new(1).with_id(TaskId::new(4));
+    let refused = coordinator.cancel_recovered(vec![ended]);
+    assert_eq!(refused.err().map(|error| error.kind()), Some(ErrorKind::NotFound));
+    assert_eq!(coordinator.outcome(TaskId::new(4)), None, "nothing was recorded");
 }
 
 #[test]
