@@ -277,8 +277,9 @@ fn signature(node: Node<'_>, head: Range<usize>) -> String {
     let source = node.tree().source();
     let end = head.end.min(source.floor_char_boundary(head.start + MAX_HEAD_BYTES));
     let mut line = String::new();
-    let mut at = head.start;
-    for comment in comments(node, head.start..end) {
+    // A tree of the host's own may have a body before the decorators that the head starts after.
+    let mut at = head.start.min(end);
+    for comment in comments(node, at..end) {
         if comment.start >= at {
             push_words(&mut line, &source[at..comment.start]);
             at = comment.end.min(end);

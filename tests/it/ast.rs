@@ -1,5 +1,6 @@
 //! Behaviour of `ast`.
 
+mod analyses;
 mod builder;
 mod host_engine;
 mod records;
