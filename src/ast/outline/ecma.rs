@@ -140,7 +140,7 @@ fn declaration<'t>(
     drafts.push(statement.apply(draft, container));
 }
 
-/// Modules and members may have strings for names.
+/// Modules, members and variants may have strings for names.
 fn unquoted(name: Node<'_>) -> &str {
     match name.kind() {
         "string" => name.text().trim_matches(['"', '\'']),
@@ -181,7 +181,10 @@ fn variants<'t>(body: Node<'t>, drafts: &mut Vec<Draft<'t>>) {
             "property_identifier" | "string" => Some(child),
             _ => None,
         };
-        drafts.extend(name.and_then(|name| Draft::new(SymbolKind::Variant, child, name)));
+        drafts.extend(name.and_then(|name| {
+            let draft = Draft::new(SymbolKind::Variant, child, name)?;
+            Some(Draft { name: unquoted(name), ..draft })
+        }));
     }
 }
 
@@ -209,9 +212,12 @@ fn variables<'t>(
     if container != Container::Module || !in_module || imports {
         return None;
     }
-    let beside = declaration.children().take(MAX_CHILDREN);
-    let alone = beside.filter(|child| child.kind() == node.kind()).count();
-    let constant = declaration.child_by_field("kind").is_some_and(|kind| kind.text() == "const");
+    let mut beside = declaration.children().take(MAX_CHILDREN);
+    let alone = beside.clone().filter(|child| child.kind() == node.kind()).count();
+    // Not by `child_by_field`: a `var` has no such field, and all it declares would be looked through.
+    let constant = beside
+        .find(|child| child.field() == Some("kind"))
+        .is_some_and(|kind| kind.text() == "const");
     let (kind, opens) = match of_value {
         Some((kind, opens)) => (kind, Some(opens)),
         None if constant => (SymbolKind::Constant, None),

@@ -256,7 +256,7 @@ export interface Shape<T> extends Base {
 }
 export type Point = { x: number; move(by: number): void };
 type Either<L, R> = L | R;
-export enum Color { Red, Green = 'green' }
+export enum Color { Red, Green = 'green', 'dark blue' = 1, "grey" }
 declare const enum Flag { On = 1 }
 export abstract class Store<T> extends Base implements Shape<T> {
   private cache?: Map<string, T>;
@@ -288,6 +288,8 @@ export default interface Options { verbose: boolean }
             "enum Color: export enum Color +",
             "  variant Red: Red",
             "  variant Green: Green = 'green'",
+            "  variant dark blue: 'dark blue' = 1",
+            "  variant grey: \"grey\"",
             "enum Flag: declare const enum Flag -",
             "  variant On: On = 1",
             "class Store: export abstract class Store<T> extends Base implements Shape<T> +",
@@ -496,6 +498,9 @@ fn the_widest_declarations_are_outlined_completely() {
     assert_eq!(outline(Language::RUST, &text), 20_001);
     let text = format!("let {} a;", many("a, ", 20_000));
     assert_eq!(outline(Language::JAVASCRIPT, &text), 20_001);
+    // What `var` declares stands in a node without the field that `let` and `const` have.
+    let text = format!("var {} a;", many("a, ", 100_000));
+    assert_eq!(outline(Language::JAVASCRIPT, &text), 100_001);
     let text = format!("const {{ {} }} = f;", many("a, ", 20_000));
     assert_eq!(outline(Language::JAVASCRIPT, &text), 20_000);
     let functions = many("function a() {}\n", 20_000);
