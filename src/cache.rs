@@ -15,8 +15,8 @@
 //! # Code of the caller
 //!
 //! The weigher, loaders, the key's `Hash`, and the `Drop` of keys and values run outside every lock.
-//! Two things run under the lock of one shard: the key's `Eq`, inside a lookup, and the value's `Clone`
-//! in [`Cache::get`] (make it cheap: an `Arc`). Those two must not call back into the same cache. A
+//! Two things run under a lock: the key's `Eq`, inside a lookup, and the `Clone` of a value that was found
+//! or waited for (make it cheap: an `Arc`). Those two must not call back into the same cache. A
 //! panic in any of them reaches the caller whose call ran it, and leaves locks, order and counts intact.
 //!
 //! # Blocking and cost
@@ -232,7 +232,8 @@ impl<K: Hash + Eq, V> Cache<K, V> {
         self.inner.insert(hash, key, value)
     }
 
-    /// Takes an entry out and hands its value over.
+    /// Takes an entry out and hands its value over. A load of the key under way is not stopped, and will
+    /// put its value in.
     pub fn remove<Q>(&self, key: &Q) -> Option<V>
     where
         K: Borrow<Q>,
