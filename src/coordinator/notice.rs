@@ -1,8 +1,8 @@
 //! What travels on the coordinator's bus.
 //!
 //! 1. While the coordinator runs, a notice waits for a blocking subscription as long as it takes.
-//! 2. From the start of a shutdown on, a notice waits for as long as that shutdown at most, and once one
-//!    has waited in vain no other waits: a subscription that nobody reads cannot hold up the end.
+//! 2. From the start of a shutdown on, the notices of a thread wait for as long as that shutdown at most,
+//!    all together: a subscription that is read slowly or not at all cannot hold up the end.
 //! 3. A notice that is not published is counted.
 
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::bus::{EventBus, PublishTimeoutError, Publisher, Topic};
 use crate::fleet::{FleetEvent, Observer};
 use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::{Error, ErrorKind};
+use crate::{Clock, Error, ErrorKind};
 
 /// An event on the coordinator's bus: the library's own, or the host's.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,7 @@ pub(super) struct Announcer<E> {
     unpublished: AtomicU64,
     /// How long a notice may wait; `None` for as long as it takes (rules 1 and 2).
     patience: Mutex<Option<Duration>>,
+    clock: Clock,
 }
 
 impl<E: Send + Sync + 'static> Announcer<E> {
@@ -64,6 +65,7 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             host: bus.topic(topics::HOST)?,
             unpublished: AtomicU64::new(0),
             patience: Mutex::new(None),
+            clock: Clock::real(),
         })
     }
 
@@ -107,10 +109,14 @@ impl<E: Send + Sync + 'static> Observer for Announcer<E> {
         let published = match patience {
             None => self.publisher.publish(topic, notice).is_ok(),
             Some(limit) => {
+                let began = self.clock.now();
                 let published = self.publisher.publish_timeout(topic, notice, limit);
-                if let Err(PublishTimeoutError::Timeout(_)) = published {
-                    self.limit_patience(Duration::ZERO);
-                }
+                let left = match published {
+                    // The bus may go by another clock than this one.
+                    Err(PublishTimeoutError::Timeout(_)) => Duration::ZERO,
+                    _ => limit.saturating_sub(self.clock.now() - began),
+                };
+                self.limit_patience(left);
                 published.is_ok()
             }
         };
