@@ -18,7 +18,9 @@
 //! 2. A snapshot shows all collections at one version.
 //! 3. What `wait_durable` acknowledged is there after a crash; what is recovered is the state at some
 //!    version not older than that.
-//! 4. Damage is an error and never wrong data; an open that fails leaves the folder as it was.
+//! 4. Damage is an error and never wrong data; an open that fails leaves the folder as it was. (In a store
+//!    that was not closed, damage to what was written last cannot be told from a write that was cut off:
+//!    what is recovered may then be an older version, and [`RecoveryReport::repaired`] is set.)
 //! 5. No thread is started.
 //!
 //! What it is not: a database larger than memory, shared between processes, or one that queries.
