@@ -190,8 +190,8 @@ mod tests {
     }
 
     #[test]
-    fn a_length_beyond_the_limit_is_an_error_and_claims_nothing() {
-        // A length of 2^63 and one byte of it.
+    fn a_length_beyond_the_limit_is_an_error() {
+        // A length of 2^63 and one byte of what is that long.
         let bytes = [253, 0, 0, 0, 0, 0, 0, 0, 0x80, 1];
         assert!(Codec::Bincode.decode::<String>(&bytes).is_err());
         assert!(Codec::Bincode.decode::<Vec<u8>>(&bytes).is_err());

@@ -122,6 +122,39 @@ fn waiting_for_what_was_never_committed_is_an_error_and_does_not_hang() {
     state.wait_durable(Version::ZERO).unwrap();
 }
 
+#[cfg(feature = "postcard")]
+#[test]
+fn a_store_that_was_written_with_the_other_codec_says_so_itself() {
+    use phalanx::state::Codec;
+
+    let folder = tempfile::tempdir().unwrap();
+    let builder = StateManager::builder().path(folder.path()).codec(Codec::Postcard);
+    let state = builder.open().unwrap();
+    let rows = state.collection::<u64, (String, Vec<u64>)>("rows").unwrap();
+    let row = |number: u64| (format!("row {number}"), vec![number << 40, 1, 0]);
+    for number in 0..20 {
+        rows.insert(number, row(number)).unwrap();
+        if number == 9 {
+            state.checkpoint().unwrap();
+        }
+    }
+    rows.remove(&3).unwrap();
+    state.flush().unwrap();
+    drop((state, rows));
+
+    // Whoever opens it does not have to know.
+    let state = open(folder.path());
+    assert_eq!((state.recovery().checkpoint_rows, state.recovery().commits), (10, 11));
+    let error = state.collection::<u64, u64>("rows").unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::Codec);
+    let rows = state.collection::<u64, (String, Vec<u64>)>("rows").unwrap();
+    assert_eq!((rows.len(), rows.get(&3)), (19, None));
+    assert!((0..20).filter(|number| *number != 3).all(|n| rows.get(&n) == Some(row(n))));
+    state.close().unwrap();
+    let other = StateManager::builder().path(folder.path()).codec(Codec::Bincode).open();
+    assert_eq!(other.unwrap_err().kind(), ErrorKind::InvalidArgument);
+}
+
 #[test]
 fn a_folder_is_made_with_all_that_is_missing_above_it() {
     let folder = tempfile::tempdir().unwrap();
