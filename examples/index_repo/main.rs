@@ -38,6 +38,7 @@ mod walk;
 use crate::args::{Command, Options, UsageError};
 use crate::run::RunError;
 use phalanx::ast::wasm::WasmEngine;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -45,7 +46,8 @@ fn main() -> ExitCode {
     let options = match args::parse(std::env::args_os().skip(1)) {
         Ok(Command::Run(options)) => options,
         Ok(Command::Help) => {
-            println!("{}", args::HELP);
+            // Who closed our stdout does not want to read it.
+            let _ = writeln!(std::io::stdout(), "{}", args::HELP);
             return ExitCode::SUCCESS;
         }
         Err(error) => return usage(&error),

@@ -250,12 +250,15 @@ fn write_json(file: &Path, summary: &Summary) -> Result<(), RunError> {
         .map_err(|error| RunError::Failed(format!("cannot write {}: {error}", file.display())))
 }
 
-/// An error with all that caused it.
+/// An error with all that caused it, each said once: some messages end in what their source says.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
-        let _ = fmt::Write::write_fmt(&mut text, format_args!(": {error}"));
+        let cause = error.to_string();
+        if !text.ends_with(&cause) {
+            let _ = fmt::Write::write_fmt(&mut text, format_args!(": {cause}"));
+        }
         source = error.source();
     }
     text

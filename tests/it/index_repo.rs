@@ -7,6 +7,7 @@
 mod bad_input;
 mod change;
 mod crash;
+mod output;
 mod program;
 mod refusal;
 mod strike;
