@@ -118,7 +118,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, UsageE
         writable_place(json)?;
     }
     if let Some(state) = &state {
-        outside(state, &root)?;
+        outside(state, &root, "--state")?;
     }
     Ok(Command::Run(Options { root, agents, kill, state, json, print_acks, quiet }))
 }
@@ -146,13 +146,15 @@ fn writable_place(json: &Path) -> Result<(), UsageError> {
     Ok(())
 }
 
-/// An index inside the tree it describes would index itself.
-pub fn outside(state: &Path, root: &Path) -> Result<(), UsageError> {
+/// An index inside the tree it describes would index itself. `what` is what the user calls the folder.
+pub fn outside(state: &Path, root: &Path, what: &str) -> Result<(), UsageError> {
     let place = resting_place(state)
-        .map_err(|error| UsageError(format!("--state {}: {error}", state.display())))?;
+        .map_err(|error| UsageError(format!("{what} {}: {error}", state.display())))?;
     if place.starts_with(root) {
         let (state, root) = (state.display(), root.display());
-        return Err(UsageError(format!("--state {state} lies inside {root}, which is indexed")));
+        let message =
+            format!("{what} {state} lies inside {root}, which is indexed; say another --state DIR");
+        return Err(UsageError(message));
     }
     Ok(())
 }

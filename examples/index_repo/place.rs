@@ -18,7 +18,7 @@ pub fn state_folder(options: &Options) -> Result<PathBuf, UsageError> {
     };
     let key = blake3::hash(options.root.as_os_str().as_encoded_bytes()).to_hex();
     let state = cache.join("index_repo").join(&key[..16]);
-    outside(&state, &options.root)?;
+    outside(&state, &options.root, "the default state folder")?;
     Ok(state)
 }
 

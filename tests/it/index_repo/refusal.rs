@@ -125,15 +125,40 @@ fn without_a_state_folder_the_index_lies_in_the_cache_folder_of_the_user_and_nev
     let run = |root: &Path, cache: &Path| {
         let mut command = Command::new(&*PROGRAM);
         command.arg(root).arg("--quiet").env("XDG_CACHE_HOME", cache);
-        command.output().expect("the program starts").status.code()
+        let output = command.output().expect("the program starts");
+        (output.status.code(), String::from_utf8(output.stderr).expect("UTF-8"))
     };
-    assert_eq!(run(tree.root(), cache.path()), Some(0));
-    assert_eq!(run(other.root(), cache.path()), Some(0));
-    assert_eq!(run(tree.root(), cache.path()), Some(0));
+    assert_eq!(run(tree.root(), cache.path()).0, Some(0));
+    assert_eq!(run(other.root(), cache.path()).0, Some(0));
+    assert_eq!(run(tree.root(), cache.path()).0, Some(0));
     let folders = fs::read_dir(cache.path().join("phalanx/index_repo")).expect("listed").count();
     assert_eq!(folders, 2, "one for each tree");
 
     let inside = tree.path("cache");
-    assert_eq!(run(tree.root(), &inside), Some(2));
+    let (code, stderr) = run(tree.root(), &inside);
+    assert_eq!(code, Some(2));
+    // Whoever did not say `--state` is told whose folder that is, and what to say.
+    assert!(stderr.starts_with("error: the default state folder "), "{stderr}");
+    assert!(stderr.contains("say another --state DIR"), "{stderr}");
     assert!(!inside.exists());
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_into_the_tree_is_no_way_for_the_state_to_get_there() {
+    let (tree, beside) = (Tree::of_modules(1), tempfile::tempdir().expect("a folder"));
+    fs::create_dir(tree.path("hidden")).expect("made");
+    let link = beside.path().join("link");
+    std::os::unix::fs::symlink(tree.path("hidden"), &link).expect("linked");
+    let root = beside.path().join("root");
+    std::os::unix::fs::symlink(tree.root(), &root).expect("linked");
+    // Seen from the folder of both links, so that the paths are relative as well.
+    for (state, root) in [("link/state", "root"), ("root/state", "link/.."), ("root", "root")] {
+        let mut command = Command::new(&*PROGRAM);
+        command.current_dir(beside.path()).args([root, "--quiet", "--state", state]);
+        let output = command.output().expect("the program starts");
+        assert_eq!(output.status.code(), Some(2), "{state} {root}: {output:?}");
+        assert!(String::from_utf8_lossy(&output.stderr).contains("lies inside"), "{output:?}");
+    }
+    assert_eq!(fs::read_dir(tree.path("hidden")).expect("listed").count(), 0);
 }
