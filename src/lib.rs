@@ -23,7 +23,8 @@
 //! - A handler that does not return cannot be ended, only struck and reported.
 //! - A commit survives a crash once [`wait_durable`](state::StateManager::wait_durable) has returned, and not before.
 //! - It starts no thread but the workers of a fleet that was given some and of a sandboxed engine that was
-//!   built; it never prints, and never reads the environment.
+//!   built (whose compiler uses the process-wide pool of `rayon`); it never prints, and never reads the
+//!   environment.
 //!
 //! What else to know, and what was not checked: [`docs::limitations`].
 //!
