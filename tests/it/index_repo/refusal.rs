@@ -119,6 +119,17 @@ fn a_state_folder_that_another_process_holds_is_called_in_use_and_left_as_it_is(
 }
 
 #[test]
+fn a_state_folder_that_is_a_file_is_named_and_the_cause_is_said_once() {
+    let (tree, job) = (Tree::of_modules(1), Job::new());
+    fs::write(job.state(), "a file").expect("written");
+    let run = job.run(tree.root(), &[]);
+    assert_eq!(run.code, Some(1), "{run:?}");
+    assert!(run.stderr.contains(job.state().to_str().expect("a plain name")), "{run:?}");
+    assert_eq!(run.stderr.matches("os error").count(), 1, "{run:?}");
+    assert_eq!(fs::read(job.state()).expect("read"), b"a file");
+}
+
+#[test]
 fn without_a_state_folder_the_index_lies_in_the_cache_folder_of_the_user_and_never_in_the_tree() {
     let (tree, other) = (Tree::of_modules(1), Tree::of_modules(1));
     let cache = tempfile::tempdir().expect("a folder");
