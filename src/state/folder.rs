@@ -23,8 +23,7 @@ const HEADER_BYTES_MAX: u64 = 4096;
 #[derive(Debug)]
 pub(super) struct Folder {
     path: PathBuf,
-    /// Closing it gives the lock up.
-    _lock: File,
+    lock: File,
 }
 
 /// What lies in a folder.
@@ -39,7 +38,7 @@ impl Folder {
         make(path).map_err(|error| failed("make the folder", path, error))?;
         let lock = lock_file(path).map_err(|error| failed("open the folder", path, error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(Self { path: path.to_owned(), lock }),
             Err(TryLockError::WouldBlock) => Err(Error::new(
                 ErrorKind::InUse,
                 format!("another handle or process holds the state folder {}", path.display()),
@@ -138,6 +137,14 @@ fn make(path: &Path) -> io::Result<()> {
     }
 }
 
+impl Drop for Folder {
+    fn drop(&mut self) {
+        // Closing the file would not do: a process that another thread is just forking off has it open as
+        // well, until it executes its program, and would hold the lock for as long.
+        let _ = self.lock.unlock();
+    }
+}
+
 /// On Unix the folder itself takes the lock, so that no file has to be written for it.
 #[cfg(unix)]
 fn lock_file(path: &Path) -> io::Result<File> {
@@ -163,4 +170,22 @@ fn sync_folder(path: &Path) -> io::Result<()> {
 #[cfg(not(unix))]
 fn sync_folder(_path: &Path) -> io::Result<()> {
     Ok(())
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_is_free_once_it_is_let_go_even_if_a_child_still_has_it_open() {
+        let path = tempfile::tempdir().expect("a folder");
+        let folder = Folder::lock(path.path()).expect("it is free");
+        // What a fork does to an open file.
+        let inherited = folder.lock.try_clone().expect("one more descriptor");
+        let held = Folder::lock(path.path()).expect_err("it is held");
+        assert_eq!(held.kind(), ErrorKind::InUse);
+        drop(folder);
+        Folder::lock(path.path()).expect("it was let go");
+        drop(inherited);
+    }
 }
