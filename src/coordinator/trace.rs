@@ -23,3 +23,60 @@ pub(super) fn emit(event: &FleetEvent) {
         other => tracing::debug!(target: "phalanx::fleet", event = ?other, "fleet event"),
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    //! Here and not among the behaviour tests: whether anybody collects is remembered for a whole process, and
+    //! a test beside this one that does not would be heard first now and then.
+
+    use std::sync::Arc;
+
+    use tracing::span::{Attributes, Id, Record};
+    use tracing::{Event, Level, Metadata, Subscriber};
+
+    use crate::coordinator::{Coordinator, Domain};
+    use crate::fleet::AgentSpec;
+    use crate::sync::Mutex;
+
+    struct Nothing;
+
+    impl Domain for Nothing {
+        type Task = ();
+        type Output = ();
+        type Event = ();
+        type Key = ();
+        type Value = ();
+    }
+
+    /// Keeps level and target of each event of this crate.
+    struct Collector(Arc<Mutex<Vec<(Level, String)>>>);
+
+    impl Subscriber for Collector {
+        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+            metadata.target().starts_with("phalanx")
+        }
+        fn new_span(&self, _: &Attributes<'_>) -> Id {
+            Id::from_u64(1)
+        }
+        fn record(&self, _: &Id, _: &Record<'_>) {}
+        fn record_follows_from(&self, _: &Id, _: &Id) {}
+        fn event(&self, event: &Event<'_>) {
+            let metadata = event.metadata();
+            self.0.lock().push((*metadata.level(), metadata.target().to_owned()));
+        }
+        fn enter(&self, _: &Id) {}
+        fn exit(&self, _: &Id) {}
+    }
+
+    #[test]
+    fn a_killed_agent_is_a_warning_to_whoever_collects_traces() {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let coordinator: Coordinator<Nothing> = Coordinator::builder().build().expect("it builds");
+        tracing::subscriber::with_default(Collector(Arc::clone(&seen)), || {
+            let agent = coordinator.fleet().spawn(AgentSpec::new("a")).expect("there is room");
+            coordinator.fleet().kill(agent).expect("it lives");
+        });
+        let fleet = "phalanx::fleet".to_owned();
+        assert_eq!(*seen.lock(), [(Level::DEBUG, fleet.clone()), (Level::WARN, fleet)]);
+    }
+}
