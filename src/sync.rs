@@ -1,4 +1,4 @@
-//! The only file that names atomics, locks and threads.
+//! The only part that names atomics, locks and threads.
 //!
 //! Everything else imports them from here, so that the same source runs on the real primitives, under
 //! loom (`--cfg phalanx_loom`), under shuttle (`--cfg phalanx_shuttle`) and under ThreadSanitizer
@@ -20,6 +20,9 @@
     allow(dead_code, unused_imports, reason = "a model uses a part")
 )]
 
+mod asymmetric;
+mod prefetch;
+
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 use std::time::Duration;
@@ -30,6 +33,11 @@ pub(crate) use std::sync::OnceLock;
 #[cfg(feature = "durable")]
 pub(crate) use imp::MutexGuard;
 pub(crate) use imp::{Condvar, Mutex, RwLock, UnsafeCell, atomic, fence, hint, thread};
+
+#[expect(unused_imports, reason = "their user comes next")]
+pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
+#[expect(unused_imports, reason = "its user comes next")]
+pub(crate) use prefetch::prefetch_write;
 
 #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
 mod imp {

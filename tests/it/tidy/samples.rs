@@ -44,6 +44,8 @@ fn sync_primitives_outside_of_their_file_are_caught() {
     catches(rule, "src/cache.rs", "use parking_lot::RwLock;");
     accepts(rule, "src/bus/ring.rs", "use std::sync::{Arc, Weak};\nuse crate::sync::atomic;");
     accepts(rule, "src/sync.rs", "use std::sync::atomic;");
+    accepts(rule, "src/sync/parker.rs", "use std::sync::atomic;");
+    catches(rule, "src/synchrony.rs", "use std::sync::atomic;");
     accepts(rule, "src/bus/loom_tests.rs", "use std::sync::atomic;");
     accepts(rule, "src/bus.rs", "#[cfg(test)]\nmod tests {\n    use std::sync::atomic;\n}");
     accepts(rule, "tests/it/bus.rs", "use std::sync::Mutex;");
