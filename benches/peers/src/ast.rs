@@ -10,7 +10,7 @@ use crate::measure::{Contestant, Sample, measure, now};
 use crate::row::{OURS, Row, Spec, Time, Unit};
 use crate::{RowFn, Settings};
 
-pub const ROWS: &[RowFn] = &[native_rust];
+pub const ROWS: &[(&str, RowFn)] = &[("native-rust", native_rust)];
 
 /// The least length of what is parsed.
 const BYTES: usize = 100_000;
@@ -79,11 +79,7 @@ fn parsing<T>(parse: impl Fn() -> T, checksum: impl Fn(&T) -> u64) -> impl FnMut
         for _ in 1..units {
             last = parse();
         }
-        Sample {
-            elapsed: now(Time::Cpu) - start,
-            operations: units,
-            checksum: Some(checksum(&last)),
-        }
+        Sample::new(now(Time::Cpu) - start, units, Some(checksum(&last)))
     }
 }
 

@@ -1,225 +1,83 @@
-//! The event bus beside its peers: 64-byte events, nobody loses any.
+//! The event bus beside its peers.
+//!
+//! Where things are: [`payload`] is what is published and what a reader makes of it, [`race`] how publishers
+//! and readers are run and timed. The ends of the contestants are in [`ours`], [`peers_ring`] (disruptor),
+//! [`peers_broadcast`] (the other broadcasts) and [`peers_channel`] (queues, alone and one for each reader).
+//! The rows are in the files `rows_*`, in the order of [`ROWS`].
+//!
+//! Everybody loses nothing, and hands each reader every event, unless a row says otherwise. The peers have
+//! rings of 65,536, ours the one that it comes with. Where a contestant has the means, events are read in
+//! place and in batches; they are published one at a time but in the rows named after their batches.
 
-use std::hint;
-use std::sync::Barrier;
-use std::thread;
-use std::time::Instant;
+mod ours;
+mod payload;
+mod peers_broadcast;
+mod peers_channel;
+mod peers_ring;
+mod race;
+mod rows_throughput;
 
-use crossbeam::queue::ArrayQueue;
-use disruptor::{Producer, Sequence};
-use phalanx::bus::{EventBus, Filter};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::measure::{Contestant, Sample, measure};
-use crate::row::{OURS, Row, Spec, Time, Unit};
+use crate::measure::{Contestant, measure};
+use crate::row::{Row, Spec, Time, Unit};
 use crate::{RowFn, Settings};
 
-pub const ROWS: &[RowFn] = &[one_to_one_shared];
+pub const ROWS: &[(&str, RowFn)] = &[
+    ("1to1-exclusive", rows_throughput::one_to_one_exclusive),
+    ("1to1-shared", rows_throughput::one_to_one_shared),
+    ("1to4", rows_throughput::one_to_four),
+    ("4to1", rows_throughput::four_to_one),
+    ("4to4", rows_throughput::four_to_four),
+    ("100to1", rows_throughput::hundred_to_one),
+    ("100to4", rows_throughput::hundred_to_four),
+    ("1000to4", rows_throughput::thousand_to_four),
+    ("batch256-4to4", rows_throughput::batch_256_four_to_four),
+    ("batch32-100to4", rows_throughput::batch_32_hundred_to_four),
+    ("arc500-1to4", rows_throughput::arc_500_one_to_four),
+];
 
-/// Events in a unit of work.
-const EVENTS: u64 = 1_000_000;
-/// The ring of the peers, the size at which they were fastest; ours has the one it comes with.
-const PEER_RING: usize = 65_536;
-
-type Event = [u64; 8];
-
-fn event(number: u64) -> Event {
-    [number, number ^ 1, number ^ 2, number ^ 3, number ^ 4, number ^ 5, number ^ 6, number ^ 7]
+/// Who takes part in a row.
+struct Lineup<'a> {
+    settings: &'a Settings,
+    contestants: Vec<Contestant<'static>>,
 }
 
-/// Folds a received event in. Order counts, and so do all of its words.
-#[inline]
-fn fold(sum: u64, event: &Event) -> u64 {
-    let words = event.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
-    sum.wrapping_mul(31).wrapping_add(words)
-}
-
-/// What one reader has received so far.
-#[derive(Clone, Copy, Default)]
-struct Received {
-    count: u64,
-    sum: u64,
-    /// Of the first unit; of all of them if they were equal.
-    unit: u64,
-}
-
-impl Received {
-    #[inline]
-    fn event(&mut self, event: &Event) {
-        self.sum = fold(self.sum, event);
-        self.count += 1;
-        if self.count.is_multiple_of(EVENTS) {
-            if self.count == EVENTS {
-                self.unit = self.sum;
-            } else if self.unit != self.sum {
-                self.unit = u64::MAX;
-            }
-            self.sum = 0;
-        }
+impl<'a> Lineup<'a> {
+    fn of(settings: &'a Settings, ours: Contestant<'static>) -> Self {
+        Self { settings, contestants: vec![ours] }
     }
-}
 
-/// Runs a reader and a publisher from the moment that both are there until the reader has everything.
-fn race(
-    units: u64,
-    publish: impl FnOnce(u64),
-    read: impl FnOnce(u64) -> Received + Send,
-) -> Sample {
-    let events = units * EVENTS;
-    let ready = Barrier::new(2);
-    thread::scope(|scope| {
-        let reader = scope.spawn(|| {
-            ready.wait();
-            read(events)
-        });
-        ready.wait();
-        let start = Instant::now();
-        publish(events);
-        let received = reader.join().expect("a reader does not panic");
-        sample(start, events, received)
-    })
-}
-
-fn sample(start: Instant, events: u64, received: Received) -> Sample {
-    let elapsed = start.elapsed();
-    assert_eq!(received.count, events, "events were lost");
-    Sample { elapsed, operations: events, checksum: Some(received.unit) }
-}
-
-fn work() -> Map<String, Value> {
-    let Value::Object(work) = json!({
-        "event_bytes": size_of::<Event>(), "events_a_unit": EVENTS, "publishers": 1, "readers": 1,
-        "peer_ring": PEER_RING,
-    }) else {
-        return Map::new();
-    };
-    work
-}
-
-/// Waits by giving the processor up: the strategy that does not collapse on few cores.
-#[derive(Clone, Copy)]
-struct Yield;
-
-impl disruptor::wait_strategies::WaitStrategy for Yield {
-    fn wait_for(&self, _sequence: Sequence) {
-        thread::yield_now();
+    /// One that the reach of the row names, or may turn out to mean.
+    fn and(mut self, peer: Contestant<'static>) -> Self {
+        self.contestants.push(peer);
+        self
     }
-}
 
-fn one_to_one_shared(settings: &Settings) -> Row {
-    let spec = Spec {
-        part: "bus",
-        id: "1to1-shared",
-        what: "one shared publisher, one reader that loses nothing, 64-byte events one at a time",
-        unit: Unit::PerSecond,
-        time: Time::Wall,
-        work: work(),
-        targets: &[("disruptor-yield-multi", 1.3)],
-    };
-    measure(
-        settings,
-        spec,
-        vec![
-            Contestant::timed(OURS, ours),
-            Contestant::timed("disruptor-yield-multi", disruptor_yield_multi),
-            Contestant::timed("array-queue", array_queue),
-            Contestant::timed("crossbeam", crossbeam_channel),
-        ],
-    )
-}
-
-fn ours(units: u64) -> Sample {
-    let bus = EventBus::<Event>::builder().build().expect("the defaults are valid");
-    let topic = bus.topic("events").expect("the name is valid");
-    let publisher = bus.publisher();
-    let mut subscriber = bus.subscribe_in_place(Filter::all());
-    race(
-        units,
-        |events| {
-            for number in 0..events {
-                publisher.publish(topic, event(number % EVENTS)).expect("the bus is open");
-            }
-        },
-        |events| {
-            let mut received = Received::default();
-            while received.count < events {
-                subscriber
-                    .for_each_batch(|event| received.event(event.payload))
-                    .expect("the bus is open");
-            }
-            received
-        },
-    )
-}
-
-fn disruptor_yield_multi(units: u64) -> Sample {
-    let events = units * EVENTS;
-    let (done, result) = std::sync::mpsc::channel();
-    let mut received = Received::default();
-    let mut producer = disruptor::build_multi_producer(PEER_RING, || [0; 8], Yield)
-        .handle_events_with(move |event: &Event, _: Sequence, _: bool| {
-            received.event(event);
-            if received.count == events {
-                // The main thread is gone only if it panicked.
-                let _ = done.send(received);
-            }
-        })
-        .build();
-    let start = Instant::now();
-    for number in 0..events {
-        producer.publish(|slot| *slot = event(number % EVENTS));
+    /// One that is there to be seen: not in a quick run.
+    fn beside(self, peer: Contestant<'static>) -> Self {
+        if self.settings.quick { self } else { self.and(peer) }
     }
-    let received = result.recv().expect("the handler ends with the last event");
-    sample(start, events, received)
-}
 
-fn array_queue(units: u64) -> Sample {
-    let queue = ArrayQueue::<Event>::new(PEER_RING);
-    race(
-        units,
-        |events| {
-            for number in 0..events {
-                let mut event = event(number % EVENTS);
-                while let Err(back) = queue.push(event) {
-                    event = back;
-                    pause();
-                }
-            }
-        },
-        |events| {
-            let mut received = Received::default();
-            while received.count < events {
-                match queue.pop() {
-                    Some(event) => received.event(&event),
-                    None => pause(),
-                }
-            }
-            received
-        },
-    )
-}
+    fn measure(
+        self,
+        id: &'static str,
+        what: &'static str,
+        work: Map<String, Value>,
+        targets: &'static [(&'static str, f64)],
+    ) -> Row {
+        self.measure_in(Unit::PerSecond, id, what, work, targets)
+    }
 
-fn crossbeam_channel(units: u64) -> Sample {
-    let (sender, receiver) = crossbeam::channel::bounded::<Event>(PEER_RING);
-    race(
-        units,
-        |events| {
-            for number in 0..events {
-                sender.send(event(number % EVENTS)).expect("the receiver is there");
-            }
-        },
-        |events| {
-            let mut received = Received::default();
-            while received.count < events {
-                received.event(&receiver.recv().expect("the sender is there"));
-            }
-            received
-        },
-    )
-}
-
-/// What a queue without a wait of its own does when it is full or empty: as the disruptor above.
-fn pause() {
-    hint::spin_loop();
-    thread::yield_now();
+    fn measure_in(
+        self,
+        unit: Unit,
+        id: &'static str,
+        what: &'static str,
+        work: Map<String, Value>,
+        targets: &'static [(&'static str, f64)],
+    ) -> Row {
+        let spec = Spec { part: "bus", id, what, unit, time: Time::Wall, work, targets };
+        measure(self.settings, spec, self.contestants)
+    }
 }

@@ -10,7 +10,7 @@ use crate::measure::{Contestant, measure};
 use crate::row::{OURS, Row, Spec, Time, Unit};
 use crate::{RowFn, Settings};
 
-pub const ROWS: &[RowFn] = &[get_1];
+pub const ROWS: &[(&str, RowFn)] = &[("get-1", get_1)];
 
 const KEYS: usize = 100_000;
 const VALUE_BYTES: usize = 16;

@@ -10,7 +10,7 @@ use crate::measure::{Contestant, measure};
 use crate::row::{OURS, Row, Spec, Time, Unit};
 use crate::{RowFn, Settings};
 
-pub const ROWS: &[RowFn] = &[checkout];
+pub const ROWS: &[(&str, RowFn)] = &[("checkout", checkout)];
 
 const AGENTS: usize = 1000;
 /// Pairs of taking and giving back in a unit of work.

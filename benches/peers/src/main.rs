@@ -1,9 +1,9 @@
 //! This crate and its peers doing the same work, interleaved, in one process.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml --features PART -- PART [--quick] [--json FILE]`
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml --features PART -- PART [--quick] [--row ID].. [--json FILE]`
 //!
 //! Where things are: [`row`] is what is reported, [`measure`] how it is sampled, [`table`] how it is shown;
-//! each part has a file, with a function for each row of it.
+//! each part has a module, with a function for each row of it.
 
 #![cfg_attr(
     not(all(
@@ -40,7 +40,7 @@ use row::Row;
 
 /// How this run measures.
 pub struct Settings {
-    /// Fewer samples.
+    /// Fewer samples, and no peers but those that a row's reach names.
     pub quick: bool,
     /// What was measured, as the working tree says now.
     pub commit: String,
@@ -49,15 +49,16 @@ pub struct Settings {
 /// One row of a part: measures it and says what came out.
 type RowFn = fn(&Settings) -> Row;
 
-const USAGE: &str = "usage: phalanx-peers PART [--quick] [--json FILE]
+const USAGE: &str = "usage: phalanx-peers PART [--quick] [--row ID].. [--json FILE]
   PART         ast, bus, cache, fleet or state; build with the feature of the same name
-  --quick      3 samples a row instead of 5
+  --quick      3 samples a row instead of 5, and only the peers that its reach names
+  --row ID     only this row; may be given more than once
   --json FILE  write the rows there as well";
 
 const PARTS: [&str; 5] = ["ast", "bus", "cache", "fleet", "state"];
 
-/// The rows of a part; none if it was not built.
-fn rows(part: &str) -> &'static [RowFn] {
+/// The rows of a part by their ids; none if it was not built.
+fn rows(part: &str) -> &'static [(&'static str, RowFn)] {
     match part {
         #[cfg(feature = "ast")]
         "ast" => ast::ROWS,
@@ -74,7 +75,7 @@ fn rows(part: &str) -> &'static [RowFn] {
 }
 
 fn main() -> ExitCode {
-    let (part, quick, json) = match arguments() {
+    let Arguments { part, quick, only, json } = match arguments() {
         Ok(Some(parsed)) => parsed,
         Ok(None) => {
             println!("{USAGE}");
@@ -89,10 +90,14 @@ fn main() -> ExitCode {
     if rows.is_empty() {
         return usage(&format!("this binary has no {part} in it: build with --features {part}"));
     }
+    if let Some(unknown) = only.iter().find(|only| rows.iter().all(|(id, _)| id != only)) {
+        let ids: Vec<_> = rows.iter().map(|(id, _)| *id).collect();
+        return usage(&format!("there is no row {unknown} of {part}, but {}", ids.join(", ")));
+    }
     let settings = Settings { quick, commit: commit() };
     println!("{}", table::header(&part, &settings));
     let mut done = Vec::new();
-    for row in rows {
+    for (_, row) in rows.iter().filter(|(id, _)| only.is_empty() || only.iter().any(|o| o == id)) {
         let row = row(&settings);
         println!("{}", table::row(&row));
         done.push(row);
@@ -109,23 +114,30 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-type Arguments = (String, bool, Option<String>);
+struct Arguments {
+    part: String,
+    quick: bool,
+    /// The rows asked for; all of them if none is named.
+    only: Vec<String>,
+    json: Option<String>,
+}
 
 /// `None` when help was asked for.
 fn arguments() -> Result<Option<Arguments>, String> {
-    let (mut part, mut quick, mut json) = (None, false, None);
+    let (mut part, mut quick, mut only, mut json) = (None, false, Vec::new(), None);
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         match argument.as_str() {
             "--help" | "-h" => return Ok(None),
             "--quick" => quick = true,
+            "--row" => only.push(given.next().ok_or("--row needs an id")?),
             "--json" => json = Some(given.next().ok_or("--json needs a file")?),
             flag if flag.starts_with('-') => return Err(format!("there is no option {flag}")),
             name if part.is_none() => part = Some(name.to_owned()),
             more => return Err(format!("one part at a time: {more} is one too many")),
         }
     }
-    Ok(Some((part.ok_or("which part?")?, quick, json)))
+    Ok(Some(Arguments { part: part.ok_or("which part?")?, quick, only, json }))
 }
 
 fn usage(problem: &str) -> ExitCode {

@@ -5,6 +5,8 @@
 //! different one first each time. Everybody does the same number of units, but for contestants so much
 //! slower than the fastest that this would take minutes; how many each did is part of the row.
 //!
+//! A sample that turns out too short is taken again with more units.
+//!
 //! Each sample says what was received, folded into one number a unit. They must all be the same.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -21,18 +23,27 @@ const SAMPLE_MIN: Duration = Duration::from_millis(200);
 const SAMPLE_AIM: Duration = Duration::from_millis(280);
 /// Beyond this a contestant does fewer units than the fastest.
 const SAMPLE_MAX: Duration = Duration::from_secs(3);
+const SAMPLE_MAX_QUICK: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 5;
 const SAMPLES_QUICK: usize = 3;
-/// How often a row is measured again, with more units, when a sample was too short.
-const ATTEMPTS: usize = 4;
+/// How often a sample is taken at most until it is long enough.
+const ATTEMPTS: usize = 6;
 
 /// What one sample came to.
 #[derive(Clone, Copy, Debug)]
 pub struct Sample {
     pub elapsed: Duration,
     pub operations: u64,
-    /// What was received in each unit; `None` for a probe, which receives nothing.
+    /// What was received in each unit; `None` for who receives nothing, as a probe.
     pub checksum: Option<u64>,
+    /// The value of the sample, where it is not the operations and the time that they took.
+    pub value: Option<f64>,
+}
+
+impl Sample {
+    pub fn new(elapsed: Duration, operations: u64, checksum: Option<u64>) -> Self {
+        Self { elapsed, operations, checksum, value: None }
+    }
 }
 
 /// Somebody who does the work of a row: this crate ([`OURS`]), a peer, a probe.
@@ -66,11 +77,7 @@ impl<'a> Contestant<'a> {
                 }
             }
             let elapsed = now(time) - start;
-            Sample {
-                elapsed,
-                operations: units * operations,
-                checksum: (!probe).then_some(checksum),
-            }
+            Sample::new(elapsed, units * operations, (!probe).then_some(checksum))
         })
     }
 }
@@ -117,66 +124,69 @@ fn sample(
     spec: &mut Spec,
     contestants: &mut [Contestant<'_>],
 ) -> Result<Vec<Samples>, String> {
-    let rounds = if settings.quick { SAMPLES_QUICK } else { SAMPLES };
-    let mut units = share(contestants);
-    for _ in 0..ATTEMPTS {
-        let mut taken: Vec<_> =
-            contestants.iter().map(|one| Samples { name: one.name, values: Vec::new() }).collect();
-        let mut received = None;
-        let mut shortest = vec![Duration::MAX; contestants.len()];
-        for round in 0..rounds {
-            for turn in 0..contestants.len() {
-                let at = (round + turn) % contestants.len();
-                let one = &mut contestants[at];
-                let sample = (one.run)(units[at]);
-                if let Some(checksum) = sample.checksum {
-                    let (_, first) = *received.get_or_insert((one.name, checksum));
-                    if checksum != first {
-                        let (name, _) = received.unwrap_or((OURS, first));
-                        return Err(format!(
-                            "{} received {checksum:#x}, but {name} received {first:#x}",
-                            one.name
-                        ));
-                    }
+    let (rounds, longest) =
+        if settings.quick { (SAMPLES_QUICK, SAMPLE_MAX_QUICK) } else { (SAMPLES, SAMPLE_MAX) };
+    let mut units = share(contestants, longest);
+    let mut taken: Vec<_> =
+        contestants.iter().map(|one| Samples { name: one.name, values: Vec::new() }).collect();
+    let mut received = None;
+    for round in 0..rounds {
+        for turn in 0..contestants.len() {
+            let at = (round + turn) % contestants.len();
+            let one = &mut contestants[at];
+            let sample = long_enough(one, &mut units[at])?;
+            if let Some(checksum) = sample.checksum {
+                let (name, first) = *received.get_or_insert((one.name, checksum));
+                if checksum != first {
+                    return Err(format!(
+                        "{} received {checksum:#x}, but {name} received {first:#x}",
+                        one.name
+                    ));
                 }
-                shortest[at] = shortest[at].min(sample.elapsed);
-                taken[at].values.push(value(spec.unit, sample));
             }
-        }
-        if shortest.iter().all(|elapsed| *elapsed >= SAMPLE_MIN) {
-            let units: Map<_, _> = contestants
-                .iter()
-                .zip(&units)
-                .map(|(one, n)| (one.name.to_owned(), json!(n)))
-                .collect();
-            spec.work.insert("units".to_owned(), json!(units));
-            if let Some((_, checksum)) = received {
-                spec.work.insert("checksum".to_owned(), json!(format!("{checksum:016x}")));
-            }
-            return Ok(taken);
-        }
-        for units in &mut units {
-            *units += units.div_ceil(2);
+            taken[at].values.push(value(spec.unit, sample));
         }
     }
-    Err(format!("a sample stayed under {} ms", SAMPLE_MIN.as_millis()))
+    let units: Map<_, _> =
+        contestants.iter().zip(&units).map(|(one, n)| (one.name.to_owned(), json!(n))).collect();
+    spec.work.insert("units".to_owned(), json!(units));
+    if let Some((_, checksum)) = received {
+        spec.work.insert("checksum".to_owned(), json!(format!("{checksum:016x}")));
+    }
+    Ok(taken)
+}
+
+/// Takes a sample; with more units, and again, as long as it is too short.
+fn long_enough(one: &mut Contestant<'_>, units: &mut u64) -> Result<Sample, String> {
+    for _ in 0..ATTEMPTS {
+        let sample = (one.run)(*units);
+        if sample.elapsed >= SAMPLE_MIN {
+            return Ok(sample);
+        }
+        *units += units.div_ceil(2);
+    }
+    Err(format!("the samples of {} stayed under {} ms", one.name, SAMPLE_MIN.as_millis()))
 }
 
 fn value(unit: Unit, sample: Sample) -> f64 {
-    let operations = sample.operations as f64;
+    if let Some(value) = sample.value {
+        return value;
+    }
+    let (operations, seconds) = (sample.operations as f64, sample.elapsed.as_secs_f64());
     match unit {
-        Unit::PerSecond => operations / sample.elapsed.as_secs_f64(),
-        Unit::Nanoseconds => sample.elapsed.as_secs_f64() * 1e9 / operations,
+        Unit::PerSecond => operations / seconds,
+        Unit::Nanoseconds => seconds * 1e9 / operations,
+        Unit::Cores => f64::NAN,
     }
 }
 
 /// How many units each does in a sample.
-fn share(contestants: &mut [Contestant<'_>]) -> Vec<u64> {
+fn share(contestants: &mut [Contestant<'_>], longest: Duration) -> Vec<u64> {
     let own: Vec<_> = contestants.iter_mut().map(calibrate).collect();
     let most = own.iter().copied().max().unwrap_or(1);
     // Each takes about as long for its own units, so the most takes it longer by as much as it is more.
     let too_long =
-        |own: &u64| SAMPLE_AIM.as_millis() as u64 * most / own > SAMPLE_MAX.as_millis() as u64;
+        |own: &u64| SAMPLE_AIM.as_millis() as u64 * most / own > longest.as_millis() as u64;
     own.into_iter().map(|own| if too_long(&own) { own } else { most }).collect()
 }
 
@@ -209,10 +219,8 @@ mod tests {
 
     /// One who takes a millisecond a unit by its own account.
     fn steady<'a>(name: &'static str, checksum: u64) -> Contestant<'a> {
-        Contestant::timed(name, move |units| Sample {
-            elapsed: Duration::from_millis(units),
-            operations: units,
-            checksum: Some(checksum),
+        Contestant::timed(name, move |units| {
+            Sample::new(Duration::from_millis(units), units, Some(checksum))
         })
     }
 
@@ -235,11 +243,32 @@ mod tests {
     }
 
     #[test]
+    fn a_sample_that_is_too_short_is_taken_again_with_more_units() {
+        let mut calls = 0;
+        let hasty = Contestant::timed(OURS, |units| {
+            calls += 1;
+            // Fast but for the calibration.
+            let millis = if calls <= 5 { units } else { units / 2 };
+            Sample::new(Duration::from_millis(millis), units, Some(1))
+        });
+        let row = measure(&settings(), SPEC(), vec![hasty]);
+        assert_eq!((row.reason, row.ours.len()), (None, SAMPLES_QUICK));
+        assert_eq!(row.spec.work["units"][OURS], json!(420));
+    }
+
+    #[test]
+    fn a_value_of_its_own_is_what_a_sample_is_worth() {
+        let idle = Contestant::timed(OURS, |units| {
+            let sample = Sample::new(Duration::from_millis(units), units, None);
+            Sample { value: Some(0.25), ..sample }
+        });
+        assert_eq!(measure(&settings(), SPEC(), vec![idle]).ours, [0.25; SAMPLES_QUICK]);
+    }
+
+    #[test]
     fn everybody_does_the_same_number_of_units_within_reason() {
-        let slow = Contestant::timed("slow", |units| Sample {
-            elapsed: Duration::from_secs(units),
-            operations: units,
-            checksum: Some(1),
+        let slow = Contestant::timed("slow", |units| {
+            Sample::new(Duration::from_secs(units), units, Some(1))
         });
         let row = measure(&settings(), SPEC(), vec![steady(OURS, 1), steady("peer", 1), slow]);
         let units = &row.spec.work["units"];

@@ -14,6 +14,8 @@ pub enum Unit {
     PerSecond,
     /// `ns` an operation, lower is better.
     Nanoseconds,
+    /// Processor cores in use on average, lower is better.
+    Cores,
 }
 
 impl Unit {
@@ -21,21 +23,22 @@ impl Unit {
         match self {
             Self::PerSecond => "operations/s",
             Self::Nanoseconds => "ns",
+            Self::Cores => "cores",
         }
     }
 
     pub fn better(self) -> &'static str {
         match self {
             Self::PerSecond => "higher",
-            Self::Nanoseconds => "lower",
+            Self::Nanoseconds | Self::Cores => "lower",
         }
     }
 
     /// How many times better `ours` is than `theirs`.
-    fn ratio(self, ours: f64, theirs: f64) -> f64 {
+    pub fn ratio(self, ours: f64, theirs: f64) -> f64 {
         match self {
             Self::PerSecond => ours / theirs,
-            Self::Nanoseconds => theirs / ours,
+            Self::Nanoseconds | Self::Cores => theirs / ours,
         }
     }
 }
@@ -67,7 +70,8 @@ pub struct Spec {
     pub time: Time,
     /// What was done, the same for everybody.
     pub work: Map<String, Value>,
-    /// Against whom (a name, or `best` of the peers), and how many times as good as them we are to be.
+    /// Against whom, and how many times as good as them we are to be: a name, or the best of a group of the
+    /// peers, which is `best` (of all), `best-disruptor` or `best-other` (of all but that one crate).
     pub targets: &'static [(&'static str, f64)],
 }
 
@@ -91,6 +95,17 @@ impl Samples {
     /// Whether it is a peer, rather than a reference of our own, a probe or a limit.
     fn is_peer(&self) -> bool {
         !["self-", "probe-", "limit-"].iter().any(|prefix| self.name.starts_with(prefix))
+    }
+
+    /// Whether it is one of those that a target against a group means; nothing if `against` is no group.
+    fn is_of(&self, against: &str) -> Option<bool> {
+        let disruptor = self.name.starts_with("disruptor-");
+        match against {
+            "best" => Some(self.is_peer()),
+            "best-disruptor" => Some(disruptor),
+            "best-other" => Some(self.is_peer() && !disruptor),
+            _ => None,
+        }
     }
 }
 
@@ -116,7 +131,7 @@ impl Verdict {
 #[derive(Debug)]
 pub struct Target {
     pub against: &'static str,
-    /// The peer that `best` turned out to be, or `against` itself; nothing in a row that did not run.
+    /// The peer that the best of a group turned out to be, or `against` itself; nothing in a row that did not run.
     pub peer: Option<&'static str>,
     /// Of the medians; more than 1 is better than them.
     pub ratio: Option<f64>,
@@ -189,14 +204,10 @@ impl Row {
 }
 
 fn judge(unit: Unit, ours: &[f64], peers: &[Samples], against: &'static str, reach: f64) -> Target {
-    let peer = if against == "best" {
-        peers
-            .iter()
-            .filter(|peer| peer.is_peer())
-            .reduce(|a, b| if unit.ratio(a.median(), b.median()) >= 1.0 { a } else { b })
-    } else {
-        peers.iter().find(|peer| peer.name == against)
-    };
+    let peer = peers
+        .iter()
+        .filter(|peer| peer.is_of(against).unwrap_or(peer.name == against))
+        .reduce(|a, b| if unit.ratio(a.median(), b.median()) >= 1.0 { a } else { b });
     let Some(peer) = peer else { return missed(against, reach) };
     let rounds: Vec<_> =
         ours.iter().zip(&peer.values).map(|(ours, theirs)| unit.ratio(*ours, *theirs)).collect();
@@ -297,6 +308,49 @@ mod tests {
         ];
         let row = Row::measured(spec(Unit::Nanoseconds, &[("best", 1.0)]), vec![2.0; 3], peers);
         assert_eq!((row.targets[0].peer, row.targets[0].ratio), (Some("fast"), Some(2.0)));
+    }
+
+    #[test]
+    fn a_group_is_of_peers_alone_and_its_best_is_judged() {
+        let peers = vec![
+            peer("self-1to4", [90.0, 90.0, 90.0]),
+            peer("disruptor-yield", [40.0, 40.0, 40.0]),
+            peer("rtrb-x4", [20.0, 20.0, 20.0]),
+            peer("disruptor-sleep", [50.0, 50.0, 50.0]),
+            peer("bus", [10.0, 10.0, 10.0]),
+        ];
+        let targets = &[("best", 1.0), ("best-disruptor", 1.0), ("best-other", 6.0), ("bus", 10.0)];
+        let row = Row::measured(spec(Unit::PerSecond, targets), vec![100.0; 3], peers);
+        let judged: Vec<_> = row.targets.iter().map(|t| (t.peer, t.ratio, t.verdict)).collect();
+        assert_eq!(
+            judged,
+            [
+                (Some("disruptor-sleep"), Some(2.0), Verdict::Pass),
+                (Some("disruptor-sleep"), Some(2.0), Verdict::Pass),
+                (Some("rtrb-x4"), Some(5.0), Verdict::Fail),
+                (Some("bus"), Some(10.0), Verdict::Pass),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_target_against_a_group_that_nobody_is_of_fails() {
+        let row = Row::measured(
+            spec(Unit::PerSecond, &[("best-disruptor", 1.0)]),
+            vec![100.0; 3],
+            vec![peer("bus", [10.0, 10.0, 10.0])],
+        );
+        assert_eq!((row.targets[0].peer, row.targets[0].verdict), (None, Verdict::Fail));
+    }
+
+    #[test]
+    fn fewer_cores_are_better() {
+        let row = Row::measured(
+            spec(Unit::Cores, &[("limit-idle", 1.0)]),
+            vec![0.001; 3],
+            vec![peer("limit-idle", [0.01, 0.01, 0.01])],
+        );
+        assert_eq!((row.targets[0].ratio, row.targets[0].verdict), (Some(10.0), Verdict::Pass));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use crate::measure::{Contestant, Sample, measure};
 use crate::row::{OURS, Row, Spec, Time, Unit};
 use crate::{RowFn, Settings};
 
-pub const ROWS: &[RowFn] = &[snapshot_60k];
+pub const ROWS: &[(&str, RowFn)] = &[("snapshot-60k", snapshot_60k)];
 
 /// What is kept of an agent: some 240 bytes encoded.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ fn taking<S>(
             checksum = taken.last().map(&content);
             taken.clear();
         }
-        Sample { elapsed, operations: units * batch as u64, checksum }
+        Sample::new(elapsed, units * batch as u64, checksum)
     }
 }
 

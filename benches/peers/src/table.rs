@@ -19,6 +19,7 @@ pub fn row(row: &Row) -> String {
     let unit = match spec.unit {
         Unit::PerSecond => "operations/s, higher is better",
         Unit::Nanoseconds => "time an operation, lower is better",
+        Unit::Cores => "cores in use, lower is better",
     };
     let (samples, time) = (row.ours.len(), spec.time.name());
     if let Some(reason) = &row.reason {
@@ -27,35 +28,47 @@ pub fn row(row: &Row) -> String {
     }
     let _ = writeln!(text, "  {unit}; {time}; median and range of {samples} samples\n");
     let ours = Samples { name: OURS, values: row.ours.clone() };
-    let mut all = vec![&ours];
-    all.extend(&row.peers);
+    let mut best_first: Vec<_> = row.peers.iter().collect();
+    best_first.sort_by(|a, b| {
+        let (a, b) = (a.median(), b.median());
+        if spec.unit.better() == "higher" { b.total_cmp(&a) } else { a.total_cmp(&b) }
+    });
     let mut lines = vec![["", "median", "range", "ours is", "reach", ""].map(str::to_owned)];
-    for one in all {
+    for one in std::iter::once(&ours).chain(best_first) {
         let name = if one.name == OURS { "phalanx" } else { one.name };
         let (low, high) = one.spread();
         let range = format!("{} .. {}", human(spec.unit, low), human(spec.unit, high));
-        let target = row.targets.iter().find(|target| target.peer == Some(one.name));
         let ratio = if one.name == OURS {
             String::new()
         } else {
-            let (ours, theirs) = (ours.median(), one.median());
-            let times = match spec.unit {
-                Unit::PerSecond => ours / theirs,
-                Unit::Nanoseconds => theirs / ours,
-            };
-            format!("{} x", short(times))
+            format!("{} x", short(spec.unit.ratio(ours.median(), one.median())))
         };
-        lines.push([
-            name.to_owned(),
-            human(spec.unit, one.median()),
-            range,
-            ratio,
-            target.map_or(String::new(), |target| format!("{} x", short(target.reach))),
-            target.map_or(String::new(), |target| match target.verdict {
-                Verdict::Fail => "FAIL".to_owned(),
-                verdict => verdict.name().to_owned(),
-            }),
-        ]);
+        // One line for each target against it, one without for a peer that is no target.
+        let mut targets: Vec<_> = row
+            .targets
+            .iter()
+            .filter(|target| target.peer == Some(one.name))
+            .map(|target| {
+                let verdict = match target.verdict {
+                    Verdict::Fail => "FAIL",
+                    verdict => verdict.name(),
+                };
+                let group = if target.against == one.name {
+                    String::new()
+                } else {
+                    format!(" ({})", target.against)
+                };
+                (format!("{} x", short(target.reach)), format!("{verdict}{group}"))
+            })
+            .collect();
+        if targets.is_empty() {
+            targets.push(Default::default());
+        }
+        let mut cells = [name.to_owned(), human(spec.unit, one.median()), range, ratio];
+        for (reach, verdict) in targets {
+            let [name, median, range, ratio] = std::mem::take(&mut cells);
+            lines.push([name, median, range, ratio, reach, verdict]);
+        }
     }
     let width: Vec<_> =
         (0..6).map(|at| lines.iter().map(|line| line[at].len()).max().unwrap_or(0)).collect();
@@ -94,9 +107,10 @@ pub fn summary(rows: &[Row]) -> String {
 
 /// Three digits and a unit that fits.
 fn human(unit: Unit, value: f64) -> String {
-    let (steps, value) = match unit {
-        Unit::PerSecond => (["/s", " k/s", " M/s", " G/s"], value),
-        Unit::Nanoseconds => ([" ns", " us", " ms", " s"], value),
+    let steps = match unit {
+        Unit::PerSecond => ["/s", " k/s", " M/s", " G/s"],
+        Unit::Nanoseconds => [" ns", " us", " ms", " s"],
+        Unit::Cores => return format!("{value:.4}"),
     };
     let step = if value >= 1e9 {
         3
