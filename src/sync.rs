@@ -8,12 +8,10 @@
 //! Rules that hold here:
 //!
 //! 1. A lock taken here does not poison: a panic while it is held releases it.
-//! 2. [`Parker`] holds at most one token: an unpark before the park makes that park return at once, and
-//!    two unparks before it are one.
-//! 3. ThreadSanitizer models no fences. Under its cfg [`fence`] is a read-modify-write of one shared
+//! 2. ThreadSanitizer models no fences. Under its cfg [`fence`] is a read-modify-write of one shared
 //!    word: stronger than a fence, so a report is real, but an edge that only a fence gives may hide
 //!    a race from it. Loom is what checks the fences.
-//! 4. [`site`] names an ordering, so that a loom test can weaken just that one and see its model fail.
+//! 3. [`site`] names an ordering, so that a loom test can weaken just that one and see its model fail.
 
 #![cfg_attr(
     any(phalanx_loom, phalanx_shuttle),
@@ -21,11 +19,9 @@
 )]
 
 mod asymmetric;
+mod parker;
+#[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
 mod prefetch;
-
-use std::sync::Arc;
-use std::task::{Wake, Waker};
-use std::time::Duration;
 
 /// The models do not look inside: what is set once is set under a lock of theirs.
 pub(crate) use std::sync::OnceLock;
@@ -36,13 +32,20 @@ pub(crate) use imp::{Condvar, Mutex, RwLock, UnsafeCell, atomic, fence, hint, th
 
 #[expect(unused_imports, reason = "their user comes next")]
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
+pub(crate) use parker::Parker;
 #[expect(unused_imports, reason = "its user comes next")]
+#[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
 pub(crate) use prefetch::prefetch_write;
+
+/// There is no such hint here.
+#[cfg(not(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle)))))]
+pub(crate) fn prefetch_write<T>(_address: *const T) {}
 
 #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
 mod imp {
     pub(crate) use parking_lot::{Mutex, MutexGuard, RwLock};
     pub(crate) use std::sync::atomic;
+    #[cfg(not(target_os = "linux"))]
     use std::time::Duration;
     pub(crate) use std::{hint, thread};
 
@@ -58,6 +61,7 @@ mod imp {
             self.0.wait(guard);
         }
         /// Returns whether the time ran out.
+        #[cfg(not(target_os = "linux"))]
         pub(crate) fn wait_for<T>(&self, guard: &mut MutexGuard<'_, T>, timeout: Duration) -> bool {
             self.0.wait_for(guard, timeout).timed_out()
         }
@@ -90,7 +94,7 @@ mod imp {
     #[cfg(not(phalanx_tsan))]
     pub(crate) use std::sync::atomic::fence;
 
-    /// See rule 3 of the file.
+    /// See rule 2 of the file.
     #[cfg(phalanx_tsan)]
     pub(crate) fn fence(_order: atomic::Ordering) {
         static FENCE: atomic::AtomicUsize = atomic::AtomicUsize::new(0);
@@ -290,92 +294,5 @@ mod weakening {
         WEAKENED.set(Some(name));
         let _restore = Restore;
         model();
-    }
-}
-
-/// Blocks its owner until a token arrives (rule 2 of the file).
-///
-/// One waiter type serves threads and futures: a thread hands out [`Parker::waker`], a future the waker
-/// of its task, and whoever wakes does not know which it was.
-#[derive(Debug, Default)]
-pub(crate) struct Parker {
-    shared: Arc<Token>,
-}
-
-#[derive(Debug, Default)]
-struct Token {
-    present: Mutex<bool>,
-    arrived: Condvar,
-}
-
-impl Parker {
-    pub(crate) fn new() -> Self {
-        Self::default()
-    }
-
-    /// A waker whose call leaves the token.
-    pub(crate) fn waker(&self) -> Waker {
-        Waker::from(Arc::clone(&self.shared))
-    }
-
-    /// Waits for the token and takes it.
-    pub(crate) fn park(&self) {
-        let mut present = self.shared.present.lock();
-        while !*present {
-            self.shared.arrived.wait(&mut present);
-        }
-        *present = false;
-    }
-
-    /// Waits for the token for so long at most; whether it came.
-    pub(crate) fn park_timeout(&self, timeout: Duration) -> bool {
-        let end = std::time::Instant::now().checked_add(timeout);
-        let mut present = self.shared.present.lock();
-        while !*present {
-            let left = match end {
-                // A timeout beyond what the clock can hold is no timeout.
-                None => Duration::MAX,
-                Some(end) => end.saturating_duration_since(std::time::Instant::now()),
-            };
-            if left.is_zero() {
-                return false;
-            }
-            self.shared.arrived.wait_for(&mut present, left);
-        }
-        *present = false;
-        true
-    }
-}
-
-impl Wake for Token {
-    fn wake(self: Arc<Self>) {
-        self.wake_by_ref();
-    }
-    fn wake_by_ref(self: &Arc<Self>) {
-        *self.present.lock() = true;
-        self.arrived.notify_one();
-    }
-}
-
-#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_token_left_before_the_park_ends_it_at_once_and_only_once() {
-        let parker = Parker::new();
-        parker.waker().wake();
-        parker.waker().wake();
-        parker.park();
-        assert!(!parker.park_timeout(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_park_ends_when_another_thread_wakes() {
-        let parker = Parker::new();
-        let waker = parker.waker();
-        let other = thread::spawn(move || waker.wake());
-        parker.park();
-        other.join().expect("the waking thread does not panic");
     }
 }

@@ -4,24 +4,20 @@
 //!    see. So it is safe to ask for any.
 #![expect(unsafe_code, reason = "the hint of the processor takes a raw pointer")]
 
-/// Fetches the line at this address, to be written soon; nothing where there is no such hint.
+use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+
+/// Fetches the line at this address, to be written soon.
 ///
 /// Unless the build names a processor that can fetch a line for writing, the compiler makes it an ordinary
 /// fetch.
 #[inline(always)]
 #[cfg_attr(not(test), expect(dead_code, reason = "its user comes next"))]
 pub(crate) fn prefetch_write<T>(address: *const T) {
-    #[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
-    {
-        use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-        // SAFETY: any address will do (rule 1).
-        unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
-    }
-    #[cfg(not(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle)))))]
-    let _ = address;
+    // SAFETY: any address will do (rule 1).
+    unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
 }
 
-#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
