@@ -15,7 +15,9 @@ mod peers_broadcast;
 mod peers_channel;
 mod peers_ring;
 mod race;
+mod rows_policy;
 mod rows_throughput;
+mod rows_wait;
 
 use serde_json::{Map, Value};
 
@@ -35,6 +37,15 @@ pub const ROWS: &[(&str, RowFn)] = &[
     ("batch256-4to4", rows_throughput::batch_256_four_to_four),
     ("batch32-100to4", rows_throughput::batch_32_hundred_to_four),
     ("arc500-1to4", rows_throughput::arc_500_one_to_four),
+    ("topics-1to4", rows_policy::topics_one_to_four),
+    ("stalled-reader", rows_policy::stalled_reader),
+    ("async-1to4", rows_wait::async_one_to_four),
+    ("zero-subscribers", rows_policy::zero_subscribers),
+    ("no-match", rows_policy::no_match),
+    ("pingpong", rows_wait::pingpong),
+    ("parked-wake", rows_wait::parked_wake),
+    ("idle-cpu", rows_wait::idle_cpu),
+    ("oversubscribed", rows_policy::oversubscribed),
 ];
 
 /// Who takes part in a row.
@@ -66,18 +77,18 @@ impl<'a> Lineup<'a> {
         work: Map<String, Value>,
         targets: &'static [(&'static str, f64)],
     ) -> Row {
-        self.measure_in(Unit::PerSecond, id, what, work, targets)
+        self.measure_in((Unit::PerSecond, Time::Wall), id, what, work, targets)
     }
 
     fn measure_in(
         self,
-        unit: Unit,
+        (unit, time): (Unit, Time),
         id: &'static str,
         what: &'static str,
         work: Map<String, Value>,
         targets: &'static [(&'static str, f64)],
     ) -> Row {
-        let spec = Spec { part: "bus", id, what, unit, time: Time::Wall, work, targets };
+        let spec = Spec { part: "bus", id, what, unit, time, work, targets };
         measure(self.settings, spec, self.contestants)
     }
 }

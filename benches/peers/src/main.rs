@@ -97,8 +97,9 @@ fn main() -> ExitCode {
     let settings = Settings { quick, commit: commit() };
     println!("{}", table::header(&part, &settings));
     let mut done = Vec::new();
-    for (_, row) in rows.iter().filter(|(id, _)| only.is_empty() || only.iter().any(|o| o == id)) {
+    for (id, row) in rows.iter().filter(|(id, _)| only.is_empty() || only.iter().any(|o| o == id)) {
         let row = row(&settings);
+        assert_eq!(row.spec.id, *id, "a row is listed by another id than it has");
         println!("{}", table::row(&row));
         done.push(row);
     }

@@ -11,6 +11,13 @@ pub struct Shared<E> {
     topic: Topic,
 }
 
+impl<E: Payload> Shared<E> {
+    #[inline]
+    pub fn publish_to(&mut self, topic: Topic, event: E) {
+        publish(self.publisher.publish(topic, event));
+    }
+}
+
 impl<E: Payload> Publish<E> for Shared<E> {
     #[inline]
     fn publish(&mut self, event: E) {

@@ -76,7 +76,7 @@ impl Shape {
     }
 
     /// What a reader of everything has received after one unit.
-    fn received<E: Payload>(self) -> Received {
+    pub fn received<E: Payload>(self) -> Received {
         let mut received = Received::default();
         (0..self.unit()).for_each(|number| received.event(&E::new(number)));
         received
@@ -95,14 +95,27 @@ where
     R: Read<E>,
 {
     let unit = shape.received::<E>();
-    Contestant::timed(name, move |units| {
-        let (publishers, readers) = open(shape.publishers, shape.readers);
-        let (elapsed, received) = run(shape, units, publishers, readers);
-        for one in &received[1..] {
-            assert_eq!(*one, received[0], "the readers do not agree");
-        }
-        Sample::new(elapsed, units * shape.unit(), Some(received[0].of_one(units, unit)))
-    })
+    Contestant::timed(name, move |units| sample(shape, unit, units, &open))
+}
+
+/// One sample of so many units, in one of which a reader receives `unit`.
+pub fn sample<E, P, R>(
+    shape: Shape,
+    unit: Received,
+    units: u64,
+    open: &impl Fn(usize, usize) -> (Vec<P>, Vec<R>),
+) -> Sample
+where
+    E: Payload,
+    P: Publish<E>,
+    R: Read<E>,
+{
+    let (publishers, readers) = open(shape.publishers, shape.readers);
+    let (elapsed, received) = run(shape, units, publishers, readers);
+    for one in &received[1..] {
+        assert_eq!(*one, received[0], "the readers do not agree");
+    }
+    Sample::new(elapsed, units * shape.unit(), Some(received[0].of_one(units, unit)))
 }
 
 fn run<E, P, R>(
