@@ -70,6 +70,8 @@ mod reader;
 mod registry;
 mod ring;
 mod shared;
+#[cfg(all(test, phalanx_shuttle))]
+mod shuttle_tests;
 mod stats;
 mod subscriber;
 mod topic;

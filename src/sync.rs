@@ -11,7 +11,8 @@
 //! 2. ThreadSanitizer models no fences. Under its cfg [`fence`] is a read-modify-write of one shared
 //!    word: stronger than a fence, so a report is real, but an edge that only a fence gives may hide
 //!    a race from it. Loom is what checks the fences.
-//! 3. [`site`] names an ordering, so that a loom test can weaken just that one and see its model fail.
+//! 3. [`site`] names an ordering, [`fence_site`] a fence and [`left_out`] a step, so that the twin of a model
+//!    can do without just that one, and be seen to fail.
 
 #![cfg_attr(
     any(phalanx_loom, phalanx_shuttle),
@@ -22,6 +23,8 @@ mod asymmetric;
 mod parker;
 #[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
 mod prefetch;
+#[cfg(any(phalanx_loom, phalanx_shuttle))]
+mod weakening;
 
 /// The models do not look inside: what is set once is set under a lock of theirs.
 pub(crate) use std::sync::OnceLock;
@@ -246,53 +249,17 @@ pub(crate) fn fence_site(_name: &'static str, order: atomic::Ordering) {
     fence(order);
 }
 
-#[cfg(phalanx_loom)]
-pub(crate) use weakening::{explore, fence_site, site, weakened};
-
-#[cfg(phalanx_loom)]
-mod weakening {
-    use super::{atomic, fence};
-    use std::cell::Cell;
-
-    std::thread_local! {
-        // Loom runs the threads of a model on one thread of the system, so this reaches all of them.
-        static WEAKENED: Cell<Option<&'static str>> = const { Cell::new(None) };
-    }
-
-    pub(crate) fn site(name: &'static str, order: atomic::Ordering) -> atomic::Ordering {
-        if WEAKENED.get() == Some(name) { atomic::Ordering::Relaxed } else { order }
-    }
-
-    loom::lazy_static! {
-        static ref FENCES: atomic::AtomicUsize = atomic::AtomicUsize::new(0);
-    }
-
-    pub(crate) fn fence_site(name: &'static str, order: atomic::Ordering) {
-        if WEAKENED.get() != Some(name) {
-            // Loom switches threads at accesses, not at fences: without this one a store and the fence
-            // behind it would be one step, and the fence would stand in for the store's own ordering.
-            FENCES.fetch_add(1, atomic::Ordering::Relaxed);
-            fence(order);
-        }
-    }
-
-    /// Runs a model in every interleaving of so many preemptions, or of `LOOM_MAX_PREEMPTIONS`.
-    pub(crate) fn explore(preemptions: usize, model: impl Fn() + Send + Sync + 'static) {
-        let mut builder = loom::model::Builder::new();
-        builder.preemption_bound = builder.preemption_bound.or(Some(preemptions));
-        builder.check(model);
-    }
-
-    /// Runs a model with one ordering weakened: the twin of a test, which must panic.
-    pub(crate) fn weakened(name: &'static str, model: impl FnOnce()) {
-        struct Restore;
-        impl Drop for Restore {
-            fn drop(&mut self) {
-                WEAKENED.set(None);
-            }
-        }
-        WEAKENED.set(Some(name));
-        let _restore = Restore;
-        model();
-    }
+/// Whether the step of this name is left out, which only a model can have happen (see [`weakened`]).
+#[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
+#[inline(always)]
+pub(crate) const fn left_out(_name: &'static str) -> bool {
+    false
 }
+
+#[cfg(any(phalanx_loom, phalanx_shuttle))]
+pub(crate) use weakening::{explore, left_out, weakened};
+#[cfg(phalanx_loom)]
+pub(crate) use weakening::{fence_site, site};
+
+#[cfg(phalanx_shuttle)]
+pub(crate) use shuttle::future::block_on;

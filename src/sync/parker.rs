@@ -14,7 +14,7 @@ use std::task::{Wake, Waker};
 use std::time::{Duration, Instant};
 
 use super::atomic::{AtomicU32, Ordering};
-use super::site;
+use super::{left_out, site};
 
 use bed::Bed;
 
@@ -105,7 +105,8 @@ impl Wake for Token {
     }
     fn wake_by_ref(self: &Arc<Self>) {
         // Ordering: Release, pairs with the Acquire of those who take the token (rule 4).
-        if self.word.swap(PRESENT, site("parker.leave", Ordering::Release)) == PARKED {
+        let before = self.word.swap(PRESENT, site("parker.leave", Ordering::Release));
+        if before == PARKED && !left_out("parker.rouse") {
             self.bed.rouse(&self.word);
         }
     }
@@ -309,7 +310,7 @@ mod loom_tests {
 
     #[test]
     fn loom_twins_of_the_token_fail() {
-        for site in ["parker.leave", "parker.take"] {
+        for site in ["parker.leave", "parker.take", "parker.rouse"] {
             let twin = std::panic::catch_unwind(|| weakened(site, || explore(3, hand_over)));
             assert!(twin.is_err(), "the model holds although {site} is weakened");
         }
