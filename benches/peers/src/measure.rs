@@ -163,7 +163,8 @@ fn long_enough(one: &mut Contestant<'_>, units: &mut u64) -> Result<Sample, Stri
         if sample.elapsed >= SAMPLE_MIN {
             return Ok(sample);
         }
-        *units += units.div_ceil(2);
+        let fitting = u128::from(*units) * SAMPLE_AIM.as_nanos() / sample.elapsed.as_nanos().max(1);
+        *units = u64::try_from(fitting).unwrap_or(u64::MAX).max(*units + units.div_ceil(2));
     }
     Err(format!("the samples of {} stayed under {} ms", one.name, SAMPLE_MIN.as_millis()))
 }
@@ -248,12 +249,12 @@ mod tests {
         let hasty = Contestant::timed(OURS, |units| {
             calls += 1;
             // Fast but for the calibration.
-            let millis = if calls <= 5 { units } else { units / 2 };
+            let millis = if calls <= 5 { units } else { units / 20 };
             Sample::new(Duration::from_millis(millis), units, Some(1))
         });
         let row = measure(&settings(), SPEC(), vec![hasty]);
         assert_eq!((row.reason, row.ours.len()), (None, SAMPLES_QUICK));
-        assert_eq!(row.spec.work["units"][OURS], json!(420));
+        assert_eq!(row.spec.work["units"][OURS], json!(5600));
     }
 
     #[test]
