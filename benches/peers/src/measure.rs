@@ -3,7 +3,7 @@
 //! A contestant does one fixed *unit* of work any number of times. First each is timed to find how many
 //! units take it long enough; then, in each round, all of them are sampled one after the other, a
 //! different one first each time. Everybody does the same number of units, but for contestants so much
-//! slower than the fastest that this would take minutes; how many each did is part of the row.
+//! slower than the fastest that this would take a second and more; how many each did is part of the row.
 //!
 //! A sample that turns out too short is taken again with more units.
 //!
@@ -22,8 +22,7 @@ const SAMPLE_MIN: Duration = Duration::from_millis(200);
 /// What is aimed at, so that noise does not bring a sample under the least.
 const SAMPLE_AIM: Duration = Duration::from_millis(280);
 /// Beyond this a contestant does fewer units than the fastest.
-const SAMPLE_MAX: Duration = Duration::from_secs(3);
-const SAMPLE_MAX_QUICK: Duration = Duration::from_secs(1);
+const SAMPLE_MAX: Duration = Duration::from_secs(1);
 const SAMPLES: usize = 5;
 const SAMPLES_QUICK: usize = 3;
 /// How often a sample is taken at most until it is long enough.
@@ -124,9 +123,8 @@ fn sample(
     spec: &mut Spec,
     contestants: &mut [Contestant<'_>],
 ) -> Result<Vec<Samples>, String> {
-    let (rounds, longest) =
-        if settings.quick { (SAMPLES_QUICK, SAMPLE_MAX_QUICK) } else { (SAMPLES, SAMPLE_MAX) };
-    let mut units = share(contestants, longest);
+    let rounds = if settings.quick { SAMPLES_QUICK } else { SAMPLES };
+    let mut units = share(contestants);
     let mut taken: Vec<_> =
         contestants.iter().map(|one| Samples { name: one.name, values: Vec::new() }).collect();
     let mut received = None;
@@ -182,12 +180,12 @@ fn value(unit: Unit, sample: Sample) -> f64 {
 }
 
 /// How many units each does in a sample.
-fn share(contestants: &mut [Contestant<'_>], longest: Duration) -> Vec<u64> {
+fn share(contestants: &mut [Contestant<'_>]) -> Vec<u64> {
     let own: Vec<_> = contestants.iter_mut().map(calibrate).collect();
     let most = own.iter().copied().max().unwrap_or(1);
     // Each takes about as long for its own units, so the most takes it longer by as much as it is more.
     let too_long =
-        |own: &u64| SAMPLE_AIM.as_millis() as u64 * most / own > longest.as_millis() as u64;
+        |own: &u64| SAMPLE_AIM.as_millis() as u64 * most / own > SAMPLE_MAX.as_millis() as u64;
     own.into_iter().map(|own| if too_long(&own) { own } else { most }).collect()
 }
 

@@ -129,3 +129,32 @@ fn short(value: f64) -> String {
         value => format!("{value:.2}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::row::{Spec, Time};
+
+    #[test]
+    fn the_best_peer_comes_first_and_says_which_targets_it_is() {
+        let spec = Spec {
+            part: "part",
+            id: "id",
+            what: "what",
+            unit: Unit::Nanoseconds,
+            time: Time::Wall,
+            work: serde_json::Map::new(),
+            targets: &[("best", 1.0), ("quick", 2.0), ("absent", 1.0)],
+        };
+        let peer = |name, value| Samples { name, values: vec![value; 3] };
+        let peers = vec![peer("slow", 900.0), peer("quick", 20.0), peer("middling", 30.0)];
+        let text = row(&Row::measured(spec, vec![10.0; 3], peers));
+        let lines: Vec<_> = text.lines().skip(4).map(str::split_whitespace).collect();
+        let lines: Vec<Vec<_>> = lines.into_iter().map(Iterator::collect).collect();
+        let names: Vec<_> = lines[1..].iter().map(|line| line[0]).collect();
+        assert_eq!(names, ["phalanx", "quick", "2.00", "middling", "slow", "absent:"]);
+        assert!(lines[2].ends_with(&["1.00", "x", "pass", "(best)"]), "{:?}", lines[2]);
+        assert!(lines[3].ends_with(&["2.00", "x", "pass"]), "{:?}", lines[3]);
+        assert!(lines[6].ends_with(&["FAIL"]), "{:?}", lines[6]);
+    }
+}

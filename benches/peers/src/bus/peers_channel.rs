@@ -9,8 +9,9 @@ use std::sync::Arc;
 use std::thread;
 
 use crossbeam::queue::ArrayQueue;
-use thingbuf::Recycle;
+
 use thingbuf::mpsc::blocking as thingbuf_channel;
+use thingbuf::{Recycle, ThingBuf};
 
 use super::payload::Payload;
 use super::race::{PEER_RING, Publish, Read};
@@ -186,10 +187,45 @@ fn ends<S: Clone, R>(
     (vec![sender; publishers].into_iter().map(Sending).collect(), Receiving(receiver))
 }
 
-pub fn crossbeam<E: Payload>(
+/// Whose readers park, and whose publishers do when it is full.
+pub fn crossbeam_parking<E: Payload>(
     publishers: usize,
 ) -> (Vec<Sending<crossbeam::channel::Sender<E>>>, Receiving<crossbeam::channel::Receiver<E>>) {
     ends(publishers, crossbeam::channel::bounded(PEER_RING))
+}
+
+pub struct CrossbeamPublisher<E>(crossbeam::channel::Sender<E>);
+pub struct CrossbeamReader<E>(crossbeam::channel::Receiver<E>);
+
+impl<E: Payload> Publish<E> for CrossbeamPublisher<E> {
+    #[inline]
+    fn publish(&mut self, mut event: E) {
+        while let Err(error) = self.0.try_send(event) {
+            event = error.into_inner();
+            pause();
+        }
+    }
+}
+
+impl<E: Payload> Read<E> for CrossbeamReader<E> {
+    #[inline]
+    fn read(&mut self, mut each: impl FnMut(&E)) {
+        loop {
+            match self.0.try_recv() {
+                Ok(event) => return each(&event),
+                Err(_) => pause(),
+            }
+        }
+    }
+}
+
+/// Whose ends give the processor up instead: with many publishers that is ten times faster.
+pub fn crossbeam<E: Payload>(
+    publishers: usize,
+) -> (Vec<CrossbeamPublisher<E>>, CrossbeamReader<E>) {
+    let (sender, receiver) = crossbeam::channel::bounded(PEER_RING);
+    let publishers = vec![sender; publishers].into_iter().map(CrossbeamPublisher).collect();
+    (publishers, CrossbeamReader(receiver))
 }
 
 type SpscEnds<E> = (
@@ -239,26 +275,61 @@ impl<E: Payload> Recycle<E> for Leave {
     fn recycle(&self, _: &mut E) {}
 }
 
-pub struct ThingbufPublisher<E>(thingbuf_channel::Sender<E, Leave>);
-pub struct ThingbufReader<E>(thingbuf_channel::Receiver<E, Leave>);
+pub struct ThingbufSender<E>(thingbuf_channel::Sender<E, Leave>);
+pub struct ThingbufReceiver<E>(thingbuf_channel::Receiver<E, Leave>);
 
-impl<E: Payload> Publish<E> for ThingbufPublisher<E> {
+impl<E: Payload> Publish<E> for ThingbufSender<E> {
     #[inline]
     fn publish(&mut self, event: E) {
         *self.0.send_ref().expect("the reader is there") = event;
     }
 }
 
-impl<E: Payload> Read<E> for ThingbufReader<E> {
+impl<E: Payload> Read<E> for ThingbufReceiver<E> {
     #[inline]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         each(&self.0.recv_ref().expect("a publisher is there"));
     }
 }
 
-/// Written and read in place.
-pub fn thingbuf<E: Payload>(publishers: usize) -> (Vec<ThingbufPublisher<E>>, ThingbufReader<E>) {
+/// Its channel, whose readers park; written and read in place.
+pub fn thingbuf_parking<E: Payload>(
+    publishers: usize,
+) -> (Vec<ThingbufSender<E>>, ThingbufReceiver<E>) {
     let (sender, receiver) = thingbuf_channel::with_recycle(PEER_RING, Leave);
-    let publishers = vec![sender; publishers].into_iter().map(ThingbufPublisher).collect();
-    (publishers, ThingbufReader(receiver))
+    let publishers = vec![sender; publishers].into_iter().map(ThingbufSender).collect();
+    (publishers, ThingbufReceiver(receiver))
+}
+
+pub struct ThingbufEnd<E>(Arc<ThingBuf<E, Leave>>);
+
+impl<E: Payload> Publish<E> for ThingbufEnd<E> {
+    #[inline]
+    fn publish(&mut self, event: E) {
+        loop {
+            if let Ok(mut slot) = self.0.push_ref() {
+                *slot = event;
+                return;
+            }
+            pause();
+        }
+    }
+}
+
+impl<E: Payload> Read<E> for ThingbufEnd<E> {
+    #[inline]
+    fn read(&mut self, mut each: impl FnMut(&E)) {
+        loop {
+            if let Some(event) = self.0.pop_ref() {
+                return each(&event);
+            }
+            pause();
+        }
+    }
+}
+
+/// Its queue, faster than its channel; written and read in place.
+pub fn thingbuf<E: Payload>(publishers: usize) -> (Vec<ThingbufEnd<E>>, ThingbufEnd<E>) {
+    let queue = Arc::new(ThingBuf::with_recycle(PEER_RING, Leave));
+    ((0..publishers).map(|_| ThingbufEnd(Arc::clone(&queue))).collect(), ThingbufEnd(queue))
 }

@@ -59,7 +59,7 @@ pub fn topics_one_to_four(settings: &Settings) -> Row {
         .and(by_topic("crossfire-x4", routed, route(one(crossfire_spsc))))
         .and(by_topic("crossbeam-x4", routed, route(one(crossbeam))))
         .and(by_topic("thingbuf-x4", routed, route(one(thingbuf))))
-        .beside(by_topic("multiqueue2-x4", routed, route(multiqueue2)))
+        .and(by_topic("multiqueue2-x4", routed, route(multiqueue2)))
         .beside(by_topic("tokio-broadcast-x4", routed, route(tokio_broadcast)))
         .beside(by_topic("kanal-x4", routed, route(one(kanal))))
         .beside(by_topic("flume-x4", routed, route(one(flume))))

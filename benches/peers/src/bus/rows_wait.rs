@@ -18,7 +18,8 @@ use super::peers_broadcast::{
     AsyncBroadcastPublisher, TokioPublisher, multiqueue2, tokio_broadcast,
 };
 use super::peers_channel::{
-    Fan, Sending, array_queue, crossbeam, crossfire_spsc, flume, kanal, one, rtrb, thingbuf,
+    Fan, Sending, array_queue, crossbeam, crossbeam_parking, crossfire_spsc, flume, kanal, one,
+    rtrb, thingbuf, thingbuf_parking,
 };
 use super::peers_ring::{BusySpin, Yield, single, sleep};
 use super::race::{PEER_RING, Publish, Read, Shape, together};
@@ -176,7 +177,7 @@ fn each<S, R>(readers: usize, open: impl Fn() -> (S, R)) -> (Fan<Sending<S>>, Ve
 // There and back.
 
 /// Round trips in a unit.
-const TRIPS: u64 = 1024;
+const TRIPS: u64 = 256;
 
 pub fn pingpong(settings: &Settings) -> Row {
     let mut work = Shape::new(1, 1).work(EVENT_BYTES);
@@ -259,8 +260,8 @@ pub fn parked_wake(settings: &Settings) -> Row {
         .and(woken("tokio-broadcast", parked_tokio))
         .beside(woken("async-broadcast", parked_async_broadcast))
         .beside(woken("flume", one(flume)))
-        .beside(woken("thingbuf", one(thingbuf)))
-        .beside(woken("crossbeam", one(crossbeam)))
+        .beside(woken("thingbuf", one(thingbuf_parking)))
+        .beside(woken("crossbeam", one(crossbeam_parking)))
         .beside(woken("crossfire", one(crossfire_spsc)))
         .beside(woken("kanal", one(kanal)))
         .measure_in(
