@@ -8,9 +8,9 @@
 //! Rules that hold here:
 //!
 //! 1. A lock taken here does not poison: a panic while it is held releases it.
-//! 2. ThreadSanitizer models no fences. Under its cfg [`fence`] is a read-modify-write of one shared
-//!    word: stronger than a fence, so a report is real, but an edge that only a fence gives may hide
-//!    a race from it. Loom is what checks the fences.
+//! 2. ThreadSanitizer models no fences: to it, only accesses order anything. So nothing here relies on
+//!    a fence to order plain memory; fences keep two words apart (whoever stores, fences and looks), and
+//!    loom is what checks them.
 //! 3. [`site`] names an ordering, [`fence_site`] a fence and [`left_out`] a step, so that the twin of a model
 //!    can do without just that one, and be seen to fail.
 
@@ -23,7 +23,7 @@ mod asymmetric;
 mod parker;
 #[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
 mod prefetch;
-#[cfg(any(phalanx_loom, phalanx_shuttle))]
+#[cfg(any(phalanx_loom, phalanx_shuttle, phalanx_tsan))]
 mod weakening;
 
 /// The models do not look inside: what is set once is set under a lock of theirs.
@@ -94,16 +94,7 @@ mod imp {
         }
     }
 
-    #[cfg(not(phalanx_tsan))]
     pub(crate) use std::sync::atomic::fence;
-
-    /// See rule 2 of the file.
-    #[cfg(phalanx_tsan)]
-    pub(crate) fn fence(_order: atomic::Ordering) {
-        static FENCE: atomic::AtomicUsize = atomic::AtomicUsize::new(0);
-        // Ordering: SeqCst, pairs with itself in every other thread.
-        FENCE.fetch_add(0, atomic::Ordering::SeqCst);
-    }
 }
 
 #[cfg(any(phalanx_loom, phalanx_shuttle))]
@@ -236,7 +227,7 @@ mod imp {
 }
 
 /// An ordering with a name, which a loom test can weaken to `Relaxed` (see [`weakened`]).
-#[cfg(not(phalanx_loom))]
+#[cfg(not(any(phalanx_loom, phalanx_tsan)))]
 #[inline(always)]
 pub(crate) const fn site(_name: &'static str, order: atomic::Ordering) -> atomic::Ordering {
     order
@@ -260,6 +251,9 @@ pub(crate) const fn left_out(_name: &'static str) -> bool {
 pub(crate) use weakening::{explore, left_out, weakened};
 #[cfg(phalanx_loom)]
 pub(crate) use weakening::{fence_site, site};
+
+#[cfg(phalanx_tsan)]
+pub(crate) use weakening::site;
 
 #[cfg(phalanx_shuttle)]
 pub(crate) use shuttle::future::block_on;

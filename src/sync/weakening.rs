@@ -4,31 +4,39 @@
 //!    weakened for it.
 //! 2. Shuttle tries random interleavings of many threads and takes every ordering for `SeqCst`: a twin under
 //!    it leaves out a step ([`left_out`]). What a missing ordering or fence does, it cannot see.
+//! 3. ThreadSanitizer watches the interleavings that happen, and knows orderings but no fences: a build of
+//!    its own does without the ordering that `PHALANX_WEAKENED` names.
 
-use std::cell::Cell;
+#[cfg(any(phalanx_loom, phalanx_shuttle))]
+pub(crate) use of_models::{left_out, weakened};
 
-std::thread_local! {
-    // A model runs its threads on one thread of the system, so this reaches all of them.
-    static WEAKENED: Cell<Option<&'static str>> = const { Cell::new(None) };
-}
+#[cfg(any(phalanx_loom, phalanx_shuttle))]
+mod of_models {
+    use std::cell::Cell;
 
-/// Whether the step of this name is left out.
-pub(crate) fn left_out(name: &'static str) -> bool {
-    WEAKENED.get() == Some(name)
-}
-
-/// Runs a model with one ordering weakened, or one fence or step left out: the twin of a test, which must
-/// panic.
-pub(crate) fn weakened(name: &'static str, model: impl FnOnce()) {
-    struct Restore;
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            WEAKENED.set(None);
-        }
+    std::thread_local! {
+        // A model runs its threads on one thread of the system, so this reaches all of them.
+        static WEAKENED: Cell<Option<&'static str>> = const { Cell::new(None) };
     }
-    WEAKENED.set(Some(name));
-    let _restore = Restore;
-    model();
+
+    /// Whether the step of this name is left out.
+    pub(crate) fn left_out(name: &'static str) -> bool {
+        WEAKENED.get() == Some(name)
+    }
+
+    /// Runs a model with one ordering weakened, or one fence or step left out: the twin of a test, which must
+    /// panic.
+    pub(crate) fn weakened(name: &'static str, model: impl FnOnce()) {
+        struct Restore;
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                WEAKENED.set(None);
+            }
+        }
+        WEAKENED.set(Some(name));
+        let _restore = Restore;
+        model();
+    }
 }
 
 #[cfg(phalanx_loom)]
@@ -99,5 +107,20 @@ mod of_shuttle {
         Runner::new(random, config.clone()).run(move || model());
         let few = PctScheduler::new_from_seed(SEED, DEPTH, iterations);
         Runner::new(few, config).run(move || again());
+    }
+}
+
+#[cfg(phalanx_tsan)]
+pub(crate) use of_sanitizer::site;
+
+#[cfg(phalanx_tsan)]
+mod of_sanitizer {
+    use super::super::atomic;
+
+    /// What this build does without. Said to the compiler, as looking it up would order threads.
+    const WEAKENED: Option<&str> = option_env!("PHALANX_WEAKENED");
+
+    pub(crate) fn site(name: &'static str, order: atomic::Ordering) -> atomic::Ordering {
+        if WEAKENED == Some(name) { atomic::Ordering::Relaxed } else { order }
     }
 }

@@ -135,7 +135,7 @@ fn a_pending_future_learns_of_loss_and_close() {
 
 #[test]
 fn futures_and_threads_receive_side_by_side() {
-    const EVENTS: u64 = 20_000;
+    const EVENTS: u64 = if cfg!(phalanx_tsan) { 2_000 } else { 20_000 };
     let (bus, topic) = bus(4);
     let publisher = bus.publisher();
     thread::scope(|scope| {
