@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
                     }
                     seen += 1;
                 }
-                Err(RecvError::Lagged { missed, from }) => {
+                Err(RecvError::Lagged { missed, from, .. }) => {
                     lines.push(format!("missed {missed} events, from number {from} on"));
                 }
                 Err(_) => break,

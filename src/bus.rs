@@ -52,19 +52,23 @@
 //!
 //! # What it is not
 //!
-//! It does not persist, does not cross processes, and keeps no event longer than a ring: a subscription
-//! starts at the present. There are no priorities, and no acknowledgement.
+//! It does not persist, does not cross processes, and keeps no event longer than a ring: that far back a
+//! subscription may [start](Start), no further. There is no acknowledgement.
 
 mod builder;
-
 mod error;
 mod event;
+mod exclusive;
 mod filter;
+mod header;
+mod lane;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod model_tests;
+mod pattern;
 mod position;
+mod publish;
 mod publisher;
 mod reader;
 mod registry;
@@ -72,27 +76,38 @@ mod ring;
 mod shared;
 #[cfg(all(test, phalanx_shuttle))]
 mod shuttle_tests;
+mod slots;
+mod source;
 mod stats;
+mod strategy;
 mod subscriber;
 mod topic;
+mod turns;
 mod wait;
 
 use std::fmt;
 use std::sync::Arc;
 
-use crate::Error;
+use crate::{Error, ErrorKind};
 
-use self::reader::Reader;
-use self::shared::Source;
+use self::lane::Lane;
+use self::shared::{Owner, Shared};
 
 pub use builder::EventBusBuilder;
 pub use error::TryRecvError;
-pub use error::{PublishError, PublishTimeoutError, RecvError, RecvTimeoutError, TryPublishError};
+pub use error::{
+    PublishBatchError, PublishError, PublishTimeoutError, RecvError, RecvTimeoutError,
+    TryPublishError,
+};
 pub use event::Event;
+pub use exclusive::ExclusivePublisher;
 pub use filter::Filter;
+pub use publish::Publish;
 pub use publisher::Publisher;
+pub use source::Source;
 pub use stats::{BusStats, SubscriberStats};
-pub use subscriber::{Overflow, Recv, Subscriber};
+pub use strategy::WaitStrategy;
+pub use subscriber::{Overflow, Recv, Start, Subscriber};
 pub use topic::Topic;
 
 /// A bounded broadcast of events `E`; see [the module](self).
@@ -100,7 +115,7 @@ pub use topic::Topic;
 /// Cheap to clone; clones are the same bus. The bus closes when the last `EventBus` and [`Publisher`] of it
 /// are dropped.
 pub struct EventBus<E> {
-    source: Arc<Source<E>>,
+    owner: Arc<Owner<E>>,
 }
 
 impl<E> EventBus<E> {
@@ -109,36 +124,104 @@ impl<E> EventBus<E> {
         EventBusBuilder::new()
     }
 
-    /// A publisher, of which there may be any number.
-    #[must_use]
-    pub fn publisher(&self) -> Publisher<E> {
-        Publisher::new(Arc::clone(&self.source))
+    fn shared(&self) -> &Arc<Shared<E>> {
+        self.owner.shared()
     }
 
-    /// Begins a subscription; publishing goes on meanwhile.
+    /// A publisher to lane 0, of which there may be any number.
+    #[must_use]
+    pub fn publisher(&self) -> Publisher<E> {
+        self.shared_publisher(&self.shared().lanes()[0])
+    }
+
+    /// A publisher to a lane; the higher its number, the more urgent. See [`EventBusBuilder::lanes`].
     ///
-    /// It starts at the present: with the next event claimed after this call began, and at the latest with
-    /// the first whose publication begins after it returned. On a closed bus it is at its end at once.
+    /// # Errors
     ///
-    /// A bus has as many subscriptions as are made; each takes some 200 bytes, and room for the largest
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) if the bus has no such lane.
+    pub fn publisher_to(&self, lane: u8) -> Result<Publisher<E>, Error> {
+        Ok(self.shared_publisher(self.lane(lane)?))
+    }
+
+    fn shared_publisher(&self, lane: &Arc<Lane<E>>) -> Publisher<E> {
+        Publisher::new(Arc::clone(&self.owner), Arc::clone(lane), Source::UNNAMED)
+    }
+
+    /// The one publisher to lane 0, which publishes for less; see [`ExclusivePublisher`].
+    ///
+    /// # Errors
+    ///
+    /// [`InUse`](crate::ErrorKind::InUse) if the lane has a publisher; [`Closed`](crate::ErrorKind::Closed) if
+    /// the bus is closed.
+    pub fn exclusive_publisher(&self) -> Result<ExclusivePublisher<E>, Error> {
+        self.exclusive_publisher_to(0)
+    }
+
+    /// The one publisher to a lane.
+    ///
+    /// # Errors
+    ///
+    /// As [`exclusive_publisher`](Self::exclusive_publisher) and [`publisher_to`](Self::publisher_to).
+    pub fn exclusive_publisher_to(&self, lane: u8) -> Result<ExclusivePublisher<E>, Error> {
+        ExclusivePublisher::new(Arc::clone(&self.owner), Arc::clone(self.lane(lane)?))
+    }
+
+    fn lane(&self, lane: u8) -> Result<&Arc<Lane<E>>, Error> {
+        let lanes = self.shared().lanes();
+        lanes.get(usize::from(lane)).ok_or_else(|| {
+            let message =
+                format!("there is no lane {lane}: the bus was built with {}", lanes.len());
+            Error::new(ErrorKind::InvalidArgument, message)
+        })
+    }
+
+    /// Begins a subscription at the present; publishing goes on meanwhile.
+    ///
+    /// It starts with the next event claimed after this call began, and at the latest with the first whose
+    /// publication begins after it returned. On a closed bus it is at its end at once.
+    ///
+    /// A bus has as many subscriptions as are made; each takes some 500 bytes, and room for the largest
     /// number at any one time is kept until the bus is gone. Publishers look at all of them once in a
     /// sixteenth of the ring (256 events at most), more often while they are held up.
     pub fn subscribe(&self, filter: Filter<E>, overflow: Overflow) -> Subscriber<E>
     where
         E: Clone,
     {
-        let blocking = overflow == Overflow::Block;
-        Subscriber::new(self.reader(filter, blocking), overflow, Some(E::clone))
+        self.begin(filter, overflow, Some(E::clone))
+    }
+
+    /// Begins a subscription at the present, the past, or a sequence.
+    ///
+    /// # Errors
+    ///
+    /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a [`Start::Sequence`] that is beyond the next
+    /// event, or on a bus of several lanes.
+    pub fn subscribe_from(
+        &self,
+        filter: Filter<E>,
+        overflow: Overflow,
+        start: Start,
+    ) -> Result<Subscriber<E>, Error>
+    where
+        E: Clone,
+    {
+        Subscriber::new(Arc::clone(self.shared()), filter, overflow, start, Some(E::clone))
     }
 
     /// Begins an [`Overflow::Block`] subscription to payloads that need not be `Clone`: they are read in
     /// place, by [`Subscriber::for_each_batch`].
     pub fn subscribe_in_place(&self, filter: Filter<E>) -> Subscriber<E> {
-        Subscriber::new(self.reader(filter, true), Overflow::Block, None)
+        self.begin(filter, Overflow::Block, None)
     }
 
-    fn reader(&self, filter: Filter<E>, blocking: bool) -> Reader<E> {
-        Reader::join(Arc::clone(self.source.shared()), filter.into_matcher(), blocking)
+    fn begin(
+        &self,
+        filter: Filter<E>,
+        overflow: Overflow,
+        clone: Option<fn(&E) -> E>,
+    ) -> Subscriber<E> {
+        Subscriber::new(Arc::clone(self.shared()), filter, overflow, Start::Now, clone)
+            .expect("the present is where every subscription may start")
     }
 
     /// The topic of a name, made if it is new. Takes a lock; keep the topic rather than ask again.
@@ -151,13 +234,13 @@ impl<E> EventBus<E> {
     /// or a star, which only filters take; [`LimitReached`](crate::ErrorKind::LimitReached) if the bus has
     /// as many topics as it was [built for](EventBusBuilder::topics_max).
     pub fn topic(&self, name: &str) -> Result<Topic, Error> {
-        self.source.shared().topics.intern(name)
+        self.shared().intern(name)
     }
 
     /// The name of a topic of this bus. Takes a lock.
     #[must_use]
     pub fn topic_name(&self, topic: Topic) -> Option<Arc<str>> {
-        self.source.shared().topics.name(topic)
+        self.shared().topics.name(topic)
     }
 
     /// Ends publishing: publishers get `Closed`, those that wait included; readers get what was published
@@ -167,7 +250,7 @@ impl<E> EventBus<E> {
     ///
     /// If the waker of a future that waits panics, that panic passes through once everybody was woken.
     pub fn close(&self) {
-        if let Err(panic) = self.source.shared().close() {
+        if let Err(panic) = self.shared().close() {
             std::panic::resume_unwind(panic);
         }
     }
@@ -175,13 +258,19 @@ impl<E> EventBus<E> {
     /// Whether the bus was closed.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.source.shared().ring.tail().1
+        self.shared().is_closed()
     }
 
-    /// How many events the ring holds.
+    /// How many events the ring of each lane holds.
     #[must_use]
     pub fn capacity(&self) -> usize {
-        self.source.shared().ring.capacity() as usize
+        self.shared().lanes()[0].ring.capacity() as usize
+    }
+
+    /// How many lanes there are.
+    #[must_use]
+    pub fn lanes(&self) -> usize {
+        self.shared().lanes().len()
     }
 
     /// The counters of the whole bus, past subscriptions included.
@@ -190,24 +279,24 @@ impl<E> EventBus<E> {
     /// O(subscriptions).
     #[must_use]
     pub fn stats(&self) -> BusStats {
-        self.source.shared().stats()
+        self.shared().stats()
     }
 
     /// The counters of each present subscription; as [`stats`](Self::stats).
     #[must_use]
     pub fn subscriber_stats(&self) -> Vec<SubscriberStats> {
-        self.source.shared().subscriber_stats()
+        self.shared().subscriber_stats()
     }
 }
 
 impl<E> Clone for EventBus<E> {
     fn clone(&self) -> Self {
-        Self { source: Arc::clone(&self.source) }
+        Self { owner: Arc::clone(&self.owner) }
     }
 }
 
 impl<E> fmt::Debug for EventBus<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("EventBus").field("ring", &self.source.shared().ring).finish_non_exhaustive()
+        f.debug_struct("EventBus").field("lanes", &self.shared().lanes()).finish_non_exhaustive()
     }
 }

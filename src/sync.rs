@@ -33,10 +33,8 @@ pub(crate) use std::sync::OnceLock;
 pub(crate) use imp::MutexGuard;
 pub(crate) use imp::{Condvar, Mutex, RwLock, UnsafeCell, atomic, fence, hint, thread};
 
-#[expect(unused_imports, reason = "their user comes next")]
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
 pub(crate) use parker::Parker;
-#[expect(unused_imports, reason = "its user comes next")]
 #[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
 pub(crate) use prefetch::prefetch_write;
 

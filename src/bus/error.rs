@@ -4,45 +4,155 @@ use std::fmt;
 
 use thiserror::Error;
 
-/// Why [`Publisher::publish`](super::Publisher::publish) did not publish; holds the payload.
+use super::lane::Lane;
+use super::ring::Refusal;
+
+/// Why [`Publisher::publish`](super::Publisher::publish) did not publish; holds the payload, or what was to
+/// make it.
 #[derive(Error)]
 #[non_exhaustive]
-pub enum PublishError<E> {
+pub enum PublishError<P> {
     /// The bus is closed.
     #[error("the bus is closed")]
-    Closed(E),
+    Closed(P),
+    /// A subscription whose overflow policy is to fail the publisher is a full ring behind.
+    #[error("the ring is full and a subscription asks to fail rather than wait")]
+    Full(P),
+    /// The lane has an exclusive publisher, which is not this one.
+    #[error("the lane has an exclusive publisher")]
+    Exclusive(P),
 }
 
 /// Why [`Publisher::try_publish`](super::Publisher::try_publish) did not publish; holds the payload.
 #[derive(Error)]
 #[non_exhaustive]
-pub enum TryPublishError<E> {
-    /// The slot to write is still needed: a blocking subscription is a full ring behind, or (for a
-    /// moment) a drop-oldest one is cloning out of it or its last writer is not done.
+pub enum TryPublishError<P> {
+    /// The slot to write is still needed: a subscription that is not to lose events is a full ring behind,
+    /// or (for a moment) a drop-oldest one is cloning out of it or its last writer is not done.
     #[error("the ring is full")]
-    Full(E),
+    Full(P),
     /// The bus is closed.
     #[error("the bus is closed")]
-    Closed(E),
+    Closed(P),
+    /// The lane has an exclusive publisher, which is not this one.
+    #[error("the lane has an exclusive publisher")]
+    Exclusive(P),
 }
 
 /// Why [`Publisher::publish_timeout`](super::Publisher::publish_timeout) did not publish; holds the
 /// payload.
 #[derive(Error)]
 #[non_exhaustive]
-pub enum PublishTimeoutError<E> {
+pub enum PublishTimeoutError<P> {
     /// The ring stayed full until the time ran out.
     #[error("the ring stayed full until the time ran out")]
-    Timeout(E),
+    Timeout(P),
     /// The bus is closed.
     #[error("the bus is closed")]
-    Closed(E),
+    Closed(P),
+    /// As [`PublishError::Full`].
+    #[error("the ring is full and a subscription asks to fail rather than wait")]
+    Full(P),
+    /// The lane has an exclusive publisher, which is not this one.
+    #[error("the lane has an exclusive publisher")]
+    Exclusive(P),
+}
+
+/// Why [`Publisher::publish_batch`](super::Publisher::publish_batch) stopped; what was not published is still in
+/// the iterator that it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PublishBatchError {
+    /// The bus is closed.
+    #[error("the bus is closed; {published} events of the batch were published before")]
+    Closed {
+        /// How many events of the batch were published before.
+        published: u64,
+    },
+    /// As [`PublishError::Full`].
+    #[error(
+        "the ring is full and a subscription asks to fail rather than wait; {published} events of \
+         the batch were published before"
+    )]
+    Full {
+        /// How many events of the batch were published before.
+        published: u64,
+    },
+    /// The lane has an exclusive publisher, which is not this one.
+    #[error(
+        "the lane has an exclusive publisher; {published} events of the batch were published before"
+    )]
+    Exclusive {
+        /// How many events of the batch were published before.
+        published: u64,
+    },
+}
+
+impl<P> PublishError<P> {
+    #[cold]
+    pub(super) fn new(refusal: Refusal, closing: bool, payload: P) -> Self {
+        match refusal {
+            Refusal::Shut if closing => Self::Closed(payload),
+            Refusal::Shut => Self::Exclusive(payload),
+            Refusal::Failed | Refusal::Held | Refusal::Unwritten => Self::Full(payload),
+        }
+    }
+}
+
+impl<P> TryPublishError<P> {
+    #[cold]
+    pub(super) fn new<E>(refusal: Refusal, lane: &Lane<E>, payload: P) -> Self {
+        match refusal {
+            Refusal::Shut if lane.is_closing() => Self::Closed(payload),
+            Refusal::Shut => Self::Exclusive(payload),
+            Refusal::Failed | Refusal::Held | Refusal::Unwritten => {
+                lane.count_refused();
+                Self::Full(payload)
+            }
+        }
+    }
+}
+
+impl<P> PublishTimeoutError<P> {
+    #[cold]
+    pub(super) fn new<E>(refusal: Refusal, lane: &Lane<E>, payload: P) -> Self {
+        match refusal {
+            Refusal::Shut if lane.is_closing() => Self::Closed(payload),
+            Refusal::Shut => Self::Exclusive(payload),
+            Refusal::Failed => Self::Full(payload),
+            Refusal::Held | Refusal::Unwritten => {
+                lane.count_refused();
+                Self::Timeout(payload)
+            }
+        }
+    }
+}
+
+impl PublishBatchError {
+    #[cold]
+    pub(super) fn new(refusal: Refusal, closing: bool, published: u64) -> Self {
+        match refusal {
+            Refusal::Shut if closing => Self::Closed { published },
+            Refusal::Shut => Self::Exclusive { published },
+            Refusal::Failed | Refusal::Held | Refusal::Unwritten => Self::Full { published },
+        }
+    }
+
+    /// How many events of the batch were published before.
+    #[must_use]
+    pub const fn published(&self) -> u64 {
+        match self {
+            Self::Closed { published }
+            | Self::Full { published }
+            | Self::Exclusive { published } => *published,
+        }
+    }
 }
 
 /// The payload has its own debug form, or none: what is told is which error it is.
 macro_rules! opaque_debug {
     ($error:ident: $($variant:ident),+) => {
-        impl<E> fmt::Debug for $error<E> {
+        impl<P> fmt::Debug for $error<P> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 match self {
                     $(Self::$variant(_) => f.write_str(concat!(stringify!($variant), "(..)")),)+
@@ -50,9 +160,9 @@ macro_rules! opaque_debug {
             }
         }
 
-        impl<E> $error<E> {
+        impl<P> $error<P> {
             /// The payload that was not published.
-            pub fn into_payload(self) -> E {
+            pub fn into_payload(self) -> P {
                 match self {
                     $(Self::$variant(payload))|+ => payload,
                 }
@@ -61,9 +171,9 @@ macro_rules! opaque_debug {
     };
 }
 
-opaque_debug!(PublishError: Closed);
-opaque_debug!(TryPublishError: Full, Closed);
-opaque_debug!(PublishTimeoutError: Timeout, Closed);
+opaque_debug!(PublishError: Closed, Full, Exclusive);
+opaque_debug!(TryPublishError: Full, Closed, Exclusive);
+opaque_debug!(PublishTimeoutError: Timeout, Closed, Full, Exclusive);
 
 /// Why [`Subscriber::recv`](super::Subscriber::recv) has no event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -76,10 +186,15 @@ pub enum RecvError {
         missed: u64,
         /// The sequence of the first one lost.
         from: u64,
+        /// The lane of those events, which counts by itself.
+        lane: u8,
     },
     /// The bus is closed and everything that was published was received.
     #[error("the bus is closed and drained")]
     Closed,
+    /// A handler of this subscription panicked, which ended it.
+    #[error("the subscription ended when its handler panicked")]
+    HandlerPanicked,
 }
 
 /// Why [`Subscriber::try_recv`](super::Subscriber::try_recv) has no event.
@@ -96,10 +211,15 @@ pub enum TryRecvError {
         missed: u64,
         /// The sequence of the first one lost.
         from: u64,
+        /// The lane of those events, which counts by itself.
+        lane: u8,
     },
     /// As [`RecvError::Closed`].
     #[error("the bus is closed and drained")]
     Closed,
+    /// As [`RecvError::HandlerPanicked`].
+    #[error("the subscription ended when its handler panicked")]
+    HandlerPanicked,
 }
 
 /// Why [`Subscriber::recv_timeout`](super::Subscriber::recv_timeout) has no event.
@@ -116,17 +236,33 @@ pub enum RecvTimeoutError {
         missed: u64,
         /// The sequence of the first one lost.
         from: u64,
+        /// The lane of those events, which counts by itself.
+        lane: u8,
     },
     /// As [`RecvError::Closed`].
     #[error("the bus is closed and drained")]
     Closed,
+    /// As [`RecvError::HandlerPanicked`].
+    #[error("the subscription ended when its handler panicked")]
+    HandlerPanicked,
 }
 
 impl From<RecvError> for RecvTimeoutError {
     fn from(error: RecvError) -> Self {
         match error {
-            RecvError::Lagged { missed, from } => Self::Lagged { missed, from },
+            RecvError::Lagged { missed, from, lane } => Self::Lagged { missed, from, lane },
             RecvError::Closed => Self::Closed,
+            RecvError::HandlerPanicked => Self::HandlerPanicked,
+        }
+    }
+}
+
+impl From<RecvError> for TryRecvError {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Lagged { missed, from, lane } => Self::Lagged { missed, from, lane },
+            RecvError::Closed => Self::Closed,
+            RecvError::HandlerPanicked => Self::HandlerPanicked,
         }
     }
 }

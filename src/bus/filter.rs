@@ -1,36 +1,46 @@
-//! Filters: which events a subscription is for, decided by the topic alone.
+//! Filters: which events a subscription is for.
 //!
-//! 1. Deciding reads the topic's number and nothing of the payload.
+//! 1. Topic and source are decided by the header of an event, and read nothing of the payload.
 //! 2. A pattern is held against a name once a topic and subscription; after that the verdict is a byte.
+//! 3. A predicate is asked last, of events whose header matches.
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 
-use super::topic::{Topic, Topics, check_segments};
+use super::header::Header;
+use super::lane::{PARKED, interest};
+use super::pattern::{check_pattern, matches};
+use super::source::Source;
+use super::topic::{Topic, Topics};
+use super::wait::EVERYTHING;
 use crate::Error;
 
-/// Which events a subscription receives.
+type Predicate<E> = Arc<dyn Fn(&E) -> bool + Send + Sync>;
+
+/// Which events a subscription receives: those of some topics, of some sources, that satisfy a predicate.
 ///
 /// ```
-/// use phalanx::bus::Filter;
+/// use phalanx::bus::{Filter, Source};
 ///
 /// let everything: Filter<u64> = Filter::all();
-/// let tasks: Filter<u64> = Filter::topics(["task/*", "agent/**"])?;
+/// let large: Filter<u64> = Filter::topics(["task/*", "agent/**"])?
+///     .from_sources([Source::new(7), Source::new(8)])
+///     .matching(|size| *size > 1_000);
 /// # Ok::<(), phalanx::Error>(())
 /// ```
 pub struct Filter<E> {
     /// `None` is everything.
     patterns: Option<Arc<[Box<str>]>>,
-    /// A filter looks at payloads; it owns none.
-    payload: PhantomData<fn(&E)>,
+    /// In order; `None` is everybody.
+    sources: Option<Arc<[Source]>>,
+    predicate: Option<Predicate<E>>,
 }
 
 impl<E> Filter<E> {
     /// Every event.
     #[must_use]
     pub fn all() -> Self {
-        Self { patterns: None, payload: PhantomData }
+        Self { patterns: None, sources: None, predicate: None }
     }
 
     /// The events whose topic matches any of the patterns.
@@ -56,44 +66,73 @@ impl<E> Filter<E> {
                 Ok(pattern.into())
             })
             .collect::<Result<_, Error>>()?;
-        Ok(Self { patterns: Some(patterns), payload: PhantomData })
+        Ok(Self { patterns: Some(patterns), ..Self::all() })
     }
 
-    pub(super) fn into_matcher(self) -> Matcher {
-        Matcher { patterns: self.patterns, verdicts: Vec::new() }
+    /// Of those, the events of these sources; none if there are no sources. Asked again, the last call counts.
+    #[must_use]
+    pub fn from_sources<I>(mut self, sources: I) -> Self
+    where
+        I: IntoIterator<Item = Source>,
+    {
+        let mut sources: Vec<_> = sources.into_iter().collect();
+        sources.sort_unstable();
+        sources.dedup();
+        self.sources = Some(sources.into());
+        self
+    }
+
+    /// Of those, the events whose payload satisfies `predicate`. Asked again, both have to be satisfied.
+    ///
+    /// The predicate runs on the thread of the reader: in place, for a subscription that publishers wait for,
+    /// and on the clone for a drop-oldest one, which so clones what it then may not want. If it panics,
+    /// the event is passed, and the panic passes through.
+    #[must_use]
+    pub fn matching(mut self, predicate: impl Fn(&E) -> bool + Send + Sync + 'static) -> Self
+    where
+        E: 'static,
+    {
+        self.predicate = Some(match self.predicate.take() {
+            None => Arc::new(predicate),
+            Some(first) => Arc::new(move |payload: &E| first(payload) && predicate(payload)),
+        });
+        self
+    }
+
+    pub(super) fn into_matcher(self) -> Matcher<E> {
+        let Self { patterns, sources, predicate } = self;
+        let everything = patterns.is_none() && sources.is_none() && predicate.is_none();
+        Matcher { everything, patterns, sources, predicate, verdicts: Vec::new() }
     }
 }
 
 impl<E> Clone for Filter<E> {
     fn clone(&self) -> Self {
-        Self { patterns: self.patterns.clone(), payload: PhantomData }
+        Self {
+            patterns: self.patterns.clone(),
+            sources: self.sources.clone(),
+            predicate: self.predicate.clone(),
+        }
     }
 }
 
 impl<E> fmt::Debug for Filter<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.patterns {
-            None => f.write_str("Filter::all"),
-            Some(patterns) => f.debug_tuple("Filter::topics").field(patterns).finish(),
-        }
+        f.debug_struct("Filter")
+            .field("patterns", &self.patterns)
+            .field("sources", &self.sources)
+            .field("has_predicate", &self.predicate.is_some())
+            .finish()
     }
-}
-
-fn check_pattern(pattern: &str) -> Result<(), Error> {
-    check_segments(pattern)?;
-    if pattern.split('/').any(|part| part.contains('*') && part != "*" && part != "**") {
-        return Err(Error::new(
-            crate::ErrorKind::InvalidArgument,
-            format!("pattern {pattern:?} has a star within a segment: expected `*` or `**` alone"),
-        ));
-    }
-    Ok(())
 }
 
 /// A filter at work in one subscription.
-#[derive(Debug)]
-pub(super) struct Matcher {
+pub(super) struct Matcher<E> {
+    /// Whether nothing has to be decided.
+    everything: bool,
     patterns: Option<Arc<[Box<str>]>>,
+    sources: Option<Arc<[Source]>>,
+    predicate: Option<Predicate<E>>,
     /// By the number of the topic.
     verdicts: Vec<Verdict>,
 }
@@ -105,21 +144,40 @@ enum Verdict {
     Yes,
 }
 
-impl Matcher {
+impl<E> Matcher<E> {
+    /// Whether every event matches.
     #[inline]
-    pub(super) fn accepts(&mut self, topic: Topic, topics: &Topics) -> bool {
-        if self.patterns.is_none() {
-            return true;
+    pub(super) fn accepts_all(&self) -> bool {
+        self.everything
+    }
+
+    /// Whether the header matches.
+    #[inline]
+    pub(super) fn accepts(&mut self, header: Header, topics: &Topics) -> bool {
+        self.everything || self.decide(header, topics)
+    }
+
+    pub(super) fn predicate(&self) -> Option<&(dyn Fn(&E) -> bool + Send + Sync)> {
+        self.predicate.as_deref()
+    }
+
+    #[inline]
+    fn decide(&mut self, header: Header, topics: &Topics) -> bool {
+        if let Some(sources) = &self.sources
+            && sources.binary_search(&Source::new(header.source())).is_err()
+        {
+            return false;
         }
-        match self.verdicts.get(topic.id() as usize) {
-            Some(Verdict::Yes) => true,
-            Some(Verdict::No) => false,
-            _ => self.decide(topic, topics),
-        }
+        self.patterns.is_none()
+            || match self.verdicts.get(header.topic_id() as usize) {
+                Some(Verdict::Yes) => true,
+                Some(Verdict::No) => false,
+                _ => self.decide_topic(header.topic(), topics),
+            }
     }
 
     #[cold]
-    fn decide(&mut self, topic: Topic, topics: &Topics) -> bool {
+    fn decide_topic(&mut self, topic: Topic, topics: &Topics) -> bool {
         // A topic of another bus may have no name here: it matches no pattern, and is not remembered.
         let (Some(name), Some(patterns)) = (topics.name(topic), &self.patterns) else {
             return false;
@@ -132,77 +190,53 @@ impl Matcher {
         self.verdicts[index] = if yes { Verdict::Yes } else { Verdict::No };
         yes
     }
+
+    /// The interests of this filter in the topics that there are now, and how many those are.
+    pub(super) fn interests(&mut self, topics: &Topics) -> (u64, usize) {
+        if self.patterns.is_none() {
+            return (EVERYTHING, 0);
+        }
+        let known = topics.len();
+        for id in 0..known as u32 {
+            if !matches!(self.verdicts.get(id as usize), Some(Verdict::Yes | Verdict::No)) {
+                self.decide_topic(Topic::from_id(id), topics);
+            }
+        }
+        let interests = (0_u32..)
+            .zip(&self.verdicts)
+            .filter(|(_, verdict)| **verdict == Verdict::Yes)
+            .fold(PARKED, |interests, (id, _)| interests | interest(Topic::from_id(id)));
+        (interests, known)
+    }
+
+    /// Whether there are other topics by now than when its interests were asked.
+    pub(super) fn knows(&self, known: usize, topics: &Topics) -> bool {
+        self.patterns.is_none() || topics.len() == known
+    }
 }
 
-/// Whether a name matches a pattern, both of valid segments.
-///
-/// Each `**` takes as few segments as it can, and one more when the rest fails: the product of both
-/// lengths at worst.
-fn matches(pattern: &str, name: &str) -> bool {
-    let mut pattern = pattern.split('/');
-    let mut name = name.split('/');
-    let mut retry = None;
-    loop {
-        let name_before = name.clone();
-        match (pattern.next(), name.next()) {
-            (None, None) => return true,
-            (Some("**"), _) => {
-                retry = Some((pattern.clone(), name_before.clone()));
-                name = name_before;
-                continue;
-            }
-            (Some(part), Some(segment)) if part == "*" || part == segment => continue,
-            _ => {}
-        }
-        let Some((after_stars, mut taken)) = retry.take() else { return false };
-        if taken.next().is_none() {
-            return false;
-        }
-        pattern = after_stars.clone();
-        name = taken.clone();
-        retry = Some((after_stars, taken));
+impl<E> fmt::Debug for Matcher<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Matcher")
+            .field("patterns", &self.patterns)
+            .field("sources", &self.sources)
+            .finish_non_exhaustive()
     }
 }
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests {
+    use super::super::lane::{PARKED, interest};
+    use super::super::position::Position;
     use super::*;
-    use proptest::prelude::*;
 
-    #[test]
-    fn wildcards_match_whole_segments() {
-        for (pattern, name, expected) in [
-            ("task/completed", "task/completed", true),
-            ("task/completed", "task/failed", false),
-            ("task", "task/failed", false),
-            ("task/failed", "task", false),
-            ("*", "task", true),
-            ("*", "task/a", false),
-            ("task/*", "task/a", true),
-            ("task/*", "task", false),
-            ("task/*", "task/a/b", false),
-            ("*/a", "task/a", true),
-            ("task/**", "task", true),
-            ("task/**", "task/a/b", true),
-            ("task/**", "tasks/a", false),
-            ("**", "a/b/c", true),
-            ("**/c", "a/b/c", true),
-            ("**/c", "c", true),
-            ("**/b", "a/b/c", false),
-            ("a/**/d", "a/b/c/d", true),
-            ("a/**/d", "a/d", true),
-            ("a/**/d", "a/d/e", false),
-            ("a/**/b/**/c", "a/b/x/b/y/c", true),
-        ] {
-            assert_eq!(matches(pattern, name), expected, "{pattern} against {name}");
-        }
+    fn header(topic: Topic, source: u32) -> Header {
+        let lap = super::super::header::Lap::of(Position::from_sequence(0), 3);
+        Header::new(lap, topic.id(), source)
     }
 
-    #[test]
-    fn a_malformed_pattern_is_refused() {
-        for pattern in ["", "a//b", "a/b*", "***", "a/"] {
-            assert!(Filter::<()>::topics([pattern]).is_err(), "{pattern}");
-        }
+    fn topic(topics: &Topics, name: &str) -> Topic {
+        topics.intern(name).expect("valid").0
     }
 
     #[test]
@@ -210,38 +244,43 @@ mod tests {
         let topics = Topics::new(100);
         let filter = Filter::<()>::topics(["task/*"]).expect("valid");
         let mut matcher = filter.into_matcher();
-        let late = topics.intern("task/late").expect("valid");
-        let other = topics.intern("other").expect("valid");
-        assert!(!matcher.accepts(Topic::from_id(99), &topics));
+        let late = topic(&topics, "task/late");
+        let other = topic(&topics, "other");
+        assert!(!matcher.accepts(header(Topic::from_id(99), 0), &topics));
         for _ in 0..2 {
-            assert!(matcher.accepts(late, &topics));
-            assert!(!matcher.accepts(other, &topics));
+            assert!(matcher.accepts(header(late, 0), &topics));
+            assert!(!matcher.accepts(header(other, 0), &topics));
         }
     }
 
-    /// The definition, by recursion.
-    fn naive(pattern: &[&str], name: &[&str]) -> bool {
-        match (pattern.split_first(), name.split_first()) {
-            (None, None) => true,
-            (Some((&"**", rest)), _) => (0..=name.len()).any(|n| naive(rest, &name[n..])),
-            (Some((&part, rest)), Some((&segment, left))) => {
-                (part == "*" || part == segment) && naive(rest, left)
-            }
-            _ => false,
+    #[test]
+    fn a_source_is_asked_beside_the_topic() {
+        let topics = Topics::new(100);
+        let (task, other) = (topic(&topics, "task"), topic(&topics, "other"));
+        let sources = [9, 7, 9].map(Source::new);
+        let filter = Filter::<()>::topics(["task"]).expect("valid").from_sources(sources);
+        let mut matcher = filter.into_matcher();
+        for (topic, source, expected) in
+            [(task, 7, true), (task, 9, true), (task, 8, false), (other, 7, false)]
+        {
+            assert_eq!(matcher.accepts(header(topic, source), &topics), expected);
         }
+        let mut nobody = Filter::<()>::all().from_sources([]).into_matcher();
+        assert!(!nobody.accepts(header(task, 0), &topics));
     }
 
-    proptest! {
-        #[test]
-        fn matching_agrees_with_its_definition(
-            pattern in proptest::collection::vec(prop_oneof!["a", "b", Just("*".to_owned()), Just("**".to_owned())], 1..6),
-            name in proptest::collection::vec("[ab]", 1..6),
-        ) {
-            let expected = naive(
-                &pattern.iter().map(String::as_str).collect::<Vec<_>>(),
-                &name.iter().map(String::as_str).collect::<Vec<_>>(),
-            );
-            prop_assert_eq!(matches(&pattern.join("/"), &name.join("/")), expected);
-        }
+    #[test]
+    fn who_parks_is_always_interested_in_something() {
+        let topics = Topics::new(100);
+        let mut matcher = Filter::<()>::topics(["b"]).expect("valid").into_matcher();
+        assert_eq!(matcher.interests(&topics), (PARKED, 0));
+        assert!(matcher.knows(0, &topics));
+        topic(&topics, "a");
+        let b = topic(&topics, "b");
+        assert!(!matcher.knows(0, &topics), "topics are new");
+        assert_eq!(matcher.interests(&topics), (PARKED | interest(b), 2));
+        let mut all = Filter::<()>::all().into_matcher();
+        assert_eq!(all.interests(&topics).0, EVERYTHING);
+        assert!(all.knows(0, &topics), "a new topic is nothing new to it");
     }
 }

@@ -24,7 +24,7 @@ fn bus() -> EventBus<u64> {
 const PREEMPTIONS: usize = 2;
 
 /// The second lap begins where the sequence wraps.
-const START: u64 = (1 << 63) - 2;
+const START: u64 = (1 << 62) - 2;
 
 /// Runs the twins of a model: each must fail.
 fn each_twin_fails(sites: &[&'static str], model: fn()) {

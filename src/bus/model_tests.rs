@@ -14,7 +14,7 @@ use super::{EventBus, Filter, Overflow, Subscriber, Topic, TryPublishError, TryR
 const TOPICS: usize = 3;
 /// How many events before the wrap a run starts.
 const BEFORE_WRAP: u64 = 20;
-const SEQUENCE_MASK: u64 = (1 << 63) - 1;
+const SEQUENCE_MASK: u64 = (1 << 62) - 1;
 
 #[derive(Clone, Debug)]
 enum Op {
@@ -155,11 +155,12 @@ impl World {
                 assert_eq!(payload.number, number);
             }
             Err(TryPublishError::Closed(_)) => assert!(self.closed),
+            Err(error) => panic!("{error:?}"),
         }
     }
 
     fn validate(&self) {
-        self.bus.source.shared().ring.validate();
+        self.bus.shared().lanes()[0].ring.validate();
         let stats = self.bus.stats();
         assert_eq!(stats.published, self.published);
         assert_eq!(stats.subscribers, self.readers.len());
@@ -211,7 +212,7 @@ impl Reader {
                 assert_eq!(event.sequence, expected.sequence);
                 assert_eq!(event.payload.number, expected.number);
             }
-            Err(TryRecvError::Lagged { missed, from }) => {
+            Err(TryRecvError::Lagged { missed, from, .. }) => {
                 self.lose(missed, from, capacity, stride);
             }
             Err(end) => {

@@ -1,41 +1,52 @@
-//! The reading side of one subscription: its cursor, its gate, and one step at a time.
+//! The reading side of one subscription on one lane: its cursor, its gate, and one step at a time.
 //!
-//! 1. A blocking reader's gate is set from joining to leaving and never after its cursor; a drop-oldest
+//! 1. The gate of a reader that holds is set from joining to leaving and never after its cursor; a drop-oldest
 //!    reader's is set only within a step, and only after a fenced look at the floor found the cursor not
 //!    given up (invariant 4 of the ring).
 //! 2. A step moves the cursor past what it took even if taking it panics; so an event whose handler or
 //!    `Clone` panics is not met again, and counts as delivered.
-//! 3. Whatever way a step or a batch ends, unwinding included, the gate ends where rule 1 wants it, and a
-//!    publisher that waits for it is told.
+//! 3. Whatever way a step or a batch ends, unwinding included, the gate ends where rule 1 wants it, the counts
+//!    are published, and a publisher that waits for it is told.
+//! 4. No code of the host but a payload's `Clone` runs under the pin of a drop-oldest reader.
 #![expect(unsafe_code, reason = "payloads are read in place while the gate covers them")]
 
 use std::sync::Arc;
 
 use super::event::Event;
 use super::filter::Matcher;
+use super::header::Header;
+use super::lane::Lane;
 use super::position::Position;
-use super::registry::{Counts, SharedCell};
-use super::shared::{Shared, depth};
-use super::stats::SubscriberStats;
+use super::registry::{Counts, Hold, SharedCell};
+use super::shared::Shared;
+use super::source::Source;
+use super::subscriber::Start;
+use super::wait::{Panic, pass_on};
+use crate::Error;
 use crate::sync::atomic::Ordering;
 use crate::sync::fence_site;
 
 /// Events passed in one step at most, so that a step is short whatever the filter.
-const SCAN_MAX: u32 = 64;
-/// Events that a blocking reader handles in place before it moves its gate, at most.
-const RELEASE_STRIDE_MAX: u64 = 32;
+const SCAN_MAX: u64 = 256;
+/// Events that a reader that holds handles in place before it moves its gate, at most.
+const RELEASE_STRIDE_MAX: u64 = 64;
+/// Events that a drop-oldest reader clones out under one pin, at most.
+pub(super) const PIN_MAX: usize = 32;
+
+/// How many events a subscription lost, and from which sequence.
+pub(super) type Gap = (u64, u64);
 
 #[derive(Debug)]
 pub(super) struct Reader<E> {
-    shared: Arc<Shared<E>>,
+    lane: Arc<Lane<E>>,
     cell: SharedCell,
     index: usize,
     cursor: Position,
-    /// Up to where the gate of a blocking reader was moved.
+    /// Up to where the gate of a reader that holds was moved.
     released: Position,
-    matcher: Matcher,
-    blocking: bool,
+    hold: Hold,
     release_stride: u64,
+    counts: Counts,
 }
 
 /// What a step came to.
@@ -50,203 +61,359 @@ pub(super) enum Step<R> {
     Closed,
 }
 
-impl<E> Reader<E> {
-    pub(super) fn join(shared: Arc<Shared<E>>, matcher: Matcher, blocking: bool) -> Self {
-        let (index, cell, start) = shared.registry().join(shared.ring.tail_word(), blocking);
-        if blocking {
-            // The gate stood a little further back for a moment.
-            shared.notify_released();
+impl<R> Step<R> {
+    /// The same outcome of something that takes another thing, if nothing was taken.
+    pub(super) fn untaken<S>(self) -> Result<R, Step<S>> {
+        match self {
+            Self::Taken(taken) => Ok(taken),
+            Self::Skipped => Err(Step::Skipped),
+            Self::Empty => Err(Step::Empty),
+            Self::Lagging => Err(Step::Lagging),
+            Self::Closed => Err(Step::Closed),
         }
-        let release_stride = (shared.ring.capacity() / 8).clamp(1, RELEASE_STRIDE_MAX);
-        Self {
-            shared,
+    }
+}
+
+impl<E> Reader<E> {
+    /// Joins a lane; says how many events it missed of those that it asked for, and from which sequence.
+    pub(super) fn join(
+        lane: Arc<Lane<E>>,
+        hold: Hold,
+        start: Start,
+    ) -> Result<(Self, Option<Gap>), Error> {
+        let (index, cell, first, missed) = lane.ring.join(hold, start)?;
+        if hold != Hold::Nothing {
+            // The gate stood a little further back for a moment.
+            pass_on(lane.notify_released());
+        }
+        let release_stride = (lane.ring.capacity() / 8).clamp(1, RELEASE_STRIDE_MAX);
+        let mut reader = Self {
+            lane,
             cell,
             index,
-            cursor: start,
-            released: start,
-            matcher,
-            blocking,
+            cursor: first,
+            released: first,
+            hold,
             release_stride,
+            counts: Counts::default(),
+        };
+        let gap = (missed > 0).then(|| {
+            reader.counts.lagged = missed;
+            reader.publish_counts();
+            (missed, first.back(missed).sequence())
+        });
+        Ok((reader, gap))
+    }
+
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Takes the next event that matches; the gate is let go of before this returns. Only for readers that
+    /// hold, unless `take` is a clone.
+    #[inline]
+    pub(super) fn take<R>(
+        &mut self,
+        matcher: &mut Matcher<E>,
+        shared: &Shared<E>,
+        take: impl FnOnce(Event<&E>) -> R,
+    ) -> Step<R> {
+        if let Err(step) = self.pin() {
+            return step;
+        }
+        let mut batch = Batch::begin(self);
+        match batch.seek(matcher, shared) {
+            Ok(header) => Step::Taken(batch.hand(header, take)),
+            Err(nothing) => batch.step_of(nothing),
         }
     }
 
-    #[inline]
-    pub(super) fn shared(&self) -> &Arc<Shared<E>> {
-        &self.shared
-    }
-
-    /// Takes the next event that matches; the gate is let go of before this returns.
-    #[inline]
-    pub(super) fn take<R>(&mut self, take: impl FnOnce(Event<&E>) -> R) -> Step<R> {
-        let released = Releasing(self);
-        released.0.step(take)
-    }
-
-    /// Takes a clone of the next event that matches.
-    #[inline]
-    pub(super) fn take_cloned(&mut self) -> Step<Event<E>>
-    where
-        E: Clone,
-    {
-        self.take(|event| event.cloned())
-    }
-
-    /// Handles events in place, in a row, `max` at most; only for blocking readers.
+    /// Handles events in place, in a row, `max` at most; only for readers that hold.
     ///
     /// The gate follows in strides. The outcome is of the step that ended the batch, or the count.
-    pub(super) fn take_batch(&mut self, max: u64, mut take: impl FnMut(Event<&E>)) -> Step<u64> {
-        debug_assert!(self.blocking, "a pin must not be held over a handler");
-        let released = Releasing(self);
-        let reader = &mut *released.0;
-        let mut taken = 0;
-        while taken < max {
-            match reader.step(&mut take) {
-                Step::Taken(()) => taken += 1,
-                // Met again by the next call.
-                _ if taken > 0 => break,
-                Step::Skipped => return Step::Skipped,
-                Step::Empty => return Step::Empty,
-                Step::Lagging => return Step::Lagging,
-                Step::Closed => return Step::Closed,
-            }
-            if reader.cursor.since(reader.released) >= reader.release_stride {
-                reader.release();
+    #[inline]
+    pub(super) fn take_batch(
+        &mut self,
+        matcher: &mut Matcher<E>,
+        shared: &Shared<E>,
+        max: u64,
+        mut take: impl FnMut(Event<&E>),
+    ) -> Step<u64> {
+        debug_assert!(self.hold != Hold::Nothing, "a pin must not be held over a handler");
+        let stride = self.release_stride;
+        let mut batch = Batch::begin(self);
+        while batch.delivered < max {
+            match batch.seek(matcher, shared) {
+                Ok(header) => {
+                    batch.hand(header, &mut take);
+                    if batch.cursor.since(batch.reader.released) >= stride {
+                        batch.release();
+                    }
+                }
+                // What ended the batch is met again by the next call.
+                Err(_) if batch.delivered > 0 => break,
+                Err(nothing) => return batch.step_of(nothing),
             }
         }
-        Step::Taken(taken)
+        Step::Taken(batch.delivered)
     }
 
+    /// Clones events out under one pin, in a row, `max` at most; only for drop-oldest readers.
+    pub(super) fn take_clones(
+        &mut self,
+        matcher: &mut Matcher<E>,
+        shared: &Shared<E>,
+        max: usize,
+        clone: fn(&E) -> E,
+        out: &mut Vec<Event<E>>,
+    ) -> Step<()> {
+        if let Err(step) = self.pin() {
+            return step;
+        }
+        let mut batch = Batch::begin(self);
+        while batch.delivered < max as u64 {
+            match batch.seek(matcher, shared) {
+                Ok(header) => {
+                    out.push(batch.hand(header, |event| event.with(clone(event.payload))));
+                }
+                Err(_) if batch.delivered > 0 => break,
+                Err(nothing) => return batch.step_of(nothing),
+            }
+        }
+        Step::Taken(())
+    }
+
+    /// Sets the gate of a drop-oldest reader, if there is something to read; that of others is set.
     #[inline]
-    fn step<R>(&mut self, take: impl FnOnce(Event<&E>) -> R) -> Step<R> {
-        if !self.blocking {
-            if self.shared.ring.topic_at(self.cursor).is_none() {
-                return if self.is_lagging() { Step::Lagging } else { self.nothing() };
-            }
-            self.cell.hold_from(self.cursor);
-            // Ordering: SeqCst, pairs with the fence of `Ring::refresh`: either that publisher's scan
-            // sees the pin, or the look at the floor below sees what it gave up.
-            fence_site("bus.pin.fence", Ordering::SeqCst);
-            if self.is_lagging() {
-                return Step::Lagging;
-            }
+    fn pin<R>(&mut self) -> Result<(), Step<R>> {
+        if self.hold != Hold::Nothing {
+            return Ok(());
         }
-        let mut skipped = 0;
-        let topic = loop {
-            match self.shared.ring.topic_at(self.cursor) {
-                None => break None,
-                Some(topic) if self.matcher.accepts(topic, &self.shared.topics) => {
-                    break Some(topic);
-                }
-                Some(_) if skipped == SCAN_MAX => break None,
-                Some(_) => {
-                    self.cursor = self.cursor.forward(1);
-                    skipped += 1;
-                }
-            }
-        };
-        if skipped > 0 {
-            self.count(Counts { skipped: skipped.into(), ..Counts::default() });
+        self.pin_now()
+    }
+
+    fn pin_now<R>(&mut self) -> Result<(), Step<R>> {
+        if self.lane.ring.header_at(self.cursor).is_none() {
+            return Err(if self.is_lagging() { Step::Lagging } else { self.empty() });
         }
-        let Some(topic) = topic else {
-            return if skipped == 0 { self.nothing() } else { Step::Skipped };
-        };
-        let sequence = self.cursor.sequence();
-        let passed = Pass(self);
-        let reader = &*passed.0;
-        let read = |payload: &E| take(Event { sequence, topic, payload });
-        // SAFETY: `topic_at` was `Some`; the gate has covered the cursor since before that and does until
-        // `Releasing` moves it, which is after this (rules 1 and 3).
-        Step::Taken(unsafe { reader.shared.ring.read(reader.cursor, read) })
+        self.cell.hold_from(self.cursor, Hold::Waiting);
+        // Ordering: SeqCst, pairs with the fence of `Ring::refresh`: either that publisher's scan sees the
+        // pin, or the look at the floor below sees what it gave up.
+        fence_site("bus.pin.fence", Ordering::SeqCst);
+        if self.is_lagging() {
+            self.release();
+            return Err(Step::Lagging);
+        }
+        Ok(())
+    }
+
+    /// What it means that nothing is at the cursor.
+    #[cold]
+    fn empty<R>(&self) -> Step<R> {
+        if self.lane.is_end(self.cursor) { Step::Closed } else { Step::Empty }
     }
 
     #[inline]
     fn is_lagging(&self) -> bool {
-        self.cursor.is_before(self.shared.ring.floor())
+        self.cursor.is_before(self.lane.ring.floor())
     }
 
     /// Moves on to what is left; says how many events were lost, and from which sequence.
     #[cold]
-    pub(super) fn lag(&mut self) -> (u64, u64) {
-        let floor = self.shared.ring.floor();
+    pub(super) fn lag(&mut self) -> Gap {
+        let floor = self.lane.ring.floor();
         let missed = floor.since(self.cursor);
         let from = self.cursor.sequence();
         self.cursor = floor;
-        self.count(Counts { lagged: missed, ..Counts::default() });
+        self.counts.lagged += missed;
+        self.publish_counts();
         (missed, from)
+    }
+
+    /// One that was handed out did not match after all.
+    pub(super) fn uncount(&mut self, events: u64) {
+        self.counts.delivered -= events;
+        self.counts.skipped += events;
+        self.publish_counts();
+    }
+
+    /// Of the events that it passed, those from a position on were not handed out after all: so many, beside
+    /// those that do not match.
+    #[cold]
+    pub(super) fn go_back(&mut self, to: Position, undelivered: u64) {
+        let passed = self.cursor.since(to);
+        self.cursor = to;
+        self.counts.delivered -= undelivered;
+        self.counts.skipped -= passed - undelivered;
+        self.publish_counts();
     }
 
     /// Whether a step would come to anything but `Empty`.
     pub(super) fn is_ready(&self) -> bool {
-        self.shared.ring.topic_at(self.cursor).is_some()
-            || (!self.blocking && self.is_lagging())
-            || matches!(self.nothing::<()>(), Step::Closed)
+        self.lane.ring.header_at(self.cursor).is_some()
+            || (self.hold == Hold::Nothing && self.is_lagging())
+            || self.lane.is_end(self.cursor)
     }
 
-    #[inline]
-    fn nothing<R>(&self) -> Step<R> {
-        let (tail, closed) = self.shared.ring.tail();
-        if closed && tail == self.cursor { Step::Closed } else { Step::Empty }
-    }
-
-    #[inline]
-    fn count(&self, counts: Counts) {
-        self.cell.count(counts, self.cursor);
+    fn publish_counts(&self) {
+        self.cell.publish_counts(&self.counts);
     }
 
     /// Moves or clears the gate, and tells a publisher that waits for it.
     #[inline]
     fn release(&mut self) {
-        if self.blocking {
-            if self.released == self.cursor {
-                return;
-            }
-            self.released = self.cursor;
-            self.cell.hold_from(self.cursor);
-        } else {
+        if self.hold == Hold::Nothing {
             if !self.cell.is_held() {
                 return;
             }
             self.cell.let_go();
+        } else {
+            if self.released == self.cursor {
+                return;
+            }
+            self.released = self.cursor;
+            self.cell.hold_from(self.cursor, self.hold);
         }
-        self.shared.notify_released();
+        pass_on(self.lane.notify_released());
     }
 
-    pub(super) fn stats(&self) -> SubscriberStats {
-        let counts = self.cell.counts();
-        SubscriberStats {
-            id: self.index,
-            delivered: counts.delivered,
-            skipped: counts.skipped,
-            lagged: counts.lagged,
-            depth: depth(self.shared.ring.tail().0, self.cursor),
-        }
+    pub(super) fn counts(&self) -> Counts {
+        Counts { blocked_ns: self.cell.counts().blocked_ns, ..self.counts }
+    }
+
+    pub(super) fn depth(&self) -> u64 {
+        super::shared::depth(self.lane.ring.tail(), self.cursor)
+    }
+
+    /// Leaves the lane; the reader is not used again. What a waker panicked with comes back.
+    pub(super) fn leave(&self) -> Result<(), Panic> {
+        self.lane.ring.registry.leave(self.index, self.lane.ring.tail());
+        self.lane.notify_released()
     }
 }
 
-impl<E> Drop for Reader<E> {
-    fn drop(&mut self) {
-        self.shared.registry().leave(self.index);
-        self.shared.notify_released();
+/// Why there is nothing to take.
+#[derive(Clone, Copy, Debug)]
+enum Nothing {
+    /// Nothing is there.
+    There,
+    /// Events were passed, and there may be more.
+    More,
+}
+
+/// Events taken in a row: where they brought the cursor, and what they count (rules 2 and 3 of the file).
+struct Batch<'a, E> {
+    reader: &'a mut Reader<E>,
+    cursor: Position,
+    delivered: u64,
+    skipped: u64,
+}
+
+impl<'a, E> Batch<'a, E> {
+    #[inline]
+    fn begin(reader: &'a mut Reader<E>) -> Self {
+        Self { cursor: reader.cursor, reader, delivered: 0, skipped: 0 }
+    }
+
+    /// Passes what does not match, to the next event that does.
+    #[inline(always)]
+    fn seek(&mut self, matcher: &mut Matcher<E>, shared: &Shared<E>) -> Result<Header, Nothing> {
+        let Some(header) = self.reader.lane.ring.header_at(self.cursor) else {
+            return Err(Nothing::There);
+        };
+        if header.has_payload() && matcher.accepts_all() {
+            return Ok(header);
+        }
+        self.seek_matching(header, matcher, shared)
+    }
+
+    /// As `seek`, where it has to be decided.
+    fn seek_matching(
+        &mut self,
+        mut header: Header,
+        matcher: &mut Matcher<E>,
+        shared: &Shared<E>,
+    ) -> Result<Header, Nothing> {
+        let first = self.cursor;
+        loop {
+            if header.has_payload()
+                && matcher.accepts(header, &shared.topics)
+                && self.is_wanted(matcher)
+            {
+                return Ok(header);
+            }
+            self.cursor = self.cursor.forward(1);
+            self.skipped += 1;
+            if self.cursor.since(first) >= SCAN_MAX {
+                return Err(Nothing::More);
+            }
+            header = self.reader.lane.ring.header_at(self.cursor).ok_or(Nothing::More)?;
+        }
+    }
+
+    /// Whether the payload at the cursor satisfies the predicate, if that is asked of it here.
+    fn is_wanted(&mut self, matcher: &Matcher<E>) -> bool {
+        let Some(predicate) = matcher.predicate() else { return true };
+        if self.reader.hold == Hold::Nothing {
+            // A drop-oldest subscription asks it of the clone (rule 4).
+            return true;
+        }
+        // If it panics, the event is passed.
+        let position = self.cursor;
+        self.cursor = position.forward(1);
+        self.skipped += 1;
+        // SAFETY: a header with a payload was seen at this position, and the gate covers it (rule 1).
+        let yes = unsafe { self.reader.lane.ring.read(position, predicate) };
+        self.cursor = position;
+        self.skipped -= 1;
+        yes
+    }
+
+    /// Hands out the event at the cursor, and passes it whatever happens (rule 2).
+    #[inline(always)]
+    fn hand<R>(&mut self, header: Header, take: impl FnOnce(Event<&E>) -> R) -> R {
+        let position = self.cursor;
+        self.cursor = position.forward(1);
+        self.delivered += 1;
+        let lane = &*self.reader.lane;
+        let read = |payload: &E| {
+            take(Event {
+                sequence: position.sequence(),
+                topic: header.topic(),
+                source: Source::new(header.source()),
+                lane: lane.index(),
+                payload,
+            })
+        };
+        // SAFETY: the header was seen at this position and has a payload; the gate has covered the position
+        // since before that and does until `release` moves it, which is after this (rules 1, 3).
+        unsafe { lane.ring.read(position, read) }
+    }
+
+    fn step_of<R>(&self, nothing: Nothing) -> Step<R> {
+        match nothing {
+            Nothing::More => Step::Skipped,
+            Nothing::There if self.reader.lane.is_end(self.cursor) => Step::Closed,
+            Nothing::There => Step::Empty,
+        }
+    }
+
+    /// Moves the gate on; see [`Reader::release`].
+    #[inline]
+    fn release(&mut self) {
+        self.reader.cursor = self.cursor;
+        self.reader.release();
     }
 }
 
-/// Rule 2 of the file.
-struct Pass<'a, E>(&'a mut Reader<E>);
-
-impl<E> Drop for Pass<'_, E> {
+impl<E> Drop for Batch<'_, E> {
     #[inline]
     fn drop(&mut self) {
-        self.0.cursor = self.0.cursor.forward(1);
-        self.0.count(Counts { delivered: 1, ..Counts::default() });
-    }
-}
-
-/// Rule 3 of the file.
-struct Releasing<'a, E>(&'a mut Reader<E>);
-
-impl<E> Drop for Releasing<'_, E> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.release();
+        if self.delivered | self.skipped != 0 {
+            self.reader.counts.delivered += self.delivered;
+            self.reader.counts.skipped += self.skipped;
+            self.reader.publish_counts();
+        }
+        self.release();
     }
 }

@@ -16,26 +16,45 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
-use super::position::Position;
+use super::position::{BUSY, FLAG, Position};
 use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Mutex, OnceLock, fence_site, site};
+use crate::sync::{Mutex, OnceLock, site};
 
 /// Cells in the first segment; each further segment is twice as long.
 const FIRST_SEGMENT: usize = if cfg!(phalanx_loom) { 2 } else { 8 };
 /// With the lengths above: more cells than fit into memory.
 const SEGMENTS: usize = 32;
 
+/// What a subscription holds back between its receives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Hold {
+    /// Nothing: publishers overwrite what it has not read.
+    Nothing,
+    /// What it has not read: publishers wait for it.
+    Waiting,
+    /// What it has not read: publishers fail.
+    Failing,
+}
+
+/// In the word of a gate: publishers are not to wait for it.
+const FAILING: u64 = BUSY;
+
 /// What publishers and counters know of one subscription.
 #[derive(Debug)]
 pub(super) struct Cell {
     gate: AtomicU64,
-    cursor: AtomicU64,
+    start: AtomicU64,
     delivered: AtomicU64,
     skipped: AtomicU64,
     lagged: AtomicU64,
+    /// For how long publishers waited for it.
+    blocked_ns: AtomicU64,
 }
 
 pub(super) type SharedCell = Arc<CachePadded<Cell>>;
+
+/// A subscription that entered: its number, its cell, where it begins and what it missed before.
+pub(super) type Joined = (usize, SharedCell, Position, u64);
 
 /// Counters of one subscription, or of several together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -43,68 +62,88 @@ pub(super) struct Counts {
     pub(super) delivered: u64,
     pub(super) skipped: u64,
     pub(super) lagged: u64,
+    pub(super) blocked_ns: u64,
+    /// What still lay before subscriptions when they ended.
+    pub(super) dropped: u64,
 }
 
 impl Counts {
-    fn add(&mut self, other: Self) {
+    /// What was passed, one way or another.
+    #[inline]
+    pub(super) const fn passed(&self) -> u64 {
+        self.delivered.wrapping_add(self.skipped).wrapping_add(self.lagged)
+    }
+
+    pub(super) fn add(&mut self, other: Self) {
         self.delivered += other.delivered;
         self.skipped += other.skipped;
         self.lagged += other.lagged;
+        self.blocked_ns += other.blocked_ns;
+        self.dropped += other.dropped;
     }
 }
 
 impl Cell {
     fn new() -> SharedCell {
+        let zero = || AtomicU64::new(0);
         Arc::new(CachePadded::new(Self {
-            gate: AtomicU64::new(0),
-            cursor: AtomicU64::new(0),
-            delivered: AtomicU64::new(0),
-            skipped: AtomicU64::new(0),
-            lagged: AtomicU64::new(0),
+            gate: zero(),
+            start: zero(),
+            delivered: zero(),
+            skipped: zero(),
+            lagged: zero(),
+            blocked_ns: zero(),
         }))
     }
 
-    /// The oldest event still needed, if any is.
     #[inline]
-    pub(super) fn gate(&self) -> Option<Position> {
+    fn gate_word(&self) -> Option<u64> {
         // Ordering: Acquire, pairs with the Release of `hold_from` and `let_go`: weaker, and a publisher
         // would overwrite a payload while its reader is not done reading it.
         let word = self.gate.load(site("bus.gate.scan", Ordering::Acquire));
-        Position::is_flagged(word).then(|| Position::of_word(word))
+        (word & FLAG != 0).then_some(word)
     }
 
     /// Holds everything from here on; what lies before is given up.
     #[inline]
-    pub(super) fn hold_from(&self, position: Position) {
-        // Ordering: Release, pairs with the Acquire of `gate`: the reads of what is given up come before.
-        self.gate.store(position.flagged(), site("bus.gate.hold", Ordering::Release));
+    pub(super) fn hold_from(&self, position: Position, hold: Hold) {
+        let flags = if hold == Hold::Failing { FAILING } else { 0 };
+        // Ordering: Release, pairs with the Acquire of `gate_word`: the reads of what is given up come before.
+        self.gate.store(position.flagged() | flags, site("bus.gate.hold", Ordering::Release));
     }
 
     /// Whether the gate is set, as its owner sees it.
     #[inline]
     pub(super) fn is_held(&self) -> bool {
-        Position::is_flagged(self.gate.load(Ordering::Relaxed))
+        self.gate.load(Ordering::Relaxed) & FLAG != 0
     }
 
     /// Holds nothing any more.
     #[inline]
     pub(super) fn let_go(&self) {
-        // Ordering: Release, pairs with the Acquire of `gate`: the reads under the pin come before.
+        // Ordering: Release, pairs with the Acquire of `gate_word`: the reads under the pin come before.
         self.gate.store(0, site("bus.gate.let_go", Ordering::Release));
     }
 
+    /// A subscription begins here, with nothing counted.
+    pub(super) fn begin(&self, start: Position) {
+        self.start.store(start.word(), Ordering::Relaxed);
+        for counter in [&self.delivered, &self.skipped, &self.lagged, &self.blocked_ns] {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
+
+    /// The owner's counts so far (rule 3: nobody else writes them).
     #[inline]
-    pub(super) fn count(&self, counts: Counts, cursor: Position) {
-        // Rule 3: nobody else writes, so a load and a store do not lose counts.
-        let add = |counter: &AtomicU64, by: u64| {
-            if by != 0 {
-                counter.store(counter.load(Ordering::Relaxed).wrapping_add(by), Ordering::Relaxed);
-            }
-        };
-        add(&self.delivered, counts.delivered);
-        add(&self.skipped, counts.skipped);
-        add(&self.lagged, counts.lagged);
-        self.cursor.store(cursor.word(), Ordering::Relaxed);
+    pub(super) fn publish_counts(&self, counts: &Counts) {
+        self.delivered.store(counts.delivered, Ordering::Relaxed);
+        self.skipped.store(counts.skipped, Ordering::Relaxed);
+        self.lagged.store(counts.lagged, Ordering::Relaxed);
+    }
+
+    /// A publisher waited for it.
+    pub(super) fn blocked(&self, nanoseconds: u64) {
+        self.blocked_ns.fetch_add(nanoseconds, Ordering::Relaxed);
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -112,12 +151,19 @@ impl Cell {
             delivered: self.delivered.load(Ordering::Relaxed),
             skipped: self.skipped.load(Ordering::Relaxed),
             lagged: self.lagged.load(Ordering::Relaxed),
+            blocked_ns: self.blocked_ns.load(Ordering::Relaxed),
+            dropped: 0,
         }
     }
 
-    /// Where the reader stands.
+    /// Where the subscription began.
+    pub(super) fn start(&self) -> Position {
+        Position::of_word(self.start.load(Ordering::Relaxed))
+    }
+
+    /// Where the reader stands: behind all that it passed.
     pub(super) fn cursor(&self) -> Position {
-        Position::of_word(self.cursor.load(Ordering::Relaxed))
+        self.start().forward(self.counts().passed())
     }
 }
 
@@ -145,63 +191,88 @@ impl Registry {
         }
     }
 
-    /// The oldest event that any subscription still needs, looking back from `position`.
+    /// The oldest event that any subscription still needs.
     ///
     /// `None` if none needs any. The caller fences before the scan where it matters that a gate is seen.
     #[inline]
     pub(super) fn oldest_gate(&self) -> Option<Position> {
-        // Ordering: Acquire, pairs with the Release in `join`: the cells below `used` are made.
-        let mut left = self.used.load(Ordering::Acquire);
         let mut oldest: Option<Position> = None;
+        self.scan(|cell| {
+            if let Some(word) = cell.gate_word() {
+                let gate = Position::of_word(word);
+                oldest = Some(oldest.map_or(gate, |oldest| oldest.earlier(gate)));
+            }
+        });
+        oldest
+    }
+
+    /// Whether a gate that publishers are not to wait for is at this position or before.
+    pub(super) fn is_any_failing_at(&self, position: Position) -> bool {
+        let mut any = false;
+        self.scan(|cell| {
+            any |= cell.gate_word().is_some_and(|word| {
+                word & FAILING != 0 && !position.is_before(Position::of_word(word))
+            });
+        });
+        any
+    }
+
+    /// The subscription with the oldest gate, and where it began.
+    pub(super) fn oldest_holder(&self) -> Option<(SharedCell, Position)> {
+        let mut oldest: Option<(Position, &SharedCell)> = None;
+        self.scan(|cell| {
+            if let Some(word) = cell.gate_word() {
+                let gate = Position::of_word(word);
+                if oldest.is_none_or(|(oldest, _)| gate.is_before(oldest)) {
+                    oldest = Some((gate, cell));
+                }
+            }
+        });
+        oldest.map(|(_, cell)| (Arc::clone(cell), cell.start()))
+    }
+
+    #[inline]
+    fn scan<'a>(&'a self, mut visit: impl FnMut(&'a SharedCell)) {
+        // Ordering: Acquire, pairs with the Release in `enter`: the cells below `used` are made.
+        let mut left = self.used.load(Ordering::Acquire);
         for segment in &self.segments {
             if left == 0 {
                 break;
             }
             let cells = segment.get().expect("the cells below `used` are made (rule 2)");
-            for gate in cells.iter().take(left).filter_map(|cell| cell.gate()) {
-                oldest = Some(oldest.map_or(gate, |oldest| oldest.earlier(gate)));
+            for cell in cells.iter().take(left) {
+                visit(cell);
             }
             left = left.saturating_sub(cells.len());
         }
-        oldest
     }
 
-    /// Enters a subscription that starts at the end of what is claimed, and says where that is.
+    /// Enters a subscription: `join` sets the gate of the cell it is given, and says where it begins.
     ///
-    /// With `holds`, its gate is set; a publisher that looked at the gates before it saw this one had
-    /// read a tail no later than where the subscription starts, so what it overwrites lies before it.
-    pub(super) fn join(&self, tail: &AtomicU64, holds: bool) -> (usize, SharedCell, Position) {
+    /// The cell is below `used` before its gate is set.
+    pub(super) fn enter(&self, join: impl FnOnce(&Cell) -> (Position, u64)) -> Joined {
         let mut control = self.control.lock();
-        let index = control.free.pop_first().unwrap_or(control.live.len());
-        control.live.insert(index);
+        let index = control.free.first().copied().unwrap_or(control.live.len());
         let cell = Arc::clone(self.cell(index));
-        if holds {
-            cell.hold_from(Position::of_word(tail.load(Ordering::Relaxed)));
-        }
         if self.used.load(Ordering::Relaxed) <= index {
-            // Ordering: Release, pairs with the Acquire in `oldest_gate`: the cell is made.
+            // Ordering: Release, pairs with the Acquire in `scan`: the cell is made.
             self.used.store(index + 1, Ordering::Release);
         }
-        // Ordering: SeqCst, pairs with the fence of `Ring::refresh`: either that scan sees the gate, or the
-        // tail read below is no earlier than the one it started from.
-        fence_site("bus.join.fence", Ordering::SeqCst);
-        let start = Position::of_word(tail.load(Ordering::Relaxed));
-        if holds {
-            cell.hold_from(start);
-        }
-        cell.cursor.store(start.word(), Ordering::Relaxed);
-        (index, cell, start)
+        let (first, missed) = join(&cell);
+        control.free.remove(&index);
+        control.live.insert(index);
+        (index, cell, first, missed)
     }
 
-    /// Takes a subscription out; its counts go to the retired ones.
-    pub(super) fn leave(&self, index: usize) {
+    /// Takes a subscription out that is at `tail` events of its lane; its counts go to the retired ones.
+    pub(super) fn leave(&self, index: usize, tail: Position) {
         let mut control = self.control.lock();
         let cell = self.cell(index);
+        let mut counts = cell.counts();
+        let cursor = cell.cursor();
+        counts.dropped = if cursor.is_before(tail) { tail.since(cursor) } else { 0 };
         cell.let_go();
-        control.retired.add(cell.counts());
-        for counter in [&cell.delivered, &cell.skipped, &cell.lagged] {
-            counter.store(0, Ordering::Relaxed);
-        }
+        control.retired.add(counts);
         control.live.remove(&index);
         control.free.insert(index);
         // The scan gets shorter again when the last ones leave.
@@ -209,7 +280,7 @@ impl Registry {
         while used > 0 && control.free.remove(&(used - 1)) {
             used -= 1;
         }
-        // Ordering: Release, as in `join`.
+        // Ordering: Release, as in `enter`.
         self.used.store(used, Ordering::Release);
     }
 
@@ -238,43 +309,87 @@ impl Registry {
 mod tests {
     use super::*;
 
+    fn at(sequence: u64) -> Position {
+        Position::from_sequence(sequence)
+    }
+
+    fn join(registry: &Registry, first: Position, hold: Hold) -> (usize, SharedCell) {
+        let (index, cell, start, missed) = registry.enter(|cell| {
+            cell.begin(first);
+            if hold != Hold::Nothing {
+                cell.hold_from(first, hold);
+            }
+            (first, 0)
+        });
+        assert_eq!((start, missed), (first, 0));
+        (index, cell)
+    }
+
+    fn counts(delivered: u64, skipped: u64, lagged: u64) -> Counts {
+        Counts { delivered, skipped, lagged, ..Counts::default() }
+    }
+
     #[test]
     fn the_oldest_gate_is_found_over_all_segments() {
         let registry = Registry::new();
-        let tail = AtomicU64::new(Position::from_sequence(100).word());
         assert_eq!(registry.oldest_gate(), None);
-        let cells: Vec<_> = (0..50).map(|i| registry.join(&tail, i % 2 == 0)).collect();
-        assert_eq!(registry.oldest_gate(), Some(Position::from_sequence(100)));
-        for (index, cell, start) in &cells {
-            assert_eq!(*start, Position::from_sequence(100));
+        let holds = |index| if index % 2 == 0 { Hold::Waiting } else { Hold::Nothing };
+        let cells: Vec<_> = (0..50).map(|i| join(&registry, at(100), holds(i))).collect();
+        assert_eq!(registry.oldest_gate(), Some(at(100)));
+        for (index, cell) in &cells {
             if index % 2 == 0 {
-                cell.hold_from(start.forward(10 + *index as u64));
+                cell.hold_from(at(110 + *index as u64), Hold::Waiting);
             }
         }
-        cells[49].1.hold_from(Position::from_sequence(105));
-        assert_eq!(registry.oldest_gate(), Some(Position::from_sequence(105)));
+        cells[49].1.hold_from(at(105), Hold::Waiting);
+        assert_eq!(registry.oldest_gate(), Some(at(105)));
         cells[49].1.let_go();
-        assert_eq!(registry.oldest_gate(), Some(Position::from_sequence(110)));
+        assert_eq!(registry.oldest_gate(), Some(at(110)));
+    }
+
+    #[test]
+    fn a_gate_that_fails_counts_from_where_it_stands() {
+        let registry = Registry::new();
+        join(&registry, at(3), Hold::Waiting);
+        assert!(!registry.is_any_failing_at(at(9)));
+        let (_, failing) = join(&registry, at(5), Hold::Failing);
+        assert!(!registry.is_any_failing_at(at(4)));
+        assert!(registry.is_any_failing_at(at(5)) && registry.is_any_failing_at(at(6)));
+        assert_eq!(registry.oldest_gate(), Some(at(3)), "it holds like any other");
+        failing.hold_from(at(7), Hold::Failing);
+        assert!(!registry.is_any_failing_at(at(6)));
+    }
+
+    #[test]
+    fn the_oldest_holder_is_told_of_the_time_that_publishers_wait() {
+        let registry = Registry::new();
+        assert!(registry.oldest_holder().is_none());
+        let (_, newer) = join(&registry, at(5), Hold::Waiting);
+        let (_, older) = join(&registry, at(4), Hold::Waiting);
+        let (holder, start) = registry.oldest_holder().expect("two hold");
+        assert_eq!(start, at(4));
+        holder.blocked(9);
+        assert_eq!((newer.counts().blocked_ns, older.counts().blocked_ns), (0, 9));
     }
 
     #[test]
     fn a_cell_is_used_again_and_its_counts_are_kept_in_sum() {
         let registry = Registry::new();
-        let tail = AtomicU64::new(0);
-        let indices: Vec<_> = (0..20).map(|_| registry.join(&tail, true)).collect();
-        for (index, cell, start) in &indices {
-            cell.count(Counts { delivered: 1, skipped: 2, lagged: 3 }, *start);
+        let cells: Vec<_> = (0..20).map(|_| join(&registry, at(0), Hold::Waiting)).collect();
+        for (index, cell) in &cells {
+            cell.publish_counts(&counts(1, 2, 3));
+            assert_eq!(cell.cursor(), at(6));
             if *index != 3 {
-                registry.leave(*index);
+                registry.leave(*index, at(10));
             }
         }
         assert_eq!(registry.used.load(Ordering::Relaxed), 4);
         let mut live = Vec::new();
         let totals = registry.totals(|index, counts, _| live.push((index, counts)));
-        assert_eq!(totals, Counts { delivered: 20, skipped: 40, lagged: 60 });
-        assert_eq!(live, [(3, Counts { delivered: 1, skipped: 2, lagged: 3 })]);
-        assert_eq!(registry.join(&tail, false).0, 0, "the lowest free cell");
-        for (index, ..) in (0..3).map(|_| registry.join(&tail, false)) {
+        assert_eq!(totals, Counts { dropped: 19 * 4, ..counts(20, 40, 60) });
+        assert_eq!(live, [(3, counts(1, 2, 3))]);
+        assert_eq!(join(&registry, at(0), Hold::Nothing).0, 0, "the lowest free cell");
+        for (index, _) in (0..3).map(|_| join(&registry, at(0), Hold::Nothing)) {
             assert!(index < 5, "no gaps are left: {index}");
         }
     }

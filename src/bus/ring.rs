@@ -1,16 +1,16 @@
 //! The ring: where events lie, who may write next, and what may be overwritten.
 //!
-//! Words that all share: `tail`, the next position to claim (its flag: closed); `limit`, the first
-//! position for which no room is known; `floor`, the first position that a drop-oldest reader may still
-//! read. Each slot has a header, with the position of the event in it (its stamp) and the event's topic,
-//! apart from the payload, so that a filter touches headers alone.
+//! Words that all share: `tail`, the next position to claim (flagged while no shared publisher may claim: the
+//! lane is closing or has an exclusive publisher); `limit`, the first position for which no room is known;
+//! `floor`, the first position that a drop-oldest reader may still read. Each slot has a header apart from
+//! its payload, so that a filter touches headers alone.
 //!
-//! 1. *Claim.* A position is claimed by the one compare-and-swap that moves `tail` past it, and only while
-//!    it is before `limit` and the slot's stamp is the position one lap earlier. So a slot has at most one
-//!    writer, and the earlier writer is done.
-//! 2. *Publish.* The claimer writes topic and payload, then the stamp (Release), and nothing between the
-//!    claim and the stamp can panic. A reader reads a slot only after it has seen its own position in the
-//!    stamp (Acquire). So a slot that is read is written.
+//! 1. *Claim.* A position is claimed by the one compare-and-swap that moves `tail` past it, or by the one
+//!    exclusive publisher while the tail is flagged; and only while it is before `limit` and the slot's
+//!    header is of the lap before. So a slot has at most one writer, and the earlier writer is done.
+//! 2. *Publish.* The claimer writes the payload, then the header (Release). If what makes the payload panics,
+//!    the header says that there is none: a tombstone. A reader reads a slot only after it has seen the lap
+//!    of its own position and a payload in the header (Acquire). So a slot that is read is written.
 //! 3. *Limit.* Every event more than a lap before `limit` will not be read again, by anybody, ever: `limit`
 //!    is only set after a scan, behind a fence, found no gate on them (a cell's gate, see the registry),
 //!    with `floor` moved past them first. `limit` and `floor` never go back, and no later than one lap
@@ -19,61 +19,90 @@
 //! 4. *Read.* A reader dereferences a payload only while its gate is at or before that position, and the gate
 //!    was either kept there since it joined (blocking), or set, fenced, and followed by a look at `floor`
 //!    that found the position not given up (pin). By 3 nobody writes that slot meanwhile.
-//! 5. *Life.* A slot holds an initialised payload exactly if its stamp is at or after `start`; the ring drops
-//!    those payloads when it goes, a publisher the one that it overwrites.
-#![expect(unsafe_code, reason = "slots are written and read in place, guarded by stamps and gates")]
+//! 5. *Life.* A slot holds an initialised payload exactly if its header says that it has one, but for the
+//!    slot's claimer between claim and header. The ring drops those payloads when it goes, a publisher the
+//!    one that it overwrites.
+#![expect(unsafe_code, reason = "slots are used in place, guarded by headers and gates")]
+
+mod joining;
 
 use std::fmt;
 use std::mem::{MaybeUninit, needs_drop};
 
 use crossbeam::utils::CachePadded;
 
-use super::position::Position;
+use super::header::{Header, Lap, NO_PAYLOAD};
+use super::position::{BUSY, FLAG, Position};
 use super::registry::Registry;
-use super::topic::Topic;
-use crate::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use crate::sync::{UnsafeCell, fence_site, site};
+use super::slots::{Slot, Slots};
+use super::wait::discard;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{fence_site, prefetch_write, site};
 use crate::{Error, ErrorKind};
 
 /// How far ahead a publisher clears the way at most, in events.
 const STRIDE_MAX: u64 = 256;
+/// Headers in a cache line.
+const HEADERS_A_LINE: usize = 8;
+/// How far ahead of a claim its slots are called into the publisher's cache, in events.
+const PREFETCH: u64 = 16;
 
 pub(super) struct Ring<E> {
     tail: CachePadded<AtomicU64>,
     limit: CachePadded<AtomicU64>,
     floor: CachePadded<AtomicU64>,
     pub(super) registry: CachePadded<Registry>,
-    headers: Box<[Header]>,
-    slots: Box<[Slot<E>]>,
+    headers: Box<[AtomicU64]>,
+    slots: Slots<E>,
     mask: u64,
+    /// The capacity is two to this power.
+    shift: u32,
     /// How far ahead of the tail the way is cleared: a fence and a scan for so many events.
     stride: u64,
     start: Position,
 }
 
-struct Header {
-    stamp: AtomicU64,
-    topic: AtomicU32,
+/// The right to write some positions in a row, which nobody else has (invariant 1).
+///
+/// What is left unwritten when it is dropped becomes tombstones.
+#[must_use]
+pub(super) struct Claim<'a, E> {
+    ring: &'a Ring<E>,
+    next: Position,
+    left: u64,
+    /// Of the exclusive publisher, whose tail stands still until it has written.
+    tail: Option<&'a mut ExclusiveTail>,
 }
 
-struct Slot<E>(UnsafeCell<MaybeUninit<E>>);
-
-// SAFETY: a payload is moved in by one thread and dropped by another, which `E: Send` allows; it is read
-// through shared references by several at once, which `E: Sync` allows; invariants 1 to 4 keep writers
-// apart from readers and from each other.
-unsafe impl<E: Send + Sync> Sync for Ring<E> {}
-// SAFETY: the ring owns its payloads, and all else in it is atomics and locks.
-unsafe impl<E: Send> Send for Ring<E> {}
-
-/// The right to write one position (invariant 1). It must be committed.
-#[must_use]
-pub(super) struct Claim(Position);
+/// The tail of a ring in the hands of its exclusive publisher. There is one at most of each ring, from
+/// [`Ring::shut`] on, and it is used with that ring alone.
+#[derive(Debug)]
+pub(super) struct ExclusiveTail {
+    start: Position,
+    next: Position,
+    /// There is room up to here.
+    limit: Position,
+}
 
 /// Why nothing was claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Refusal {
-    Full,
-    Closed,
+    /// A reader that publishers wait for needs the slot.
+    Held,
+    /// The slot's last writer is not done.
+    Unwritten,
+    /// A subscription needs the slot whose policy is to fail the publish.
+    Failed,
+    /// No shared publisher may claim.
+    Shut,
+}
+
+impl Refusal {
+    /// Whether waiting may end it.
+    #[inline]
+    pub(super) const fn passes(self) -> bool {
+        matches!(self, Self::Held | Self::Unwritten)
+    }
 }
 
 /// What a ring is made from.
@@ -100,15 +129,17 @@ impl<E> Ring<E> {
     pub(super) fn new(shape: Shape) -> Result<Self, Error> {
         let Shape { capacity, start, stride } = shape;
         let capacity_u64 = capacity as u64;
-        let mask = capacity_u64 - 1;
-        let mut headers = reserve(capacity)?;
-        let mut slots = reserve(capacity)?;
+        let (mask, shift) = (capacity_u64 - 1, capacity.ilog2());
+        let mut headers = Vec::new();
+        headers.try_reserve_exact(capacity).map_err(|error| {
+            let message = format!("no memory for a ring of {capacity} events");
+            Error::with_source(ErrorKind::LimitReached, message, error)
+        })?;
         for index in 0..capacity_u64 {
-            // The slot's first position is one of the first lap; its stamp says one lap before.
+            // The slot's first position is one of the first lap; its header says one lap before.
             let first = start.forward(index.wrapping_sub(start.sequence()) & mask);
-            let stamp = AtomicU64::new(first.back(capacity_u64).word());
-            headers.push(Header { stamp, topic: AtomicU32::new(0) });
-            slots.push(Slot(UnsafeCell::new(MaybeUninit::uninit())));
+            let header = Header::new(Lap::of(first, shift).before(), NO_PAYLOAD, 0);
+            headers.push(AtomicU64::new(header.word()));
         }
         let word = |position: Position| CachePadded::new(AtomicU64::new(position.word()));
         Ok(Self {
@@ -117,8 +148,9 @@ impl<E> Ring<E> {
             floor: word(start),
             registry: CachePadded::new(Registry::new()),
             headers: headers.into_boxed_slice(),
-            slots: slots.into_boxed_slice(),
+            slots: Slots::new(capacity)?,
             mask,
+            shift,
             stride,
             start,
         })
@@ -135,20 +167,42 @@ impl<E> Ring<E> {
         (position.sequence() & self.mask) as usize
     }
 
-    /// The next position to be claimed, and whether the ring is closed.
     #[inline]
-    pub(super) fn tail(&self) -> (Position, bool) {
-        let word = self.tail.load(Ordering::Relaxed);
-        (Position::of_word(word), Position::is_flagged(word))
+    fn header(&self, index: usize) -> &AtomicU64 {
+        debug_assert!(index < self.headers.len());
+        // SAFETY: every index is one of `index`, at most `mask`; there are `mask + 1` headers.
+        unsafe { self.headers.get_unchecked(index) }
     }
 
-    pub(super) fn tail_word(&self) -> &AtomicU64 {
-        &self.tail
+    #[inline]
+    fn slot(&self, index: usize) -> &Slot<E> {
+        debug_assert!(index < self.slots.len());
+        // SAFETY: as for `header`; there are as many slots.
+        unsafe { self.slots.get_unchecked(index) }
+    }
+
+    #[inline]
+    fn lap(&self, position: Position) -> Lap {
+        Lap::of(position, self.shift)
+    }
+
+    /// The next position to be claimed.
+    #[inline]
+    pub(super) fn tail(&self) -> Position {
+        Position::of_word(self.tail.load(Ordering::Relaxed))
+    }
+
+    /// The end of what was published, once the lane is closed; nothing while an event is being written.
+    pub(super) fn end(&self) -> Option<Position> {
+        // Ordering: Acquire, pairs with the Release of `end_exclusive`: what the exclusive publisher wrote
+        // last is seen by whoever sees that it is not writing.
+        let word = self.tail.load(site("bus.tail.end", Ordering::Acquire));
+        (word & BUSY == 0).then(|| Position::of_word(word))
     }
 
     /// How many positions were claimed so far.
     pub(super) fn claimed(&self) -> u64 {
-        self.tail().0.since(self.start)
+        self.tail().since(self.start)
     }
 
     /// The first position that a drop-oldest reader may still read.
@@ -157,110 +211,305 @@ impl<E> Ring<E> {
         Position::of_word(self.floor.load(Ordering::Relaxed))
     }
 
-    /// Lets nobody claim from here on; whether this call was the one that did it.
-    pub(super) fn close(&self) -> bool {
-        !Position::is_flagged(self.tail.fetch_or(Position::flag(), Ordering::Relaxed))
+    /// Lets no shared publisher claim from here on; says where the tail is.
+    ///
+    /// An exclusive publisher keeps the flag where it is set.
+    pub(super) fn shut(&self) -> Position {
+        Position::of_word(self.tail.fetch_or(FLAG, Ordering::Relaxed))
     }
 
-    /// Claims the next position. Never waits; a lost race means that another claim won.
+    /// The tail for an exclusive publisher, of a ring that was shut for it.
+    pub(super) fn exclusive_tail(next: Position) -> ExclusiveTail {
+        ExclusiveTail { start: next, next, limit: next }
+    }
+
+    /// Lets shared publishers claim again.
+    pub(super) fn unshut(&self) {
+        self.tail.fetch_and(!FLAG, Ordering::Relaxed);
+    }
+
+    /// Claims the next positions, `wanted` at most. Never waits; a lost race means that another claim won.
+    pub(super) fn claim(&self, wanted: u64) -> Result<Claim<'_, E>, Refusal> {
+        let (first, count) = self.claim_by(|first| self.room(first, wanted))?;
+        Ok(Claim { ring: self, next: first, left: count, tail: None })
+    }
+
     #[inline]
-    pub(super) fn claim(&self) -> Result<Claim, Refusal> {
+    fn claim_one(&self) -> Result<Position, Refusal> {
+        let room = |first| {
+            if self.known_room(first) > 0 && self.is_vacant(first) {
+                Ok(1)
+            } else {
+                self.room(first, 1)
+            }
+        };
+        Ok(self.claim_by(room)?.0)
+    }
+
+    #[inline(always)]
+    fn claim_by(
+        &self,
+        room: impl Fn(Position) -> Result<u64, Refusal>,
+    ) -> Result<(Position, u64), Refusal> {
         let mut word = self.tail.load(Ordering::Relaxed);
         loop {
-            if Position::is_flagged(word) {
-                return Err(Refusal::Closed);
+            if word & FLAG != 0 {
+                return Err(Refusal::Shut);
             }
-            let position = Position::of_word(word);
-            if !(self.is_in_limit(position) || self.refresh(position)) || !self.is_vacant(position)
-            {
-                // What looked full may have been an old tail; then the newer one is tried.
-                let now = self.tail.load(Ordering::Relaxed);
-                if now == word {
-                    return Err(Refusal::Full);
+            let first = Position::of_word(word);
+            let count = match room(first) {
+                Ok(count) => count,
+                Err(refusal) => {
+                    // What looked full may have been an old tail; then the newer one is tried.
+                    let now = self.tail.load(Ordering::Relaxed);
+                    if now == word {
+                        return Err(refusal);
+                    }
+                    word = now;
+                    continue;
                 }
-                word = now;
-                continue;
-            }
+            };
             // The swap orders nothing by itself: what the claimer writes comes after the acquiring loads
-            // of `limit` and the stamp, and readers go by the stamp.
+            // of `limit` and the header, and readers go by the header.
             match self.tail.compare_exchange_weak(
                 word,
-                position.forward(1).word(),
+                first.forward(count).word(),
                 Ordering::Relaxed,
                 Ordering::Relaxed,
             ) {
-                Ok(_) => return Ok(Claim(position)),
+                Ok(_) => return Ok((first, count)),
                 Err(now) => word = now,
             }
         }
     }
 
+    /// How many positions from `first` on may be claimed: one at least, `wanted` at most.
+    #[cold]
+    fn room(&self, first: Position, wanted: u64) -> Result<u64, Refusal> {
+        let mut known = self.known_room(first);
+        if known == 0 {
+            known = self.refresh(first)?;
+        }
+        let most = wanted.min(known);
+        let mut count = 0;
+        while count < most && self.is_vacant(first.forward(count)) {
+            count += 1;
+        }
+        if count == 0 { Err(Refusal::Unwritten) } else { Ok(count) }
+    }
+
+    /// How many positions from `first` on are before the limit.
     #[inline]
-    fn is_in_limit(&self, position: Position) -> bool {
+    fn known_room(&self, first: Position) -> u64 {
         // Ordering: Acquire, pairs with the Release of `refresh`: the gates that were scanned there were
         // moved on after the reads that they covered, so the payload is overwritten after those.
         let limit = self.limit.load(site("bus.limit.read", Ordering::Acquire));
-        position.is_before(Position::of_word(limit))
+        let limit = Position::of_word(limit);
+        if first.is_before(limit) { limit.since(first) } else { 0 }
     }
 
     /// Whether the writer of one lap ago is done with the slot.
     #[inline]
     fn is_vacant(&self, position: Position) -> bool {
-        let earlier = position.back(self.capacity());
-        let stamp = &self.headers[self.index(position)].stamp;
-        // Ordering: Acquire, pairs with the Release of `commit`: the write of one lap ago comes before.
-        stamp.load(site("bus.stamp.vacant", Ordering::Acquire)) == earlier.word()
+        let header = self.header(self.index(position));
+        // Ordering: Acquire, pairs with the Release of `fill`: the write of one lap ago comes before.
+        let header = Header::of_word(header.load(site("bus.stamp.vacant", Ordering::Acquire)));
+        header.is_of(self.lap(position).before())
     }
 
-    /// Makes room known from `position` on, if there is any.
+    /// Calls the slots into this core's cache that are next but a few.
+    #[inline]
+    fn prefetch(&self, position: Position) {
+        let index = self.index(position.forward(PREFETCH));
+        prefetch_write(self.slot(index));
+        if index.is_multiple_of(HEADERS_A_LINE) {
+            prefetch_write(self.header(index));
+        }
+    }
+
+    /// Makes room known from `position` on, if there is any; says how much.
     #[cold]
-    fn refresh(&self, position: Position) -> bool {
+    pub(super) fn refresh(&self, position: Position) -> Result<u64, Refusal> {
         let lap_before = position.back(self.capacity());
         // A first look without a fence, so that nothing is given up while a gate is in the way.
         let gate = self.registry.oldest_gate();
         if gate.is_some_and(|gate| !lap_before.is_before(gate)) {
-            return false;
+            let fails = self.registry.is_any_failing_at(lap_before);
+            return Err(if fails { Refusal::Failed } else { Refusal::Held });
         }
         let ahead = lap_before.forward(self.stride);
         let target = gate.map_or(ahead, |gate| gate.earlier(ahead));
         // The order within the words `floor` and `limit` is all that their swaps need beside the fence.
         advance(&self.floor, target, Ordering::Relaxed);
-        // Ordering: SeqCst, pairs with the fences of `Reader` (pin) and of `Registry::join`: whoever set a
+        // Ordering: SeqCst, pairs with the fences of `Reader` (pin) and of `Ring::join`: whoever set a
         // gate and is not seen by the scan below sees the new floor, or the tail that led here.
         fence_site("bus.refresh.fence", Ordering::SeqCst);
         let target = self.registry.oldest_gate().map_or(target, |gate| gate.earlier(target));
-        // Ordering: Release, pairs with the Acquire of `is_in_limit`.
+        // Ordering: Release, pairs with the Acquire of `known_room`.
         let order = site("bus.limit.write", Ordering::Release);
         advance(&self.limit, target.forward(self.capacity()), order);
-        lap_before.is_before(target)
+        if lap_before.is_before(target) { Ok(target.since(lap_before)) } else { Err(Refusal::Held) }
     }
 
-    /// Whether a claim would find room (or find the ring closed). The caller fences before it asks.
-    pub(super) fn has_room(&self) -> bool {
-        let mut word = self.tail.load(Ordering::Relaxed);
+    /// Whether no gate keeps the next claim from finding room. The caller fences before it asks.
+    pub(super) fn may_have_room(&self) -> bool {
+        let mut tail = self.tail();
         loop {
-            let position = Position::of_word(word);
-            let lap_before = position.back(self.capacity());
-            if Position::is_flagged(word) {
+            let lap_before = tail.back(self.capacity());
+            if self.known_room(tail) > 0
+                || self.registry.oldest_gate().is_none_or(|gate| lap_before.is_before(gate))
+            {
                 return true;
             }
-            let reachable = self.is_in_limit(position)
-                || self.registry.oldest_gate().is_none_or(|gate| lap_before.is_before(gate));
-            if reachable && self.is_vacant(position) {
-                return true;
-            }
-            let now = self.tail.load(Ordering::Relaxed);
-            if now == word {
+            let now = self.tail();
+            if now == tail {
                 return false;
             }
-            word = now;
+            tail = now;
         }
     }
 
-    /// Checks at rest what the invariants say of the words and stamps.
+    /// Finds room for the exclusive publisher, if its tail has none left.
+    #[inline]
+    pub(super) fn clear_exclusive(&self, tail: &mut ExclusiveTail) -> Result<(), Refusal> {
+        if tail.next == tail.limit { self.extend_exclusive(tail) } else { Ok(()) }
+    }
+
+    #[cold]
+    fn extend_exclusive(&self, tail: &mut ExclusiveTail) -> Result<(), Refusal> {
+        let room = if tail.next.since(tail.start) < self.capacity() {
+            // What a shared publisher claimed before may not be written yet.
+            self.room(tail.next, self.stride)?
+        } else {
+            match self.known_room(tail.next) {
+                0 => self.refresh(tail.next)?,
+                known => known,
+            }
+        };
+        tail.limit = tail.next.forward(room);
+        Ok(())
+    }
+
+    /// Writes the event at the tail of the exclusive publisher, after it found room and began; gives back its
+    /// sequence, and in `old` the payload that was overwritten.
+    #[inline(always)]
+    pub(super) fn write_exclusive(
+        &self,
+        tail: &mut ExclusiveTail,
+        topic: u32,
+        source: u32,
+        payload: E,
+        old: &mut Option<E>,
+    ) -> u64 {
+        let position = tail.next;
+        assert!(position != tail.limit, "the exclusive publisher found room before it writes");
+        self.prefetch(position);
+        // SAFETY: the position is the tail of the exclusive publisher, and before its limit (1).
+        unsafe { self.write(position, topic, source, payload, old) };
+        tail.next = position.forward(1);
+        self.end_exclusive(tail);
+        position.sequence()
+    }
+
+    /// Claims a position and writes an event there; gives back its sequence, and in `old` the payload that was
+    /// overwritten. Never waits.
+    #[inline(always)]
+    pub(super) fn publish(
+        &self,
+        topic: u32,
+        source: u32,
+        payload: E,
+        old: &mut Option<E>,
+    ) -> Result<u64, (Refusal, E)> {
+        match self.claim_one() {
+            Ok(position) => {
+                self.prefetch(position);
+                // SAFETY: the position was claimed just now (1).
+                unsafe { self.write(position, topic, source, payload, old) };
+                Ok(position.sequence())
+            }
+            Err(refusal) => Err((refusal, payload)),
+        }
+    }
+
+    /// Writes an event; leaves in `old` the payload that was overwritten.
+    ///
+    /// That goes by reference, since for a payload that needs no drop nothing is to be moved at all.
+    ///
+    /// # Safety
+    ///
+    /// The position is the caller's to write (1), and is written once.
+    #[inline(always)]
+    unsafe fn write(
+        &self,
+        position: Position,
+        topic: u32,
+        source: u32,
+        payload: E,
+        old: &mut Option<E>,
+    ) {
+        let (index, lap) = (self.index(position), self.lap(position));
+        // SAFETY: as the caller says; the header is written below, and nothing between panics.
+        unsafe { self.take_old(index, old) };
+        self.slot(index).with_mut(|slot| {
+            // SAFETY: the claim makes this thread the slot's only user (1, 3, 4).
+            unsafe { slot.write(MaybeUninit::new(payload)) };
+        });
+        let word = Header::new(lap, topic, source).word();
+        // Ordering: Release, pairs with the Acquire of `header_at` and of `is_vacant`: the payload is written
+        // before.
+        self.header(index).store(word, site("bus.stamp.publish", Ordering::Release));
+    }
+
+    /// Moves the payload of one lap ago out of a slot, if there is one.
+    ///
+    /// # Safety
+    ///
+    /// The slot is the caller's to write (1); its header is written next, and nothing between panics.
+    #[inline(always)]
+    unsafe fn take_old(&self, index: usize, old: &mut Option<E>) {
+        debug_assert!(old.is_none(), "what is overwritten here would be dropped before its time");
+        if needs_drop::<E>()
+            && Header::of_word(self.header(index).load(Ordering::Relaxed)).has_payload()
+        {
+            self.slot(index).with_mut(|slot| {
+                // SAFETY: this thread is the slot's only user (1, 3, 4).
+                let payload = unsafe { slot.read() };
+                // SAFETY: its header says that it holds a payload (5); the copy left in the slot is
+                // overwritten or buried next, without being dropped.
+                *old = Some(unsafe { payload.assume_init() });
+            });
+        }
+    }
+
+    /// Says that the exclusive publisher is about to write.
+    #[inline]
+    pub(super) fn begin_exclusive(&self, tail: &ExclusiveTail) {
+        self.tail.store(tail.next.flagged() | BUSY, Ordering::Relaxed);
+    }
+
+    /// Says that the exclusive publisher does not write, and that its tail is here.
+    #[inline]
+    pub(super) fn end_exclusive(&self, tail: &ExclusiveTail) {
+        // Ordering: Release, pairs with the Acquire of `end`: the events before the tail are written.
+        self.tail.store(tail.next.flagged(), site("bus.tail.write", Ordering::Release));
+    }
+
+    /// Claims the next positions for the exclusive publisher, `wanted` at most, after it found room and began.
+    #[inline]
+    pub(super) fn claim_exclusive<'a>(
+        &'a self,
+        tail: &'a mut ExclusiveTail,
+        wanted: u64,
+    ) -> Claim<'a, E> {
+        let left = tail.limit.since(tail.next).min(wanted);
+        Claim { ring: self, next: tail.next, left, tail: Some(tail) }
+    }
+
+    /// Checks at rest what the invariants say of the words and headers.
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn validate(&self) {
-        let tail = self.tail().0;
+        let tail = self.tail();
         let floor = self.floor();
         let limit = Position::of_word(self.limit.load(Ordering::Relaxed));
         assert!(!tail.is_before(floor), "the floor is past the tail");
@@ -272,62 +521,109 @@ impl<E> Ring<E> {
         }
         for back in 1..=self.capacity() {
             let position = tail.back(back);
-            let stamp = self.headers[self.index(position)].stamp.load(Ordering::Relaxed);
-            assert_eq!(stamp, position.word(), "a slot of the last lap is not published");
+            let header = self.headers[self.index(position)].load(Ordering::Relaxed);
+            let lap = self.lap(position);
+            assert!(Header::of_word(header).is_of(lap), "a slot of the last lap is not published");
         }
     }
 
-    /// Writes what was claimed; gives back the payload that was overwritten.
-    #[inline]
-    pub(super) fn commit(&self, claim: Claim, topic: Topic, payload: E) -> (u64, Option<E>) {
-        let Claim(position) = claim;
-        let index = self.index(position);
-        let header = &self.headers[index];
-        let has_old = needs_drop::<E>() && position.since(self.start) >= self.capacity();
-        let old = self.slots[index].0.with_mut(|slot| {
-            let old = has_old.then(|| {
-                // SAFETY: the claim makes this thread the slot's only user (1, 3, 4).
-                let old = unsafe { slot.read() };
-                // SAFETY: the slot was written one lap ago, as `start` is further back than that (5);
-                // the copy left in the slot is overwritten below without being dropped.
-                unsafe { old.assume_init() }
-            });
-            // SAFETY: as above, this thread is the slot's only user (1, 3, 4).
-            unsafe { slot.write(MaybeUninit::new(payload)) };
-            old
-        });
-        header.topic.store(topic.id(), Ordering::Relaxed);
-        // Ordering: Release, pairs with the Acquire of `topic_at` and of `is_vacant`: the payload and the
-        // topic are written before.
-        header.stamp.store(position.word(), site("bus.stamp.publish", Ordering::Release));
-        (position.sequence(), old)
-    }
-
-    /// The topic of the event at this position, if it is published and not overwritten.
+    /// The header of the event at this position, if it is published and not overwritten.
     ///
     /// It is the right one for as long as the caller's gate is on it (invariant 4).
     #[inline]
-    pub(super) fn topic_at(&self, position: Position) -> Option<Topic> {
-        let header = &self.headers[self.index(position)];
-        // Ordering: Acquire, pairs with the Release of `commit`: topic and payload are there.
-        let stamp = header.stamp.load(site("bus.stamp.read", Ordering::Acquire));
-        (stamp == position.word()).then(|| Topic::from_id(header.topic.load(Ordering::Relaxed)))
+    pub(super) fn header_at(&self, position: Position) -> Option<Header> {
+        let header = self.header(self.index(position));
+        // Ordering: Acquire, pairs with the Release of `fill`: topic and payload are there.
+        let header = Header::of_word(header.load(site("bus.stamp.read", Ordering::Acquire)));
+        header.is_of(self.lap(position)).then_some(header)
     }
 
     /// Runs `read` on the payload at this position.
     ///
     /// # Safety
     ///
-    /// The caller has seen `topic_at(position)` be `Some`, and its gate covers the position from before
-    /// that until this returns or unwinds, as invariant 4 says.
+    /// The caller has seen a header with a payload at that position, and its gate covers the position from
+    /// before that until this returns or unwinds, as invariant 4 says.
     #[inline]
     pub(super) unsafe fn read<R>(&self, position: Position, read: impl FnOnce(&E) -> R) -> R {
-        self.slots[self.index(position)].0.with(|slot| {
+        self.slot(self.index(position)).with(|slot| {
             // SAFETY: nobody writes the slot while the caller's gate covers it (3, 4).
             let payload = unsafe { &*slot };
-            // SAFETY: the stamp says that it was written (2).
+            // SAFETY: the header says that it was written (2).
             read(unsafe { payload.assume_init_ref() })
         })
+    }
+}
+
+impl<E> Claim<'_, E> {
+    /// How many positions are left to write.
+    #[inline]
+    pub(super) const fn left(&self) -> u64 {
+        self.left
+    }
+
+    /// The sequence of the next position to write.
+    #[inline]
+    pub(super) const fn next_sequence(&self) -> u64 {
+        self.next.sequence()
+    }
+
+    /// Writes the next position; gives back its sequence, and in `old` the payload that was overwritten.
+    ///
+    /// If `make` panics, the position becomes a tombstone.
+    ///
+    /// # Panics
+    ///
+    /// If nothing is left to write.
+    #[inline]
+    pub(super) fn fill(
+        &mut self,
+        topic: u32,
+        source: u32,
+        make: impl FnOnce() -> E,
+        old: &mut Option<E>,
+    ) -> u64 {
+        let position = self.next;
+        self.ring.prefetch(position);
+        // Until the header is written, dropping the claim buries this position too.
+        assert!(self.left > 0, "a claim is filled no further than it goes");
+        let payload = make();
+        // SAFETY: the position is the next one of the claim (1).
+        unsafe { self.ring.write(position, topic, source, payload, old) };
+        self.next = position.forward(1);
+        self.left -= 1;
+        position.sequence()
+    }
+
+    #[cold]
+    fn bury(&mut self) {
+        while self.left > 0 {
+            let (position, index) = (self.next, self.ring.index(self.next));
+            let mut old = None;
+            // SAFETY: the position is the next one of the claim (1); its header is written next.
+            unsafe { self.ring.take_old(index, &mut old) };
+            let header = Header::new(self.ring.lap(position), NO_PAYLOAD, 0);
+            // Ordering: Release, pairs with the Acquire of `is_vacant`: the payload of one lap ago was moved
+            // out before.
+            self.ring.header(index).store(header.word(), site("bus.stamp.bury", Ordering::Release));
+            self.next = position.forward(1);
+            self.left -= 1;
+            // A claim is buried while another panic unwinds; two at once would end the process.
+            discard(old);
+        }
+    }
+}
+
+impl<E> Drop for Claim<'_, E> {
+    #[inline]
+    fn drop(&mut self) {
+        if self.left > 0 {
+            self.bury();
+        }
+        if let Some(tail) = &mut self.tail {
+            tail.next = self.next;
+            self.ring.end_exclusive(tail);
+        }
     }
 }
 
@@ -342,30 +638,24 @@ fn advance(word: &AtomicU64, to: Position, order: Ordering) {
     }
 }
 
-fn reserve<T>(capacity: usize) -> Result<Vec<T>, Error> {
-    let mut room = Vec::new();
-    room.try_reserve_exact(capacity).map_err(|error| {
-        let message = format!("no memory for a ring of {capacity} events");
-        Error::with_source(ErrorKind::LimitReached, message, error)
-    })?;
-    Ok(room)
-}
-
 impl<E> Drop for Ring<E> {
     fn drop(&mut self) {
-        /// Drops the payloads from a position on, the rest of them even if one panics.
-        struct Rest<'a, E>(&'a Ring<E>, Position, Position);
+        /// Drops the payloads from an index on, the rest of them even if one panics.
+        struct Rest<'a, E>(&'a Ring<E>, usize);
         impl<E> Drop for Rest<'_, E> {
             fn drop(&mut self) {
-                while self.1 != self.2 {
-                    let position = self.1;
-                    self.1 = position.forward(1);
-                    let rest = Rest(self.0, self.1, self.2);
-                    self.0.slots[self.0.index(position)].0.with_mut(|slot| {
+                while self.1 < self.0.headers.len() {
+                    let index = self.1;
+                    self.1 += 1;
+                    let header = self.0.headers[index].load(Ordering::Relaxed);
+                    if !Header::of_word(header).has_payload() {
+                        continue;
+                    }
+                    let rest = Rest(self.0, self.1);
+                    self.0.slots[index].with_mut(|slot| {
                         // SAFETY: nobody else uses a ring that is being dropped.
                         let payload = unsafe { &mut *slot };
-                        // SAFETY: every claim was committed, so the slot is written (2, 5); each
-                        // position of the last lap is visited once.
+                        // SAFETY: the header says that the slot holds a payload (5); each is visited once.
                         unsafe { payload.assume_init_drop() };
                     });
                     std::mem::forget(rest);
@@ -373,20 +663,16 @@ impl<E> Drop for Ring<E> {
             }
         }
         if needs_drop::<E>() {
-            let tail = self.tail().0;
-            let held = tail.since(self.start).min(self.capacity());
-            drop(Rest(self, tail.back(held), tail));
+            drop(Rest(self, 0));
         }
     }
 }
 
 impl<E> fmt::Debug for Ring<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (tail, closed) = self.tail();
         f.debug_struct("Ring")
             .field("capacity", &self.capacity())
-            .field("tail", &tail.sequence())
-            .field("closed", &closed)
+            .field("tail", &self.tail().sequence())
             .finish_non_exhaustive()
     }
 }

@@ -1,110 +1,143 @@
-//! What all handles of a bus share: the ring, and who waits for it.
+//! What all handles of a bus share: its lanes, its topics, and the readers that wait.
 //!
-//! 1. Whatever may make somebody's wait end calls one of the `notify` functions afterwards: each fences
-//!    and then looks for waiters (rule 1 of the wait sets).
-//! 2. Room wakes one publisher; a publisher that got in wakes the next if there is room for it, and one
-//!    that gives up after it was woken does so too. So room and a sleeping publisher do not stay together.
+//! 1. Readers wait in one set for all lanes; each lane's alert word says which topics somebody parked is
+//!    interested in. Interests are added and taken back under the lock of the set.
+//! 2. A reader that is parked learns of every event of its interest, of every topic that is new, of the close,
+//!    and of each quarter of a lap that went by: so a filter that nothing matches neither holds up
+//!    publishers nor falls behind unawares.
+//! 3. The first panic of somebody's waker is passed on when everything else is done.
 
+use std::fmt;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::time::Duration;
+use std::task::Waker;
 
+use super::lane::Lane;
 use super::position::Position;
-use super::registry::Registry;
-use super::ring::{Claim, Refusal, Ring, Shape};
+use super::reader::{Gap, Reader};
+use super::registry::Hold;
+use super::ring::Shape;
 use super::stats::{BusStats, SubscriberStats};
+use super::strategy::WaitStrategy;
+use super::subscriber::Start;
 use super::topic::{Topic, Topics};
-use super::wait::{Panic, WaitSet, discard};
+use super::wait::{EVERYTHING, Panic, Ticket, WaitSet, discard, first_of, pass_on};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Parker, fence_site, hint, thread};
+use crate::sync::{Asymmetric, Mutex, heavy_fence};
 use crate::{Clock, Error};
 
-use crossbeam::utils::CachePadded;
-
-/// Rounds of looking again before a waiter parks: first with a pause each, then yielding.
-const PAUSES: u32 = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 32 };
-const YIELDS: u32 = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 8 };
-
-#[derive(Debug)]
 pub(super) struct Shared<E> {
-    pub(super) ring: Ring<E>,
+    /// One at least; the last is the most urgent.
+    lanes: Box<[Arc<Lane<E>>]>,
+    readers: WaitSet,
+    /// Held while a subscription joins or leaves, so that it has the same number on each lane.
+    membership: Mutex<()>,
+    handler_panics: AtomicU64,
     pub(super) topics: Topics,
     pub(super) clock: Clock,
-    /// Both on one cache line: a publisher looks at both after each event.
-    waiting: CachePadded<Waiting>,
-    counters: CachePadded<Counters>,
-}
-
-#[derive(Debug)]
-struct Waiting {
-    readers: WaitSet,
-    publishers: WaitSet,
-}
-
-#[derive(Debug, Default)]
-struct Counters {
-    blocked: AtomicU64,
-    refused: AtomicU64,
-}
-
-/// Whether a publisher that was refused may wait, and how long.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
-    Forever,
-    For(Duration),
-}
-
-/// Looks again for a while, without parking.
-#[derive(Debug, Default)]
-pub(super) struct Backoff(u32);
-
-impl Backoff {
-    /// Whether to look again before parking.
-    pub(super) fn again(&mut self) -> bool {
-        if self.0 < PAUSES {
-            hint::spin_loop();
-        } else if self.0 < PAUSES + YIELDS {
-            thread::yield_now();
-        } else {
-            return false;
-        }
-        self.0 += 1;
-        true
-    }
+    pub(super) strategy: WaitStrategy,
+    way: Asymmetric,
 }
 
 impl<E> Shared<E> {
-    pub(super) fn new(shape: Shape, topics_max: usize, clock: Clock) -> Result<Self, Error> {
+    pub(super) fn new(
+        shape: Shape,
+        lanes: usize,
+        topics: Topics,
+        clock: Clock,
+        strategy: WaitStrategy,
+    ) -> Result<Self, Error> {
+        let way = Asymmetric::detect();
+        let lanes = (0..lanes)
+            .map(|index| Ok(Arc::new(Lane::new(shape, index as u8, way)?)))
+            .collect::<Result<_, Error>>()?;
         Ok(Self {
-            ring: Ring::new(shape)?,
-            topics: Topics::new(topics_max),
+            lanes,
+            readers: WaitSet::new(),
+            membership: Mutex::new(()),
+            handler_panics: AtomicU64::new(0),
+            topics,
             clock,
-            waiting: CachePadded::new(Waiting {
-                readers: WaitSet::new(),
-                publishers: WaitSet::new(),
-            }),
-            counters: CachePadded::default(),
+            strategy,
+            way,
         })
     }
 
-    pub(super) fn registry(&self) -> &Registry {
-        &self.ring.registry
+    pub(super) fn lanes(&self) -> &[Arc<Lane<E>>] {
+        &self.lanes
     }
 
-    pub(super) fn readers(&self) -> &WaitSet {
-        &self.waiting.readers
+    // Those who read.
+
+    /// Joins all lanes; says what was missed before, of the first lane.
+    pub(super) fn join(
+        &self,
+        hold: Hold,
+        start: Start,
+    ) -> Result<(Vec<Reader<E>>, Option<Gap>), Error> {
+        let _membership = self.membership.lock();
+        let mut gap = None;
+        let mut readers = Vec::with_capacity(self.lanes.len());
+        for lane in &self.lanes {
+            let (reader, missed) = Reader::join(Arc::clone(lane), hold, start)?;
+            gap = gap.or(missed);
+            readers.push(reader);
+        }
+        Ok((readers, gap))
     }
 
-    /// Writes a claimed event and tells those who wait.
-    #[inline]
-    pub(super) fn commit(&self, claim: Claim, topic: Topic, payload: E) -> u64 {
-        let (sequence, old) = self.ring.commit(claim, topic, payload);
-        // Ordering: SeqCst, pairs with the fences of those who park: either they see the event, or this
-        // sees them in the set.
-        fence_site("bus.publish.fence", Ordering::SeqCst);
-        let woken =
-            if self.waiting.readers.is_empty() { Ok(()) } else { self.waiting.readers.wake_all() };
-        self.wake_publisher();
+    pub(super) fn leave(&self, readers: &[Reader<E>]) {
+        let membership = self.membership.lock();
+        let mut woken = Ok(());
+        for reader in readers {
+            woken = first_of(woken, reader.leave());
+        }
+        drop(membership);
+        pass_on(woken);
+    }
+
+    pub(super) fn count_handler_panic(&self) {
+        self.handler_panics.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Enters the readers that wait; the caller looks again before it sleeps.
+    pub(super) fn enter_readers(&self, waker: Waker, interests: u64) -> Ticket {
+        let ticket = self.readers.enter(waker, interests, false, |new| {
+            for lane in &self.lanes {
+                lane.add_interests(new);
+            }
+        });
+        // Pairs with the light fences of publishers and the heavy one of whoever closes or makes a topic.
+        heavy_fence("bus.recv.park.fence", self.way);
+        ticket
+    }
+
+    pub(super) fn leave_readers(&self, ticket: &Ticket) {
+        self.readers.leave(ticket, || {
+            for lane in &self.lanes {
+                lane.keep_interests(0);
+            }
+        });
+    }
+
+    fn wake_readers(&self, interests: u64) -> Result<(), Panic> {
+        if self.readers.is_empty() {
+            return Ok(());
+        }
+        self.readers.wake(interests, |left| {
+            for lane in &self.lanes {
+                lane.keep_interests(left);
+            }
+        })
+    }
+
+    // Those who publish.
+
+    /// Tells those whom an event alerts (see [`Lane::alert_for`]), and passes on a panic of theirs; `old` is
+    /// dropped last, whatever happens.
+    #[cold]
+    pub(super) fn announce<O>(&self, lane: &Lane<E>, alert: u64, old: O) {
+        let woken = first_of(self.wake_readers(alert), lane.notify_written());
         if let Err(panic) = woken {
             // Two panics at once would end the process.
             discard(old);
@@ -112,114 +145,69 @@ impl<E> Shared<E> {
         }
         // The payload of one lap ago goes last: its drop is the code of somebody else, and may panic.
         drop(old);
-        sequence
     }
 
-    /// Tells a publisher, if one waits, that a gate moved.
-    #[inline]
-    pub(super) fn notify_released(&self) {
-        // Ordering: SeqCst, pairs with the fence of a publisher that parks: either it sees the gate, or
-        // this sees it in the set.
-        fence_site("bus.release.fence", Ordering::SeqCst);
-        self.wake_publisher();
-    }
-
-    /// Rule 2 of the file.
-    #[inline]
-    fn wake_publisher(&self) {
-        if !self.waiting.publishers.is_empty() && self.ring.has_room() {
-            self.waiting.publishers.wake_one();
+    /// The topic of a name, made if it is new; then those who wait look whether it is theirs.
+    pub(super) fn intern(&self, name: &str) -> Result<Topic, Error> {
+        let (topic, new) = self.topics.intern(name)?;
+        if new {
+            // Pairs with the heavy fence of `enter_readers`: either that reader sees the topic when it looks
+            // again, or this sees the reader.
+            heavy_fence("bus.topic.fence", self.way);
+            if let Err(panic) = self.wake_readers(EVERYTHING) {
+                resume_unwind(panic);
+            }
         }
+        Ok(topic)
     }
 
     /// Ends publishing and wakes everybody; what a waker panicked with comes back.
     pub(super) fn close(&self) -> Result<(), Panic> {
-        if !self.ring.close() {
-            return Ok(());
-        }
-        // No fence: the locks are taken in any case. Who enters the set before is woken, and who
-        // enters after sees the flag.
-        let readers = self.waiting.readers.wake_all();
-        let publishers = self.waiting.publishers.wake_all();
-        readers.and(publishers)
-    }
-
-    pub(super) fn count_refused(&self) {
-        self.counters.refused.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Claims a position, parked while the ring is full.
-    #[cold]
-    pub(super) fn claim_waiting(&self, patience: Patience) -> Result<Claim, Refusal> {
-        self.counters.blocked.fetch_add(1, Ordering::Relaxed);
-        let deadline = match patience {
-            Patience::Forever => None,
-            Patience::For(timeout) => Some(self.clock.now() + timeout),
-        };
-        let mut backoff = Backoff::default();
-        while backoff.again() {
-            match self.ring.claim() {
-                Err(Refusal::Full) => {}
-                done => return done,
+        let mut woken = Ok(());
+        for lane in &self.lanes {
+            if lane.close() {
+                woken = first_of(woken, lane.wake_publishers());
             }
         }
-        let parker = Parker::new();
-        let mut woken = false;
-        loop {
-            let ticket = self.waiting.publishers.enter(parker.waker(), woken);
-            // Ordering: SeqCst, pairs with the fences of `commit`, `notify_released` and `close`.
-            fence_site("bus.publish.park.fence", Ordering::SeqCst);
-            let overdue = deadline.is_some_and(|deadline| self.clock.now() >= deadline);
-            match self.ring.claim() {
-                Err(Refusal::Full) if !overdue => {}
-                done => {
-                    if !self.waiting.publishers.leave(&ticket) && done.is_err() {
-                        // It was woken for room that it does not take: the next one shall (rule 2). One
-                        // that got in passes on when it commits.
-                        self.notify_released();
-                    }
-                    return done;
-                }
-            }
-            self.clock.park_until(&parker, deadline);
-            // Woken for room, for the close, or by the time: the next round finds out which.
-            woken = !self.waiting.publishers.leave(&ticket);
-        }
+        first_of(woken, self.wake_readers(EVERYTHING))
     }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.lanes.iter().all(|lane| lane.is_closed())
+    }
+
+    // The counters.
 
     pub(super) fn stats(&self) -> BusStats {
-        let tail = self.ring.tail().0;
-        let mut subscribers = 0;
-        let mut depth_max = 0;
-        let totals = self.registry().totals(|_, _, cursor| {
-            subscribers += 1;
-            depth_max = depth_max.max(depth(tail, cursor));
-        });
-        BusStats {
-            published: self.ring.claimed(),
-            delivered: totals.delivered,
-            skipped: totals.skipped,
-            lagged: totals.lagged,
-            blocked_publishes: self.counters.blocked.load(Ordering::Relaxed),
-            refused_publishes: self.counters.refused.load(Ordering::Relaxed),
-            subscribers,
-            depth_max,
-            capacity: self.ring.capacity() as usize,
+        let mut stats = BusStats::default();
+        for lane in &self.lanes {
+            let tail = lane.ring.tail();
+            let mut subscribers = 0;
+            let totals = lane.ring.registry.totals(|_, _, cursor| {
+                subscribers += 1;
+                stats.depth_max = stats.depth_max.max(depth(tail, cursor));
+            });
+            stats.published += lane.ring.claimed();
+            stats.capacity += lane.ring.capacity() as usize;
+            stats.subscribers = subscribers;
+            stats.add(&totals, &lane.stats());
         }
+        stats.handler_panics = self.handler_panics.load(Ordering::Relaxed);
+        stats
     }
 
     pub(super) fn subscriber_stats(&self) -> Vec<SubscriberStats> {
-        let tail = self.ring.tail().0;
-        let mut all = Vec::new();
-        self.registry().totals(|id, counts, cursor| {
-            all.push(SubscriberStats {
-                id,
-                delivered: counts.delivered,
-                skipped: counts.skipped,
-                lagged: counts.lagged,
-                depth: depth(tail, cursor),
+        let mut all: Vec<SubscriberStats> = Vec::new();
+        for lane in &self.lanes {
+            let tail = lane.ring.tail();
+            lane.ring.registry.totals(|id, counts, cursor| {
+                let at = all.iter().position(|stats| stats.id == id).unwrap_or_else(|| {
+                    all.push(SubscriberStats { id, ..SubscriberStats::default() });
+                    all.len() - 1
+                });
+                all[at].add(&counts, depth(tail, cursor));
             });
-        });
+        }
         all
     }
 }
@@ -229,11 +217,17 @@ pub(super) fn depth(tail: Position, cursor: Position) -> u64 {
     if cursor.is_before(tail) { tail.since(cursor) } else { 0 }
 }
 
+impl<E> fmt::Debug for Shared<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("lanes", &self.lanes).finish_non_exhaustive()
+    }
+}
+
 /// Closes the bus when the last handle that could publish is gone.
 #[derive(Debug)]
-pub(super) struct Source<E>(Arc<Shared<E>>);
+pub(super) struct Owner<E>(Arc<Shared<E>>);
 
-impl<E> Source<E> {
+impl<E> Owner<E> {
     pub(super) fn new(shared: Arc<Shared<E>>) -> Self {
         Self(shared)
     }
@@ -244,13 +238,8 @@ impl<E> Source<E> {
     }
 }
 
-impl<E> Drop for Source<E> {
+impl<E> Drop for Owner<E> {
     fn drop(&mut self) {
-        match self.0.close() {
-            Err(panic) if !thread::panicking() => resume_unwind(panic),
-            // Two panics at once would end the process.
-            Err(panic) => discard(panic),
-            Ok(()) => {}
-        }
+        pass_on(self.0.close());
     }
 }

@@ -80,7 +80,7 @@ impl Oracle {
                 *number = payload.number + 1;
                 self.seen += 1;
             }
-            Err(RecvError::Lagged { missed, from }) => {
+            Err(RecvError::Lagged { missed, from, .. }) => {
                 assert!(missed > 0, "a loss of nothing");
                 let next = self.next.unwrap_or(from);
                 assert!(from == next || self.filtered && from > next, "a loss out of order");
@@ -117,7 +117,9 @@ impl Oracle {
         let received = match self.subscriber.try_recv() {
             Ok(event) => Ok(event),
             Err(TryRecvError::Empty) => return true,
-            Err(TryRecvError::Lagged { missed, from }) => Err(RecvError::Lagged { missed, from }),
+            Err(TryRecvError::Lagged { missed, from, lane }) => {
+                Err(RecvError::Lagged { missed, from, lane })
+            }
             Err(TryRecvError::Closed) => Err(RecvError::Closed),
         };
         self.check(received)

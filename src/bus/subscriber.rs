@@ -1,75 +1,164 @@
 //! A subscription, and the ways to receive from it.
+//!
+//! 1. A subscription reads each lane of the bus with a [`Reader`] of its own. What it takes next is for
+//!    [`turns`](super::turns) to say.
+//! 2. A handler that panics ends the subscription, so that nothing waits for a reader that is broken; the panic
+//!    passes through. A `Clone` that panics does not: the event is passed.
+//! 3. A subscription that ended holds nothing back, and its counters stay what they were.
 
+use std::cell::Cell;
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::error::{RecvError, RecvTimeoutError, TryRecvError};
 use super::event::Event;
-use super::reader::{Reader, Step};
-use super::shared::Backoff;
+use super::filter::{Filter, Matcher};
+use super::position::Position;
+use super::reader::{Gap, PIN_MAX, Reader, Step};
+use super::registry::Hold;
+use super::shared::Shared;
 use super::stats::SubscriberStats;
+use super::strategy::{Backoff, Patience, WaitStrategy};
+use super::turns::Turns;
 use super::wait::Ticket;
-use crate::Timestamp;
-use crate::sync::atomic::Ordering;
-use crate::sync::{Parker, fence_site};
+use crate::sync::Parker;
+use crate::{Error, ErrorKind, Timestamp};
 
 /// Events handled in one call of [`Subscriber::for_each_batch`] at most.
 const BATCH_MAX: u64 = 256;
 
 /// What happens when a subscription falls a full ring behind.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Overflow {
     /// Publishers wait for it. It loses nothing, and whoever holds it holds up the bus.
     Block,
     /// The oldest events are lost to it, counted, and reported to it. It holds nobody up, but for the
-    /// moment in which it clones an event out.
+    /// moment in which it clones events out.
     ///
     /// Room is made for a stride of events at a time: a sixteenth of the ring, at least one and at most
     /// 256. So it may lose the oldest as soon as less than a stride of the ring is left ahead of it; in
     /// rings of up to 16 events it loses none before it is a full ring behind.
     DropOldest,
+    /// Publishers get an error, and the event back. It loses nothing of what was published.
+    Fail,
+}
+
+/// Where a subscription begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Start {
+    /// With the next event claimed after the call began, and at the latest with the first whose publication
+    /// begins after it returned.
+    #[default]
+    Now,
+    /// With the oldest event that the ring still holds, of each lane.
+    ///
+    /// That is close to a full ring back: publishers clear the way for a stride of events ahead (see
+    /// [`Overflow::DropOldest`]).
+    Oldest,
+    /// With the event of this sequence. What of it is gone by now is reported as
+    /// [`Lagged`](RecvError::Lagged) by the first receive, whatever the overflow policy.
+    ///
+    /// Only for a bus of one lane, as each lane counts by itself.
+    Sequence(u64),
 }
 
 /// One subscription of an [`EventBus`](super::EventBus); dropping it ends it.
 ///
-/// It sees, in order, every event whose publication began after the call that made it returned, and passes
-/// over those that its filter does not match.
+/// It sees, in order, the events from its [`Start`] on, and passes over those that its filter does not match.
 pub struct Subscriber<E> {
-    reader: Reader<E>,
+    shared: Arc<Shared<E>>,
+    /// One for each lane; none once it ended.
+    readers: Vec<Reader<E>>,
+    turns: Turns,
+    matcher: Matcher<E>,
     overflow: Overflow,
     /// How to clone a payload out; drop-oldest subscriptions always have it.
     clone: Option<fn(&E) -> E>,
+    /// What it lost before it began, to be told first.
+    gap: Option<Gap>,
+    /// Whether clones are made before the filter has decided.
+    asks_of_clones: bool,
+    /// What it was when it ended.
+    ended: Option<SubscriberStats>,
+    patience: Patience,
     /// Made when it first parks.
     parker: Option<Parker>,
+    /// Of the future or stream that waits.
+    ticket: Option<Ticket>,
+    /// Clones that a drop-oldest subscription took under one pin; empty between calls.
+    clones: Vec<Event<E>>,
 }
 
 impl<E> Subscriber<E> {
-    pub(super) fn new(reader: Reader<E>, overflow: Overflow, clone: Option<fn(&E) -> E>) -> Self {
-        Self { reader, overflow, clone, parker: None }
+    pub(super) fn new(
+        shared: Arc<Shared<E>>,
+        filter: Filter<E>,
+        overflow: Overflow,
+        start: Start,
+        clone: Option<fn(&E) -> E>,
+    ) -> Result<Self, Error> {
+        if matches!(start, Start::Sequence(_)) && shared.lanes().len() > 1 {
+            let message =
+                "a subscription from a sequence needs a bus of one lane: each counts by itself";
+            return Err(Error::new(ErrorKind::InvalidArgument, message));
+        }
+        let hold = match overflow {
+            Overflow::Block => Hold::Waiting,
+            Overflow::DropOldest => Hold::Nothing,
+            Overflow::Fail => Hold::Failing,
+        };
+        let (readers, gap) = shared.join(hold, start)?;
+        let matcher = filter.into_matcher();
+        Ok(Self {
+            turns: Turns::new(readers.len()),
+            readers,
+            asks_of_clones: hold == Hold::Nothing && matcher.predicate().is_some(),
+            matcher,
+            overflow,
+            clone,
+            gap,
+            ended: None,
+            patience: Patience::new(shared.strategy),
+            parker: None,
+            ticket: None,
+            clones: Vec::new(),
+            shared,
+        })
     }
 
-    /// Receives the next event; waits for it, parked when none comes for a moment.
+    /// The same subscription with a wait strategy of its own. Default: that of the bus.
+    #[must_use]
+    pub fn with_wait_strategy(mut self, strategy: WaitStrategy) -> Self {
+        self.patience = Patience::new(strategy);
+        self
+    }
+
+    /// Receives the next event; waits for it as the wait strategy says.
     ///
     /// # Errors
     ///
     /// [`RecvError::Lagged`] for each run of events that this drop-oldest subscription lost, before the first
-    /// event behind them; [`RecvError::Closed`] when the bus is closed and all was received.
+    /// event behind them; [`RecvError::Closed`] when the bus is closed and all was received;
+    /// [`RecvError::HandlerPanicked`] once a handler of this subscription has panicked.
     ///
     /// # Panics
     ///
-    /// If the payload's `Clone` panics, that panic passes through; the event counts as delivered, and the
-    /// next call goes on behind it.
+    /// If the payload's `Clone` or the filter's predicate panics, that panic passes through; the event
+    /// counts as delivered or skipped, and the next call goes on behind it.
     #[inline]
     pub fn recv(&mut self) -> Result<Event<E>, RecvError>
     where
         E: Clone,
     {
         loop {
-            if let Some(event) = self.wait(None, |this| this.reader.take_cloned())? {
+            if let Some(event) = self.wait(None, Self::take_cloned)? {
                 return Ok(event);
             }
         }
@@ -79,7 +168,7 @@ impl<E> Subscriber<E> {
     ///
     /// # Errors
     ///
-    /// [`TryRecvError::Empty`], also after a run of 64 events that do not match; else as
+    /// [`TryRecvError::Empty`], also after a run of 256 events that do not match; else as
     /// [`recv`](Self::recv).
     ///
     /// # Panics
@@ -90,7 +179,7 @@ impl<E> Subscriber<E> {
     where
         E: Clone,
     {
-        let step = self.reader.take_cloned();
+        let step = self.take_cloned();
         self.attempt(step)
     }
 
@@ -107,7 +196,7 @@ impl<E> Subscriber<E> {
     where
         E: Clone,
     {
-        self.wait(Some(timeout), |this| this.reader.take_cloned())?.ok_or(RecvTimeoutError::Timeout)
+        self.wait(Some(timeout), Self::take_cloned)?.ok_or(RecvTimeoutError::Timeout)
     }
 
     /// Receives the next event; the future is ready when it is there, on any executor.
@@ -127,14 +216,14 @@ impl<E> Subscriber<E> {
     where
         E: Clone,
     {
-        Recv { subscriber: self, ticket: None }
+        Recv { subscriber: self }
     }
 
     /// Handles the events that are there, up to 256; waits for the first one. Says how many it handled.
     ///
-    /// A blocking subscription lends the payloads where they lie, and frees their slots every few events
-    /// (an eighth of the ring, 32 at most) and at the end of the batch. A drop-oldest one clones each out
-    /// first, and lends the clone, so that no handler holds a publisher up.
+    /// A subscription that publishers wait for lends the payloads where they lie, and frees their slots every
+    /// few events (an eighth of the ring, 64 at most) and at the end of the batch. A drop-oldest one clones
+    /// a few at a time and lends the clones, so that no handler holds a publisher up.
     ///
     /// # Errors
     ///
@@ -142,8 +231,11 @@ impl<E> Subscriber<E> {
     ///
     /// # Panics
     ///
-    /// A panic of the handler passes through. The event that it was handling counts as delivered; the
-    /// subscription stays usable and goes on behind it.
+    /// A panic of the handler passes through. It ends the subscription: the event that was handled counts as
+    /// delivered, those behind it as dropped, and every receive from then on says
+    /// [`HandlerPanicked`](RecvError::HandlerPanicked). [`BusStats::handler_panics`] counts it.
+    ///
+    /// [`BusStats::handler_panics`]: super::BusStats::handler_panics
     pub fn for_each_batch(&mut self, mut f: impl FnMut(Event<&E>)) -> Result<u64, RecvError> {
         loop {
             if let Some(handled) = self.wait(None, |this| this.batch(&mut f))? {
@@ -178,34 +270,193 @@ impl<E> Subscriber<E> {
     /// The counters of this subscription.
     #[must_use]
     pub fn stats(&self) -> SubscriberStats {
-        self.reader.stats()
+        if let Some(ended) = self.ended {
+            return ended;
+        }
+        let mut stats = SubscriberStats::default();
+        for reader in &self.readers {
+            stats.id = reader.index();
+            stats.add(&reader.counts(), reader.depth());
+        }
+        stats
+    }
+
+    #[inline]
+    fn take_cloned(&mut self) -> Step<Event<E>>
+    where
+        E: Clone,
+    {
+        if self.is_special() {
+            return self.take_special();
+        }
+        let Self { turns, readers, matcher, shared, .. } = self;
+        turns.take(readers, |reader| reader.take(matcher, shared, |event| event.cloned()))
+    }
+
+    /// Whether there is more to a receive than to take what comes next.
+    #[inline]
+    fn is_special(&self) -> bool {
+        self.gap.is_some() || self.ended.is_some() || self.asks_of_clones
+    }
+
+    #[cold]
+    fn take_special(&mut self) -> Step<Event<E>>
+    where
+        E: Clone,
+    {
+        match self.notice() {
+            Some(step) => step,
+            None => self.take_matching(),
+        }
+    }
+
+    /// What is to be told before anything is taken; see [`error`](Self::error).
+    fn notice<R>(&self) -> Option<Step<R>> {
+        if self.ended.is_some() {
+            return Some(Step::Closed);
+        }
+        self.gap.is_some().then_some(Step::Lagging)
+    }
+
+    /// The error of a step that is one.
+    #[cold]
+    fn error<R>(&mut self, step: &Step<R>) -> RecvError {
+        match step {
+            Step::Lagging => {
+                let lane = self.turns.lagging();
+                let (missed, from) = self.gap.take().unwrap_or_else(|| self.readers[lane].lag());
+                RecvError::Lagged { missed, from, lane: lane as u8 }
+            }
+            _ if self.ended.is_some() => RecvError::HandlerPanicked,
+            _ => RecvError::Closed,
+        }
+    }
+
+    /// Takes a clone and asks the predicate of it.
+    fn take_matching(&mut self) -> Step<Event<E>>
+    where
+        E: Clone,
+    {
+        let Self { turns, readers, matcher, shared, .. } = self;
+        turns.take(readers, |reader| {
+            match reader.take(matcher, shared, |event| event.cloned()) {
+                Step::Taken(event) => {
+                    // If the predicate panics, the event was passed and counts as delivered.
+                    if matcher.predicate().is_none_or(|predicate| predicate(&event.payload)) {
+                        Step::Taken(event)
+                    } else {
+                        reader.uncount(1);
+                        Step::Skipped
+                    }
+                }
+                step => step,
+            }
+        })
     }
 
     fn batch(&mut self, f: &mut impl FnMut(Event<&E>)) -> Step<u64> {
-        let clone = match (self.overflow, self.clone) {
-            (Overflow::DropOldest, Some(clone)) => clone,
-            // A payload that is not cloned is only ever lent by a blocking reader.
-            _ => return self.reader.take_batch(BATCH_MAX, f),
-        };
-        let mut handled = 0;
-        while handled < BATCH_MAX {
-            let step = self.reader.take(|event| Event {
-                sequence: event.sequence,
-                topic: event.topic,
-                payload: clone(event.payload),
-            });
-            match step {
-                Step::Taken(event) => f(event.lend()),
-                // Met again by the next call.
-                _ if handled > 0 => break,
-                Step::Skipped => return Step::Skipped,
-                Step::Empty => return Step::Empty,
-                Step::Lagging => return Step::Lagging,
-                Step::Closed => return Step::Closed,
-            }
-            handled += 1;
+        if let Some(step) = self.notice() {
+            return step;
         }
-        Step::Taken(handled)
+        /// Rule 2 of the file.
+        struct Handling<'a, E> {
+            subscriber: &'a mut Subscriber<E>,
+            panicked: &'a Cell<bool>,
+        }
+        impl<E> Drop for Handling<'_, E> {
+            fn drop(&mut self) {
+                if self.panicked.get() {
+                    self.subscriber.shared.count_handler_panic();
+                    self.subscriber.end();
+                }
+            }
+        }
+        let panicked = Cell::new(false);
+        let mut handle = |event: Event<&E>| {
+            let panics = Panics(&panicked);
+            f(event);
+            std::mem::forget(panics);
+        };
+        let max = self.turns.batch_max(BATCH_MAX);
+        let handling = Handling { subscriber: self, panicked: &panicked };
+        let this = &mut *handling.subscriber;
+        match (this.overflow, this.clone) {
+            (Overflow::DropOldest, Some(clone)) => this.batch_of_clones(max, clone, &mut handle),
+            // A payload that is not cloned is only ever lent by a reader that holds.
+            _ => {
+                let Subscriber { turns, readers, matcher, shared, .. } = this;
+                turns.take_many(readers, |reader| {
+                    reader.take_batch(matcher, shared, max, &mut handle)
+                })
+            }
+        }
+    }
+
+    /// Clones a few at a time, and handles the clones that match when nothing is pinned.
+    fn batch_of_clones(
+        &mut self,
+        max: u64,
+        clone: fn(&E) -> E,
+        f: &mut impl FnMut(Event<&E>),
+    ) -> Step<u64> {
+        let mut clones = std::mem::take(&mut self.clones);
+        let Self { turns, readers, matcher, shared, .. } = self;
+        let step = turns.take_many(readers, |reader| {
+            let mut handled = 0;
+            while handled < max {
+                let few = PIN_MAX.min((max - handled) as usize);
+                // Those before a clone that panics are handled first: they were passed.
+                let taken = catch_unwind(AssertUnwindSafe(|| {
+                    reader.take_clones(matcher, shared, few, clone, &mut clones)
+                }));
+                let (step, panic) = match taken {
+                    Ok(step) => (step, None),
+                    Err(panic) => (Step::Taken(()), Some(panic)),
+                };
+                match step.untaken() {
+                    Ok(()) => {}
+                    // Met again by the next call.
+                    Err(_) if handled > 0 => break,
+                    Err(step) => return step,
+                }
+                let full = clones.len() == few;
+                let before = handled;
+                let mut unhandled = Unhandled::new(reader, clones.len(), panic.is_some());
+                for event in clones.drain(..) {
+                    unhandled.pass(event.sequence);
+                    if matcher.predicate().is_none_or(|predicate| predicate(&event.payload)) {
+                        f(event.lend());
+                        handled += 1;
+                    } else {
+                        unhandled.reader.uncount(1);
+                    }
+                }
+                std::mem::forget(unhandled);
+                if let Some(panic) = panic {
+                    resume_unwind(panic);
+                }
+                if handled == 0 {
+                    return Step::Skipped;
+                }
+                if !full || handled == before {
+                    break;
+                }
+            }
+            Step::Taken(handled)
+        });
+        self.clones = clones;
+        step
+    }
+
+    /// Lets go of everything (rule 3).
+    #[cold]
+    fn end(&mut self) {
+        let mut stats = self.stats();
+        self.leave_waiting();
+        self.shared.leave(&self.readers);
+        self.readers.clear();
+        stats.dropped = std::mem::take(&mut stats.depth);
+        self.ended = Some(stats);
     }
 
     /// What a step means to a caller who does not wait.
@@ -214,11 +465,7 @@ impl<E> Subscriber<E> {
         match step {
             Step::Taken(taken) => Ok(taken),
             Step::Skipped | Step::Empty => Err(TryRecvError::Empty),
-            Step::Lagging => {
-                let (missed, from) = self.reader.lag();
-                Err(TryRecvError::Lagged { missed, from })
-            }
-            Step::Closed => Err(TryRecvError::Closed),
+            step => Err(self.error(&step).into()),
         }
     }
 
@@ -229,30 +476,39 @@ impl<E> Subscriber<E> {
         timeout: Option<Duration>,
         mut step: impl FnMut(&mut Self) -> Step<R>,
     ) -> Result<Option<R>, RecvError> {
-        let mut idle = Idle::default();
+        let mut idle = None;
         loop {
             match step(self) {
-                Step::Taken(taken) => return Ok(Some(taken)),
-                Step::Lagging => {
-                    let (missed, from) = self.reader.lag();
-                    return Err(RecvError::Lagged { missed, from });
+                Step::Taken(taken) => {
+                    if let Some(idle) = idle {
+                        self.paid_off(idle);
+                    }
+                    return Ok(Some(taken));
                 }
-                Step::Closed => return Err(RecvError::Closed),
-                Step::Skipped => idle.backoff = Backoff::default(),
-                Step::Empty => {}
+                Step::Skipped | Step::Empty => {
+                    let idle = idle.get_or_insert_with(|| Idle::new(self.patience));
+                    if !self.idle(idle, timeout) {
+                        return Ok(None);
+                    }
+                }
+                step => return Err(self.error(&step)),
             }
-            if !self.idle(&mut idle, timeout) {
-                return Ok(None);
-            }
+        }
+    }
+
+    /// A wait ended in an event.
+    #[cold]
+    fn paid_off(&mut self, idle: Idle) {
+        if !idle.parked {
+            self.patience.paid_off(&idle.backoff);
         }
     }
 
     /// Lets a moment pass in which an event may come; `false` once the time ran out.
     #[cold]
     fn idle(&mut self, idle: &mut Idle, timeout: Option<Duration>) -> bool {
-        let shared = self.reader.shared();
         if let Some(timeout) = timeout {
-            let now = shared.clock.now();
+            let now = self.shared.clock.now();
             if now >= *idle.deadline.get_or_insert(now + timeout) {
                 return false;
             }
@@ -260,29 +516,119 @@ impl<E> Subscriber<E> {
         if idle.backoff.again() {
             return true;
         }
-        let parker = self.parker.get_or_insert_default();
-        let ticket = shared.readers().enter(parker.waker(), false);
-        // Ordering: SeqCst, pairs with the fences of `Shared::commit` and `Shared::close`.
-        fence_site("bus.recv.park.fence", Ordering::SeqCst);
-        if !self.reader.is_ready() {
-            shared.clock.park_until(parker, idle.deadline);
+        let waker = self.parker.get_or_insert_default().waker();
+        if self.enter_waiting(waker) {
+            let parker = self.parker.get_or_insert_default();
+            self.shared.clock.park_until(parker, idle.deadline);
         }
-        shared.readers().leave(&ticket);
+        self.leave_waiting();
+        self.patience.in_vain();
+        *idle = Idle { parked: true, deadline: idle.deadline, backoff: self.patience.begin() };
         true
+    }
+
+    /// Enters those who wait; whether there is nothing to do but wait.
+    fn enter_waiting(&mut self, waker: std::task::Waker) -> bool {
+        let (interests, known) = self.matcher.interests(&self.shared.topics);
+        self.ticket = Some(self.shared.enter_readers(waker, interests));
+        self.matcher.knows(known, &self.shared.topics) && !self.readers.iter().any(Reader::is_ready)
+    }
+
+    fn leave_waiting(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            self.shared.leave_readers(&ticket);
+        }
+    }
+
+    /// What `recv_async` and the stream do.
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<E>, RecvError>>
+    where
+        E: Clone,
+    {
+        self.leave_waiting();
+        loop {
+            match self.take_cloned() {
+                Step::Taken(event) => return Poll::Ready(Ok(event)),
+                Step::Skipped => {
+                    // Events that do not match may come without end: let others of the task's executor run.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Step::Empty => {}
+                step => return Poll::Ready(Err(self.error(&step))),
+            }
+            if self.enter_waiting(cx.waker().clone()) {
+                return Poll::Pending;
+            }
+            self.leave_waiting();
+        }
+    }
+}
+
+/// Set by a handler that panics.
+struct Panics<'a>(&'a Cell<bool>);
+
+impl Drop for Panics<'_> {
+    fn drop(&mut self) {
+        self.0.set(true);
+    }
+}
+
+/// Events that were taken and not handled yet: if a panic comes between, they were not delivered.
+struct Unhandled<'a, E> {
+    reader: &'a mut Reader<E>,
+    /// Where they begin.
+    from: Option<Position>,
+    left: u64,
+}
+
+impl<'a, E> Unhandled<'a, E> {
+    /// So many were cloned, and one more perhaps whose clone panicked.
+    fn new(reader: &'a mut Reader<E>, cloned: usize, panicked: bool) -> Self {
+        Self { reader, from: None, left: cloned as u64 + u64::from(panicked) }
+    }
+
+    /// The next one is handled, whatever comes of it.
+    fn pass(&mut self, sequence: u64) {
+        self.from = Some(Position::from_sequence(sequence).forward(1));
+        self.left -= 1;
+    }
+}
+
+impl<E> Drop for Unhandled<'_, E> {
+    fn drop(&mut self) {
+        if let Some(from) = self.from {
+            self.reader.go_back(from, self.left);
+        }
     }
 }
 
 /// What a call that waits remembers between its steps.
-#[derive(Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 struct Idle {
     backoff: Backoff,
     deadline: Option<Timestamp>,
+    parked: bool,
+}
+
+impl Idle {
+    fn new(patience: Patience) -> Self {
+        Self { backoff: patience.begin(), deadline: None, parked: false }
+    }
+}
+
+impl<E> Drop for Subscriber<E> {
+    fn drop(&mut self) {
+        self.leave_waiting();
+        self.shared.leave(&self.readers);
+    }
 }
 
 impl<E> fmt::Debug for Subscriber<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Subscriber")
             .field("overflow", &self.overflow)
+            .field("matcher", &self.matcher)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
     }
@@ -292,53 +638,19 @@ impl<E> fmt::Debug for Subscriber<E> {
 #[must_use = "futures do nothing unless polled"]
 pub struct Recv<'a, E> {
     subscriber: &'a mut Subscriber<E>,
-    ticket: Option<Ticket>,
-}
-
-impl<E> Recv<'_, E> {
-    fn leave(&mut self) {
-        if let Some(ticket) = self.ticket.take() {
-            self.subscriber.reader.shared().readers().leave(&ticket);
-        }
-    }
 }
 
 impl<E: Clone> Future for Recv<'_, E> {
     type Output = Result<Event<E>, RecvError>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        this.leave();
-        loop {
-            match this.subscriber.reader.take_cloned() {
-                Step::Taken(event) => return Poll::Ready(Ok(event)),
-                Step::Lagging => {
-                    let (missed, from) = this.subscriber.reader.lag();
-                    return Poll::Ready(Err(RecvError::Lagged { missed, from }));
-                }
-                Step::Closed => return Poll::Ready(Err(RecvError::Closed)),
-                Step::Skipped => {
-                    // Events that do not match may come without end: let others of the task's executor run.
-                    cx.waker().wake_by_ref();
-                    return Poll::Pending;
-                }
-                Step::Empty => {}
-            }
-            let reader = &this.subscriber.reader;
-            this.ticket = Some(reader.shared().readers().enter(cx.waker().clone(), false));
-            // Ordering: SeqCst, pairs with the fences of `Shared::commit` and `Shared::close`.
-            fence_site("bus.recv.poll.fence", Ordering::SeqCst);
-            if !reader.is_ready() {
-                return Poll::Pending;
-            }
-            this.leave();
-        }
+        self.get_mut().subscriber.poll(cx)
     }
 }
 
 impl<E> Drop for Recv<'_, E> {
     fn drop(&mut self) {
-        self.leave();
+        self.subscriber.leave_waiting();
     }
 }
 

@@ -59,14 +59,15 @@ impl Topics {
         Self { names: RwLock::new(Names::default()), max }
     }
 
-    pub(super) fn intern(&self, name: &str) -> Result<Topic, Error> {
+    /// The topic of a name, and whether it is new.
+    pub(super) fn intern(&self, name: &str) -> Result<(Topic, bool), Error> {
         if let Some(&id) = self.names.read().by_name.get(name) {
-            return Ok(Topic(id));
+            return Ok((Topic(id), false));
         }
         check_name(name)?;
         let mut names = self.names.write();
         if let Some(&id) = names.by_name.get(name) {
-            return Ok(Topic(id));
+            return Ok((Topic(id), false));
         }
         let full = || {
             Error::new(
@@ -81,7 +82,7 @@ impl Topics {
         let name: Arc<str> = name.into();
         names.by_id.push(Arc::clone(&name));
         names.by_name.insert(name, id);
-        Ok(Topic(id))
+        Ok((Topic(id), true))
     }
 
     pub(super) fn name(&self, topic: Topic) -> Option<Arc<str>> {
@@ -127,10 +128,10 @@ mod tests {
     #[test]
     fn a_name_keeps_its_number_and_a_number_its_name() {
         let topics = Topics::new(8);
-        let a = topics.intern("task/completed").expect("valid");
-        let b = topics.intern("task/failed").expect("valid");
-        assert_ne!(a, b);
-        assert_eq!(topics.intern("task/completed").expect("valid"), a);
+        let (a, _) = topics.intern("task/completed").expect("valid");
+        let (b, new) = topics.intern("task/failed").expect("valid");
+        assert!(new && a != b);
+        assert_eq!(topics.intern("task/completed").expect("valid"), (a, false));
         assert_eq!(topics.name(b).as_deref(), Some("task/failed"));
         assert_eq!(topics.name(Topic(2)), None);
     }

@@ -15,7 +15,6 @@
 //!    seccomp filter), or that has no memory for a set of processors. A child of `fork` keeps the choice
 //!    and the registration; what `exec` starts makes its own.
 //! 4. Models and ThreadSanitizer see two ordinary fences, each with its name.
-#![cfg_attr(not(test), expect(dead_code, reason = "its user comes next"))]
 
 use super::atomic::Ordering;
 use super::{OnceLock, fence_site};

@@ -4,17 +4,18 @@
 //!    see. So it is safe to ask for any.
 #![expect(unsafe_code, reason = "the hint of the processor takes a raw pointer")]
 
-use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+use std::arch::asm;
 
 /// Fetches the line at this address, to be written soon.
 ///
-/// Unless the build names a processor that can fetch a line for writing, the compiler makes it an ordinary
-/// fetch.
+/// The intrinsic for this becomes an ordinary fetch in a build for any processor; the instruction itself is one
+/// that processors without it take for nothing.
 #[inline(always)]
-#[cfg_attr(not(test), expect(dead_code, reason = "its user comes next"))]
 pub(crate) fn prefetch_write<T>(address: *const T) {
-    // SAFETY: any address will do (rule 1).
-    unsafe { _mm_prefetch::<_MM_HINT_ET0>(address.cast()) };
+    // SAFETY: any address will do (rule 1); no memory, flag or stack is touched.
+    unsafe {
+        asm!("prefetchw [{}]", in(reg) address, options(nostack, preserves_flags, readonly));
+    }
 }
 
 #[cfg(test)]

@@ -119,7 +119,7 @@ fn a_pending_future_learns_of_loss_and_close() {
         bus.publisher().publish(topic, i).expect("never full");
     }
     match poll_once(&mut future, &woken) {
-        Poll::Ready(Err(RecvError::Lagged { missed: 3, from: 0 })) => {}
+        Poll::Ready(Err(RecvError::Lagged { missed: 3, from: 0, lane: 0 })) => {}
         other => panic!("{other:?}"),
     }
     drop(future);

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use phalanx::bus::{Filter, Overflow, TryPublishError, TryRecvError};
+use std::time::Duration;
+
+use phalanx::bus::{Filter, Overflow, RecvError, RecvTimeoutError, TryRecvError};
 
 use super::{block_on, bus};
 
@@ -76,11 +78,12 @@ fn a_clone_that_panics_within_a_batch_costs_one_event() {
 }
 
 #[test]
-fn a_handler_that_panics_costs_one_event_and_frees_what_was_handled() {
-    for overflow in [Overflow::Block, Overflow::DropOldest] {
+fn a_handler_that_panics_ends_its_subscription_and_no_other() {
+    for overflow in [Overflow::Block, Overflow::DropOldest, Overflow::Fail] {
         let (bus, topic) = bus(4);
         let publisher = bus.publisher();
         let mut reader = bus.subscribe(Filter::all(), overflow);
+        let mut other = bus.subscribe(Filter::all(), Overflow::Block);
         for i in 0..4 {
             publisher.publish(topic, i).expect("room");
         }
@@ -89,15 +92,27 @@ fn a_handler_that_panics_costs_one_event_and_frees_what_was_handled() {
             seen.push(*event.payload);
             assert!(*event.payload != 1, "a hostile handler");
         })));
-        if overflow == Overflow::Block {
-            publisher.try_publish(topic, 4).expect("the first was handled");
-            publisher.try_publish(topic, 5).expect("the second was handled");
-            assert!(matches!(publisher.try_publish(topic, 6), Err(TryPublishError::Full(6))));
+        assert_eq!(seen, [0, 1]);
+        let stats = reader.stats();
+        assert_eq!((stats.delivered, stats.dropped, stats.depth), (2, 2, 0), "{overflow:?}");
+        let whole = bus.stats();
+        assert_eq!((whole.handler_panics, whole.subscribers), (1, 1));
+        assert_eq!((whole.delivered, whole.dropped), (2, 2));
+
+        assert_eq!(reader.recv(), Err(RecvError::HandlerPanicked));
+        assert_eq!(reader.try_recv(), Err(TryRecvError::HandlerPanicked));
+        let timed = reader.recv_timeout(Duration::MAX);
+        assert_eq!(timed, Err(RecvTimeoutError::HandlerPanicked));
+        assert_eq!(block_on(reader.recv_async()), Err(RecvError::HandlerPanicked));
+        assert_eq!(reader.for_each_batch(|_| {}), Err(RecvError::HandlerPanicked));
+
+        assert_eq!(other.for_each_batch(|_| {}), Ok(4));
+        for i in 4..8 {
+            publisher.try_publish(topic, i).expect("what ended holds nothing");
         }
-        while reader.try_for_each_batch(|event| seen.push(*event.payload)).is_ok() {}
-        let expected = if overflow == Overflow::Block { 6 } else { 4 };
-        assert_eq!(seen, (0..expected).collect::<Vec<_>>());
-        assert_eq!(reader.stats().delivered, expected);
+        assert_eq!(reader.stats(), stats, "its counters stay what they were");
+        drop(reader);
+        assert_eq!(bus.stats().dropped, 2, "it is not counted out twice");
     }
 }
 

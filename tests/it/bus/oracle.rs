@@ -98,8 +98,8 @@ fn read(mut reader: Subscriber<Payload>, how: How, limit: Option<u64>) -> Oracle
             How::Timed => match reader.recv_timeout(Duration::from_micros(50)) {
                 Ok(event) => one(event),
                 Err(RecvTimeoutError::Timeout) => (vec![], None),
-                Err(RecvTimeoutError::Lagged { missed, from }) => {
-                    (vec![], Some(RecvError::Lagged { missed, from }))
+                Err(RecvTimeoutError::Lagged { missed, from, lane }) => {
+                    (vec![], Some(RecvError::Lagged { missed, from, lane }))
                 }
                 Err(_) => (vec![], Some(RecvError::Closed)),
             },
@@ -113,7 +113,7 @@ fn read(mut reader: Subscriber<Payload>, how: How, limit: Option<u64>) -> Oracle
         }
         match end {
             None => {}
-            Some(RecvError::Lagged { missed, from }) => oracle.lose(missed, from),
+            Some(RecvError::Lagged { missed, from, .. }) => oracle.lose(missed, from),
             Some(_) => break,
         }
     }

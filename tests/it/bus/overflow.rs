@@ -38,7 +38,7 @@ fn a_drop_oldest_reader_is_told_what_it_missed() {
     for i in 0..10_u64 {
         publisher.publish(topic, i).expect("never full");
     }
-    assert_eq!(reader.recv(), Err(RecvError::Lagged { missed: 6, from: 0 }));
+    assert_eq!(reader.recv(), Err(RecvError::Lagged { missed: 6, from: 0, lane: 0 }));
     for i in 6..10 {
         assert_eq!(reader.recv().expect("there").payload, i);
     }
@@ -81,7 +81,7 @@ fn a_loss_in_the_middle_of_a_batch_is_reported_by_the_next_one() {
     });
     assert_eq!((handled, seen), (Ok(1), vec![0]));
     let next = reader.try_for_each_batch(|_| unreachable!("the loss comes first"));
-    assert_eq!(next, Err(TryRecvError::Lagged { missed: 5, from: 1 }));
+    assert_eq!(next, Err(TryRecvError::Lagged { missed: 5, from: 1, lane: 0 }));
     assert_eq!(reader.for_each_batch(|_| {}), Ok(4));
 }
 
@@ -167,7 +167,7 @@ fn the_counters_account_for_every_event() {
         assert_eq!(all.for_each_batch(|_| {}), Ok(2));
         assert_eq!(some.recv().expect("one of two").topic, other);
     }
-    assert_eq!(slow.recv(), Err(RecvError::Lagged { missed: 2, from: 0 }));
+    assert_eq!(slow.recv(), Err(RecvError::Lagged { missed: 2, from: 0, lane: 0 }));
     publisher.publish(topic, 9).expect("room");
 
     let stats = some.stats();
@@ -202,9 +202,15 @@ fn nonsense_settings_are_refused() {
         let error = EventBus::<u8>::builder().capacity(capacity).build().expect_err("nonsense");
         assert_eq!(error.kind(), ErrorKind::InvalidArgument, "{error}");
     }
-    let error = EventBus::<u8>::builder().topics_max(0).build().expect_err("nonsense");
-    assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-    assert_eq!(EventBus::<[u8; 64]>::builder().build().expect("defaults").capacity(), 8192);
+    for topics in [0, 1 << 20, usize::MAX] {
+        let error = EventBus::<u8>::builder().topics_max(topics).build().expect_err("nonsense");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+    for lanes in [0, 9, usize::MAX] {
+        let error = EventBus::<u8>::builder().lanes(lanes).build().expect_err("nonsense");
+        assert_eq!(error.kind(), ErrorKind::InvalidArgument);
+    }
+    assert_eq!(EventBus::<[u8; 64]>::builder().build().expect("defaults").capacity(), 16_384);
     assert_eq!(EventBus::<()>::builder().build().expect("defaults").capacity(), 65_536);
     assert_eq!(EventBus::<[u8; 4096]>::builder().build().expect("defaults").capacity(), 4096);
 }

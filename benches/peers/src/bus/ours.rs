@@ -1,6 +1,6 @@
 //! The ends of this crate's bus, as it comes: the default ring, the counters on.
 
-use phalanx::bus::{EventBus, Filter, Publisher, Subscriber, Topic};
+use phalanx::bus::{EventBus, ExclusivePublisher, Filter, Publisher, Subscriber, Topic};
 
 use super::payload::Payload;
 use super::race::{Publish, Read};
@@ -26,7 +26,17 @@ impl<E: Payload> Publish<E> for Shared<E> {
 }
 
 /// The publisher that has the bus for itself.
-pub type Exclusive<E> = Shared<E>;
+pub struct Exclusive<E> {
+    publisher: ExclusivePublisher<E>,
+    topic: Topic,
+}
+
+impl<E: Payload> Publish<E> for Exclusive<E> {
+    #[inline]
+    fn publish(&mut self, event: E) {
+        publish(self.publisher.publish(self.topic, event));
+    }
+}
 
 #[inline]
 pub fn publish<T, R>(published: Result<T, R>) {
@@ -50,7 +60,8 @@ pub fn bus<E>() -> (EventBus<E>, Topic) {
 }
 
 pub fn exclusive_publisher<E>(bus: &EventBus<E>, topic: Topic) -> Exclusive<E> {
-    Shared { publisher: bus.publisher(), topic }
+    let publisher = bus.exclusive_publisher().expect("there is no other publisher");
+    Exclusive { publisher, topic }
 }
 
 /// The bus with one exclusive publisher.
