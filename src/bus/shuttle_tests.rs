@@ -87,7 +87,7 @@ impl Oracle {
                 self.next = Some(from + missed);
                 self.lost += missed;
             }
-            Err(RecvError::Closed) => return false,
+            Err(RecvError::Closed | RecvError::HandlerPanicked) => return false,
         }
         true
     }
@@ -121,6 +121,7 @@ impl Oracle {
                 Err(RecvError::Lagged { missed, from, lane })
             }
             Err(TryRecvError::Closed) => Err(RecvError::Closed),
+            Err(TryRecvError::HandlerPanicked) => Err(RecvError::HandlerPanicked),
         };
         self.check(received)
     }
