@@ -199,6 +199,11 @@ impl<E> Lane<E> {
         ticket
     }
 
+    /// Has another waker in its place among them; `false` if it was woken before.
+    pub(super) fn renew_publisher(&self, ticket: &Ticket, waker: Waker) -> bool {
+        self.publishers.renew(ticket, waker)
+    }
+
     /// Leaves them to enter again; whether it was woken.
     pub(super) fn forget_publisher(&self, ticket: &Ticket) -> bool {
         !self.publishers.leave(ticket, || {})

@@ -146,6 +146,8 @@ pub struct Publish<'a, E> {
     topic: Topic,
     payload: Option<E>,
     ticket: Option<Ticket>,
+    /// What those know of it who could end its wait.
+    waits_for: Refusal,
     woken: bool,
 }
 
@@ -177,7 +179,8 @@ impl<'a, E> Publish<'a, E> {
     }
 
     fn new(publisher: By<'a, E>, topic: Topic, payload: E) -> Self {
-        Self { publisher, topic, payload: Some(payload), ticket: None, woken: false }
+        let (payload, ticket, waits_for) = (Some(payload), None, Refusal::Held);
+        Self { publisher, topic, payload, ticket, waits_for, woken: false }
     }
 
     fn attempt(&mut self) -> Result<u64, Refusal> {
@@ -213,7 +216,13 @@ impl<E> Future for Publish<'_, E> {
             Err(refusal) if refusal.passes() => refusal,
             done => return Poll::Ready(this.end(done)),
         };
-        // An entry of an earlier poll has that poll's waker.
+        // An entry of an earlier poll keeps its place, with the waker of this one.
+        if let Some(ticket) = &this.ticket
+            && (refusal == Refusal::Held || refusal == this.waits_for)
+            && this.publisher.lane().renew_publisher(ticket, cx.waker().clone())
+        {
+            return Poll::Pending;
+        }
         this.leave();
         loop {
             let waker = cx.waker().clone();
@@ -223,6 +232,7 @@ impl<E> Future for Publish<'_, E> {
             match this.attempt() {
                 Err(again) if again.passes() => {
                     if again == refusal || again == Refusal::Held {
+                        this.waits_for = refusal;
                         return Poll::Pending;
                     }
                     // What it waits for is another thing now, which has to be announced.

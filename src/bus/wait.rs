@@ -95,6 +95,20 @@ impl WaitSet {
         Ticket(key)
     }
 
+    /// Has another waker in the place of an entry's; `false` if the entry was woken before.
+    pub(super) fn renew(&self, ticket: &Ticket, waker: Waker) -> bool {
+        let mut queue = self.queue.lock();
+        let found = queue.entries.iter_mut().find(|entry| entry.key == ticket.0);
+        let renewed = found.is_some();
+        let old = match found {
+            Some(entry) => std::mem::replace(&mut entry.waker, waker),
+            None => waker,
+        };
+        drop(queue);
+        drop(old);
+        renewed
+    }
+
     /// Leaves the set; `false` if the entry was woken before. If nobody is left, `tell` hears so.
     pub(super) fn leave(&self, ticket: &Ticket, tell: impl FnOnce()) -> bool {
         let mut queue = self.queue.lock();

@@ -1,6 +1,5 @@
 //! Payloads and handlers that panic: the panic passes through, and the bus goes on.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -8,11 +7,7 @@ use std::time::Duration;
 
 use phalanx::bus::{Filter, Overflow, RecvError, RecvTimeoutError, TryRecvError};
 
-use super::{block_on, bus};
-
-fn panics<R>(f: impl FnOnce() -> R) -> bool {
-    catch_unwind(AssertUnwindSafe(f)).is_err()
-}
+use super::{block_on, bus, panics};
 
 /// A payload whose clone panics for odd numbers.
 #[derive(Debug)]
