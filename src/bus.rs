@@ -80,6 +80,7 @@ mod slots;
 mod source;
 mod stats;
 mod strategy;
+mod stream;
 mod subscriber;
 mod topic;
 mod turns;

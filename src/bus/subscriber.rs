@@ -541,7 +541,7 @@ impl<E> Subscriber<E> {
     }
 
     /// What `recv_async` and the stream do.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<E>, RecvError>>
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<E>, RecvError>>
     where
         E: Clone,
     {

@@ -11,6 +11,7 @@ mod oracle;
 mod overflow;
 mod policies;
 mod publishing_futures;
+mod stream;
 #[cfg(feature = "test-util")]
 mod timeouts;
 mod topics;
