@@ -50,16 +50,58 @@
 //!   ending a subscription, making a topic, a subscription's first sight of a topic, and reading the
 //!   statistics of the bus.
 //!
+//! # Groups and dead letters
+//!
+//! A [`Group`] is one subscription for many [`Member`]s: each event goes to one of them, which
+//! [acknowledges](Delivery::ack) it. What it promises:
+//!
+//! - At least once: an event that the group took is delivered until a member acknowledges it, or it is a dead
+//!   letter, for a reason that is told.
+//! - One member at a time: an event lies with one delivery, and once that is taken back it can no longer be
+//!   acknowledged. It comes back when a member returns, drops or (if the group has a timeout) overstays it, or is
+//!   gone, by a panic or not; then it goes to another member, before newer events.
+//! - Nothing that a member does holds the ring. What was taken and not acknowledged lies in a list of bounded
+//!   length; when that is full, members get nothing new, and the group falls behind like any subscription.
+//! - It takes a lock for each delivery and each acknowledgement, which publishers never take but to wake a
+//!   member that waits.
+//!
+//! Members are not ordered among each other: two events may be dealt with in any order. A group that is
+//! built to drop the oldest events is told of its losses as [`Lagged`](RecvError::Lagged); what is lost there is
+//! overwritten, and so no dead letter.
+//!
+//! ```
+//! use phalanx::bus::{DeadLetterReason, EventBus, Filter, Overflow};
+//!
+//! let bus = EventBus::builder().capacity(1024).build()?;
+//! let topic = bus.topic("task/submitted")?;
+//! let mut dead = bus.dead_letters(100);
+//! let group = bus.group(Filter::all(), Overflow::Block).attempts_max(2).build()?;
+//! let (mut first, mut second) = (group.member(), group.member());
+//! bus.publisher().publish(topic, "index")?;
+//!
+//! first.recv()?.nack();
+//! let again = second.recv()?;
+//! assert_eq!((again.attempt(), *again.payload()), (2, "index"));
+//! drop(again);
+//!
+//! let letter = dead.recv()?;
+//! assert_eq!(letter.reason(), DeadLetterReason::AttemptsExhausted { attempts: 2 });
+//! assert_eq!((letter.event().payload, bus.stats().dead_letters), ("index", 1));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! # What it is not
 //!
 //! It does not persist, does not cross processes, and keeps no event longer than a ring: that far back a
-//! subscription may [start](Start), no further. There is no acknowledgement.
+//! subscription may [start](Start), no further.
 
 mod builder;
+mod dead_letters;
 mod error;
 mod event;
 mod exclusive;
 mod filter;
+mod group;
 mod header;
 mod lane;
 #[cfg(all(test, phalanx_loom))]
@@ -95,6 +137,7 @@ use self::lane::Lane;
 use self::shared::{Owner, Shared};
 
 pub use builder::EventBusBuilder;
+pub use dead_letters::{DeadLetter, DeadLetterReason, DeadLetters, RecvDeadLetter};
 pub use error::TryRecvError;
 pub use error::{
     PublishBatchError, PublishError, PublishTimeoutError, RecvError, RecvTimeoutError,
@@ -103,6 +146,7 @@ pub use error::{
 pub use event::Event;
 pub use exclusive::ExclusivePublisher;
 pub use filter::Filter;
+pub use group::{Delivery, Group, GroupBuilder, GroupStats, Member, RecvDelivery, StaleDelivery};
 pub use publish::Publish;
 pub use publisher::Publisher;
 pub use source::Source;
@@ -223,6 +267,25 @@ impl<E> EventBus<E> {
     ) -> Subscriber<E> {
         Subscriber::new(Arc::clone(self.shared()), filter, overflow, Start::Now, clone)
             .expect("the present is where every subscription may start")
+    }
+
+    /// Starts making a group: a subscription whose events are shared out among members, each event to one,
+    /// which acknowledges it. See [the section above](self#groups-and-dead-letters).
+    ///
+    /// The overflow policy says what happens when the group falls a full ring behind, which a full list of
+    /// pending events may bring about.
+    pub fn group(&self, filter: Filter<E>, overflow: Overflow) -> GroupBuilder<E> {
+        GroupBuilder::new(Arc::clone(self.shared()), filter, overflow)
+    }
+
+    /// Begins a subscription to dead letters that holds so many at most. See
+    /// [the section above](self#groups-and-dead-letters).
+    ///
+    /// One of capacity zero holds none, and is told how many there were.
+    #[must_use]
+    pub fn dead_letters(&self, capacity: usize) -> DeadLetters<E> {
+        let shared = self.shared();
+        DeadLetters::new(Arc::clone(&shared.letters), shared.clock.clone(), capacity)
     }
 
     /// The topic of a name, made if it is new. Takes a lock; keep the topic rather than ask again.

@@ -12,6 +12,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::dead_letters::Letters;
 use super::lane::Lane;
 use super::position::Position;
 use super::reader::{Gap, Reader};
@@ -33,6 +34,7 @@ pub(super) struct Shared<E> {
     /// Held while a subscription joins or leaves, so that it has the same number on each lane.
     membership: Mutex<()>,
     handler_panics: AtomicU64,
+    pub(super) letters: Arc<Letters<E>>,
     pub(super) topics: Topics,
     pub(super) clock: Clock,
     pub(super) strategy: WaitStrategy,
@@ -56,6 +58,7 @@ impl<E> Shared<E> {
             readers: WaitSet::new(),
             membership: Mutex::new(()),
             handler_panics: AtomicU64::new(0),
+            letters: Arc::new(Letters::new()),
             topics,
             clock,
             strategy,
@@ -169,7 +172,8 @@ impl<E> Shared<E> {
                 woken = first_of(woken, lane.wake_publishers());
             }
         }
-        first_of(woken, self.wake_readers(EVERYTHING))
+        let woken = first_of(woken, self.wake_readers(EVERYTHING));
+        first_of(woken, self.letters.close())
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -193,6 +197,7 @@ impl<E> Shared<E> {
             stats.add(&totals, &lane.stats());
         }
         stats.handler_panics = self.handler_panics.load(Ordering::Relaxed);
+        stats.dead_letters = self.letters.sent();
         stats
     }
 

@@ -36,6 +36,8 @@ pub struct BusStats {
     pub refused_publishes: u64,
     /// Subscriptions that ended because a handler of theirs panicked.
     pub handler_panics: u64,
+    /// Events that became dead letters, whether or not somebody subscribes to those.
+    pub dead_letters: u64,
     /// Subscriptions at present.
     pub subscribers: usize,
     /// How far the slowest subscription is behind, in events of one lane. For a drop-oldest one that is more

@@ -12,9 +12,10 @@ use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::dead_letters::{Died, Pen};
 use super::error::{RecvError, RecvTimeoutError, TryRecvError};
 use super::event::Event;
 use super::filter::{Filter, Matcher};
@@ -94,6 +95,8 @@ pub struct Subscriber<E> {
     ticket: Option<Ticket>,
     /// Clones that a drop-oldest subscription took under one pin; empty between calls.
     clones: Vec<Event<E>>,
+    /// For the event whose handler panics.
+    pen: Pen<E>,
 }
 
 impl<E> Subscriber<E> {
@@ -129,6 +132,7 @@ impl<E> Subscriber<E> {
             parker: None,
             ticket: None,
             clones: Vec::new(),
+            pen: Pen::new(&shared.letters),
             shared,
         })
     }
@@ -233,7 +237,9 @@ impl<E> Subscriber<E> {
     ///
     /// A panic of the handler passes through. It ends the subscription: the event that was handled counts as
     /// delivered, those behind it as dropped, and every receive from then on says
-    /// [`HandlerPanicked`](RecvError::HandlerPanicked). [`BusStats::handler_panics`] counts it.
+    /// [`HandlerPanicked`](RecvError::HandlerPanicked). [`BusStats::handler_panics`] counts it, and a clone of
+    /// the event becomes a [dead letter](super::DeadLetters), unless the subscription was begun for payloads
+    /// that need not be `Clone`.
     ///
     /// [`BusStats::handler_panics`]: super::BusStats::handler_panics
     pub fn for_each_batch(&mut self, mut f: impl FnMut(Event<&E>)) -> Result<u64, RecvError> {
@@ -361,19 +367,21 @@ impl<E> Subscriber<E> {
         /// Rule 2 of the file.
         struct Handling<'a, E> {
             subscriber: &'a mut Subscriber<E>,
-            panicked: &'a Cell<bool>,
+            panicked: &'a Cell<Option<Died<E>>>,
         }
         impl<E> Drop for Handling<'_, E> {
             fn drop(&mut self) {
-                if self.panicked.get() {
+                if let Some(died) = self.panicked.take() {
                     self.subscriber.shared.count_handler_panic();
+                    self.subscriber.pen.bury(died);
                     self.subscriber.end();
                 }
             }
         }
-        let panicked = Cell::new(false);
+        let panicked = Cell::new(None);
+        let clone = self.clone;
         let mut handle = |event: Event<&E>| {
-            let panics = Panics(&panicked);
+            let panics = Panics { panicked: &panicked, event, clone };
             f(event);
             std::mem::forget(panics);
         };
@@ -528,7 +536,7 @@ impl<E> Subscriber<E> {
     }
 
     /// Enters those who wait; whether there is nothing to do but wait.
-    fn enter_waiting(&mut self, waker: std::task::Waker) -> bool {
+    fn enter_waiting(&mut self, waker: Waker) -> bool {
         let (interests, known) = self.matcher.interests(&self.shared.topics);
         self.ticket = Some(self.shared.enter_readers(waker, interests));
         self.matcher.knows(known, &self.shared.topics) && !self.readers.iter().any(Reader::is_ready)
@@ -538,6 +546,28 @@ impl<E> Subscriber<E> {
         if let Some(ticket) = self.ticket.take() {
             self.shared.leave_readers(&ticket);
         }
+    }
+
+    /// What comes next, without waiting for it.
+    pub(super) fn poll_now(&mut self) -> Poll<Result<Event<E>, RecvError>>
+    where
+        E: Clone,
+    {
+        match self.take_cloned() {
+            Step::Taken(event) => Poll::Ready(Ok(event)),
+            Step::Skipped | Step::Empty => Poll::Pending,
+            step => Poll::Ready(Err(self.error(&step))),
+        }
+    }
+
+    /// Has a waker woken by what comes next; `false` if something is there.
+    pub(super) fn arm(&mut self, waker: &Waker) -> bool {
+        self.leave_waiting();
+        let armed = self.enter_waiting(waker.clone());
+        if !armed {
+            self.leave_waiting();
+        }
+        armed
     }
 
     /// What `recv_async` and the stream do.
@@ -565,12 +595,16 @@ impl<E> Subscriber<E> {
     }
 }
 
-/// Set by a handler that panics.
-struct Panics<'a>(&'a Cell<bool>);
+/// Set by a handler that panics, while the event is still there to be cloned.
+struct Panics<'a, E> {
+    panicked: &'a Cell<Option<Died<E>>>,
+    event: Event<&'a E>,
+    clone: Option<fn(&E) -> E>,
+}
 
-impl Drop for Panics<'_> {
+impl<E> Drop for Panics<'_, E> {
     fn drop(&mut self) {
-        self.0.set(true);
+        self.panicked.set(Some(Died::of(self.event, self.clone)));
     }
 }
 

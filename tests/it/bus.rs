@@ -2,9 +2,11 @@
 
 mod batches;
 mod closing;
+mod dead_letters;
 mod exclusive;
 mod filters;
 mod futures;
+mod group;
 mod hostile;
 mod lanes;
 mod oracle;
