@@ -11,35 +11,45 @@ pub struct Shared<E> {
     topic: Topic,
 }
 
-impl<E: Payload> Shared<E> {
-    #[inline]
-    pub fn publish_to(&mut self, topic: Topic, event: E) {
-        publish(self.publisher.publish(topic, event));
-    }
-}
-
-impl<E: Payload> Publish<E> for Shared<E> {
-    #[inline]
-    fn publish(&mut self, event: E) {
-        publish(self.publisher.publish(self.topic, event));
-    }
-}
-
 /// The publisher that has the bus for itself.
 pub struct Exclusive<E> {
     publisher: ExclusivePublisher<E>,
     topic: Topic,
 }
 
+impl<E: Payload> Exclusive<E> {
+    #[inline]
+    pub fn publish_to(&mut self, topic: Topic, event: E) {
+        done(self.publisher.publish(topic, event));
+    }
+}
+
+impl<E: Payload> Publish<E> for Shared<E> {
+    #[inline]
+    fn publish(&mut self, event: E) {
+        done(self.publisher.publish(self.topic, event));
+    }
+
+    #[inline]
+    fn publish_batch(&mut self, mut events: impl ExactSizeIterator<Item = E>) {
+        done(self.publisher.publish_batch(self.topic, &mut events));
+    }
+}
+
 impl<E: Payload> Publish<E> for Exclusive<E> {
     #[inline]
     fn publish(&mut self, event: E) {
-        publish(self.publisher.publish(self.topic, event));
+        done(self.publisher.publish(self.topic, event));
+    }
+
+    #[inline]
+    fn publish_batch(&mut self, mut events: impl ExactSizeIterator<Item = E>) {
+        done(self.publisher.publish_batch(self.topic, &mut events));
     }
 }
 
 #[inline]
-pub fn publish<T, R>(published: Result<T, R>) {
+fn done<T, R>(published: Result<T, R>) {
     assert!(published.is_ok(), "the bus is open");
 }
 
@@ -60,7 +70,7 @@ pub fn bus<E>() -> (EventBus<E>, Topic) {
 }
 
 pub fn exclusive_publisher<E>(bus: &EventBus<E>, topic: Topic) -> Exclusive<E> {
-    let publisher = bus.exclusive_publisher().expect("there is no other publisher");
+    let publisher = bus.exclusive_publisher().expect("no other publisher is there");
     Exclusive { publisher, topic }
 }
 
