@@ -35,12 +35,14 @@ pub(crate) use imp::{Condvar, Mutex, RwLock, UnsafeCell, atomic, fence, hint, th
 
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
 pub(crate) use parker::Parker;
-#[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
-pub(crate) use prefetch::prefetch_write;
+pub(crate) use prefetch::{prefetch_read, prefetch_write};
 
-/// There is no such hint here.
+/// There are no such hints here.
 #[cfg(not(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle)))))]
-pub(crate) fn prefetch_write<T>(_address: *const T) {}
+mod prefetch {
+    pub(crate) fn prefetch_read<T>(_address: *const T) {}
+    pub(crate) fn prefetch_write<T>(_address: *const T) {}
+}
 
 #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
 mod imp {

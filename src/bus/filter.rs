@@ -151,10 +151,26 @@ impl<E> Matcher<E> {
         self.everything
     }
 
+    /// Whether the header decides, and it alone.
+    #[inline]
+    pub(super) fn goes_by_header(&self) -> bool {
+        !self.everything && self.predicate.is_none()
+    }
+
     /// Whether the header matches.
     #[inline]
     pub(super) fn accepts(&mut self, header: Header, topics: &Topics) -> bool {
         self.everything || self.decide(header, topics)
+    }
+
+    /// Whether the header matches, if the verdict on its topic is known and says so.
+    #[inline(always)]
+    pub(super) fn accepts_topic(&self, header: Header) -> Option<bool> {
+        match self.verdicts.get(header.topic_id() as usize) {
+            Some(Verdict::No) => Some(false),
+            Some(Verdict::Yes) if self.sources.is_none() => Some(true),
+            _ => None,
+        }
     }
 
     pub(super) fn predicate(&self) -> Option<&(dyn Fn(&E) -> bool + Send + Sync)> {

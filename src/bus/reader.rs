@@ -30,6 +30,8 @@ use crate::sync::fence_site;
 const SCAN_MAX: u64 = 256;
 /// Events that a reader that holds handles in place before it moves its gate, at most.
 const RELEASE_STRIDE_MAX: u64 = 64;
+/// Events that match and are found ahead of the one that is handled, at most.
+const FOUND_MAX: usize = 16;
 /// Events that a drop-oldest reader clones out under one pin, at most.
 pub(super) const PIN_MAX: usize = 32;
 
@@ -140,15 +142,15 @@ impl<E> Reader<E> {
         mut take: impl FnMut(Event<&E>),
     ) -> Step<u64> {
         debug_assert!(self.hold != Hold::Nothing, "a pin must not be held over a handler");
-        let stride = self.release_stride;
+        if matcher.goes_by_header() {
+            return self.take_found(matcher, shared, max, take);
+        }
         let mut batch = Batch::begin(self);
         while batch.delivered < max {
             match batch.seek(matcher, shared) {
                 Ok(header) => {
                     batch.hand(header, &mut take);
-                    if batch.cursor.since(batch.reader.released) >= stride {
-                        batch.release();
-                    }
+                    batch.release_by_stride();
                 }
                 // What ended the batch is met again by the next call.
                 Err(_) if batch.delivered > 0 => break,
@@ -156,6 +158,57 @@ impl<E> Reader<E> {
             }
         }
         Step::Taken(batch.delivered)
+    }
+
+    /// As above, where the header alone decides: finds a few events that match before it handles the first, so
+    /// that their payloads, which lie apart, are all on their way.
+    fn take_found(
+        &mut self,
+        matcher: &mut Matcher<E>,
+        shared: &Shared<E>,
+        max: u64,
+        mut take: impl FnMut(Event<&E>),
+    ) -> Step<u64> {
+        let mut batch = Batch::begin(self);
+        let mut found = [(batch.cursor, Header::of_word(0)); FOUND_MAX];
+        while batch.delivered < max {
+            let (first, few) = (batch.cursor, FOUND_MAX.min((max - batch.delivered) as usize));
+            let (mut count, mut at) = (0, first);
+            let ring = &batch.reader.lane.ring;
+            let headers = ring.headers();
+            let last = first.forward(SCAN_MAX);
+            while count < few
+                && at != last
+                && let Some(header) = headers.at(at)
+            {
+                if matcher.accepts_topic(header).unwrap_or_else(|| {
+                    header.has_payload() && matcher.accepts(header, &shared.topics)
+                }) {
+                    ring.prefetch_payload(at);
+                    found[count] = (at, header);
+                    count += 1;
+                }
+                at = at.forward(1);
+            }
+            for &(position, header) in &found[..count] {
+                batch.skip_to(position);
+                batch.hand(header, &mut take);
+                batch.release_by_stride();
+            }
+            batch.skip_to(at);
+            // What ended the batch is met again by the next call.
+            if at == first || (count == 0 && batch.delivered > 0) {
+                break;
+            }
+            if count == 0 {
+                return Step::Skipped;
+            }
+        }
+        if batch.delivered > 0 {
+            Step::Taken(batch.delivered)
+        } else {
+            batch.step_of(Nothing::There)
+        }
     }
 
     /// Clones events out under one pin, in a row, `max` at most; only for drop-oldest readers.
@@ -367,6 +420,21 @@ impl<'a, E> Batch<'a, E> {
         self.cursor = position;
         self.skipped -= 1;
         yes
+    }
+
+    /// Passes what does not match, up to a position.
+    #[inline(always)]
+    fn skip_to(&mut self, position: Position) {
+        self.skipped += position.since(self.cursor);
+        self.cursor = position;
+    }
+
+    /// Moves the gate on if it is a stride behind.
+    #[inline(always)]
+    fn release_by_stride(&mut self) {
+        if self.cursor.since(self.reader.released) >= self.reader.release_stride {
+            self.release();
+        }
     }
 
     /// Hands out the event at the cursor, and passes it whatever happens (rule 2).

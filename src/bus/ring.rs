@@ -37,7 +37,7 @@ use super::registry::Registry;
 use super::slots::{Slot, Slots};
 use super::wait::discard;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{fence_site, prefetch_write, site};
+use crate::sync::{fence_site, prefetch_read, prefetch_write, site};
 use crate::{Error, ErrorKind};
 
 /// How far ahead a publisher clears the way at most, in events.
@@ -527,15 +527,23 @@ impl<E> Ring<E> {
         }
     }
 
-    /// The header of the event at this position, if it is published and not overwritten.
-    ///
-    /// It is the right one for as long as the caller's gate is on it (invariant 4).
-    #[inline]
+    /// The header of the event at this position; see [`Headers::at`].
+    #[inline(always)]
     pub(super) fn header_at(&self, position: Position) -> Option<Header> {
-        let header = self.header(self.index(position));
-        // Ordering: Acquire, pairs with the Release of `fill`: topic and payload are there.
-        let header = Header::of_word(header.load(site("bus.stamp.read", Ordering::Acquire)));
-        header.is_of(self.lap(position)).then_some(header)
+        self.headers().at(position)
+    }
+
+    /// What it takes to look at headers in a row, to be kept at hand: an acquiring load has everything else be
+    /// loaded anew that is not.
+    #[inline(always)]
+    pub(super) fn headers(&self) -> Headers<'_> {
+        Headers { headers: &self.headers, mask: self.mask, shift: self.shift }
+    }
+
+    /// Calls the payload at this position into this core's cache.
+    #[inline(always)]
+    pub(super) fn prefetch_payload(&self, position: Position) {
+        prefetch_read(self.slot(self.index(position)));
     }
 
     /// Runs `read` on the payload at this position.
@@ -624,6 +632,30 @@ impl<E> Drop for Claim<'_, E> {
             tail.next = self.next;
             self.ring.end_exclusive(tail);
         }
+    }
+}
+
+/// The headers of a ring.
+#[derive(Clone, Copy)]
+pub(super) struct Headers<'a> {
+    headers: &'a [AtomicU64],
+    mask: u64,
+    shift: u32,
+}
+
+impl Headers<'_> {
+    /// The header of the event at this position, if it is published and not overwritten.
+    ///
+    /// It is the right one for as long as the caller's gate is on it (invariant 4).
+    #[inline(always)]
+    pub(super) fn at(self, position: Position) -> Option<Header> {
+        let index = (position.sequence() & self.mask) as usize;
+        debug_assert!(index < self.headers.len());
+        // SAFETY: the index is at most `mask`, and there are `mask + 1` headers.
+        let header = unsafe { self.headers.get_unchecked(index) };
+        // Ordering: Acquire, pairs with the Release of `write`: topic and payload are there.
+        let header = Header::of_word(header.load(site("bus.stamp.read", Ordering::Acquire)));
+        header.is_of(Lap::of(position, self.shift)).then_some(header)
     }
 }
 
