@@ -18,31 +18,31 @@ pub struct Exclusive<E> {
 }
 
 impl<E: Payload> Exclusive<E> {
-    #[inline]
+    #[inline(always)]
     pub fn publish_to(&mut self, topic: Topic, event: E) {
         done(self.publisher.publish(topic, event));
     }
 }
 
 impl<E: Payload> Publish<E> for Shared<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: E) {
         done(self.publisher.publish(self.topic, event));
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish_batch(&mut self, mut events: impl ExactSizeIterator<Item = E>) {
         done(self.publisher.publish_batch(self.topic, &mut events));
     }
 }
 
 impl<E: Payload> Publish<E> for Exclusive<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: E) {
         done(self.publisher.publish(self.topic, event));
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish_batch(&mut self, mut events: impl ExactSizeIterator<Item = E>) {
         done(self.publisher.publish_batch(self.topic, &mut events));
     }
@@ -57,7 +57,7 @@ fn done<T, R>(published: Result<T, R>) {
 pub struct InPlace<E>(pub Subscriber<E>);
 
 impl<E: Payload> Read<E> for InPlace<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         self.0.for_each_batch(|event| each(event.payload)).expect("the bus is open");
     }

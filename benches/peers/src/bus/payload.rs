@@ -20,7 +20,7 @@ pub trait Payload: Clone + Send + Sync + 'static {
 pub type Event = [u64; 8];
 
 impl Payload for Event {
-    #[inline]
+    #[inline(always)]
     fn new(number: u64) -> Self {
         std::array::from_fn(|at| number + at as u64)
     }
@@ -29,7 +29,7 @@ impl Payload for Event {
         [0; 8]
     }
 
-    #[inline]
+    #[inline(always)]
     fn words(&self) -> &[u64; 8] {
         self
     }
@@ -45,7 +45,7 @@ pub struct Blob {
 pub const BLOB_BYTES: usize = 500;
 
 impl Payload for Arc<Blob> {
-    #[inline]
+    #[inline(always)]
     fn new(number: u64) -> Self {
         Arc::new(Blob { words: Event::new(number), rest: [number as u32; 109] })
     }
@@ -54,7 +54,7 @@ impl Payload for Arc<Blob> {
         <Self as Payload>::new(0)
     }
 
-    #[inline]
+    #[inline(always)]
     fn words(&self) -> &[u64; 8] {
         &self.words
     }
@@ -70,7 +70,7 @@ pub struct Received {
 }
 
 impl Received {
-    #[inline]
+    #[inline(always)]
     pub fn event(&mut self, event: &impl Payload) {
         let words = event.words();
         let sum = words.iter().fold(0_u64, |sum, word| sum.wrapping_add(*word));
@@ -79,7 +79,7 @@ impl Received {
     }
 
     /// As [`event`](Self::event), where the numbers go up by one, and over again after so many (a power of two).
-    #[inline]
+    #[inline(always)]
     pub fn next(&mut self, event: &impl Payload, unit: u64) {
         self.misplaced += u64::from(event.words()[0] != self.count & (unit - 1));
         self.event(event);

@@ -28,7 +28,7 @@ impl<E: Payload> TokioPublisher<E> {
 }
 
 impl<E: Payload> Publish<E> for TokioPublisher<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: E) {
         if self.left == 0 {
             while self.sender.len() > PEER_RING / 4 * 3 {
@@ -44,7 +44,7 @@ impl<E: Payload> Publish<E> for TokioPublisher<E> {
 pub struct TokioReader<E>(broadcast::Receiver<E>);
 
 impl<E: Payload> Read<E> for TokioReader<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         loop {
             match self.0.try_recv() {
@@ -70,7 +70,7 @@ pub struct AsyncBroadcastPublisher<E>(pub async_broadcast::Sender<E>);
 pub struct AsyncBroadcastReader<E>(async_broadcast::Receiver<E>);
 
 impl<E: Payload> Publish<E> for AsyncBroadcastPublisher<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, mut event: E) {
         loop {
             match self.0.try_broadcast(event) {
@@ -84,7 +84,7 @@ impl<E: Payload> Publish<E> for AsyncBroadcastPublisher<E> {
 }
 
 impl<E: Payload> Read<E> for AsyncBroadcastReader<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         loop {
             match self.0.try_recv() {
@@ -109,7 +109,7 @@ pub struct BusPublisher<E>(Bus<E>);
 pub struct BusEnd<E>(BusReader<E>);
 
 impl<E: Payload> Publish<E> for BusPublisher<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: E) {
         let mut event = Some(event);
         while let Err(back) = self.0.try_broadcast(event.take().expect("it came back")) {
@@ -120,7 +120,7 @@ impl<E: Payload> Publish<E> for BusPublisher<E> {
 }
 
 impl<E: Payload> Read<E> for BusEnd<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         loop {
             match self.0.try_recv() {
@@ -147,7 +147,7 @@ pub struct Multiqueue2Publisher<E: Payload>(BroadcastSender<E>);
 pub struct Multiqueue2Reader<E: Payload>(BroadcastUniReceiver<E>);
 
 impl<E: Payload> Publish<E> for Multiqueue2Publisher<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, mut event: E) {
         use std::sync::mpsc::TrySendError;
         while let Err(error) = self.0.try_send(event) {
@@ -161,7 +161,7 @@ impl<E: Payload> Publish<E> for Multiqueue2Publisher<E> {
 }
 
 impl<E: Payload> Read<E> for Multiqueue2Reader<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, each: impl FnMut(&E)) {
         let read = self.0.recv_view(each);
         assert!(read.is_ok(), "a publisher is there");

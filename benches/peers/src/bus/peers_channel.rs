@@ -54,7 +54,7 @@ pub fn fan<P, R>(
 pub struct Fan<P>(pub Vec<P>);
 
 impl<E: Payload, P: Publish<E>> Publish<E> for Fan<P> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: E) {
         if let Some((last, others)) = self.0.split_last_mut() {
             others.iter_mut().for_each(|queue| queue.publish(event.clone()));
@@ -74,7 +74,7 @@ pub struct RtrbPublisher<E>(rtrb::Producer<E>);
 pub struct RtrbReader<E>(rtrb::Consumer<E>);
 
 impl<E: Payload> Publish<E> for RtrbPublisher<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, mut event: E) {
         while let Err(rtrb::PushError::Full(back)) = self.0.push(event) {
             event = back;
@@ -82,7 +82,7 @@ impl<E: Payload> Publish<E> for RtrbPublisher<E> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish_batch(&mut self, events: impl ExactSizeIterator<Item = E>) {
         loop {
             if let Ok(chunk) = self.0.write_chunk_uninit(events.len()) {
@@ -95,7 +95,7 @@ impl<E: Payload> Publish<E> for RtrbPublisher<E> {
 }
 
 impl<E: Payload> Read<E> for RtrbReader<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         loop {
             let slots = self.0.slots();
@@ -124,7 +124,7 @@ pub fn rtrb<E: Payload>(publishers: usize) -> (Vec<RtrbPublisher<E>>, RtrbReader
 pub struct QueueEnd<E>(Arc<ArrayQueue<E>>);
 
 impl<E: Payload> Publish<E> for QueueEnd<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, mut event: E) {
         while let Err(back) = self.0.push(event) {
             event = back;
@@ -134,7 +134,7 @@ impl<E: Payload> Publish<E> for QueueEnd<E> {
 }
 
 impl<E: Payload> Read<E> for QueueEnd<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         loop {
             match self.0.pop() {
@@ -158,14 +158,14 @@ pub struct Receiving<R>(pub R);
 macro_rules! channel {
     ($sender:ty, $receiver:ty) => {
         impl<E: Payload> Publish<E> for Sending<$sender> {
-            #[inline]
+            #[inline(always)]
             fn publish(&mut self, event: E) {
                 assert!(self.0.send(event).is_ok(), "the reader is there");
             }
         }
 
         impl<E: Payload> Read<E> for Receiving<$receiver> {
-            #[inline]
+            #[inline(always)]
             fn read(&mut self, mut each: impl FnMut(&E)) {
                 each(&self.0.recv().expect("a publisher is there"));
             }
@@ -198,7 +198,7 @@ pub struct CrossbeamPublisher<E>(crossbeam::channel::Sender<E>);
 pub struct CrossbeamReader<E>(crossbeam::channel::Receiver<E>);
 
 impl<E: Payload> Publish<E> for CrossbeamPublisher<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, mut event: E) {
         while let Err(error) = self.0.try_send(event) {
             event = error.into_inner();
@@ -208,7 +208,7 @@ impl<E: Payload> Publish<E> for CrossbeamPublisher<E> {
 }
 
 impl<E: Payload> Read<E> for CrossbeamReader<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         loop {
             match self.0.try_recv() {
@@ -279,14 +279,14 @@ pub struct ThingbufSender<E>(thingbuf_channel::Sender<E, Leave>);
 pub struct ThingbufReceiver<E>(thingbuf_channel::Receiver<E, Leave>);
 
 impl<E: Payload> Publish<E> for ThingbufSender<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: E) {
         *self.0.send_ref().expect("the reader is there") = event;
     }
 }
 
 impl<E: Payload> Read<E> for ThingbufReceiver<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         each(&self.0.recv_ref().expect("a publisher is there"));
     }
@@ -304,7 +304,7 @@ pub fn thingbuf_parking<E: Payload>(
 pub struct ThingbufEnd<E>(Arc<ThingBuf<E, Leave>>);
 
 impl<E: Payload> Publish<E> for ThingbufEnd<E> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: E) {
         loop {
             if let Ok(mut slot) = self.0.push_ref() {
@@ -317,7 +317,7 @@ impl<E: Payload> Publish<E> for ThingbufEnd<E> {
 }
 
 impl<E: Payload> Read<E> for ThingbufEnd<E> {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         loop {
             if let Some(event) = self.0.pop_ref() {

@@ -41,7 +41,7 @@ pub use disruptor::BusySpin;
 pub struct RingPublisher<P>(P);
 
 impl<E: Payload, P: Producer<E> + Send> Publish<E> for RingPublisher<P> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: E) {
         let mut event = Some(event);
         while let Err(RingBufferFull) = self.0.try_publish(|slot| {
@@ -53,7 +53,7 @@ impl<E: Payload, P: Producer<E> + Send> Publish<E> for RingPublisher<P> {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn publish_batch(&mut self, mut events: impl ExactSizeIterator<Item = E>) {
         let len = events.len();
         while let Err(MissingFreeSlots(_)) = self.0.try_batch_publish(len, |slots| {
@@ -101,7 +101,7 @@ where
     EventPoller<E, B>: Poll<E> + Send,
     W: WaitStrategy,
 {
-    #[inline]
+    #[inline(always)]
     fn read(&mut self, mut each: impl FnMut(&E)) {
         while !self.poller.poll(&mut each) {
             self.strategy.wait_for(0);

@@ -136,7 +136,7 @@ fn all<P, R>(open: impl Fn(usize, usize) -> (Vec<P>, Vec<R>)) -> impl Fn() -> (P
 struct Routes<P>(Vec<P>);
 
 impl<P: Publish<Event>> Publish<Event> for Routes<P> {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: Event) {
         self.0[quarter_of(event[0]) as usize].publish(event);
     }
@@ -162,7 +162,7 @@ struct ByTopic {
 }
 
 impl Publish<Event> for ByTopic {
-    #[inline]
+    #[inline(always)]
     fn publish(&mut self, event: Event) {
         let topic = self.topics[topic_of(event[0]) as usize];
         self.publisher.publish_to(topic, event);
