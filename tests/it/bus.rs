@@ -68,8 +68,10 @@ enum Any<E> {
     Exclusive(ExclusivePublisher<E>),
 }
 
+type Kind<E> = fn(&EventBus<E>) -> Any<E>;
+
 /// How to come by either kind.
-fn each_kind<E>() -> [fn(&EventBus<E>) -> Any<E>; 2] {
+fn each_kind<E>() -> [Kind<E>; 2] {
     [
         |bus| Any::Shared(bus.publisher()),
         |bus| Any::Exclusive(bus.exclusive_publisher().expect("there is no other publisher")),

@@ -199,7 +199,8 @@ fn replays_that_begin_while_a_publisher_waits_do_not_leave_it_asleep() {
             let replaying = scope.spawn(|| {
                 let mut rounds = 0_u64;
                 while !done.load(Ordering::Relaxed) {
-                    let start = if rounds % 2 == 0 { Start::Oldest } else { Start::Sequence(0) };
+                    let start =
+                        if rounds.is_multiple_of(2) { Start::Oldest } else { Start::Sequence(0) };
                     let reader = bus.subscribe_from(Filter::all(), overflow, start).expect("valid");
                     if overflow == Overflow::DropOldest {
                         // Its end would wake the publisher.

@@ -205,7 +205,7 @@ fn the_counters_close_over_everything_that_may_become_of_an_event() {
             );
         }
         for (which, reader) in readers.iter_mut().enumerate() {
-            if i as usize % (which + 2) == 0 {
+            if (i as usize).is_multiple_of(which + 2) {
                 let _ = reader.try_recv();
                 let _ = reader.try_for_each_batch(|_| {});
             }
