@@ -287,6 +287,12 @@ impl<E> Subscriber<E> {
         stats
     }
 
+    /// How far it is behind on each lane.
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn depths(&self) -> Vec<u64> {
+        self.readers.iter().map(Reader::depth).collect()
+    }
+
     #[inline]
     fn take_cloned(&mut self) -> Step<Event<E>>
     where
