@@ -12,8 +12,8 @@ use proptest::prelude::*;
 use super::position::Position;
 use super::ring::Shape;
 use super::{
-    EventBus, ExclusivePublisher, Overflow, PublishBatchError, PublishError, Source, Start, Topic,
-    TryPublishError,
+    EventBus, ExclusivePublisher, Filter, Overflow, PublishBatchError, PublishError, RecvError,
+    Source, Start, Topic, TryPublishError,
 };
 
 use self::reading::{Asks, Reading};
@@ -459,5 +459,53 @@ proptest! {
         let alive = Arc::clone(&world.alive);
         drop(world);
         prop_assert_eq!(Arc::strong_count(&alive), 1, "a payload was leaked or dropped twice");
+    }
+}
+
+/// Threads on both sides while the sequence wraps, and the laps of the headers with it.
+#[test]
+fn threads_publish_and_read_across_the_wrap_of_the_sequence() {
+    const EVENTS: u64 = 3_000;
+    for capacity in [2_usize, 4, 64] {
+        let start = (SEQUENCE_MASK - EVENTS + 1) & SEQUENCE_MASK;
+        let shape = Shape { start: Position::from_sequence(start), ..Shape::new(capacity) };
+        let bus = EventBus::builder().shape(shape).build().expect("valid");
+        let topic = bus.topic("t").expect("valid");
+        let readers = [Overflow::Block, Overflow::DropOldest, Overflow::Block]
+            .map(|overflow| bus.subscribe(Filter::all(), overflow));
+        std::thread::scope(|scope| {
+            for mut reader in readers {
+                scope.spawn(move || {
+                    let (mut next, mut of_each) = (start, [0, 0]);
+                    while next != EVENTS {
+                        match reader.recv() {
+                            Ok(event) => {
+                                let (publisher, number): (usize, u64) = event.payload;
+                                assert_eq!(event.sequence, next);
+                                assert!(number >= of_each[publisher], "out of order");
+                                of_each[publisher] = number + 1;
+                                next = (next + 1) & SEQUENCE_MASK;
+                            }
+                            Err(RecvError::Lagged { missed, from, .. }) => {
+                                assert_eq!(from, next);
+                                next = next.wrapping_add(missed) & SEQUENCE_MASK;
+                            }
+                            Err(error) => panic!("{error}"),
+                        }
+                    }
+                    let stats = reader.stats();
+                    assert_eq!(stats.delivered + stats.lagged, 2 * EVENTS);
+                });
+            }
+            for publisher in 0..2 {
+                let handle = bus.publisher();
+                scope.spawn(move || {
+                    for number in 0..EVENTS {
+                        handle.publish(topic, (publisher, number)).expect("open");
+                    }
+                });
+            }
+        });
+        bus.shared().lanes()[0].ring.validate();
     }
 }

@@ -25,6 +25,8 @@
 #![expect(unsafe_code, reason = "slots are used in place, guarded by headers and gates")]
 
 mod joining;
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod validation;
 
 use std::fmt;
 use std::mem::{MaybeUninit, needs_drop};
@@ -504,27 +506,6 @@ impl<E> Ring<E> {
     ) -> Claim<'a, E> {
         let left = tail.limit.since(tail.next).min(wanted);
         Claim { ring: self, next: tail.next, left, tail: Some(tail) }
-    }
-
-    /// Checks at rest what the invariants say of the words and headers.
-    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-    pub(super) fn validate(&self) {
-        let tail = self.tail();
-        let floor = self.floor();
-        let limit = Position::of_word(self.limit.load(Ordering::Relaxed));
-        assert!(!tail.is_before(floor), "the floor is past the tail");
-        assert!(!limit.is_before(tail), "a position was claimed beyond the limit");
-        assert!(!floor.is_before(limit.back(self.capacity())), "the limit is ahead of the floor");
-        assert!(!floor.is_before(tail.back(self.capacity())), "an event above the floor is gone");
-        if let Some(gate) = self.registry.oldest_gate() {
-            assert!(!gate.is_before(limit.back(self.capacity())), "a gate is not respected");
-        }
-        for back in 1..=self.capacity() {
-            let position = tail.back(back);
-            let header = self.headers[self.index(position)].load(Ordering::Relaxed);
-            let lap = self.lap(position);
-            assert!(Header::of_word(header).is_of(lap), "a slot of the last lap is not published");
-        }
     }
 
     /// The header of the event at this position; see [`Headers::at`].

@@ -6,21 +6,20 @@
 //!    passes through. A `Clone` that panics does not: the event is passed.
 //! 3. A subscription that ended holds nothing back, and its counters stay what they were.
 
-use std::cell::Cell;
+mod batches;
+
 use std::fmt;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::dead_letters::{Died, Pen};
+use super::dead_letters::Pen;
 use super::error::{RecvError, RecvTimeoutError, TryRecvError};
 use super::event::Event;
 use super::filter::{Filter, Matcher};
-use super::position::Position;
-use super::reader::{Gap, PIN_MAX, Reader, Step};
+use super::reader::{Gap, Reader, Step};
 use super::registry::Hold;
 use super::shared::Shared;
 use super::stats::SubscriberStats;
@@ -29,9 +28,6 @@ use super::turns::Turns;
 use super::wait::Ticket;
 use crate::sync::Parker;
 use crate::{Error, ErrorKind, Timestamp};
-
-/// Events handled in one call of [`Subscriber::for_each_batch`] at most.
-const BATCH_MAX: u64 = 256;
 
 /// What happens when a subscription falls a full ring behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -366,102 +362,6 @@ impl<E> Subscriber<E> {
         })
     }
 
-    fn batch(&mut self, f: &mut impl FnMut(Event<&E>)) -> Step<u64> {
-        if let Some(step) = self.notice() {
-            return step;
-        }
-        /// Rule 2 of the file.
-        struct Handling<'a, E> {
-            subscriber: &'a mut Subscriber<E>,
-            panicked: &'a Cell<Option<Died<E>>>,
-        }
-        impl<E> Drop for Handling<'_, E> {
-            fn drop(&mut self) {
-                if let Some(died) = self.panicked.take() {
-                    self.subscriber.shared.count_handler_panic();
-                    self.subscriber.pen.bury(died);
-                    self.subscriber.end();
-                }
-            }
-        }
-        let panicked = Cell::new(None);
-        let clone = self.clone;
-        let mut handle = |event: Event<&E>| {
-            let panics = Panics { panicked: &panicked, event, clone };
-            f(event);
-            std::mem::forget(panics);
-        };
-        let max = self.turns.batch_max(BATCH_MAX);
-        let handling = Handling { subscriber: self, panicked: &panicked };
-        let this = &mut *handling.subscriber;
-        match (this.overflow, this.clone) {
-            (Overflow::DropOldest, Some(clone)) => this.batch_of_clones(max, clone, &mut handle),
-            // A payload that is not cloned is only ever lent by a reader that holds.
-            _ => {
-                let Subscriber { turns, readers, matcher, shared, .. } = this;
-                turns.take_many(readers, |reader| {
-                    reader.take_batch(matcher, shared, max, &mut handle)
-                })
-            }
-        }
-    }
-
-    /// Clones a few at a time, and handles the clones that match when nothing is pinned.
-    fn batch_of_clones(
-        &mut self,
-        max: u64,
-        clone: fn(&E) -> E,
-        f: &mut impl FnMut(Event<&E>),
-    ) -> Step<u64> {
-        let mut clones = std::mem::take(&mut self.clones);
-        let Self { turns, readers, matcher, shared, .. } = self;
-        let step = turns.take_many(readers, |reader| {
-            let mut handled = 0;
-            while handled < max {
-                let few = PIN_MAX.min((max - handled) as usize);
-                // Those before a clone that panics are handled first: they were passed.
-                let taken = catch_unwind(AssertUnwindSafe(|| {
-                    reader.take_clones(matcher, shared, few, clone, &mut clones)
-                }));
-                let (step, panic) = match taken {
-                    Ok(step) => (step, None),
-                    Err(panic) => (Step::Taken(()), Some(panic)),
-                };
-                match step.untaken() {
-                    Ok(()) => {}
-                    // Met again by the next call.
-                    Err(_) if handled > 0 => break,
-                    Err(step) => return step,
-                }
-                let full = clones.len() == few;
-                let before = handled;
-                let mut unhandled = Unhandled::new(reader, clones.len(), panic.is_some());
-                for event in clones.drain(..) {
-                    unhandled.pass(event.sequence);
-                    if matcher.predicate().is_none_or(|predicate| predicate(&event.payload)) {
-                        f(event.lend());
-                        handled += 1;
-                    } else {
-                        unhandled.reader.uncount(1);
-                    }
-                }
-                std::mem::forget(unhandled);
-                if let Some(panic) = panic {
-                    resume_unwind(panic);
-                }
-                if handled == 0 {
-                    return Step::Skipped;
-                }
-                if !full || handled == before {
-                    break;
-                }
-            }
-            Step::Taken(handled)
-        });
-        self.clones = clones;
-        step
-    }
-
     /// Lets go of everything (rule 3).
     #[cold]
     fn end(&mut self) {
@@ -597,48 +497,6 @@ impl<E> Subscriber<E> {
                 return Poll::Pending;
             }
             self.leave_waiting();
-        }
-    }
-}
-
-/// Set by a handler that panics, while the event is still there to be cloned.
-struct Panics<'a, E> {
-    panicked: &'a Cell<Option<Died<E>>>,
-    event: Event<&'a E>,
-    clone: Option<fn(&E) -> E>,
-}
-
-impl<E> Drop for Panics<'_, E> {
-    fn drop(&mut self) {
-        self.panicked.set(Some(Died::of(self.event, self.clone)));
-    }
-}
-
-/// Events that were taken and not handled yet: if a panic comes between, they were not delivered.
-struct Unhandled<'a, E> {
-    reader: &'a mut Reader<E>,
-    /// Where they begin.
-    from: Option<Position>,
-    left: u64,
-}
-
-impl<'a, E> Unhandled<'a, E> {
-    /// So many were cloned, and one more perhaps whose clone panicked.
-    fn new(reader: &'a mut Reader<E>, cloned: usize, panicked: bool) -> Self {
-        Self { reader, from: None, left: cloned as u64 + u64::from(panicked) }
-    }
-
-    /// The next one is handled, whatever comes of it.
-    fn pass(&mut self, sequence: u64) {
-        self.from = Some(Position::from_sequence(sequence).forward(1));
-        self.left -= 1;
-    }
-}
-
-impl<E> Drop for Unhandled<'_, E> {
-    fn drop(&mut self) {
-        if let Some(from) = self.from {
-            self.reader.go_back(from, self.left);
         }
     }
 }

@@ -13,7 +13,7 @@ use phalanx::bus::{
     Event, EventBus, Filter, Overflow, RecvError, RecvTimeoutError, Subscriber, Topic,
 };
 
-use super::block_on;
+use super::{Any, block_on};
 
 #[derive(Clone, Copy, Debug)]
 struct Payload {
@@ -122,10 +122,28 @@ fn read(mut reader: Subscriber<Payload>, how: How, limit: Option<u64>) -> Oracle
     oracle
 }
 
+/// Publishes its events in order: one by one, in batches, made in place, awaited, or by all these in turn.
 fn publish_all(bus: &EventBus<Payload>, topic: Topic, publisher: u64, events: u64) {
-    let handle = bus.publisher();
-    for number in 0..events {
-        handle.publish(topic, Payload::new(publisher, number)).expect("open");
+    publish_by(&mut Any::Shared(bus.publisher()), publisher % 5, topic, publisher, events);
+}
+
+fn publish_by(by: &mut Any<Payload>, way: u64, topic: Topic, publisher: u64, events: u64) {
+    const BATCH: u64 = 7;
+    let mut number = 0;
+    while number < events {
+        let payload = || Payload::new(publisher, number);
+        match if way == 4 { number % 4 } else { way } {
+            0 => drop(by.publish(topic, payload()).expect("open")),
+            1 => {
+                let batch = number..events.min(number + BATCH);
+                let all: Vec<_> = batch.map(|number| Payload::new(publisher, number)).collect();
+                let published = by.publish_batch(topic, &mut all.into_iter()).expect("open");
+                number += published - 1;
+            }
+            2 => drop(block_on(by.publish_async(topic, payload())).expect("open")),
+            _ => drop(by.publish_with(topic, payload).ok().expect("open")),
+        }
+        number += 1;
     }
 }
 
@@ -135,10 +153,26 @@ const SHARE: u64 = if cfg!(phalanx_tsan) { 10 } else { 1 };
 const HOWS: [How; 4] = [How::Recv, How::Timed, How::Future, How::Batch];
 
 fn run(capacity: usize, publishers: u64, events: u64, blocking: bool, dropping: bool) {
+    let events = events / SHARE;
+    race(capacity, publishers * events, blocking, dropping, |bus, topic| {
+        thread::scope(|scope| {
+            for publisher in 0..publishers {
+                scope.spawn(move || publish_all(bus, topic, publisher, events));
+            }
+        });
+    });
+}
+
+/// Has `publish` publish so many events while readers of each kind and way read, and settles the accounts.
+fn race(
+    capacity: usize,
+    total: u64,
+    blocking: bool,
+    dropping: bool,
+    publish: impl FnOnce(&EventBus<Payload>, Topic),
+) {
     let bus = EventBus::builder().capacity(capacity).build().expect("valid");
     let topic = bus.topic("t").expect("valid");
-    let events = events / SHARE;
-    let total = publishers * events;
     thread::scope(|scope| {
         let mut readers = Vec::new();
         for how in HOWS {
@@ -151,15 +185,7 @@ fn run(capacity: usize, publishers: u64, events: u64, blocking: bool, dropping: 
                 }
             }
         }
-        let publishing: Vec<_> = (0..publishers)
-            .map(|publisher| {
-                let bus = &bus;
-                scope.spawn(move || publish_all(bus, topic, publisher, events))
-            })
-            .collect();
-        for publisher in publishing {
-            publisher.join().expect("a publisher panicked");
-        }
+        publish(&bus, topic);
         bus.close();
         for reader in readers {
             let (overflow, oracle) = reader.join().expect("a reader panicked");
@@ -170,9 +196,9 @@ fn run(capacity: usize, publishers: u64, events: u64, blocking: bool, dropping: 
         }
     });
     let stats = bus.stats();
-    assert_eq!(stats.published, total);
+    assert_eq!((stats.published, stats.tombstones), (total, 0));
     let readers = 4 * (u64::from(blocking) + u64::from(dropping));
-    assert_eq!(stats.delivered + stats.lagged, readers * total);
+    assert_eq!((stats.delivered + stats.lagged, stats.dropped), (readers * total, 0));
 }
 
 #[test]
@@ -194,6 +220,59 @@ fn both_kinds_of_readers_side_by_side() {
     run(2, 2, 2_000, true, true);
     run(4, 3, 3_000, true, true);
     run(128, 4, 5_000, true, true);
+}
+
+#[test]
+fn an_exclusive_publisher_is_read_whole_by_both_kinds_of_readers() {
+    for (capacity, events) in [(2, 3_000), (4, 3_000), (64, 20_000)] {
+        for (way, (blocking, dropping)) in
+            (0..5).zip([(true, false), (false, true), (true, true)].into_iter().cycle())
+        {
+            let events = events / SHARE;
+            race(capacity, events, blocking, dropping, |bus, topic| {
+                let exclusive = bus.exclusive_publisher().expect("nobody publishes");
+                publish_by(&mut Any::Exclusive(exclusive), way, topic, 0, events);
+            });
+        }
+    }
+}
+
+#[test]
+fn exclusive_and_shared_publishers_take_turns_under_load() {
+    let events = 2_000 / SHARE;
+    race(4, 6 * 2 * events, true, true, |bus, topic| {
+        for turn in 0..6 {
+            let exclusive = bus.exclusive_publisher().expect("nobody publishes any more");
+            publish_by(&mut Any::Exclusive(exclusive), 4, topic, 10 + turn, events);
+            thread::scope(|scope| {
+                for half in 0..2 {
+                    let publisher = 100 + 2 * turn + half;
+                    scope.spawn(move || publish_all(bus, topic, publisher, events / 2));
+                }
+            });
+        }
+    });
+}
+
+/// What this thread starts runs on one processor: every hand-over is one of the scheduler's.
+#[cfg(target_os = "linux")]
+#[test]
+fn on_one_processor_everything_is_accounted_for() {
+    use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
+    let pinned = thread::spawn(|| {
+        let all = sched_getaffinity(None).expect("it may be asked");
+        let first = (0..CpuSet::MAX_CPU).find(|&cpu| all.is_set(cpu)).expect("this runs somewhere");
+        let mut one = CpuSet::new();
+        one.set(first);
+        sched_setaffinity(None, &one).expect("a part of what is allowed is allowed");
+        run(2, 3, 1_000, true, true);
+        run(64, 4, 5_000, true, false);
+        race(4, 2_000, true, true, |bus, topic| {
+            let exclusive = bus.exclusive_publisher().expect("nobody publishes");
+            publish_by(&mut Any::Exclusive(exclusive), 4, topic, 0, 2_000);
+        });
+    });
+    pinned.join().expect("no panic");
 }
 
 #[test]
