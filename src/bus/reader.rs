@@ -301,11 +301,20 @@ impl<E> Reader<E> {
         self.publish_counts();
     }
 
-    /// Whether a step would come to anything but `Empty`.
-    pub(super) fn is_ready(&self) -> bool {
+    /// Whether there is an event at the cursor, or a loss to be told.
+    pub(super) fn has_news(&self) -> bool {
         self.lane.ring.header_at(self.cursor).is_some()
             || (self.hold == Hold::Nothing && self.is_lagging())
-            || self.lane.is_end(self.cursor)
+    }
+
+    /// Whether the lane is closed and all of it was passed.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.lane.is_end(self.cursor)
+    }
+
+    /// Whether the position at the cursor is claimed: if it has no event, somebody is about to write it.
+    pub(super) fn is_before_tail(&self) -> bool {
+        self.cursor.is_before(self.lane.ring.tail())
     }
 
     fn publish_counts(&self) {

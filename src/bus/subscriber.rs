@@ -25,7 +25,7 @@ use super::shared::Shared;
 use super::stats::SubscriberStats;
 use super::strategy::{Backoff, Patience, WaitStrategy};
 use super::turns::Turns;
-use super::wait::Ticket;
+use super::wait::{EVERYTHING, Ticket};
 use crate::sync::Parker;
 use crate::{Error, ErrorKind, Timestamp};
 
@@ -431,7 +431,7 @@ impl<E> Subscriber<E> {
             return true;
         }
         let waker = self.parker.get_or_insert_default().waker();
-        if self.enter_waiting(waker) {
+        if self.enter_waiting(&waker) {
             let parker = self.parker.get_or_insert_default();
             self.shared.clock.park_until(parker, idle.deadline);
         }
@@ -442,10 +442,26 @@ impl<E> Subscriber<E> {
     }
 
     /// Enters those who wait; whether there is nothing to do but wait.
-    fn enter_waiting(&mut self, waker: Waker) -> bool {
-        let (interests, known) = self.matcher.interests(&self.shared.topics);
-        self.ticket = Some(self.shared.enter_readers(waker, interests));
-        self.matcher.knows(known, &self.shared.topics) && !self.readers.iter().any(Reader::is_ready)
+    fn enter_waiting(&mut self, waker: &Waker) -> bool {
+        let (mut interests, known) = self.matcher.interests(&self.shared.topics);
+        loop {
+            self.ticket = Some(self.shared.enter_readers(waker.clone(), interests));
+            if !self.matcher.knows(known, &self.shared.topics) || self.is_ready() {
+                return false;
+            }
+            if interests == EVERYTHING || !self.readers.iter().any(Reader::is_before_tail) {
+                return true;
+            }
+            // What is being written at the cursor may be of any topic, and something of interest may lie
+            // behind it already: its end is news, whatever it is about.
+            self.leave_waiting();
+            interests = EVERYTHING;
+        }
+    }
+
+    /// Whether a step would come to anything but to wait.
+    fn is_ready(&self) -> bool {
+        self.readers.iter().any(Reader::has_news) || self.readers.iter().all(Reader::is_at_end)
     }
 
     fn leave_waiting(&mut self) {
@@ -469,7 +485,7 @@ impl<E> Subscriber<E> {
     /// Has a waker woken by what comes next; `false` if something is there.
     pub(super) fn arm(&mut self, waker: &Waker) -> bool {
         self.leave_waiting();
-        let armed = self.enter_waiting(waker.clone());
+        let armed = self.enter_waiting(waker);
         if !armed {
             self.leave_waiting();
         }
@@ -493,7 +509,7 @@ impl<E> Subscriber<E> {
                 Step::Empty => {}
                 step => return Poll::Ready(Err(self.error(&step))),
             }
-            if self.enter_waiting(cx.waker().clone()) {
+            if self.enter_waiting(cx.waker()) {
                 return Poll::Pending;
             }
             self.leave_waiting();

@@ -17,6 +17,7 @@ mod stream;
 #[cfg(feature = "test-util")]
 mod timeouts;
 mod topics;
+mod unwritten;
 mod waiting;
 
 use std::future::Future;

@@ -141,7 +141,7 @@ fn publish_by(by: &mut Any<Payload>, way: u64, topic: Topic, publisher: u64, eve
                 number += published - 1;
             }
             2 => drop(block_on(by.publish_async(topic, payload())).expect("open")),
-            _ => drop(by.publish_with(topic, payload).ok().expect("open")),
+            _ => drop(by.publish_with(topic, payload).expect("open")),
         }
         number += 1;
     }
