@@ -13,6 +13,8 @@ mod oracle;
 mod overflow;
 mod policies;
 mod publishing_futures;
+#[cfg(target_os = "linux")]
+mod soak;
 mod stream;
 #[cfg(feature = "test-util")]
 mod timeouts;
