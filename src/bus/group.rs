@@ -14,6 +14,8 @@
 
 mod delivery;
 mod member;
+#[cfg(all(test, feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+mod model_tests;
 mod state;
 mod waiters;
 
