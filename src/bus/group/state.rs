@@ -169,10 +169,11 @@ impl<E> State<E> {
         if matches!(self.source, Source::Ended) {
             return if self.is_over() { Begin::Closed } else { Begin::Nothing };
         }
-        if self.is_full() {
+        if self.pending.len() >= self.limits.pending_max {
             self.stats.full += u64::from(waits);
             return Begin::Nothing;
         }
+        // Room that a member reads for counts as taken, but what it reads may come to nothing.
         match std::mem::replace(&mut self.source, Source::Out) {
             Source::Here(subscriber) => Begin::Read(subscriber, !self.is_full()),
             out => {

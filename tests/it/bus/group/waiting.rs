@@ -1,13 +1,13 @@
 //! Members that wait: whom an event wakes, and that no wake-up is lost, whoever is dropped when.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::Poll;
 use std::thread;
 
-use phalanx::bus::{Delivery, Filter, Overflow, RecvDelivery, RecvError};
+use phalanx::bus::{Delivery, Filter, Member, Overflow, RecvDelivery, RecvError};
 
 use super::super::{Woken, block_on, bus, poll_once};
-use super::{group, publish, take};
+use super::{group, is_empty, publish, take};
 
 fn waiting(future: &mut RecvDelivery<'_, u64>) -> Arc<Woken> {
     let woken = Arc::new(Woken::default());
@@ -167,6 +167,37 @@ fn room_in_a_full_list_wakes_one_who_waits_for_it() {
     one.reject().expect("present");
     assert_eq!(woken.1.count(), 1);
     assert_eq!(*ready(&mut futures.1).payload(), 2);
+}
+
+#[test]
+fn who_waits_while_the_last_room_is_read_for_is_woken_when_nothing_was_found() {
+    let (bus, topic) = bus(8);
+    let woken = Arc::new(Woken::default());
+    let beside = Arc::new(Mutex::new(None::<Member<u64>>));
+    let (member, waker) = (Arc::clone(&beside), Arc::clone(&woken));
+    let filter = Filter::all().matching(move |payload: &u64| {
+        if *payload == 0 {
+            let mut member = member.lock().expect("nothing panics");
+            let mut future = member.as_mut().expect("it was put there").recv_async();
+            assert!(poll_once(&mut future, &waker).is_pending());
+            // It waits on.
+            std::mem::forget(future);
+        }
+        *payload != 0
+    });
+    let group = bus.group(filter, Overflow::Block).pending_max(1).build().expect("valid");
+    let mut first = group.member();
+    *beside.lock().expect("nothing panics") = Some(group.member());
+    publish(&bus, topic, 0..1);
+    assert!(is_empty(&mut first));
+    assert_eq!(woken.count(), 1, "nobody looks after what comes");
+    assert_eq!(group.stats().full, 0);
+    let mut second = beside.lock().expect("nothing panics").take().expect("it is there");
+    let mut future = second.recv_async();
+    let woken = waiting(&mut future);
+    publish(&bus, topic, 1..2);
+    assert_eq!(woken.count(), 1);
+    assert_eq!(*ready(&mut future).payload(), 1);
 }
 
 #[test]
