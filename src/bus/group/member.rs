@@ -150,7 +150,7 @@ impl<E> Member<E> {
         let mut deadline = None;
         let mut woken = false;
         loop {
-            match inner.look(self.id, false) {
+            match self.look() {
                 Look::Delivery(delivery) => return Ok(Some(delivery)),
                 Look::Error(error) => return Err(error),
                 Look::Nothing => {}
@@ -180,13 +180,26 @@ impl<E> Member<E> {
         }
     }
 
+    /// Looks, not being among those who wait.
+    fn look(&mut self) -> Look<E>
+    where
+        E: Clone,
+    {
+        let looking = Looking(self);
+        let look = looking.0.inner().look(looking.0.id, false);
+        std::mem::forget(looking);
+        look
+    }
+
     /// Enters those who wait, and looks once more.
     fn look_entered(&mut self, waker: Waker) -> Look<E>
     where
         E: Clone,
     {
         self.place = Some(self.inner().waiters.enter(self.id, waker));
-        let look = self.inner().look(self.id, true);
+        let looking = Looking(self);
+        let look = looking.0.inner().look(looking.0.id, true);
+        std::mem::forget(looking);
         if !matches!(look, Look::Nothing) {
             self.stop_waiting();
         }
@@ -214,6 +227,16 @@ impl<E> fmt::Debug for Member<E> {
     }
 }
 
+/// A look that a panic may cut short: then others look for what this member was woken for, or will be.
+struct Looking<'a, E>(&'a mut Member<E>);
+
+impl<E> Drop for Looking<'_, E> {
+    fn drop(&mut self) {
+        self.0.leave_waiting();
+        self.0.inner().pass_on_wake();
+    }
+}
+
 /// The future of [`Member::recv_async`].
 #[must_use = "futures do nothing unless polled"]
 pub struct RecvDelivery<'a, E> {
@@ -226,7 +249,7 @@ impl<E: Clone> Future for RecvDelivery<'_, E> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let member = &mut *self.get_mut().member;
         member.leave_waiting();
-        let mut look = member.inner().look(member.id, false);
+        let mut look = member.look();
         if matches!(look, Look::Nothing) {
             look = member.look_entered(cx.waker().clone());
         }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Wake};
 use std::thread;
 
-use phalanx::bus::{DeadLetterReason, Filter, Overflow};
+use phalanx::bus::{DeadLetterReason, EventBus, Filter, Overflow, WaitStrategy};
 
 use super::super::{Woken, bus, poll_once};
 use super::{group, publish, take};
@@ -69,6 +69,32 @@ fn a_receive_that_panics_wakes_another_who_waits() {
     assert_eq!(woken.1.count(), 1);
     assert!(poll_once(&mut futures.1, &woken.1).is_ready());
     assert_eq!(group.stats().panicked, 1);
+}
+
+#[test]
+fn a_thread_that_panics_as_it_goes_to_wait_is_not_woken_in_the_place_of_others() {
+    let bus = EventBus::builder().capacity(512).wait_strategy(WaitStrategy::Park);
+    let bus = bus.build().expect("valid");
+    let topic = bus.topic("test/topic").expect("valid");
+    // Its first look ends before the last of these, its second one at it.
+    let filter = Filter::all().matching(|payload: &u64| {
+        assert_ne!(*payload, 256, "a hostile predicate");
+        *payload > 256
+    });
+    let group = bus.group(filter, Overflow::Block).build().expect("valid");
+    let (mut first, mut second, mut third) = (group.member(), group.member(), group.member());
+    let (mut future, mut other) = (second.recv_async(), third.recv_async());
+    let woken = Arc::new(Woken::default());
+    assert!(poll_once(&mut future, &woken).is_pending());
+    assert!(poll_once(&mut other, &woken).is_pending());
+    publish(&bus, topic, 0..257);
+    assert!(catch_unwind(AssertUnwindSafe(|| first.recv())).is_err());
+    assert_eq!((group.stats().panicked, woken.count()), (1, 2));
+    assert!(poll_once(&mut future, &woken).is_pending());
+    assert!(poll_once(&mut other, &woken).is_pending());
+    publish(&bus, topic, 257..258);
+    assert_eq!(woken.count(), 3);
+    assert!(poll_once(&mut future, &woken).is_ready());
 }
 
 #[test]
