@@ -9,7 +9,7 @@
 //! 4. While somebody waits, an event that a member could have is on its way to one: the subscription is armed
 //!    with the waker of the group, or somebody was woken for it and has not looked yet, or it waits for room or
 //!    for a member that is allowed to have it. Whoever takes an event out while others wait sees to the next.
-//! 5. Whoever was woken and does not look passes the wake on.
+//! 5. Whoever was woken and does not look passes the wake on; if a waker panics, who wakes does.
 //! 6. The group ends with its last handle and member; a delivery does not keep it.
 
 mod delivery;
@@ -279,7 +279,21 @@ impl<E> Inner<E> {
             state.validate();
             result
         };
-        (result, after.run())
+        (result, self.run(after))
+    }
+
+    /// Runs what a change brings about; others are woken for those whose wakers panic (rule 5 of the file).
+    fn run(&self, after: Aftermath<E>) -> Result<(), Panic> {
+        let mut done = after.run();
+        let mut is_complete = done.is_ok();
+        while !is_complete {
+            let mut after = Aftermath::new();
+            self.state.lock().pass_on(&mut after, &self.waiters);
+            let again = after.run();
+            is_complete = again.is_ok();
+            done = first_of(done, again);
+        }
+        done
     }
 
     /// The time, if it matters.

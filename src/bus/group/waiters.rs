@@ -6,13 +6,16 @@
 //! 2. A waker is the code of somebody else: it is cloned, called and dropped outside the lock.
 //! 3. An entry leaves by its owner or by whoever wakes it, and the owner learns which it was: one that was woken
 //!    and does not look passes the wake on.
-//! 4. The set knows nothing of events and of the bus. So it may be the waker of the group's subscription, which
+//! 4. Whose waker panics may not look, so that another one is woken in its place.
+//! 5. The set knows nothing of events and of the bus. So it may be the waker of the group's subscription, which
 //!    lies in the bus, without the two keeping each other alive.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::task::{Wake, Waker};
 
+use super::super::dead_letters::attempt;
+use super::super::wait::{first_of, pass_on};
 use crate::sync::Mutex;
 
 #[derive(Debug)]
@@ -89,9 +92,15 @@ impl Wake for Waiters {
     }
 
     fn wake_by_ref(self: &Arc<Self>) {
-        let waker = self.first();
-        if let Some(waker) = waker {
-            waker.wake();
+        let mut done = Ok(());
+        while let Some(waker) = self.first() {
+            let woken = attempt(|| waker.wake());
+            let is_woken = woken.is_ok();
+            done = first_of(done, woken);
+            if is_woken {
+                break;
+            }
         }
+        pass_on(done);
     }
 }

@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Wake};
+use std::task::{Context, Poll, Wake};
 use std::thread;
 
 use phalanx::bus::{DeadLetterReason, EventBus, Filter, Overflow, WaitStrategy};
@@ -95,6 +95,46 @@ fn a_thread_that_panics_as_it_goes_to_wait_is_not_woken_in_the_place_of_others()
     publish(&bus, topic, 257..258);
     assert_eq!(woken.count(), 3);
     assert!(poll_once(&mut future, &woken).is_ready());
+}
+
+#[test]
+fn a_waker_that_panics_keeps_no_wake_from_another() {
+    struct Hostile;
+    impl Wake for Hostile {
+        fn wake(self: Arc<Self>) {
+            panic!("a hostile waker");
+        }
+    }
+    let hostile = Arc::new(Hostile).into();
+    let (bus, topic, group) = group(8, Overflow::Block, |group| group.pending_max(2));
+    let (mut first, mut second, mut third) = (group.member(), group.member(), group.member());
+    for step in 0..3 {
+        // What both wait for: an event, one that comes back, room.
+        if step > 0 {
+            publish(&bus, topic, 0..step);
+        }
+        let mut held: Vec<_> = (0..step).map(|_| take(&mut first)).collect();
+        let (mut one, mut other) = (second.recv_async(), third.recv_async());
+        let mut cx = Context::from_waker(&hostile);
+        assert!(Pin::new(&mut one).poll(&mut cx).is_pending());
+        let woken = Arc::new(Woken::default());
+        assert!(poll_once(&mut other, &woken).is_pending());
+        let panicked = catch_unwind(AssertUnwindSafe(|| match step {
+            0 => publish(&bus, topic, 0..1),
+            1 => held.remove(0).nack(),
+            _ => {
+                publish(&bus, topic, 9..10);
+                held.remove(0).ack().expect("present");
+            }
+        }));
+        assert!(panicked.is_err(), "the panic passes through");
+        assert!(woken.count() > 0, "step {step}: the wake-up is lost");
+        let Poll::Ready(Ok(delivery)) = poll_once(&mut other, &woken) else { panic!("nothing") };
+        delivery.ack().expect("present");
+        for delivery in held {
+            delivery.ack().expect("present");
+        }
+    }
 }
 
 #[test]
