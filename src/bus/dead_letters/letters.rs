@@ -78,6 +78,8 @@ impl<E> Letters<E> {
         let mut first = Ok(());
         for mailbox in boxes {
             first = first_of(first, attempt(|| mailbox.wake()));
+            // Its subscriber may be gone by now.
+            first = first_of(first, attempt(|| drop(mailbox)));
         }
         first
     }

@@ -3,8 +3,8 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 use std::thread;
 
@@ -321,4 +321,45 @@ fn a_payload_whose_drop_panics_makes_room_for_the_next_letter() {
     armed.store(false, Ordering::SeqCst);
     assert!(matches!(letters.try_recv(), Err(TryRecvError::Lagged { missed: 1, from: 0, .. })));
     assert_eq!(letters.try_recv().expect("a letter").event().payload.0, 1);
+}
+
+#[test]
+fn a_payload_whose_drop_panics_keeps_nobody_from_the_end() {
+    #[derive(Clone, Debug)]
+    struct Hostile(Arc<AtomicBool>);
+    impl Drop for Hostile {
+        fn drop(&mut self) {
+            assert!(!self.0.load(Ordering::SeqCst), "a hostile drop");
+        }
+    }
+    /// Drops the letters of another when it is woken.
+    struct Dropping(Mutex<Option<DeadLetters<Hostile>>>);
+    impl Wake for Dropping {
+        fn wake(self: Arc<Self>) {
+            drop(self.0.lock().expect("nothing panics").take());
+        }
+    }
+    let armed = Arc::new(AtomicBool::new(false));
+    let (bus, topic) = bus(4);
+    let (mut first, second, mut third) =
+        (bus.dead_letters(1), bus.dead_letters(1), bus.dead_letters(0));
+    let group = bus.group(Filter::all(), Overflow::Block).build().expect("valid");
+    let mut member = group.member();
+    bus.publisher().publish(topic, Hostile(Arc::clone(&armed))).expect("room");
+    member.recv().expect("there").reject().expect("present");
+    drop((member, group));
+    drop(first.try_recv());
+    assert!(matches!(third.try_recv(), Err(TryRecvError::Lagged { missed: 1, .. })));
+    let waker = Arc::new(Dropping(Mutex::new(Some(second)))).into();
+    let mut future = first.recv_async();
+    assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+    let woken = Arc::new(Woken::default());
+    let mut other = third.recv_async();
+    assert!(poll_once(&mut other, &woken).is_pending());
+    armed.store(true, Ordering::SeqCst);
+    let closed = catch_unwind(AssertUnwindSafe(|| bus.close()));
+    armed.store(false, Ordering::SeqCst);
+    assert!(closed.is_err(), "the panic passes through");
+    assert_eq!(woken.count(), 1);
+    assert!(matches!(poll_once(&mut other, &woken), Poll::Ready(Err(RecvError::Closed))));
 }
