@@ -431,11 +431,14 @@ impl<E> Subscriber<E> {
             return true;
         }
         let waker = self.parker.get_or_insert_default().waker();
+        // A stream that is pending stays so.
+        let streaming = self.ticket.take();
         if self.enter_waiting(&waker) {
             let parker = self.parker.get_or_insert_default();
             self.shared.clock.park_until(parker, idle.deadline);
         }
         self.leave_waiting();
+        self.ticket = streaming;
         self.patience.in_vain();
         *idle = Idle { parked: true, deadline: idle.deadline, backoff: self.patience.begin() };
         true

@@ -3,11 +3,13 @@
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 use std::task::{Context, Wake};
 use std::thread;
 use std::time::Duration;
 
+use futures_core::Stream;
 use phalanx::bus::{EventBus, Filter, Overflow, PublishTimeoutError, RecvTimeoutError, Subscriber};
 use phalanx::{Clock, ManualClock};
 
@@ -53,6 +55,36 @@ fn an_event_ends_a_timed_receive_while_the_clock_stands_still() {
         assert_eq!(reading.join().expect("no panic").expect("in time").payload, 3);
     });
     assert_eq!(hand.sleepers(), 0);
+}
+
+#[test]
+fn a_receive_that_waits_beside_a_stream_leaves_nothing_of_either_behind() {
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    for is_dropped in [false, true] {
+        let (clock, hand) = ManualClock::new();
+        let bus = bus(clock);
+        let topic = bus.topic("t").expect("valid");
+        let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+        let woken = Arc::new(Woken::default());
+        let waker = Arc::clone(&woken).into();
+        assert!(Pin::new(&mut reader).poll_next(&mut Context::from_waker(&waker)).is_pending());
+        thread::scope(|scope| {
+            let reading = scope.spawn(|| reader.recv_timeout(MINUTE));
+            wait_for_sleepers(&hand, 1);
+            hand.advance(MINUTE);
+            assert_eq!(reading.join().expect("no panic"), Err(RecvTimeoutError::Timeout));
+        });
+        let reader = (!is_dropped).then_some(reader);
+        bus.publisher().publish(topic, 3).expect("room");
+        // The stream waits for as long as it is there.
+        assert_eq!(woken.0.load(Ordering::SeqCst), usize::from(reader.is_some()));
+    }
 }
 
 #[test]
