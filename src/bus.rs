@@ -1,9 +1,9 @@
 //! The event bus: many publish, everyone who cares sees it, and no loss goes unreported.
 //!
-//! An [`EventBus`] is a bounded ring in memory. Every [`Publisher`] writes each event once; every
-//! [`Subscriber`] reads all of them in the same order, passing over what its [`Filter`] does not match. A
-//! subscription that falls a full ring behind does what its [`Overflow`] says: it holds the publishers up, or
-//! it loses the oldest events and is told how many and from which sequence.
+//! An [`EventBus`] is a bounded ring in memory. Every publisher writes each event once; every [`Subscriber`]
+//! reads all of them in the same order, passing over what its [`Filter`] does not match. A subscription that
+//! falls a full ring behind does what its [`Overflow`] says: it holds the publishers up, it loses the oldest
+//! events and is told how many and from which sequence, or it fails the publication.
 //!
 //! ```
 //! use phalanx::bus::{EventBus, Filter, Overflow};
@@ -19,36 +19,70 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # Publishing
+//!
+//! A [`Publisher`] is shared: cloned, sent about, used by many threads at once. An [`ExclusivePublisher`] has a
+//! lane to itself and costs less; while it lives, shared ones are refused, and it cannot be made beside them.
+//! Both publish in the same ways, and whatever is not published is handed back:
+//!
+//! | way | if a [blocking](Overflow::Block) subscription is a full ring behind | if a [failing](Overflow::Fail) one is |
+//! |---|---|---|
+//! | [`publish`](Publisher::publish) | waits | `Full` |
+//! | [`try_publish`](Publisher::try_publish) | `Full` | `Full` |
+//! | [`publish_timeout`](Publisher::publish_timeout) | waits that long, then `Timeout` | `Full` |
+//! | [`publish_async`](Publisher::publish_async) | is pending | `Full` |
+//! | [`publish_with`](Publisher::publish_with), which makes the event in its place | waits | `Full` |
+//! | [`publish_batch`](Publisher::publish_batch), which claims many places at a time | waits | `Full`, the rest left in the iterator |
+//!
+//! Publishers that wait are woken in the order in which they came. One that comes just then may still be faster.
+//!
+//! # Subscribing
+//!
+//! A subscription begins [now, at the oldest event of the ring, or at a sequence](Start), and ends when it is
+//! dropped; publishing goes on meanwhile. What [`Start::Sequence`] asks for and the ring has lost is reported
+//! first, whatever the policy.
+//!
+//! A [`Filter`] goes by topic (`task/*` is one further segment, `task/**` any number of them), by [`Source`], and
+//! last by a predicate over the payload; topic and source are decided without a look at the payload. The predicate runs on the reader's thread: in the ring for a subscription that publishers wait for or that
+//! fails them, on a clone that nothing is pinned for in one that drops the oldest.
+//!
+//! A subscriber takes events as clones ([`recv`](Subscriber::recv), `try_`, `_timeout`, `_async`, or as a stream),
+//! or many at a time by reference ([`for_each_batch`](Subscriber::for_each_batch)). A payload that is not `Clone` is
+//! for [`subscribe_in_place`](EventBus::subscribe_in_place). Who waits does so by a [`WaitStrategy`], that of the bus
+//! or [its own](Subscriber::with_wait_strategy): spin shortly and then park (the default), park, yield or spin. A
+//! future parks by its waker and needs no particular executor.
+//!
+//! # Order and lanes
+//!
+//! - Within a lane there is one order, that of the sequences, and every subscription sees it. Events that one
+//!   thread published on one lane stand in it in the order in which that thread published them.
+//! - A bus has one lane unless it is [built with more](EventBusBuilder::lanes); each is a ring with sequences of its
+//!   own. A subscription takes what lies on a more urgent lane (of a higher number) first, but not for ever: after
+//!   64 events in a row another lane is asked first.
+//! - Between lanes, and between threads that do not wait for each other, there is no other order.
+//!
 //! # What it guarantees
 //!
-//! - One order: all subscriptions see the events in the order of their sequences, and the events of one
-//!   thread in the order in which that thread published them.
 //! - Nothing silent: for each subscription, what was published since it began is what it was handed, what its
-//!   filter skipped, what it lost and was told of, and what still lies before it.
-//! - A handler, a waker, a `Clone` or a `Drop` of a payload that panics leaves the bus as usable as before. So does
-//!   dropping a subscriber, a publisher or a future at any moment. The panic itself passes through.
-//! - Who waits is parked, and uses no processor.
+//!   filter skipped, what it lost and was told of, and what still lies before it (see [`SubscriberStats`]).
+//! - What is full says so, waits, or drops by the policy of the subscription; each of these has a counter.
 //! - When the bus is [closed](EventBus::close), or the last handle that could publish is dropped, readers get
 //!   what was published before, and then the end.
+//! - Who waits is parked, and uses no processor, unless its strategy is to yield or to spin.
+//! - Dropping a subscriber, a publisher or a future, at any moment, loses no wake-up of another.
 //!
-//! # What "lock-free" means here, and what it does not
+//! # Panics of the caller's code
 //!
-//! Publishing and receiving take no mutex while nobody is parked, and a mutex is never held while code of
-//! the caller runs. A publisher claims a position with one compare-and-swap, after it knows that there is
-//! room; if it loses, another one has won: among claimers the path is lock-free, not wait-free. A receive on
-//! a blocking subscription takes a bounded number of steps (wait-free); on a drop-oldest one it may have to
-//! report a loss instead, in as many.
+//! A panic passes through to whoever made the call, unless another one unwinds there already, and the bus is as
+//! usable as before.
 //!
-//! It does *not* mean that no thread can hold another up:
-//!
-//! - A publisher that the system stops between its claim and the end of its write (a move of the payload)
-//!   holds up readers at that event, and publishers one lap later.
-//! - A blocking subscription that is a full ring behind holds up publishers. That is what it is for.
-//! - A drop-oldest subscription pins the event that it clones out. A publisher that wants just that slot waits
-//!   for that one clone (and for a look at 64 topics at most), never for a handler; `try_publish` says `Full`.
-//! - Parking, and waking those who are parked, takes a mutex for a few instructions; so do subscribing,
-//!   ending a subscription, making a topic, a subscription's first sight of a topic, and reading the
-//!   statistics of the bus.
+//! | where | what becomes of it |
+//! |---|---|
+//! | the closure of `publish_with`, the iterator of a batch | its place becomes a tombstone: readers pass over it, the sequence is missing, [`BusStats::tombstones`] counts it |
+//! | a handler of `for_each_batch` | ends that subscription, which from then on says [`HandlerPanicked`](RecvError::HandlerPanicked) and holds nobody up; the event becomes a dead letter; [`BusStats::handler_panics`] counts it |
+//! | a payload's `Clone`, a predicate | the event is passed, counted as delivered or skipped |
+//! | a payload's `Drop` in a publisher, whose event takes the place | the event is published all the same |
+//! | a waker | everybody else is woken first |
 //!
 //! # Groups and dead letters
 //!
@@ -68,6 +102,10 @@
 //! Members are not ordered among each other: two events may be dealt with in any order. A group that is
 //! built to drop the oldest events is told of its losses as [`Lagged`](RecvError::Lagged); what is lost there is
 //! overwritten, and so no dead letter.
+//!
+//! [`DeadLetters`] receives what nobody could make use of, with the [reason](DeadLetterReason). It is bounded: when
+//! it is full it loses its oldest letter and is told so, and nobody waits for it. [`BusStats::dead_letters`] counts
+//! letters whether or not anybody receives them.
 //!
 //! ```
 //! use phalanx::bus::{DeadLetterReason, EventBus, Filter, Overflow};
@@ -90,10 +128,47 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
+//! # What "lock-free" means here, and what it does not
+//!
+//! Publishing and receiving take no mutex while nobody is parked (groups apart), and a mutex is never held
+//! while code of the caller runs. A shared publisher claims a place with one compare-and-swap, after it knows that
+//! there is room; if it loses, another one has won: among claimers the path is lock-free, not wait-free. An
+//! exclusive one is wait-free while there is room. A receive on a blocking subscription takes a bounded number
+//! of steps (wait-free); on a drop-oldest one it may have to report a loss instead, in as many.
+//!
+//! It does *not* mean that no thread can hold another up:
+//!
+//! - A publisher that the system stops between its claim and the end of its write (a move of the payload, the
+//!   closure of `publish_with`, what is left of a batch) holds up readers at that event, and publishers one lap later.
+//! - A blocking subscription that is a full ring behind holds up publishers. That is what it is for.
+//! - A drop-oldest subscription pins what it clones out: one event for a receive, up to 32 in a row for a
+//!   batch, and what it passes between them, up to 256 headers for each. A publisher that wants a pinned slot waits
+//!   for these clones, never for a handler or a predicate; `try_publish` says `Full`.
+//! - Parking, and waking those who are parked, takes a mutex for a few instructions; so do subscribing,
+//!   ending a subscription, making a topic, a subscription's first sight of a topic, and reading the
+//!   statistics of the bus.
+//!
+//! # How it works, in short
+//!
+//! Each slot has a header of eight bytes (lap, topic, source) apart from its payload, and is published by one
+//! release store of it. Each subscription has a gate: the oldest event that it still needs, if any. A publisher
+//! looks at the gates once in a stride (a sixteenth of the ring, 256 events at most), with one fence, and not at
+//! each event. A reader of a batch in place moves its gate every few events (an eighth of the ring, 64 at most).
+//!
+//! Who parks leaves a mark, has the kernel fence every thread of the process that runs (`membarrier`), and looks once
+//! more; so a publisher learns of it by an ordinary load, without a fence of its own. Where the kernel does not lend
+//! that barrier, both sides make ordinary fences, which costs a publication one (an exclusive one two), and a
+//! reader one whenever its gate moves.
+//!
+//! A parked subscription is woken for the topics that it is for, by the last bits of their numbers (so now and
+//! then in vain, as its sources and its predicate are not asked), and four times a lap whatever was published: so
+//! one that nothing matches still moves on and holds nobody up for long.
+//!
 //! # What it is not
 //!
 //! It does not persist, does not cross processes, and keeps no event longer than a ring: that far back a
-//! subscription may [start](Start), no further.
+//! subscription may [start](Start), no further. It ends with its process, pending deliveries and dead letters
+//! included.
 
 mod builder;
 mod dead_letters;
