@@ -25,7 +25,7 @@ use super::strategy::{Patience, WaitStrategy};
 use super::topic::Topic;
 use super::wait::{EVERYTHING, Panic, Ticket, WaitSet, pass_on};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Asymmetric, Mutex, Parker, heavy_fence, light_fence, thread};
+use crate::sync::{Asymmetric, Mutex, Parker, fence, heavy_fence, light_fence, thread};
 use crate::{Clock, Error, ErrorKind};
 
 /// Alert: a publisher waits for the writer of a slot.
@@ -177,7 +177,13 @@ impl<E> Lane<E> {
     /// Rule 2 of the file.
     #[cold]
     fn wake_publisher(&self) -> Result<(), Panic> {
-        if !self.publishers.is_empty() && self.ring.may_have_room() {
+        if self.publishers.is_empty() {
+            return Ok(());
+        }
+        // Ordering: SeqCst, pairs with itself: of two readers whose gates both were in the way, one at least
+        // sees below that the other's is gone too. A light fence orders nothing between them.
+        fence(Ordering::SeqCst);
+        if self.ring.may_have_room() {
             return self.publishers.wake_one();
         }
         Ok(())
@@ -499,3 +505,6 @@ impl<E> fmt::Debug for Lane<E> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;
