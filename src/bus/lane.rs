@@ -163,7 +163,9 @@ impl<E> Lane<E> {
             return Ok(());
         }
         self.alert.fetch_and(!UNWRITTEN, Ordering::Relaxed);
-        self.wake_publisher()
+        // Whether a gate is in the way too is not asked: its reader may have let go before anybody waited, which
+        // this thread need not see yet, and the flag is gone now.
+        self.publishers.wake_one()
     }
 
     /// Tells a publisher, if one waits, that a gate moved.

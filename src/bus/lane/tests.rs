@@ -72,3 +72,23 @@ fn of_two_readers_that_let_go_at_the_same_moment_one_sees_the_room_and_wakes_a_p
         assert_eq!(missed, 0, "publishers slept beside room, in so many of {ROUNDS} rounds");
     });
 }
+
+#[test]
+fn who_waits_for_a_writer_is_told_of_it_even_if_a_gate_seems_to_be_in_the_way() {
+    let lane = Lane::<u64>::new(Shape::new(2), 0, Asymmetric::detect()).expect("valid");
+    let joined = lane.ring.join(Hold::Waiting, Start::Now).expect("valid");
+    for _ in 0..2 {
+        lane.ring.publish(0, 0, 0, &mut None).expect("there is room");
+    }
+    let woken = Arc::new(Counted::default());
+    let waker = || Arc::clone(&woken).into();
+    let held = lane.enter_publishers(waker(), Refusal::Held, false);
+    assert!(lane.notify_released().is_ok() && lane.notify_written().is_ok());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 0, "the gate is in the way, nobody asked for more");
+    assert!(!lane.forget_publisher(&held));
+    let unwritten = lane.enter_publishers(waker(), Refusal::Unwritten, false);
+    assert!(lane.notify_written().is_ok());
+    assert_eq!(woken.0.load(Ordering::Relaxed), 1);
+    assert!(lane.forget_publisher(&unwritten));
+    drop(joined);
+}
