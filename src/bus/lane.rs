@@ -4,7 +4,7 @@
 //!    sets): a publisher behind its events, a reader behind its gate, whoever closes behind the close.
 //! 2. Room wakes one publisher; a publisher that waited and got in wakes the next if there is room for it, and
 //!    one that gives up after it was woken does so too. So room and a sleeping publisher do not stay
-//!    together.
+//!    together. Nor do a sleeping publisher and a subscription that fails publishers: that counts as room.
 //! 3. Either shared publishers claim, or one exclusive publisher writes; the flag of the tail says which, and is
 //!    set and cleared under `control`. Once the lane is closed the flag stays.
 //! 4. The end of a closed lane is where its tail is while nobody writes exclusively. `closed` is set when no
@@ -185,7 +185,7 @@ impl<E> Lane<E> {
         // Ordering: SeqCst, pairs with itself: of two readers whose gates both were in the way, one at least
         // sees below that the other's is gone too. A light fence orders nothing between them.
         fence(Ordering::SeqCst);
-        if self.ring.may_have_room() {
+        if self.ring.may_end_wait() {
             return self.publishers.wake_one();
         }
         Ok(())

@@ -353,13 +353,15 @@ impl<E> Ring<E> {
         if lap_before.is_before(target) { Ok(target.since(lap_before)) } else { Err(Refusal::Held) }
     }
 
-    /// Whether no gate keeps the next claim from finding room. The caller fences before it asks.
-    pub(super) fn may_have_room(&self) -> bool {
+    /// Whether the next claim may come to anything but to wait for a gate: it finds room, or fails. The caller
+    /// fences before it asks.
+    pub(super) fn may_end_wait(&self) -> bool {
         let mut tail = self.tail();
         loop {
             let lap_before = tail.back(self.capacity());
             if self.known_room(tail) > 0
                 || self.registry.oldest_gate().is_none_or(|gate| lap_before.is_before(gate))
+                || self.registry.is_any_failing_at(lap_before)
             {
                 return true;
             }

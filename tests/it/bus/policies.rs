@@ -221,3 +221,46 @@ fn replays_that_begin_while_a_publisher_waits_do_not_leave_it_asleep() {
         });
     }
 }
+
+#[test]
+fn a_publisher_that_waits_fails_once_a_failing_subscription_is_all_that_is_in_its_way() {
+    for kind in each_kind() {
+        let (bus, topic) = bus(2);
+        let blocking = bus.subscribe(Filter::all(), Overflow::Block);
+        let mut publisher = kind(&bus);
+        for i in 0..2 {
+            publisher.publish(topic, i).expect("there is room");
+        }
+        let woken = Arc::new(Woken::default());
+        let mut waiting = publisher.publish_async(topic, 2);
+        assert!(poll_once(&mut waiting, &woken).is_pending());
+        let failing = bus
+            .subscribe_from(Filter::all(), Overflow::Fail, Start::Oldest)
+            .expect("the oldest is there");
+        drop(blocking);
+        assert_eq!(woken.count(), 1, "it may as well fail as get room");
+        let polled = poll_once(&mut waiting, &woken);
+        assert!(matches!(polled, Poll::Ready(Err(PublishError::Full(2)))), "{polled:?}");
+        drop((waiting, failing));
+    }
+}
+
+#[test]
+fn all_publishers_that_wait_fail_with_the_first() {
+    let (bus, topic) = bus(2);
+    let _blocking = bus.subscribe(Filter::all(), Overflow::Block);
+    let publisher = bus.publisher();
+    assert_eq!(publisher.publish_batch(topic, &mut numbers(0..2)), Ok(2));
+    let wakers: Vec<_> = (0..3).map(|_| Arc::new(Woken::default())).collect();
+    let mut waiting: Vec<_> = (2..5).map(|i| publisher.publish_async(topic, i)).collect();
+    for (future, woken) in waiting.iter_mut().zip(&wakers) {
+        assert!(poll_once(future, woken).is_pending());
+    }
+    let _failing = bus
+        .subscribe_from(Filter::all(), Overflow::Fail, Start::Oldest)
+        .expect("the oldest is there");
+    for (future, woken) in waiting.iter_mut().zip(&wakers) {
+        assert_eq!(woken.count(), 1);
+        assert!(matches!(poll_once(future, woken), Poll::Ready(Err(PublishError::Full(_)))));
+    }
+}
