@@ -303,6 +303,11 @@ impl<E> EventBus<E> {
     /// A bus has as many subscriptions as are made; each takes some 500 bytes, and room for the largest
     /// number at any one time is kept until the bus is gone. Publishers look at all of them once in a
     /// sixteenth of the ring (256 events at most), more often while they are held up.
+    ///
+    /// # Panics
+    ///
+    /// If this finds that a future that publishes may go on, and its waker panics, that panic passes through; the
+    /// subscription has not begun then. Dropping a subscription may meet such a waker too; it has ended then.
     pub fn subscribe(&self, filter: Filter<E>, overflow: Overflow) -> Subscriber<E>
     where
         E: Clone,
@@ -316,6 +321,10 @@ impl<E> EventBus<E> {
     ///
     /// [`InvalidArgument`](crate::ErrorKind::InvalidArgument) for a [`Start::Sequence`] that is beyond the next
     /// event, or on a bus of several lanes.
+    ///
+    /// # Panics
+    ///
+    /// As [`subscribe`](Self::subscribe).
     pub fn subscribe_from(
         &self,
         filter: Filter<E>,
@@ -330,6 +339,10 @@ impl<E> EventBus<E> {
 
     /// Begins an [`Overflow::Block`] subscription to payloads that need not be `Clone`: they are read in
     /// place, by [`Subscriber::for_each_batch`].
+    ///
+    /// # Panics
+    ///
+    /// As [`subscribe`](Self::subscribe).
     pub fn subscribe_in_place(&self, filter: Filter<E>) -> Subscriber<E> {
         self.begin(filter, Overflow::Block, None)
     }

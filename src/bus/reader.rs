@@ -77,17 +77,14 @@ impl<R> Step<R> {
 }
 
 impl<E> Reader<E> {
-    /// Joins a lane; says how many events it missed of those that it asked for, and from which sequence.
+    /// Joins a lane; says how many events it missed of those that it asked for, and from which sequence. The
+    /// caller [tells](Self::tell_released) of the gate.
     pub(super) fn join(
         lane: Arc<Lane<E>>,
         hold: Hold,
         start: Start,
     ) -> Result<(Self, Option<Gap>), Error> {
         let (index, cell, first, missed) = lane.ring.join(hold, start)?;
-        if hold != Hold::Nothing {
-            // The gate stood a little further back for a moment.
-            pass_on(lane.notify_released());
-        }
         let release_stride = (lane.ring.capacity() / 8).clamp(1, RELEASE_STRIDE_MAX);
         let mut reader = Self {
             lane,
@@ -347,9 +344,14 @@ impl<E> Reader<E> {
         super::shared::depth(self.lane.ring.tail(), self.cursor)
     }
 
-    /// Leaves the lane; the reader is not used again. What a waker panicked with comes back.
-    pub(super) fn leave(&self) -> Result<(), Panic> {
+    /// Leaves the lane, and takes nothing any more; the caller [tells](Self::tell_released) of the gate.
+    pub(super) fn leave(&self) {
         self.lane.ring.registry.leave(self.index, self.lane.ring.tail());
+    }
+
+    /// Tells a publisher that waits that the gate is gone, or (as it stood further back while this joined) that
+    /// it moved. What a waker panicked with comes back.
+    pub(super) fn tell_released(&self) -> Result<(), Panic> {
         self.lane.notify_released()
     }
 }

@@ -6,6 +6,7 @@
 //!    and of each quarter of a lap that went by: so a filter that nothing matches neither holds up
 //!    publishers nor falls behind unawares.
 //! 3. The first panic of somebody's waker is passed on when everything else is done.
+//! 4. No lock is held while a waker runs: it may subscribe, publish and end subscriptions itself.
 
 use std::fmt;
 use std::panic::resume_unwind;
@@ -78,25 +79,38 @@ impl<E> Shared<E> {
         hold: Hold,
         start: Start,
     ) -> Result<(Vec<Reader<E>>, Option<Gap>), Error> {
-        let _membership = self.membership.lock();
         let mut gap = None;
         let mut readers = Vec::with_capacity(self.lanes.len());
-        for lane in &self.lanes {
-            let (reader, missed) = Reader::join(Arc::clone(lane), hold, start)?;
-            gap = gap.or(missed);
-            readers.push(reader);
+        {
+            let _membership = self.membership.lock();
+            for lane in &self.lanes {
+                let (reader, missed) = Reader::join(Arc::clone(lane), hold, start)?;
+                gap = gap.or(missed);
+                readers.push(reader);
+            }
+        }
+        if hold != Hold::Nothing
+            && let Err(panic) = tell_released(&readers)
+        {
+            // Nobody is going to have this subscription.
+            discard(self.take_out(&readers));
+            resume_unwind(panic);
         }
         Ok((readers, gap))
     }
 
     pub(super) fn leave(&self, readers: &[Reader<E>]) {
-        let membership = self.membership.lock();
-        let mut woken = Ok(());
-        for reader in readers {
-            woken = first_of(woken, reader.leave());
+        pass_on(self.take_out(readers));
+    }
+
+    fn take_out(&self, readers: &[Reader<E>]) -> Result<(), Panic> {
+        {
+            let _membership = self.membership.lock();
+            for reader in readers {
+                reader.leave();
+            }
         }
-        drop(membership);
-        pass_on(woken);
+        tell_released(readers)
     }
 
     pub(super) fn count_handler_panic(&self) {
@@ -215,6 +229,11 @@ impl<E> Shared<E> {
         }
         all
     }
+}
+
+/// Tells the publishers of each lane that a gate moved or is gone; the first panic of a waker comes back.
+fn tell_released<E>(readers: &[Reader<E>]) -> Result<(), Panic> {
+    readers.iter().fold(Ok(()), |woken, reader| first_of(woken, reader.tell_released()))
 }
 
 /// How far a reader is behind; a cursor newer than the tail that was read is not behind.

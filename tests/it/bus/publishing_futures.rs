@@ -2,7 +2,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake};
 use std::thread;
 
@@ -255,6 +256,75 @@ fn a_waker_that_panics_does_not_end_a_process_that_unwinds() {
             let publisher = bus.publisher_to(lane).expect("there");
             publisher.try_publish(topic, HostileClone).expect("nothing is pinned");
         }
+    }
+}
+
+#[test]
+fn a_subscription_that_meets_a_waker_that_panics_does_not_begin() {
+    let (bus, topic, reader) = full();
+    let publisher = bus.publisher();
+    let mut first = publisher.publish_async(topic, 2);
+    let woken = Arc::new(Woken::default());
+    assert!(poll_once(&mut first, &woken).is_pending());
+    let mut hostile = publisher.publish_async(topic, 3);
+    let waker = Arc::new(Hostile).into();
+    assert!(Pin::new(&mut hostile).poll(&mut Context::from_waker(&waker)).is_pending());
+    // The room wakes the first; whoever looks next finds that there is more.
+    drop(reader);
+    assert_eq!(woken.count(), 1);
+    assert!(panics(|| bus.subscribe(Filter::all(), Overflow::Block)), "the panic passes through");
+    assert_eq!(bus.stats().subscribers, 0);
+    drop((first, hostile));
+    for i in 2..10 {
+        assert_eq!(publisher.try_publish(topic, i).expect("nothing is held"), i);
+    }
+}
+
+/// A waker of the host's that subscribes, publishes, and drops a subscription.
+struct Busy {
+    bus: EventBus<u64>,
+    topic: Topic,
+    held: Mutex<Option<Subscriber<u64>>>,
+    woken: AtomicUsize,
+}
+
+impl Wake for Busy {
+    fn wake(self: Arc<Self>) {
+        self.woken.fetch_add(1, Ordering::Relaxed);
+        let held = self.held.lock().expect("not poisoned").take();
+        drop(held);
+        let mut reader = self.bus.subscribe(Filter::all(), Overflow::Block);
+        let sequence = self.bus.publisher().try_publish(self.topic, 7).expect("room");
+        assert_eq!(reader.try_recv().expect("there").sequence, sequence);
+    }
+}
+
+#[test]
+fn a_waker_may_use_the_bus_whoever_wakes_it() {
+    for subscribes in [false, true] {
+        let (bus, topic, reader) = full();
+        let publisher = bus.publisher();
+        let mut first = publisher.publish_async(topic, 2);
+        let woken = Arc::new(Woken::default());
+        if subscribes {
+            assert!(poll_once(&mut first, &woken).is_pending());
+        }
+        let busy = Arc::new(Busy {
+            bus: bus.clone(),
+            topic,
+            held: Mutex::new(Some(bus.subscribe(Filter::all(), Overflow::DropOldest))),
+            woken: AtomicUsize::new(0),
+        });
+        let mut waits = publisher.publish_async(topic, 3);
+        let waker = Arc::clone(&busy).into();
+        assert!(Pin::new(&mut waits).poll(&mut Context::from_waker(&waker)).is_pending());
+        drop(reader);
+        if subscribes {
+            assert_eq!((woken.count(), busy.woken.load(Ordering::Relaxed)), (1, 0));
+            drop(bus.subscribe(Filter::all(), Overflow::Block));
+        }
+        assert_eq!(busy.woken.load(Ordering::Relaxed), 1);
+        assert_eq!(bus.stats().subscribers, 0);
     }
 }
 
