@@ -93,17 +93,14 @@ impl<E> Shared<E> {
             && let Err(panic) = tell_released(&readers)
         {
             // Nobody is going to have this subscription.
-            discard(self.take_out(&readers));
+            discard(self.leave(&readers));
             resume_unwind(panic);
         }
         Ok((readers, gap))
     }
 
-    pub(super) fn leave(&self, readers: &[Reader<E>]) {
-        pass_on(self.take_out(readers));
-    }
-
-    fn take_out(&self, readers: &[Reader<E>]) -> Result<(), Panic> {
+    /// Leaves all lanes; the first panic of a waker comes back.
+    pub(super) fn leave(&self, readers: &[Reader<E>]) -> Result<(), Panic> {
         {
             let _membership = self.membership.lock();
             for reader in readers {
@@ -233,7 +230,11 @@ impl<E> Shared<E> {
 
 /// Tells the publishers of each lane that a gate moved or is gone; the first panic of a waker comes back.
 fn tell_released<E>(readers: &[Reader<E>]) -> Result<(), Panic> {
-    readers.iter().fold(Ok(()), |woken, reader| first_of(woken, reader.tell_released()))
+    let mut woken = Ok(());
+    for reader in readers {
+        woken = first_of(woken, reader.tell_released());
+    }
+    woken
 }
 
 /// How far a reader is behind; a cursor newer than the tail that was read is not behind.

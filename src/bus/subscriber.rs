@@ -10,6 +10,7 @@ mod batches;
 
 use std::fmt;
 use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -25,7 +26,7 @@ use super::shared::Shared;
 use super::stats::SubscriberStats;
 use super::strategy::{Backoff, Patience, WaitStrategy};
 use super::turns::Turns;
-use super::wait::{EVERYTHING, Ticket};
+use super::wait::{EVERYTHING, Ticket, first_of, pass_on};
 use crate::sync::Parker;
 use crate::{Error, ErrorKind, Timestamp};
 
@@ -366,11 +367,13 @@ impl<E> Subscriber<E> {
     #[cold]
     fn end(&mut self) {
         let mut stats = self.stats();
-        self.leave_waiting();
-        self.shared.leave(&self.readers);
+        let woken = self.shared.leave(&self.readers);
         self.readers.clear();
         stats.dropped = std::mem::take(&mut stats.depth);
         self.ended = Some(stats);
+        // A waker that is dropped is the code of somebody else, like those that were woken.
+        let left = catch_unwind(AssertUnwindSafe(|| self.leave_waiting()));
+        pass_on(first_of(woken, left));
     }
 
     /// What a step means to a caller who does not wait.
@@ -536,8 +539,10 @@ impl Idle {
 
 impl<E> Drop for Subscriber<E> {
     fn drop(&mut self) {
+        let woken = self.shared.leave(&self.readers);
+        // If the drop of the waker panics, publishers wait for nobody by now.
         self.leave_waiting();
-        self.shared.leave(&self.readers);
+        pass_on(woken);
     }
 }
 

@@ -1,10 +1,12 @@
 //! Payloads and handlers that panic: the panic passes through, and the bus goes on.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-
+use std::task::{Context, Wake, Waker};
 use std::time::Duration;
 
+use futures_core::Stream;
 use phalanx::bus::{Filter, Overflow, RecvError, RecvTimeoutError, TryRecvError};
 
 use super::{block_on, bus, panics};
@@ -190,4 +192,29 @@ fn a_handler_may_use_the_bus_that_it_is_called_from() {
             .expect("open");
     }
     assert_eq!(reader.try_recv(), Err(TryRecvError::Empty));
+}
+
+#[test]
+fn a_waker_whose_drop_panics_does_not_keep_a_subscription_from_ending() {
+    struct HostileDrop;
+    impl Wake for HostileDrop {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for HostileDrop {
+        fn drop(&mut self) {
+            panic!("a hostile drop");
+        }
+    }
+    let (bus, topic) = bus(2);
+    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
+    {
+        let waker = Waker::from(Arc::new(HostileDrop));
+        let mut cx = Context::from_waker(&waker);
+        assert!(Pin::new(&mut reader).poll_next(&mut cx).is_pending());
+    }
+    assert!(panics(|| drop(reader)), "the panic passes through");
+    assert_eq!(bus.stats().subscribers, 0);
+    for i in 0..6 {
+        bus.publisher().try_publish(topic, i).expect("nothing is held");
+    }
 }
