@@ -166,7 +166,8 @@ pub struct GroupStats {
     pub stale: u64,
     /// Events that the group lost because it fell behind; each loss was told to one member.
     pub lagged: u64,
-    /// Receives in which the payload's `Clone` or the filter's predicate panicked, which passes the event.
+    /// Receives in which the payload's `Clone`, the filter's predicate or the waker of a publisher panicked, which
+    /// passes the event.
     pub panicked: u64,
     /// Times that a member began to wait because the pending list was full.
     pub full: u64,

@@ -50,8 +50,9 @@ impl<E> Member<E> {
     ///
     /// # Panics
     ///
-    /// If the payload's `Clone` or the filter's predicate panics, that panic passes through; the event is passed,
-    /// and [`GroupStats::panicked`](super::GroupStats::panicked) counts it. So does a panic of somebody's waker.
+    /// If the payload's `Clone`, the filter's predicate or the waker of a publisher that waits for room panics, that
+    /// panic passes through; the event is passed, and [`GroupStats::panicked`](super::GroupStats::panicked) counts
+    /// it. A panic of a member's waker passes through too; then the event goes to another member.
     pub fn recv(&mut self) -> Result<Delivery<E>, RecvError>
     where
         E: Clone,

@@ -164,6 +164,32 @@ fn a_member_that_panics_hands_on_what_it_had() {
 }
 
 #[test]
+fn a_publishers_waker_that_panics_costs_one_event_which_is_counted() {
+    struct Hostile;
+    impl Wake for Hostile {
+        fn wake(self: Arc<Self>) {
+            panic!("a hostile waker");
+        }
+    }
+    let (bus, topic, group) = group(2, Overflow::Block, |group| group);
+    let mut member = group.member();
+    publish(&bus, topic, 0..2);
+    let publisher = bus.publisher();
+    let mut third = publisher.publish_async(topic, 2);
+    let waker = Arc::new(Hostile).into();
+    assert!(Pin::new(&mut third).poll(&mut Context::from_waker(&waker)).is_pending());
+    assert!(catch_unwind(AssertUnwindSafe(|| member.try_recv())).is_err());
+    assert!(poll_once(&mut third, &Arc::new(Woken::default())).is_ready());
+    for event in 1..3 {
+        let delivery = take(&mut member);
+        assert_eq!(*delivery.payload(), event);
+        delivery.ack().expect("present");
+    }
+    let stats = group.stats();
+    assert_eq!((stats.delivered, stats.acknowledged, stats.panicked), (2, 2, 1));
+}
+
+#[test]
 fn a_waker_that_panics_undoes_nothing() {
     struct Hostile;
     impl Wake for Hostile {
