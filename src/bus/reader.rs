@@ -144,6 +144,10 @@ impl<E> Reader<E> {
         }
         let mut batch = Batch::begin(self);
         while batch.delivered < max {
+            if matcher.accepts_all() && batch.hand_row(max, &mut take) {
+                batch.release_by_stride();
+                continue;
+            }
             match batch.seek(matcher, shared) {
                 Ok(header) => {
                     batch.hand(header, &mut take);
@@ -171,12 +175,11 @@ impl<E> Reader<E> {
         while batch.delivered < max {
             let (first, few) = (batch.cursor, FOUND_MAX.min((max - batch.delivered) as usize));
             let (mut count, mut at) = (0, first);
-            let ring = &batch.reader.lane.ring;
-            let headers = ring.headers();
+            let ring = batch.reader.lane.ring.view();
             let last = first.forward(SCAN_MAX);
             while count < few
                 && at != last
-                && let Some(header) = headers.at(at)
+                && let Some(header) = ring.header_at(at)
             {
                 if matcher.accepts_topic(header).unwrap_or_else(|| {
                     header.has_payload() && matcher.accepts(header, &shared.topics)
@@ -243,7 +246,7 @@ impl<E> Reader<E> {
     }
 
     fn pin_now<R>(&mut self) -> Result<(), Step<R>> {
-        if self.lane.ring.header_at(self.cursor).is_none() {
+        if self.lane.ring.view().header_at(self.cursor).is_none() {
             return Err(if self.is_lagging() { Step::Lagging } else { self.empty() });
         }
         self.cell.hold_from(self.cursor, Hold::Waiting);
@@ -300,7 +303,7 @@ impl<E> Reader<E> {
 
     /// Whether there is an event at the cursor, or a loss to be told.
     pub(super) fn has_news(&self) -> bool {
-        self.lane.ring.header_at(self.cursor).is_some()
+        self.lane.ring.view().header_at(self.cursor).is_some()
             || (self.hold == Hold::Nothing && self.is_lagging())
     }
 
@@ -382,7 +385,7 @@ impl<'a, E> Batch<'a, E> {
     /// Passes what does not match, to the next event that does.
     #[inline(always)]
     fn seek(&mut self, matcher: &mut Matcher<E>, shared: &Shared<E>) -> Result<Header, Nothing> {
-        let Some(header) = self.reader.lane.ring.header_at(self.cursor) else {
+        let Some(header) = self.reader.lane.ring.view().header_at(self.cursor) else {
             return Err(Nothing::There);
         };
         if header.has_payload() && matcher.accepts_all() {
@@ -411,7 +414,7 @@ impl<'a, E> Batch<'a, E> {
             if self.cursor.since(first) >= SCAN_MAX {
                 return Err(Nothing::More);
             }
-            header = self.reader.lane.ring.header_at(self.cursor).ok_or(Nothing::More)?;
+            header = self.reader.lane.ring.view().header_at(self.cursor).ok_or(Nothing::More)?;
         }
     }
 
@@ -427,7 +430,7 @@ impl<'a, E> Batch<'a, E> {
         self.cursor = position.forward(1);
         self.skipped += 1;
         // SAFETY: a header with a payload was seen at this position, and the gate covers it (rule 1).
-        let yes = unsafe { self.reader.lane.ring.read(position, predicate) };
+        let yes = unsafe { self.reader.lane.ring.view().read(position, predicate) };
         self.cursor = position;
         self.skipped -= 1;
         yes
@@ -455,18 +458,45 @@ impl<'a, E> Batch<'a, E> {
         self.cursor = position.forward(1);
         self.delivered += 1;
         let lane = &*self.reader.lane;
-        let read = |payload: &E| {
-            take(Event {
-                sequence: position.sequence(),
-                topic: header.topic(),
-                source: Source::new(header.source()),
-                lane: lane.index(),
-                payload,
-            })
-        };
+        let read = |payload: &E| take(event(position, header, lane.index(), payload));
         // SAFETY: the header was seen at this position and has a payload; the gate has covered the position
         // since before that and does until `release` moves it, which is after this (rules 1, 3).
-        unsafe { lane.ring.read(position, read) }
+        unsafe { lane.ring.view().read(position, read) }
+    }
+
+    /// Hands out what lies in a row at the cursor, for one to whom everything matches, until its gate has to
+    /// follow; whether anything lay there. Each is passed whatever happens (rule 2).
+    #[inline(always)]
+    fn hand_row(&mut self, max: u64, take: &mut impl FnMut(Event<&E>)) -> bool {
+        /// Where the row has come to: in a register, which what the batch says is not.
+        struct Row<'a> {
+            at: Position,
+            cursor: &'a mut Position,
+            delivered: &'a mut u64,
+        }
+        impl Drop for Row<'_> {
+            #[inline(always)]
+            fn drop(&mut self) {
+                *self.delivered += self.at.since(*self.cursor);
+                *self.cursor = self.at;
+            }
+        }
+        let Self { reader, cursor, delivered, .. } = self;
+        let (first, lane) = (*cursor, &*reader.lane);
+        let (ring, index) = (lane.ring.view(), lane.index());
+        let to_release = reader.release_stride.saturating_sub(first.since(reader.released));
+        let end = first.forward(to_release.clamp(1, max - *delivered));
+        let mut row = Row { at: first, cursor, delivered };
+        while row.at != end
+            && let Some(header) = ring.header_at(row.at)
+            && header.has_payload()
+        {
+            let position = row.at;
+            row.at = position.forward(1);
+            // SAFETY: as in `hand`.
+            unsafe { ring.read(position, |payload| take(event(position, header, index, payload))) }
+        }
+        row.at != first
     }
 
     fn step_of<R>(&self, nothing: Nothing) -> Step<R> {
@@ -482,6 +512,17 @@ impl<'a, E> Batch<'a, E> {
     fn release(&mut self) {
         self.reader.cursor = self.cursor;
         self.reader.release();
+    }
+}
+
+#[inline(always)]
+fn event<E>(position: Position, header: Header, lane: u8, payload: &E) -> Event<&E> {
+    Event {
+        sequence: position.sequence(),
+        topic: header.topic(),
+        source: Source::new(header.source()),
+        lane,
+        payload,
     }
 }
 

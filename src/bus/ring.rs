@@ -27,6 +27,7 @@
 mod joining;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod validation;
+mod view;
 
 use std::fmt;
 use std::mem::{MaybeUninit, needs_drop};
@@ -39,7 +40,7 @@ use super::registry::Registry;
 use super::slots::{Slot, Slots};
 use super::wait::discard;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{fence_site, prefetch_read, prefetch_write, site};
+use crate::sync::{fence_site, prefetch_write, site};
 use crate::{Error, ErrorKind};
 
 /// How far ahead a publisher clears the way at most, in events.
@@ -460,7 +461,7 @@ impl<E> Ring<E> {
             unsafe { slot.write(MaybeUninit::new(payload)) };
         });
         let word = Header::new(lap, topic, source).word();
-        // Ordering: Release, pairs with the Acquire of `header_at` and of `is_vacant`: the payload is written
+        // Ordering: Release, pairs with the Acquire of `View::header_at` and of `is_vacant`: the payload is written
         // before.
         self.header(index).store(word, site("bus.stamp.publish", Ordering::Release));
     }
@@ -508,41 +509,6 @@ impl<E> Ring<E> {
     ) -> Claim<'a, E> {
         let left = tail.limit.since(tail.next).min(wanted);
         Claim { ring: self, next: tail.next, left, tail: Some(tail) }
-    }
-
-    /// The header of the event at this position; see [`Headers::at`].
-    #[inline(always)]
-    pub(super) fn header_at(&self, position: Position) -> Option<Header> {
-        self.headers().at(position)
-    }
-
-    /// What it takes to look at headers in a row, to be kept at hand: an acquiring load has everything else be
-    /// loaded anew that is not.
-    #[inline(always)]
-    pub(super) fn headers(&self) -> Headers<'_> {
-        Headers { headers: &self.headers, mask: self.mask, shift: self.shift }
-    }
-
-    /// Calls the payload at this position into this core's cache.
-    #[inline(always)]
-    pub(super) fn prefetch_payload(&self, position: Position) {
-        prefetch_read(self.slot(self.index(position)));
-    }
-
-    /// Runs `read` on the payload at this position.
-    ///
-    /// # Safety
-    ///
-    /// The caller has seen a header with a payload at that position, and its gate covers the position from
-    /// before that until this returns or unwinds, as invariant 4 says.
-    #[inline]
-    pub(super) unsafe fn read<R>(&self, position: Position, read: impl FnOnce(&E) -> R) -> R {
-        self.slot(self.index(position)).with(|slot| {
-            // SAFETY: nobody writes the slot while the caller's gate covers it (3, 4).
-            let payload = unsafe { &*slot };
-            // SAFETY: the header says that it was written (2).
-            read(unsafe { payload.assume_init_ref() })
-        })
     }
 }
 
@@ -615,30 +581,6 @@ impl<E> Drop for Claim<'_, E> {
             tail.next = self.next;
             self.ring.end_exclusive(tail);
         }
-    }
-}
-
-/// The headers of a ring.
-#[derive(Clone, Copy)]
-pub(super) struct Headers<'a> {
-    headers: &'a [AtomicU64],
-    mask: u64,
-    shift: u32,
-}
-
-impl Headers<'_> {
-    /// The header of the event at this position, if it is published and not overwritten.
-    ///
-    /// It is the right one for as long as the caller's gate is on it (invariant 4).
-    #[inline(always)]
-    pub(super) fn at(self, position: Position) -> Option<Header> {
-        let index = (position.sequence() & self.mask) as usize;
-        debug_assert!(index < self.headers.len());
-        // SAFETY: the index is at most `mask`, and there are `mask + 1` headers.
-        let header = unsafe { self.headers.get_unchecked(index) };
-        // Ordering: Acquire, pairs with the Release of `write`: topic and payload are there.
-        let header = Header::of_word(header.load(site("bus.stamp.read", Ordering::Acquire)));
-        header.is_of(Lap::of(position, self.shift)).then_some(header)
     }
 }
 
