@@ -239,13 +239,8 @@ impl<E> Ring<E> {
 
     #[inline]
     fn claim_one(&self) -> Result<Position, Refusal> {
-        let room = |first| {
-            if self.known_room(first) > 0 && self.is_vacant(first) {
-                Ok(1)
-            } else {
-                self.room(first, 1)
-            }
-        };
+        let room =
+            |first| if self.known_room(first) > 0 { Ok(1) } else { self.room(first, 1) };
         Ok(self.claim_by(room)?.0)
     }
 
@@ -289,16 +284,11 @@ impl<E> Ring<E> {
     /// How many positions from `first` on may be claimed: one at least, `wanted` at most.
     #[cold]
     fn room(&self, first: Position, wanted: u64) -> Result<u64, Refusal> {
-        let mut known = self.known_room(first);
-        if known == 0 {
-            known = self.refresh(first)?;
-        }
-        let most = wanted.min(known);
-        let mut count = 0;
-        while count < most && self.is_vacant(first.forward(count)) {
-            count += 1;
-        }
-        if count == 0 { Err(Refusal::Unwritten) } else { Ok(count) }
+        let known = match self.known_room(first) {
+            0 => self.refresh(first, true)?,
+            known => known,
+        };
+        Ok(wanted.min(known))
     }
 
     /// How many positions from `first` on are before the limit.
@@ -309,6 +299,15 @@ impl<E> Ring<E> {
         let limit = self.limit.load(site("bus.limit.read", Ordering::Acquire));
         let limit = Position::of_word(limit);
         if first.is_before(limit) { limit.since(first) } else { 0 }
+    }
+
+    /// How many positions in a row the writers of one lap ago are done with: one at least, `most` at most.
+    fn vacant(&self, first: Position, most: u64) -> Result<u64, Refusal> {
+        let mut count = 0;
+        while count < most && self.is_vacant(first.forward(count)) {
+            count += 1;
+        }
+        if count == 0 { Err(Refusal::Unwritten) } else { Ok(count) }
     }
 
     /// Whether the writer of one lap ago is done with the slot.
@@ -332,7 +331,7 @@ impl<E> Ring<E> {
 
     /// Makes room known from `position` on, if there is any; says how much.
     #[cold]
-    pub(super) fn refresh(&self, position: Position) -> Result<u64, Refusal> {
+    pub(super) fn refresh(&self, position: Position, shared: bool) -> Result<u64, Refusal> {
         let lap_before = position.back(self.capacity());
         // A first look without a fence, so that nothing is given up while a gate is in the way.
         let gate = self.registry.oldest_gate();
@@ -341,7 +340,10 @@ impl<E> Ring<E> {
             return Err(if fails { Refusal::Failed } else { Refusal::Held });
         }
         let ahead = lap_before.forward(self.stride);
-        let target = gate.map_or(ahead, |gate| gate.earlier(ahead));
+        let mut target = gate.map_or(ahead, |gate| gate.earlier(ahead));
+        if shared {
+            target = lap_before.forward(self.vacant(position, target.since(lap_before))?);
+        }
         // The order within the words `floor` and `limit` is all that their swaps need beside the fence.
         advance(&self.floor, target, Ordering::Relaxed);
         // Ordering: SeqCst, pairs with the fences of `Reader` (pin) and of `Ring::join`: whoever set a
@@ -387,7 +389,7 @@ impl<E> Ring<E> {
             self.room(tail.next, self.stride)?
         } else {
             match self.known_room(tail.next) {
-                0 => self.refresh(tail.next)?,
+                0 => self.refresh(tail.next, false)?,
                 known => known,
             }
         };
