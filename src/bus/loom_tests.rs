@@ -213,7 +213,7 @@ fn loom_a_slot_is_written_after_its_last_writer_is_done() {
 
 #[test]
 fn loom_twins_of_the_vacant_slot_fail() {
-    each_twin_fails(&["bus.stamp.vacant"], two_publishers_lap);
+    each_twin_fails(&["bus.refresh.fence"], two_publishers_lap);
 }
 
 /// A subscription begins while two other threads lap the ring.

@@ -6,16 +6,17 @@
 //! its payload, so that a filter touches headers alone.
 //!
 //! 1. *Claim.* A position is claimed by the one compare-and-swap that moves `tail` past it, or by the one
-//!    exclusive publisher while the tail is flagged; and only while it is before `limit` and the slot's
-//!    header is of the lap before. So a slot has at most one writer, and the earlier writer is done.
+//!    exclusive publisher while the tail is flagged; and only while it is before `limit`. So a slot has at
+//!    most one writer, and by 3 the earlier writer is done.
 //! 2. *Publish.* The claimer writes the payload, then the header (Release). If what makes the payload panics,
 //!    the header says that there is none: a tombstone. A reader reads a slot only after it has seen the lap
 //!    of its own position and a payload in the header (Acquire). So a slot that is read is written.
-//! 3. *Limit.* Every event more than a lap before `limit` will not be read again, by anybody, ever: `limit`
-//!    is only set after a scan, behind a fence, found no gate on them (a cell's gate, see the registry),
-//!    with `floor` moved past them first. `limit` and `floor` never go back, and no later than one lap
-//!    after a `tail` read before the scan does `limit` stand: so a subscription that joins at the tail
-//!    starts after all that may be overwritten.
+//! 3. *Limit.* Every event more than a lap before `limit` is written, and will not be read again, by anybody,
+//!    ever: `limit` is only set after its header was seen (an exclusive publisher knows what it wrote), and
+//!    after a scan, behind a fence, found no gate on it (a cell's gate, see the registry), with `floor`
+//!    moved past it first. `limit` and `floor` never go back, and no later than one lap after a `tail` read
+//!    before the scan does `limit` stand: so a subscription that joins at the tail starts after all that
+//!    may be overwritten.
 //! 4. *Read.* A reader dereferences a payload only while its gate is at or before that position, and the gate
 //!    was either kept there since it joined (blocking), or set, fenced, and followed by a look at `floor`
 //!    that found the position not given up (pin). By 3 nobody writes that slot meanwhile.
@@ -45,6 +46,10 @@ use crate::{Error, ErrorKind};
 
 /// How far ahead a publisher clears the way at most, in events.
 const STRIDE_MAX: u64 = 256;
+/// How a header is looked at before its slot is given up: the fence of `Ring::refresh`, which comes after, has
+/// the write of one lap ago come before. ThreadSanitizer knows no fences.
+// Ordering: Acquire, pairs with the Release of `fill`, for ThreadSanitizer.
+const VACANT: Ordering = if cfg!(phalanx_tsan) { Ordering::Acquire } else { Ordering::Relaxed };
 /// Headers in a cache line.
 const HEADERS_A_LINE: usize = 8;
 /// How far ahead of a claim its slots are called into the publisher's cache, in events.
@@ -239,8 +244,7 @@ impl<E> Ring<E> {
 
     #[inline]
     fn claim_one(&self) -> Result<Position, Refusal> {
-        let room =
-            |first| if self.known_room(first) > 0 { Ok(1) } else { self.room(first, 1) };
+        let room = |first| if self.known_room(first) > 0 { Ok(1) } else { self.room(first, 1) };
         Ok(self.claim_by(room)?.0)
     }
 
@@ -314,8 +318,7 @@ impl<E> Ring<E> {
     #[inline]
     fn is_vacant(&self, position: Position) -> bool {
         let header = self.header(self.index(position));
-        // Ordering: Acquire, pairs with the Release of `fill`: the write of one lap ago comes before.
-        let header = Header::of_word(header.load(site("bus.stamp.vacant", Ordering::Acquire)));
+        let header = Header::of_word(header.load(VACANT));
         header.is_of(self.lap(position).before())
     }
 
@@ -330,6 +333,8 @@ impl<E> Ring<E> {
     }
 
     /// Makes room known from `position` on, if there is any; says how much.
+    ///
+    /// A shared publisher has to look whether the writers of one lap ago are done.
     #[cold]
     pub(super) fn refresh(&self, position: Position, shared: bool) -> Result<u64, Refusal> {
         let lap_before = position.back(self.capacity());
@@ -347,7 +352,8 @@ impl<E> Ring<E> {
         // The order within the words `floor` and `limit` is all that their swaps need beside the fence.
         advance(&self.floor, target, Ordering::Relaxed);
         // Ordering: SeqCst, pairs with the fences of `Reader` (pin) and of `Ring::join`: whoever set a
-        // gate and is not seen by the scan below sees the new floor, or the tail that led here.
+        // gate and is not seen by the scan below sees the new floor, or the tail that led here; and with
+        // the Release of `fill`, whose header `vacant` saw: the slot is overwritten after that write.
         fence_site("bus.refresh.fence", Ordering::SeqCst);
         let target = self.registry.oldest_gate().map_or(target, |gate| gate.earlier(target));
         // Ordering: Release, pairs with the Acquire of `known_room`.
@@ -463,8 +469,8 @@ impl<E> Ring<E> {
             unsafe { slot.write(MaybeUninit::new(payload)) };
         });
         let word = Header::new(lap, topic, source).word();
-        // Ordering: Release, pairs with the Acquire of `View::header_at` and of `is_vacant`: the payload is written
-        // before.
+        // Ordering: Release, pairs with the Acquire of `View::header_at` and the fence of `refresh`: the payload
+        // is written before.
         self.header(index).store(word, site("bus.stamp.publish", Ordering::Release));
     }
 
@@ -562,7 +568,7 @@ impl<E> Claim<'_, E> {
             // SAFETY: the position is the next one of the claim (1); its header is written next.
             unsafe { self.ring.take_old(index, &mut old) };
             let header = Header::new(self.ring.lap(position), NO_PAYLOAD, 0);
-            // Ordering: Release, pairs with the Acquire of `is_vacant`: the payload of one lap ago was moved
+            // Ordering: Release, pairs with the fence of `refresh`: the payload of one lap ago was moved
             // out before.
             self.ring.header(index).store(header.word(), site("bus.stamp.bury", Ordering::Release));
             self.next = position.forward(1);
