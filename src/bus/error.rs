@@ -90,11 +90,14 @@ pub enum PublishBatchError {
 
 impl<P> PublishError<P> {
     #[cold]
-    pub(super) fn new(refusal: Refusal, closing: bool, payload: P) -> Self {
+    pub(super) fn new<E>(refusal: Refusal, lane: &Lane<E>, payload: P) -> Self {
         match refusal {
-            Refusal::Shut if closing => Self::Closed(payload),
+            Refusal::Shut if lane.is_closing() => Self::Closed(payload),
             Refusal::Shut => Self::Exclusive(payload),
-            Refusal::Failed | Refusal::Held | Refusal::Unwritten => Self::Full(payload),
+            Refusal::Failed | Refusal::Held | Refusal::Unwritten => {
+                lane.count_refused();
+                Self::Full(payload)
+            }
         }
     }
 }
@@ -119,7 +122,10 @@ impl<P> PublishTimeoutError<P> {
         match refusal {
             Refusal::Shut if lane.is_closing() => Self::Closed(payload),
             Refusal::Shut => Self::Exclusive(payload),
-            Refusal::Failed => Self::Full(payload),
+            Refusal::Failed => {
+                lane.count_refused();
+                Self::Full(payload)
+            }
             Refusal::Held | Refusal::Unwritten => {
                 lane.count_refused();
                 Self::Timeout(payload)
@@ -130,11 +136,14 @@ impl<P> PublishTimeoutError<P> {
 
 impl PublishBatchError {
     #[cold]
-    pub(super) fn new(refusal: Refusal, closing: bool, published: u64) -> Self {
+    pub(super) fn new<E>(refusal: Refusal, lane: &Lane<E>, published: u64) -> Self {
         match refusal {
-            Refusal::Shut if closing => Self::Closed { published },
+            Refusal::Shut if lane.is_closing() => Self::Closed { published },
             Refusal::Shut => Self::Exclusive { published },
-            Refusal::Failed | Refusal::Held | Refusal::Unwritten => Self::Full { published },
+            Refusal::Failed | Refusal::Held | Refusal::Unwritten => {
+                lane.count_refused();
+                Self::Full { published }
+            }
         }
     }
 

@@ -63,9 +63,9 @@ impl<E> ExclusivePublisher<E> {
     pub fn publish(&mut self, topic: Topic, payload: E) -> Result<u64, PublishError<E>> {
         match self.publish_now(topic, payload) {
             Ok(sequence) => Ok(sequence),
-            Err(refused) => self.publish_waiting(topic, refused, Limit::Forever).map_err(
-                |(refusal, payload)| PublishError::new(refusal, self.lane.is_closing(), payload),
-            ),
+            Err(refused) => self
+                .publish_waiting(topic, refused, Limit::Forever)
+                .map_err(|(refusal, payload)| PublishError::new(refusal, &self.lane, payload)),
         }
     }
 
@@ -137,7 +137,7 @@ impl<E> ExclusivePublisher<E> {
         F: FnOnce() -> E,
     {
         if let Err(refusal) = self.clear(Limit::Forever) {
-            return Err(PublishError::new(refusal, self.lane.is_closing(), make));
+            return Err(PublishError::new(refusal, &self.lane, make));
         }
         let claim = self.lane.ring.claim_exclusive(&mut self.tail, 1);
         Ok(finish(self.owner.shared(), &self.lane, claim, topic, self.source, make))
@@ -165,7 +165,7 @@ impl<E> ExclusivePublisher<E> {
         let mut left = payloads.len() as u64;
         while left > 0 {
             if let Err(refusal) = self.clear(Limit::Forever) {
-                return Err(PublishBatchError::new(refusal, self.lane.is_closing(), published));
+                return Err(PublishBatchError::new(refusal, &self.lane, published));
             }
             let claim = self.lane.ring.claim_exclusive(&mut self.tail, left);
             let (shared, claimed) = (self.owner.shared(), claim.left());

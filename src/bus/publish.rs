@@ -250,7 +250,7 @@ impl<E> Publish<'_, E> {
         self.end_wait(done.is_ok());
         done.map_err(|refusal| {
             let payload = self.payload.take().expect("only a success takes the payload");
-            PublishError::new(refusal, self.publisher.lane().is_closing(), payload)
+            PublishError::new(refusal, self.publisher.lane(), payload)
         })
     }
 }

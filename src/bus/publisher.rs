@@ -70,9 +70,9 @@ impl<E> Publisher<E> {
     pub fn publish(&self, topic: Topic, payload: E) -> Result<u64, PublishError<E>> {
         match self.publish_now(topic, payload) {
             Ok(sequence) => Ok(sequence),
-            Err(refused) => self.publish_waiting(topic, refused, Limit::Forever).map_err(
-                |(refusal, payload)| PublishError::new(refusal, self.lane.is_closing(), payload),
-            ),
+            Err(refused) => self
+                .publish_waiting(topic, refused, Limit::Forever)
+                .map_err(|(refusal, payload)| PublishError::new(refusal, &self.lane, payload)),
         }
     }
 
@@ -159,7 +159,7 @@ impl<E> Publisher<E> {
                 let shared = self.owner.shared();
                 Ok(finish(shared, &self.lane, claim, topic, self.source, make))
             }
-            Err(refusal) => Err(PublishError::new(refusal, self.lane.is_closing(), make)),
+            Err(refusal) => Err(PublishError::new(refusal, &self.lane, make)),
         }
     }
 
@@ -198,8 +198,7 @@ impl<E> Publisher<E> {
                     left -= claimed;
                 }
                 Err(refusal) => {
-                    let closing = self.lane.is_closing();
-                    return Err(PublishBatchError::new(refusal, closing, published));
+                    return Err(PublishBatchError::new(refusal, &self.lane, published));
                 }
             }
         }

@@ -32,7 +32,8 @@ pub struct BusStats {
     pub blocked_publishes: u64,
     /// For how long they waited, in sum.
     pub blocked_time: Duration,
-    /// Events handed back because the ring was full: to `try_publish`, or when a timeout passed.
+    /// Publications refused because the ring was full: to `try_publish`, when a timeout passed, or in whatever way
+    /// to the publisher that a [failing](super::Overflow::Fail) subscription fails. A batch counts once.
     pub refused_publishes: u64,
     /// Subscriptions that ended because a handler of theirs panicked.
     pub handler_panics: u64,

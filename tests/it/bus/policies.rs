@@ -47,6 +47,7 @@ fn a_failing_subscription_a_full_ring_behind_fails_every_way_to_publish() {
             let partly = publisher.publish_batch(topic, &mut batch);
             assert_eq!(partly, Err(PublishBatchError::Full { published: 1 }));
             assert!(batch.eq(ring + 1..ring + 5));
+            assert_eq!(bus.stats().refused_publishes, 2 * 5 + 1, "whatever way was refused");
             for i in 1..=ring {
                 assert_eq!(failing.recv().expect("it lost nothing").payload, i);
             }
