@@ -11,7 +11,7 @@ use super::ring::{ExclusiveTail, Refusal};
 use super::shared::{Owner, Shared};
 use super::source::Source;
 use super::topic::Topic;
-use crate::Error;
+use crate::{Clock, Error};
 
 /// Publishes to a lane of an [`EventBus`](super::EventBus) alone, for less than a shared
 /// [`Publisher`](super::Publisher) can: without a single atomic read-modify-write.
@@ -194,6 +194,10 @@ impl<E> ExclusivePublisher<E> {
 
     pub(super) fn lane(&self) -> &Lane<E> {
         &self.lane
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.owner.shared().clock
     }
 
     /// Publishes if there is room.

@@ -26,7 +26,7 @@ use super::topic::Topic;
 use super::wait::{EVERYTHING, Panic, Ticket, WaitSet, pass_on};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Asymmetric, Mutex, Parker, fence, heavy_fence, light_fence, thread};
-use crate::{Clock, Error, ErrorKind};
+use crate::{Clock, Error, ErrorKind, Timestamp};
 
 /// Alert: a publisher waits for the writer of a slot.
 const UNWRITTEN: u64 = 1 << 62;
@@ -233,7 +233,7 @@ impl<E> Lane<E> {
         clock: &Clock,
         mut attempt: impl FnMut() -> Result<C, Refusal>,
     ) -> Result<C, Refusal> {
-        let blocked = Blocked::begin(self, clock);
+        let blocked = self.begin_wait(clock);
         let deadline = match limit {
             Limit::Forever => None,
             Limit::For(timeout) => Some(blocked.began + timeout),
@@ -241,7 +241,8 @@ impl<E> Lane<E> {
         let is_overdue = || deadline.is_some_and(|deadline| clock.now() >= deadline);
         let patience = Patience::new(strategy);
         let mut parker = None;
-        let mut turn = Turn { lane: self, ticket: None, woken: false, in_attempt: false };
+        let (woken, in_attempt) = (false, false);
+        let mut turn = Turn { lane: self, clock, blocked, ticket: None, woken, in_attempt };
         loop {
             let mut backoff = patience.begin();
             let mut refusal = loop {
@@ -276,6 +277,24 @@ impl<E> Lane<E> {
             // Woken for room, for the close, or by the time: the next round finds out which.
             turn.woken = false;
             turn.leave();
+        }
+    }
+
+    /// A publisher begins to wait.
+    pub(super) fn begin_wait(&self, clock: &Clock) -> Blocked {
+        self.counters.blocked.fetch_add(1, Ordering::Relaxed);
+        Blocked { began: clock.now(), held_by: self.ring.holder() }
+    }
+
+    /// Counts how long a publisher waited.
+    pub(super) fn end_wait(&self, blocked: &Blocked, clock: &Clock) {
+        let waited = clock.now() - blocked.began;
+        let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
+        self.counters.blocked_ns.fetch_add(waited_ns, Ordering::Relaxed);
+        if let Some((cell, start)) = &blocked.held_by
+            && cell.start() == *start
+        {
+            cell.blocked(waited_ns);
         }
     }
 
@@ -428,6 +447,8 @@ impl<E> Lane<E> {
 /// what room it does not need (rule 2 of the file).
 struct Turn<'a, E> {
     lane: &'a Lane<E>,
+    clock: &'a Clock,
+    blocked: Blocked,
     ticket: Option<Ticket>,
     /// Whether it was woken and found no room since, or got in.
     woken: bool,
@@ -465,38 +486,17 @@ impl<E> Drop for Turn<'_, E> {
             return;
         }
         self.leave();
+        self.lane.end_wait(&self.blocked, self.clock);
         self.lane.give_up(self.woken || self.in_attempt);
     }
 }
 
-/// A publisher's wait, counted when it ends.
-struct Blocked<'a, E> {
-    lane: &'a Lane<E>,
-    clock: &'a Clock,
-    began: crate::Timestamp,
+/// A publisher's wait; [`Lane::end_wait`] counts it.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    began: Timestamp,
     /// Whom it waits for, and where that subscription began: a cell may be given to another one meanwhile.
     held_by: Option<(SharedCell, Position)>,
-}
-
-impl<'a, E> Blocked<'a, E> {
-    fn begin(lane: &'a Lane<E>, clock: &'a Clock) -> Self {
-        lane.counters.blocked.fetch_add(1, Ordering::Relaxed);
-        let held_by = lane.ring.registry.oldest_holder();
-        Self { lane, clock, began: clock.now(), held_by }
-    }
-}
-
-impl<E> Drop for Blocked<'_, E> {
-    fn drop(&mut self) {
-        let waited = self.clock.now() - self.began;
-        let waited_ns = u64::try_from(waited.as_nanos()).unwrap_or(u64::MAX);
-        self.lane.counters.blocked_ns.fetch_add(waited_ns, Ordering::Relaxed);
-        if let Some((cell, start)) = &self.held_by
-            && cell.start() == *start
-        {
-            cell.blocked(waited_ns);
-        }
-    }
 }
 
 impl<E> fmt::Debug for Lane<E> {

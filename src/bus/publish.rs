@@ -12,13 +12,14 @@ use std::task::{Context, Poll};
 
 use super::error::PublishError;
 use super::exclusive::ExclusivePublisher;
-use super::lane::Lane;
+use super::lane::{Blocked, Lane};
 use super::publisher::Publisher;
 use super::ring::{Claim, Refusal};
 use super::shared::Shared;
 use super::source::Source;
 use super::topic::Topic;
 use super::wait::{Panic, Ticket, discard};
+use crate::Clock;
 
 /// Tells those who wait of an event that was written; if that panics, the payload that it overwrote is gone.
 #[inline(always)]
@@ -149,6 +150,8 @@ pub struct Publish<'a, E> {
     /// What those know of it who could end its wait.
     waits_for: Refusal,
     woken: bool,
+    /// Its wait, from the first poll that found no room on.
+    blocked: Option<Blocked>,
 }
 
 enum By<'a, E> {
@@ -161,6 +164,13 @@ impl<E> By<'_, E> {
         match self {
             Self::Shared(publisher) => publisher.lane(),
             Self::Exclusive(publisher) => publisher.lane(),
+        }
+    }
+
+    fn clock(&self) -> &Clock {
+        match self {
+            Self::Shared(publisher) => publisher.clock(),
+            Self::Exclusive(publisher) => publisher.clock(),
         }
     }
 }
@@ -179,8 +189,15 @@ impl<'a, E> Publish<'a, E> {
     }
 
     fn new(publisher: By<'a, E>, topic: Topic, payload: E) -> Self {
-        let (payload, ticket, waits_for) = (Some(payload), None, Refusal::Held);
-        Self { publisher, topic, payload, ticket, waits_for, woken: false }
+        Self {
+            publisher,
+            topic,
+            payload: Some(payload),
+            ticket: None,
+            waits_for: Refusal::Held,
+            woken: false,
+            blocked: None,
+        }
     }
 
     fn attempt(&mut self) -> Result<u64, Refusal> {
@@ -201,6 +218,9 @@ impl<'a, E> Publish<'a, E> {
     fn end_wait(&mut self, got_in: bool) {
         let waited = self.ticket.is_some();
         self.leave();
+        if let Some(blocked) = self.blocked.take() {
+            self.publisher.lane().end_wait(&blocked, self.publisher.clock());
+        }
         let woken = std::mem::take(&mut self.woken);
         self.publisher.lane().give_up(woken || (waited && got_in));
     }
@@ -216,6 +236,8 @@ impl<E> Future for Publish<'_, E> {
             Err(refusal) if refusal.passes() => refusal,
             done => return Poll::Ready(this.end(done)),
         };
+        let (lane, clock) = (this.publisher.lane(), this.publisher.clock());
+        this.blocked.get_or_insert_with(|| lane.begin_wait(clock));
         // An entry of an earlier poll keeps its place, with the waker of this one.
         if let Some(ticket) = &this.ticket
             && (refusal == Refusal::Held || refusal == this.waits_for)

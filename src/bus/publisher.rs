@@ -11,6 +11,7 @@ use super::ring::{Claim, Refusal};
 use super::shared::Owner;
 use super::source::Source;
 use super::topic::Topic;
+use crate::Clock;
 
 /// Publishes to an [`EventBus`](super::EventBus), beside any number of others.
 ///
@@ -216,6 +217,10 @@ impl<E> Publisher<E> {
 
     pub(super) fn lane(&self) -> &Lane<E> {
         &self.lane
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.owner.shared().clock
     }
 
     /// Publishes if there is room.

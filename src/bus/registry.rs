@@ -217,13 +217,15 @@ impl Registry {
         any
     }
 
-    /// The subscription with the oldest gate, and where it began.
-    pub(super) fn oldest_holder(&self) -> Option<(SharedCell, Position)> {
+    /// The subscription with the oldest gate, if that is at this position or before, and where it began.
+    pub(super) fn oldest_holder(&self, position: Position) -> Option<(SharedCell, Position)> {
         let mut oldest: Option<(Position, &SharedCell)> = None;
         self.scan(|cell| {
             if let Some(word) = cell.gate_word() {
                 let gate = Position::of_word(word);
-                if oldest.is_none_or(|(oldest, _)| gate.is_before(oldest)) {
+                if !position.is_before(gate)
+                    && oldest.is_none_or(|(oldest, _)| gate.is_before(oldest))
+                {
                     oldest = Some((gate, cell));
                 }
             }
@@ -363,10 +365,11 @@ mod tests {
     #[test]
     fn the_oldest_holder_is_told_of_the_time_that_publishers_wait() {
         let registry = Registry::new();
-        assert!(registry.oldest_holder().is_none());
+        assert!(registry.oldest_holder(at(9)).is_none());
         let (_, newer) = join(&registry, at(5), Hold::Waiting);
         let (_, older) = join(&registry, at(4), Hold::Waiting);
-        let (holder, start) = registry.oldest_holder().expect("two hold");
+        assert!(registry.oldest_holder(at(3)).is_none(), "nobody is in the way");
+        let (holder, start) = registry.oldest_holder(at(9)).expect("two hold");
         assert_eq!(start, at(4));
         holder.blocked(9);
         assert_eq!((newer.counts().blocked_ns, older.counts().blocked_ns), (0, 9));

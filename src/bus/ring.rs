@@ -37,7 +37,7 @@ use crossbeam::utils::CachePadded;
 
 use super::header::{Header, Lap, NO_PAYLOAD};
 use super::position::{BUSY, FLAG, Position};
-use super::registry::Registry;
+use super::registry::{Registry, SharedCell};
 use super::slots::{Slot, Slots};
 use super::wait::discard;
 use crate::sync::atomic::{AtomicU64, Ordering};
@@ -360,6 +360,11 @@ impl<E> Ring<E> {
         let order = site("bus.limit.write", Ordering::Release);
         advance(&self.limit, target.forward(self.capacity()), order);
         if lap_before.is_before(target) { Ok(target.since(lap_before)) } else { Err(Refusal::Held) }
+    }
+
+    /// The subscription that is in the way of the next claim, and where it began.
+    pub(super) fn holder(&self) -> Option<(SharedCell, Position)> {
+        self.registry.oldest_holder(self.tail().back(self.capacity()))
     }
 
     /// Whether the next claim may come to anything but to wait for a gate: it finds room, or fails. The caller

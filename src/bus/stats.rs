@@ -28,9 +28,9 @@ pub struct BusStats {
     pub dropped: u64,
     /// Publications that panicked before their event was made.
     pub tombstones: u64,
-    /// Publications that found the ring full and waited.
+    /// Publications that found the ring full, or the slot's last writer not done, and waited.
     pub blocked_publishes: u64,
-    /// For how long they waited, in sum.
+    /// For how long they waited, in sum; a future from the poll that found no room until it is ready or dropped.
     pub blocked_time: Duration,
     /// Publications refused because the ring was full: to `try_publish`, when a timeout passed, or in whatever way
     /// to the publisher that a [failing](super::Overflow::Fail) subscription fails. A batch counts once.

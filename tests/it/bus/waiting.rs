@@ -8,7 +8,7 @@ use phalanx::bus::{
     EventBus, Filter, Overflow, Recv, RecvError, Subscriber, TryRecvError, WaitStrategy,
 };
 
-use super::{Woken, block_on, bus, panics, poll_once};
+use super::{Woken, block_on, bus, each_kind, panics, poll_once};
 
 const STRATEGIES: [WaitStrategy; 4] =
     [WaitStrategy::SpinThenPark, WaitStrategy::Park, WaitStrategy::Yield, WaitStrategy::Spin];
@@ -288,4 +288,58 @@ fn the_time_that_publishers_wait_is_counted_on_the_bus_and_on_who_held_them_up()
         2 * MINUTE,
         "it is the publishers' time, not the reader's"
     );
+}
+
+#[cfg(feature = "test-util")]
+#[test]
+fn the_time_that_a_future_waits_to_publish_is_counted_however_its_wait_ends() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let both = |kind| [(kind, false), (kind, true)];
+    for (kind, ends) in each_kind().into_iter().flat_map(both) {
+        let (clock, hand) = phalanx::ManualClock::new();
+        let bus = EventBus::builder().capacity(2).clock(clock).build().expect("valid");
+        let topic = bus.topic("t").expect("valid");
+        let mut slow = bus.subscribe(Filter::all(), Overflow::Block);
+        let mut publisher = kind(&bus);
+        for i in 0..2 {
+            publisher.publish(topic, i).expect("room");
+        }
+        let woken = Arc::new(Woken::default());
+        let mut future = publisher.publish_async(topic, 2);
+        for _ in 0..3 {
+            assert!(poll_once(&mut future, &woken).is_pending());
+            hand.advance(MINUTE);
+        }
+        assert_eq!(bus.stats().blocked_publishes, 1);
+        if ends {
+            slow.recv().expect("there");
+            assert!(poll_once(&mut future, &woken).is_ready());
+        }
+        drop(future);
+        assert_eq!((bus.stats().blocked_publishes, bus.stats().blocked_time), (1, 3 * MINUTE));
+        assert_eq!(slow.stats().blocked_time, 3 * MINUTE);
+    }
+}
+
+#[cfg(feature = "test-util")]
+#[test]
+fn a_wait_for_a_writer_is_laid_on_no_subscription() {
+    const MINUTE: Duration = Duration::from_secs(60);
+    let (clock, hand) = phalanx::ManualClock::new();
+    let bus = EventBus::builder().capacity(2).clock(clock).build().expect("valid");
+    let topic = bus.topic("t").expect("valid");
+    let (publisher, woken) = (bus.publisher(), Arc::new(Woken::default()));
+    let (mut future, mut late) = (None, None);
+    let make = || {
+        publisher.publish(topic, 1).expect("room");
+        late = Some(bus.subscribe(Filter::all(), Overflow::Block));
+        let waits = future.insert(publisher.publish_async(topic, 2));
+        assert!(poll_once(waits, &woken).is_pending());
+        hand.advance(MINUTE);
+        0
+    };
+    assert_eq!(publisher.publish_with(topic, make).expect("room"), 0);
+    assert!(poll_once(&mut future.expect("made"), &woken).is_ready());
+    assert_eq!(bus.stats().blocked_time, MINUTE);
+    assert_eq!(late.expect("made").stats().blocked_time, Duration::ZERO);
 }
