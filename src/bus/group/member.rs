@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::super::dead_letters::attempt;
 use super::super::error::{RecvError, RecvTimeoutError, TryRecvError};
 use super::super::strategy::Patience;
-use super::super::wait::pass_on;
+use super::super::wait::{discard, first_of, pass_on};
 use super::delivery::Delivery;
 use super::waiters::Place;
 use super::{Handle, Inner, Look};
@@ -169,7 +170,7 @@ impl<E> Member<E> {
                 continue;
             }
             let waker = self.parker.get_or_insert_default().waker();
-            match self.look_entered(waker) {
+            match self.look_entered(&waker) {
                 Look::Delivery(delivery) => return Ok(Some(delivery)),
                 Look::Error(error) => return Err(error),
                 Look::Nothing => {}
@@ -193,12 +194,13 @@ impl<E> Member<E> {
     }
 
     /// Enters those who wait, and looks once more.
-    fn look_entered(&mut self, waker: Waker) -> Look<E>
+    fn look_entered(&mut self, waker: &Waker) -> Look<E>
     where
         E: Clone,
     {
-        self.place = Some(self.inner().waiters.enter(self.id, waker));
         let looking = Looking(self);
+        let waker = waker.clone();
+        looking.0.place = Some(looking.0.inner().waiters.enter(looking.0.id, waker));
         let look = looking.0.inner().look(looking.0.id, true);
         std::mem::forget(looking);
         if !matches!(look, Look::Nothing) {
@@ -210,7 +212,9 @@ impl<E> Member<E> {
 
 impl<E> Drop for Member<E> {
     fn drop(&mut self) {
-        let woken = self.leave_waiting();
+        // If the drop of its waker panics, it may have been woken.
+        let mut woken = true;
+        let left = attempt(|| woken = self.leave_waiting());
         let inner = self.inner();
         let ((), done) = inner.change(|state, after| {
             state.leave(self.id, after, &inner.waiters);
@@ -218,7 +222,7 @@ impl<E> Drop for Member<E> {
                 state.pass_on(after, &inner.waiters);
             }
         });
-        pass_on(done);
+        pass_on(first_of(left, done));
     }
 }
 
@@ -233,7 +237,8 @@ struct Looking<'a, E>(&'a mut Member<E>);
 
 impl<E> Drop for Looking<'_, E> {
     fn drop(&mut self) {
-        self.0.leave_waiting();
+        // Two panics at once would end the process.
+        discard(attempt(|| _ = self.0.leave_waiting()));
         self.0.inner().pass_on_wake();
     }
 }
@@ -252,7 +257,7 @@ impl<E: Clone> Future for RecvDelivery<'_, E> {
         member.leave_waiting();
         let mut look = member.look();
         if matches!(look, Look::Nothing) {
-            look = member.look_entered(cx.waker().clone());
+            look = member.look_entered(cx.waker());
         }
         match look {
             Look::Delivery(delivery) => Poll::Ready(Ok(delivery)),

@@ -190,6 +190,33 @@ fn a_publishers_waker_that_panics_costs_one_event_which_is_counted() {
 }
 
 #[test]
+fn a_waker_whose_drop_panics_does_not_keep_its_member_from_leaving() {
+    struct Hostile;
+    impl Wake for Hostile {
+        fn wake(self: Arc<Self>) {}
+    }
+    impl Drop for Hostile {
+        fn drop(&mut self) {
+            panic!("a hostile drop");
+        }
+    }
+    let (bus, topic, group) = group(8, Overflow::Block, |group| group);
+    let (mut first, mut second) = (group.member(), group.member());
+    publish(&bus, topic, 0..1);
+    let held = take(&mut first);
+    let waker = Arc::new(Hostile).into();
+    let mut future = first.recv_async();
+    assert!(Pin::new(&mut future).poll(&mut Context::from_waker(&waker)).is_pending());
+    // The member waits on, with the last of its waker.
+    std::mem::forget(future);
+    drop(waker);
+    assert!(catch_unwind(AssertUnwindSafe(|| drop(first))).is_err(), "the panic passes through");
+    assert_eq!((group.stats().members, group.stats().pending), (1, 1));
+    assert_eq!(take(&mut second).attempt(), 2);
+    assert!(held.ack().is_err(), "its member is gone");
+}
+
+#[test]
 fn a_waker_that_panics_undoes_nothing() {
     struct Hostile;
     impl Wake for Hostile {
