@@ -102,7 +102,8 @@ impl<E> Filter<E> {
     pub(super) fn into_matcher(self) -> Matcher<E> {
         let Self { patterns, sources, predicate } = self;
         let everything = patterns.is_none() && sources.is_none() && predicate.is_none();
-        Matcher { everything, patterns, sources, predicate, verdicts: Vec::new() }
+        let (verdicts, interests) = (Vec::new(), (PARKED, 0));
+        Matcher { everything, patterns, sources, predicate, verdicts, interests }
     }
 }
 
@@ -135,6 +136,8 @@ pub(super) struct Matcher<E> {
     predicate: Option<Predicate<E>>,
     /// By the number of the topic.
     verdicts: Vec<Verdict>,
+    /// The interests in topics, and how many topics went into them: the first so many.
+    interests: (u64, usize),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -208,21 +211,27 @@ impl<E> Matcher<E> {
     }
 
     /// The interests of this filter in the topics that there are now, and how many those are.
+    ///
+    /// A topic is looked at once, so that who parks often does not pay for every topic each time.
     pub(super) fn interests(&mut self, topics: &Topics) -> (u64, usize) {
         if self.patterns.is_none() {
             return (EVERYTHING, 0);
         }
-        let known = topics.len();
-        for id in 0..known as u32 {
-            if !matches!(self.verdicts.get(id as usize), Some(Verdict::Yes | Verdict::No)) {
-                self.decide_topic(Topic::from_id(id), topics);
+        let (mut interests, known) = self.interests;
+        let now = topics.len();
+        for id in known as u32..now as u32 {
+            let topic = Topic::from_id(id);
+            let yes = match self.verdicts.get(id as usize) {
+                Some(Verdict::Yes) => true,
+                Some(Verdict::No) => false,
+                _ => self.decide_topic(topic, topics),
+            };
+            if yes {
+                interests |= interest(topic);
             }
         }
-        let interests = (0_u32..)
-            .zip(&self.verdicts)
-            .filter(|(_, verdict)| **verdict == Verdict::Yes)
-            .fold(PARKED, |interests, (id, _)| interests | interest(Topic::from_id(id)));
-        (interests, known)
+        self.interests = (interests, now);
+        self.interests
     }
 
     /// Whether there are other topics by now than when its interests were asked.

@@ -51,7 +51,7 @@ impl<E> Ring<E> {
     fn kept(&self, sequence: u64) -> Result<Position, Error> {
         let tail = self.tail();
         let position = Position::from_sequence(sequence);
-        let published = self.claimed();
+        let published = tail.since(self.start);
         if position.sequence() == sequence && tail.since(position) <= published {
             return Ok(position);
         }
