@@ -28,7 +28,8 @@ pub enum PublishError<P> {
 #[non_exhaustive]
 pub enum TryPublishError<P> {
     /// The slot to write is still needed: a subscription that is not to lose events is a full ring behind,
-    /// or (for a moment) a drop-oldest one is cloning out of it or its last writer is not done.
+    /// or (for a moment) one is just beginning, a drop-oldest one is cloning out of it, or its last writer is
+    /// not done.
     #[error("the ring is full")]
     Full(P),
     /// The bus is closed.

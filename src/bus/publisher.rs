@@ -128,7 +128,8 @@ impl<E> Publisher<E> {
     /// # Cancel safety
     ///
     /// The event is published in the poll that says so and in no other. A future that is dropped before drops
-    /// its payload, and room that it was woken for goes to the next who waits.
+    /// its payload, and room that it was woken for goes to the next who waits. One that was woken and then is
+    /// neither polled nor dropped keeps that room from those behind it, until a reader makes more.
     ///
     /// # Panics
     ///
@@ -168,8 +169,8 @@ impl<E> Publisher<E> {
     ///
     /// They are claimed many at a time, which costs less than one by one, and come in their order; events of
     /// other publishers may come between. Payloads are taken from the iterator when there is room for them,
-    /// so what was not published is still in it. While it makes one, readers wait as for
-    /// [`publish_with`](Self::publish_with).
+    /// so what was not published is still in it. While it makes one, or the drop of a payload that is overwritten
+    /// runs, readers wait as for [`publish_with`](Self::publish_with): let neither wait for this bus.
     ///
     /// # Errors
     ///

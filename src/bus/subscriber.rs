@@ -52,7 +52,8 @@ pub enum Overflow {
 #[non_exhaustive]
 pub enum Start {
     /// With the next event claimed after the call began, and at the latest with the first whose publication
-    /// begins after it returned.
+    /// begins after it returned. What an exclusive publisher is in the midst of counts as not claimed yet: of a
+    /// batch, what it wrote before in one go may be seen too.
     #[default]
     Now,
     /// With the oldest event that the ring still holds, of each lane.
@@ -152,7 +153,9 @@ impl<E> Subscriber<E> {
     /// # Panics
     ///
     /// If the payload's `Clone` or the filter's predicate panics, that panic passes through; the event
-    /// counts as delivered or skipped, and the next call goes on behind it.
+    /// counts as delivered or skipped, and the next call goes on behind it. So does the panic of the waker of a
+    /// future that was to publish where this made room; the event that was taken is lost with the call, and
+    /// counts as delivered.
     #[inline]
     pub fn recv(&mut self) -> Result<Event<E>, RecvError>
     where
