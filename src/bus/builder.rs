@@ -59,9 +59,9 @@ impl<E> EventBusBuilder<E> {
 
     /// How many lanes there are, 1 to 8. Default: 1.
     ///
-    /// Each lane is a ring of its own, with its own sequence and of the whole capacity, and takes as much memory. Subscriptions take what
-    /// came on a lane of a higher number first, but at most 64 events in a row (for each lane more than
-    /// two, 64 more) while another lane has something for them.
+    /// Each lane is a ring of its own, with its own sequence and of the whole capacity, and takes as much memory.
+    /// Subscriptions take what came on a lane of a higher number first, but at most 64 events in a row (for each
+    /// lane more than two, 64 more) while another lane has something for them.
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = lanes;
         self
@@ -99,7 +99,8 @@ impl<E> EventBusBuilder<E> {
     /// # Errors
     ///
     /// [`InvalidArgument`](ErrorKind::InvalidArgument) for a capacity that is no power of two or out of
-    /// range, or a number of topics or lanes that is; [`LimitReached`](ErrorKind::LimitReached) if there is no memory for the ring.
+    /// range, or a number of topics or lanes that is; [`LimitReached`](ErrorKind::LimitReached) if there is no
+    /// memory for the ring.
     pub fn build(self) -> Result<EventBus<E>, Error> {
         let capacity = self.shape.capacity;
         if !capacity.is_power_of_two() || !(2..=CAPACITY_MAX).contains(&capacity) {
