@@ -416,3 +416,28 @@ fn a_future_runs_on_tokio() {
         assert_eq!(sum, 5050);
     });
 }
+
+#[test]
+fn a_future_that_is_forgotten_costs_those_behind_it_one_turn_and_nothing_else() {
+    for kind in each_kind() {
+        let (bus, topic, mut reader) = full();
+        let mut publisher = kind(&bus);
+        let forgotten = Arc::new(Woken::default());
+        {
+            let mut future = publisher.publish_async(topic, 7);
+            assert!(poll_once(&mut future, &forgotten).is_pending());
+            std::mem::forget(future);
+        }
+        let woken = Arc::new(Woken::default());
+        let mut next = publisher.publish_async(topic, 2);
+        assert!(poll_once(&mut next, &woken).is_pending());
+        assert_eq!(reader.recv().expect("there").payload, 0);
+        assert_eq!((forgotten.count(), woken.count()), (1, 0), "its turn");
+        assert_eq!(reader.recv().expect("there").payload, 1);
+        assert_eq!((forgotten.count(), woken.count()), (1, 1));
+        assert!(matches!(poll_once(&mut next, &woken), Poll::Ready(Ok(2))));
+        drop(next);
+        assert_eq!(reader.recv().expect("there").payload, 2);
+        assert_eq!(bus.stats().published, 3, "what was forgotten was never published");
+    }
+}
