@@ -11,6 +11,8 @@
 //!    about, does that first and wakes then. So no wake-up is lost.
 
 mod letters;
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
 
 use std::fmt;
 use std::future::Future;

@@ -13,6 +13,8 @@
 //! 6. The group ends with its last handle and member; a delivery does not keep it.
 
 mod delivery;
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
 mod member;
 #[cfg(all(test, feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
 mod model_tests;
