@@ -32,9 +32,9 @@ const SPINS: u32 = if MODEL { 0 } else { 64 };
 /// The longest doze, in spin hints.
 const DOZE_MAX: u32 = if MODEL { 0 } else { 1024 };
 /// Rounds of yielding before a park: where a wait starts, and the bounds.
-const YIELDS_MIN: u32 = if MODEL { 0 } else { 2 };
-const YIELDS_START: u32 = if MODEL { 0 } else { 16 };
-const YIELDS_MAX: u32 = if MODEL { 0 } else { 64 };
+const YIELDS_MIN: u32 = if MODEL { 0 } else { 4 };
+const YIELDS_START: u32 = if MODEL { 0 } else { 64 };
+const YIELDS_MAX: u32 = if MODEL { 0 } else { 256 };
 
 /// What one who waits time and again remembers of it.
 #[derive(Clone, Copy, Debug)]
