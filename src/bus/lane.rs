@@ -25,7 +25,7 @@ use super::strategy::{Patience, WaitStrategy};
 use super::topic::Topic;
 use super::wait::{EVERYTHING, Panic, Ticket, WaitSet, pass_on};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Asymmetric, Mutex, Parker, fence, heavy_fence, light_fence, thread};
+use crate::sync::{Asymmetric, Mutex, Parker, fence, heavy_fence, light_fence, site, thread};
 use crate::{Clock, Error, ErrorKind, Timestamp};
 
 /// Alert: a publisher waits for the writer of a slot.
@@ -411,7 +411,8 @@ impl<E> Lane<E> {
     pub(super) fn is_end(&self, cursor: Position) -> bool {
         // Ordering: Acquire, pairs with the Release of `close`: the tail has its flag by then, or the writing
         // of an exclusive publisher is seen.
-        self.closed.load(Ordering::Acquire) && self.ring.end() == Some(cursor)
+        self.closed.load(site("bus.closed.read", Ordering::Acquire))
+            && self.ring.end() == Some(cursor)
     }
 
     pub(super) fn is_closed(&self) -> bool {
@@ -427,13 +428,15 @@ impl<E> Lane<E> {
             }
             self.alert.fetch_or(CLOSING, Ordering::Relaxed);
             self.ring.shut();
-            // Pairs with the light fence of `clear_exclusive`.
+            // Pairs with the light fences of an exclusive publisher: of `clear_exclusive` (either who sees `closed`
+            // sees it writing, or it sees the close) and of `alert_for`.
             heavy_fence("bus.close.fence", self.way);
             // Ordering: Release, pairs with the Acquire of `is_end`.
             self.closed.store(true, Ordering::Release);
         }
-        // Pairs with the light fence of `alert_for`: an exclusive publisher that is writing sees the alert when
-        // it is done, or those who are woken now see that it is done.
+        // Pairs with the heavy fence of a reader that parks: either it sees the close, or who wakes the readers next
+        // sees it. An exclusive publisher that is still writing is fenced off above: it sees the alert when it is
+        // done, or those who are woken next see that it is done.
         heavy_fence("bus.closed.fence", self.way);
         true
     }

@@ -4,18 +4,21 @@
 //! twin must fail, which shows that the model can see what that ordering is for. A payload that is read while
 //! it is overwritten fails in loom's cell; a lost wake-up fails as a deadlock.
 
+mod closing;
+mod waiting;
+
 use std::mem::ManuallyDrop;
 use std::time::Duration;
 
 use super::position::Position;
 use super::ring::Shape;
-use super::{EventBus, Filter, Overflow, RecvError, Subscriber, Topic, TryRecvError};
+use super::{EventBus, Filter, Overflow, Start, Subscriber, Topic, TryRecvError};
 use crate::sync::{explore, thread, weakened};
 
 const TOPIC: Topic = Topic::from_id(0);
 
 /// A ring of two, in which the way is cleared for both slots at once: limits are then handed on.
-fn bus() -> EventBus<u64> {
+fn bus<E: Send + Sync + 'static>() -> EventBus<E> {
     let shape = Shape { capacity: 2, start: Position::from_sequence(START), stride: 2 };
     EventBus::builder().shape(shape).build().expect("a valid bus")
 }
@@ -247,42 +250,59 @@ fn loom_twins_of_joining_fail() {
     each_twin_fails(&["bus.join.fence", "bus.refresh.fence"], join_during_publish);
 }
 
-/// The bus is closed while a reader waits.
-fn close_wakes() {
+/// A subscription begins while the exclusive publisher, whose claims are plain stores, laps the ring.
+fn join_during_exclusive_publish() {
     let bus = bus();
-    let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
-    let publisher = bus.publisher();
-    let closing = thread::spawn(move || {
-        publisher.publish(TOPIC, 0).expect("open");
-        bus.close();
+    let mut publisher = bus.exclusive_publisher().expect("no other publisher");
+    publisher.publish(TOPIC, 0).expect("open");
+    let publishing = thread::spawn(move || {
+        for _ in 0..3 {
+            let _ = publisher.try_publish(TOPIC, 0);
+        }
     });
-    assert_eq!(reader.recv().expect("published before").payload, 0);
-    assert_eq!(reader.recv(), Err(RecvError::Closed));
-    closing.join().expect("no panic");
-}
-
-#[test]
-fn loom_a_close_is_seen_by_a_reader_that_waits() {
-    explore(PREEMPTIONS, close_wakes);
-}
-
-/// The bus is closed while a publisher is between its claim and the end of its write.
-fn close_during_publish() {
-    let bus = bus();
     let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
-    let publisher = bus.publisher();
-    let publishing = thread::spawn(move || publisher.publish(TOPIC, 0).is_ok());
-    bus.close();
-    let mut seen = 0;
-    while reader.recv().is_ok() {
-        seen += 1;
-    }
-    assert_eq!(seen, u32::from(publishing.join().expect("no panic")));
+    publishing.join().expect("no panic");
+    while reader.try_recv().is_ok() {}
+    assert_eq!(reader.stats().depth, 0, "the subscription began at an event that was gone");
 }
 
 #[test]
-fn loom_what_was_claimed_before_the_close_is_received() {
-    explore(PREEMPTIONS, close_during_publish);
+fn loom_a_subscription_begins_where_the_exclusive_publisher_keeps_an_event_for_it() {
+    explore(PREEMPTIONS, join_during_exclusive_publish);
+}
+
+#[test]
+fn loom_twins_of_joining_an_exclusive_publisher_fail() {
+    each_twin_fails(&["bus.join.fence"], join_during_exclusive_publish);
+}
+
+/// A subscription begins with the oldest event while somebody gives that one up.
+fn join_at_the_oldest() {
+    let bus = bus();
+    for payload in 0..2 {
+        bus.publisher().publish(TOPIC, payload).expect("open");
+    }
+    let publisher = bus.publisher();
+    let publishing = thread::spawn(move || publisher.try_publish(TOPIC, 2).is_ok());
+    let reader = bus.subscribe_from(Filter::all(), Overflow::Block, Start::Oldest);
+    let mut reader = reader.expect("a valid start");
+    let mut seen = Vec::from_iter(reader.try_recv().ok());
+    let published = publishing.join().expect("no panic");
+    seen.extend(std::iter::from_fn(|| reader.try_recv().ok()));
+    let all = if published { 3 } else { 2 };
+    let seen: Vec<_> = seen.into_iter().map(|event| event.payload).collect();
+    assert!(seen.iter().copied().eq(all - seen.len() as u64..all), "{seen:?} of {all}");
+    assert_eq!(reader.stats().depth, 0, "the subscription began at an event that was gone");
+}
+
+#[test]
+fn loom_a_subscription_begins_at_the_oldest_event_that_is_not_given_up() {
+    explore(PREEMPTIONS, join_at_the_oldest);
+}
+
+#[test]
+fn loom_twins_of_joining_at_the_oldest_fail() {
+    each_twin_fails(&["bus.join.fence", "bus.refresh.fence"], join_at_the_oldest);
 }
 
 /// A full ring of two events, and who would publish the next ones.

@@ -202,9 +202,9 @@ impl<E> Ring<E> {
 
     /// The end of what was published, once the lane is closed; nothing while an event is being written.
     pub(super) fn end(&self) -> Option<Position> {
-        // Ordering: Acquire, pairs with the Release of `end_exclusive`: what the exclusive publisher wrote
-        // last is seen by whoever sees that it is not writing.
-        let word = self.tail.load(site("bus.tail.end", Ordering::Acquire));
+        // Only where the end is matters, not what lies before: a reader that is there has seen each header. And
+        // that it is no earlier word of the exclusive publisher is for the fences of the lane to see to.
+        let word = self.tail.load(Ordering::Relaxed);
         (word & BUSY == 0).then(|| Position::of_word(word))
     }
 
@@ -221,8 +221,13 @@ impl<E> Ring<E> {
 
     /// Lets no shared publisher claim from here on; says where the tail is.
     ///
-    /// An exclusive publisher keeps the flag where it is set.
+    /// The caller keeps others from setting or clearing the flag. Where it is set the exclusive publisher writes
+    /// the word, and nobody else.
     pub(super) fn shut(&self) -> Position {
+        let word = self.tail.load(Ordering::Relaxed);
+        if word & FLAG != 0 {
+            return Position::of_word(word);
+        }
         Position::of_word(self.tail.fetch_or(FLAG, Ordering::Relaxed))
     }
 
@@ -509,8 +514,8 @@ impl<E> Ring<E> {
     /// Says that the exclusive publisher does not write, and that its tail is here.
     #[inline]
     pub(super) fn end_exclusive(&self, tail: &ExclusiveTail) {
-        // Ordering: Release, pairs with the Acquire of `end`: the events before the tail are written.
-        self.tail.store(tail.next.flagged(), site("bus.tail.write", Ordering::Release));
+        // The tail says nothing of the events before it: their headers do.
+        self.tail.store(tail.next.flagged(), Ordering::Relaxed);
     }
 
     /// Claims the next positions for the exclusive publisher, `wanted` at most, after it found room and began.

@@ -27,7 +27,7 @@ use super::stats::SubscriberStats;
 use super::strategy::{Backoff, Patience, WaitStrategy};
 use super::turns::Turns;
 use super::wait::{EVERYTHING, Ticket, first_of, pass_on};
-use crate::sync::Parker;
+use crate::sync::{Parker, left_out};
 use crate::{Error, ErrorKind, Timestamp};
 
 /// What happens when a subscription falls a full ring behind.
@@ -458,7 +458,9 @@ impl<E> Subscriber<E> {
             if !self.matcher.knows(known, &self.shared.topics) || self.is_ready() {
                 return false;
             }
-            if interests == EVERYTHING || !self.readers.iter().any(Reader::is_before_tail) {
+            let unwritten =
+                !left_out("bus.wait.unwritten") && self.readers.iter().any(Reader::is_before_tail);
+            if interests == EVERYTHING || !unwritten {
                 return true;
             }
             // What is being written at the cursor may be of any topic, and something of interest may lie
