@@ -202,7 +202,7 @@ impl<E> Lane<E> {
         if refusal == Refusal::Unwritten {
             self.alert.fetch_or(UNWRITTEN, Ordering::Relaxed);
         }
-        // Pairs with the light fences of `notify_released`, `alert_for` and `close`.
+        // Pairs with the light fences of `notify_released` and `alert_for`. Whoever closes takes the lock of the set.
         heavy_fence("bus.publish.park.fence", self.way);
         ticket
     }

@@ -2,7 +2,32 @@
 //!
 //! Each model has twins in which one ordering is weakened, or one fence left out, at a named site; every
 //! twin must fail, which shows that the model can see what that ordering is for. A payload that is read while
-//! it is overwritten fails in loom's cell; a lost wake-up fails as a deadlock.
+//! it is overwritten fails in loom's cell; a lost wake-up fails as a deadlock. What each site is for, by the
+//! model whose twin fails without it:
+//!
+//! | Site | Models |
+//! |---|---|
+//! | `bus.stamp.publish`, `bus.stamp.read` | [`publish_and_receive`] |
+//! | `bus.publish.fence`, `bus.recv.park.fence` | [`publish_and_receive`] |
+//! | `bus.stamp.vacant` | [`two_publishers_lap`] |
+//! | `bus.stamp.bury` | [`waiting::tombstone_is_lapped`] |
+//! | `bus.limit.read`, `bus.limit.write` | [`limit_is_handed_on`] |
+//! | `bus.gate.hold` | [`wrap_around_blocking`] |
+//! | `bus.release.fence`, `bus.publish.park.fence` | [`wrap_around_blocking`] |
+//! | `bus.gate.let_go`, `bus.gate.scan`, `bus.pin.fence` | [`wrap_around_drop_oldest`] |
+//! | `bus.refresh.fence` | [`wrap_around_drop_oldest`], [`join_during_publish`], [`join_at_the_oldest`] |
+//! | `bus.join.fence` | these two and [`join_during_exclusive_publish`] |
+//! | `bus.closed.read` | [`closing::shared_against_close`] |
+//! | `bus.closed.fence` | [`closing::close_wakes`] |
+//! | `bus.begin.fence`, `bus.close.fence` | [`closing::exclusive_against_close`] |
+//! | `bus.shut.fence` | [`closing::close_before_exclusive_publish`] |
+//! | `bus.topic.wake` (a step) | [`waiting::topic_is_made`] |
+//! | `bus.batch.tell` (a step) | [`waiting::event_behind_a_tombstone`] |
+//! | `bus.wait.unwritten` (a step) | [`waiting::event_behind_an_unwritten_one`] |
+//!
+//! Two orderings have no name, as loom cannot see what they are for: the number of cells of the registry, whose
+//! memory is made under a lock of the standard library's; and the count of handles, since who takes a ring over
+//! goes by headers and by a read-modify-write of the tail.
 
 mod closing;
 mod waiting;

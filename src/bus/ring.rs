@@ -6,8 +6,8 @@
 //! its payload, so that a filter touches headers alone.
 //!
 //! 1. *Claim.* A position is claimed by the one compare-and-swap that moves `tail` past it, or by the one
-//!    exclusive publisher while the tail is flagged; and only while it is before `limit`. So a slot has at
-//!    most one writer, and by 3 the earlier writer is done.
+//!    exclusive publisher while the tail is flagged, who alone writes it then; and only while it is before
+//!    `limit`. So a slot has at most one writer, and by 3 the earlier writer is done.
 //! 2. *Publish.* The claimer writes the payload, then the header (Release). If what makes the payload panics,
 //!    the header says that there is none: a tombstone. A reader reads a slot only after it has seen the lap
 //!    of its own position and a payload in the header (Acquire). So a slot that is read is written.
