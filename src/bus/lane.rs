@@ -25,7 +25,9 @@ use super::strategy::{Patience, WaitStrategy};
 use super::topic::Topic;
 use super::wait::{EVERYTHING, Panic, Ticket, WaitSet, pass_on};
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Asymmetric, Mutex, Parker, fence, heavy_fence, light_fence, site, thread};
+use crate::sync::{
+    Asymmetric, Mutex, Parker, fence, heavy_fence, left_out, light_fence, site, thread,
+};
 use crate::{Clock, Error, ErrorKind, Timestamp};
 
 /// Alert: a publisher waits for the writer of a slot.
@@ -163,8 +165,12 @@ impl<E> Lane<E> {
             return Ok(());
         }
         self.alert.fetch_and(!UNWRITTEN, Ordering::Relaxed);
-        // Whether a gate is in the way too is not asked: its reader may have let go before anybody waited, which
-        // this thread need not see yet, and the flag is gone now.
+        if left_out("bus.written.lock") && self.publishers.is_empty() {
+            return Ok(());
+        }
+        // The set is not asked first whether anybody is there, but locked: who has seen the flag sees so who set
+        // it. Nor is it asked whether a gate is in the way too: its reader may have let go before anybody waited,
+        // which this thread need not see yet, and the flag is gone now.
         self.publishers.wake_one()
     }
 

@@ -1,13 +1,16 @@
 //! Models of what ends a wait beside an event of interest: a tombstone, a new topic, the end of a write.
 
+use std::future::Future;
 use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::pin::Pin;
+use std::task::Context;
 
 use super::super::position::Position;
 use super::super::ring::Shape;
 use super::super::{EventBus, Filter, Overflow, Publisher};
 use super::{PREEMPTIONS, TOPIC, bus, each_twin_fails};
-use crate::sync::{explore, thread};
+use crate::sync::{Parker, explore, thread, weakened};
 
 /// Publishes what panics while it is made.
 fn bury<E>(publisher: &Publisher<E>) {
@@ -157,4 +160,46 @@ fn loom_an_event_behind_an_unwritten_one_is_not_slept_through() {
 #[test]
 fn loom_twins_of_the_unwritten_event_fail() {
     each_twin_fails(&["bus.wait.unwritten"], event_behind_an_unwritten_one);
+}
+
+/// A publisher waits for the writer of a slot, is overtaken, and then waits for the writer of another slot: it is
+/// told by the first or by the second.
+fn writer_is_waited_for_again() {
+    // Kept from being dropped where a twin ends in a deadlock: loom cannot run destructors then.
+    let bus = ManuallyDrop::new(bus::<u64>());
+    let publishers = [(); 2].map(|()| ManuallyDrop::new(bus.publisher()));
+    let [publisher, waiting] = publishers;
+    let waiting = thread::spawn(move || {
+        // A future, as the wait of a thread has destructors.
+        let parker = Parker::new();
+        let waker = parker.waker();
+        let mut publish = ManuallyDrop::new(waiting.publish_async(TOPIC, 9));
+        while Pin::new(&mut *publish).poll(&mut Context::from_waker(&waker)).is_pending() {
+            parker.park();
+        }
+        drop(ManuallyDrop::into_inner(publish));
+        drop(ManuallyDrop::into_inner(waiting));
+    });
+    for _ in 0..2 {
+        let make = || {
+            let _ = publisher.try_publish(TOPIC, 1);
+            2
+        };
+        // Refused if the other one is about to write.
+        let _ = publisher.publish_with(TOPIC, make).is_ok();
+    }
+    waiting.join().expect("no panic");
+    drop((ManuallyDrop::into_inner(publisher), ManuallyDrop::into_inner(bus)));
+}
+
+#[test]
+fn loom_who_waits_for_one_writer_after_another_is_woken() {
+    // Three preemptions, which the twins need, take three minutes here and find no more.
+    explore(PREEMPTIONS, writer_is_waited_for_again);
+}
+
+#[test]
+fn loom_twins_of_waiting_for_writers_fail() {
+    let twin = || weakened("bus.written.lock", || explore(3, writer_is_waited_for_again));
+    assert!(catch_unwind(twin).is_err(), "the model holds although the set is asked first");
 }
