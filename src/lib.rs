@@ -9,7 +9,7 @@
 //! - *An outcome and its effects are one transaction*, and nobody is told before it is committed.
 //! - *What was acknowledged as durable is there after a crash*; damage is an error and never wrong data.
 //! - *A snapshot is one version* of everything, and taking it costs the same at any size.
-//! - *A reader of the bus sees every event in one order, or is told how many it lost and where.*
+//! - *A reader of the bus sees every event in one order of its lane, or is told how many it lost and where.*
 //! - *The weight of a cache never exceeds its limit*, at no instant.
 //! - *Nothing is silent.* What is dropped, refused, retried or evicted shows in a counter; what does not fit
 //!   is handed back to the caller.
