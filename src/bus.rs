@@ -43,11 +43,13 @@
 //! first, whatever the policy.
 //!
 //! A [`Filter`] goes by topic (`task/*` is one further segment, `task/**` any number of them), by [`Source`], and
-//! last by a predicate over the payload; topic and source are decided without a look at the payload. The predicate runs on the reader's thread: in the ring for a subscription that publishers wait for or that
+//! last by a predicate over the payload; topic and source are decided without a look at the payload. The
+//! predicate runs on the reader's thread: in the ring for a subscription that publishers wait for or that
 //! fails them, on a clone that nothing is pinned for in one that drops the oldest.
 //!
-//! A subscriber takes events as clones ([`recv`](Subscriber::recv), `try_`, `_timeout`, `_async`, or as a stream),
-//! or many at a time by reference ([`for_each_batch`](Subscriber::for_each_batch)). A payload that is not `Clone` is
+//! A subscriber takes events as clones ([`recv`](Subscriber::recv), `try_`, `_timeout`, `_async`, or as a
+//! stream), or many at a time by reference ([`for_each_batch`](Subscriber::for_each_batch), `try_`, `_async`).
+//! A payload that is not `Clone` is
 //! for [`subscribe_in_place`](EventBus::subscribe_in_place). Who waits does so by a [`WaitStrategy`], that of the bus
 //! or [its own](Subscriber::with_wait_strategy): spin shortly and then park (the default), park, yield or spin. A
 //! future parks by its waker and needs no particular executor.
@@ -227,7 +229,7 @@ pub use publisher::Publisher;
 pub use source::Source;
 pub use stats::{BusStats, SubscriberStats};
 pub use strategy::WaitStrategy;
-pub use subscriber::{Overflow, Recv, Start, Subscriber};
+pub use subscriber::{ForEachBatch, Overflow, Recv, Start, Subscriber};
 pub use topic::Topic;
 
 /// A bounded broadcast of events `E`; see [the module](self).

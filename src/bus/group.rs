@@ -381,7 +381,7 @@ impl<E> Reading<'_, E> {
         self.has_begun = true;
         let subscriber = self.subscriber.as_mut().expect("it is put back once, at the end");
         let polled = if waits {
-            subscriber.poll(&mut Context::from_waker(&group.alarm))
+            subscriber.poll(&mut Context::from_waker(&group.alarm), Subscriber::take_cloned)
         } else {
             subscriber.poll_now()
         };

@@ -55,7 +55,7 @@ impl<E: Clone> Stream for Subscriber<E> {
     type Item = Result<Event<E>, RecvError>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.get_mut().poll(cx).map(|item| match item {
+        self.get_mut().poll(cx, Subscriber::take_cloned).map(|item| match item {
             Err(RecvError::Closed | RecvError::HandlerPanicked) => None,
             item => Some(item),
         })

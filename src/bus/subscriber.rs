@@ -7,14 +7,15 @@
 //! 3. A subscription that ended holds nothing back, and its counters stay what they were.
 
 mod batches;
+mod futures;
 
 use std::fmt;
-use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
+
+pub use futures::{ForEachBatch, Recv};
 
 use super::dead_letters::Pen;
 use super::error::{RecvError, RecvTimeoutError, TryRecvError};
@@ -220,7 +221,7 @@ impl<E> Subscriber<E> {
     where
         E: Clone,
     {
-        Recv { subscriber: self }
+        Recv::new(self)
     }
 
     /// Handles the events that are there, up to 256; waits for the first one. Says how many it handled.
@@ -248,6 +249,24 @@ impl<E> Subscriber<E> {
                 return Ok(handled);
             }
         }
+    }
+
+    /// As [`for_each_batch`](Self::for_each_batch); the future is ready when a batch was handled, on any
+    /// executor. So a payload that is not `Clone` can be awaited too.
+    ///
+    /// # Errors
+    ///
+    /// As [`for_each_batch`](Self::for_each_batch).
+    ///
+    /// # Cancel safety
+    ///
+    /// Events are handled in the poll that says how many and in no other: dropping the future loses nothing.
+    ///
+    /// # Panics
+    ///
+    /// As [`for_each_batch`](Self::for_each_batch), within the poll.
+    pub fn for_each_batch_async<F: FnMut(Event<&E>)>(&mut self, f: F) -> ForEachBatch<'_, E, F> {
+        ForEachBatch::new(self, f)
     }
 
     /// As [`for_each_batch`](Self::for_each_batch), without waiting.
@@ -294,7 +313,7 @@ impl<E> Subscriber<E> {
     }
 
     #[inline]
-    fn take_cloned(&mut self) -> Step<Event<E>>
+    pub(super) fn take_cloned(&mut self) -> Step<Event<E>>
     where
         E: Clone,
     {
@@ -503,15 +522,16 @@ impl<E> Subscriber<E> {
         armed
     }
 
-    /// What `recv_async` and the stream do.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<Event<E>, RecvError>>
-    where
-        E: Clone,
-    {
+    /// What the futures and the stream do: a step, or waiting for what allows one.
+    pub(super) fn poll<R>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut step: impl FnMut(&mut Self) -> Step<R>,
+    ) -> Poll<Result<R, RecvError>> {
         self.leave_waiting();
         loop {
-            match self.take_cloned() {
-                Step::Taken(event) => return Poll::Ready(Ok(event)),
+            match step(self) {
+                Step::Taken(taken) => return Poll::Ready(Ok(taken)),
                 Step::Skipped => {
                     // Events that do not match may come without end: let others of the task's executor run.
                     cx.waker().wake_by_ref();
@@ -558,31 +578,5 @@ impl<E> fmt::Debug for Subscriber<E> {
             .field("matcher", &self.matcher)
             .field("stats", &self.stats())
             .finish_non_exhaustive()
-    }
-}
-
-/// The future of [`Subscriber::recv_async`].
-#[must_use = "futures do nothing unless polled"]
-pub struct Recv<'a, E> {
-    subscriber: &'a mut Subscriber<E>,
-}
-
-impl<E: Clone> Future for Recv<'_, E> {
-    type Output = Result<Event<E>, RecvError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.get_mut().subscriber.poll(cx)
-    }
-}
-
-impl<E> Drop for Recv<'_, E> {
-    fn drop(&mut self) {
-        self.subscriber.leave_waiting();
-    }
-}
-
-impl<E> fmt::Debug for Recv<'_, E> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Recv").field("subscriber", &self.subscriber).finish_non_exhaustive()
     }
 }

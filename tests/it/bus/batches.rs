@@ -4,11 +4,12 @@ use std::future::Future;
 use std::iter::FusedIterator;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::task::Wake;
+use std::task::{Poll, Wake};
 use std::thread;
 
 use phalanx::bus::{
-    EventBus, Filter, Overflow, PublishBatchError, PublishError, Subscriber, Topic, TryRecvError,
+    EventBus, Filter, Overflow, PublishBatchError, PublishError, RecvError, Subscriber, Topic,
+    TryRecvError,
 };
 
 use super::{Any, Woken, block_on, bus, each_kind, numbers, panics, poll_once};
@@ -58,7 +59,7 @@ fn a_batch_goes_around_the_ring_as_often_as_it_must() {
                         assert_eq!(event.payload, accounted);
                         1
                     }
-                    Err(phalanx::bus::RecvError::Lagged { missed, .. }) => missed,
+                    Err(RecvError::Lagged { missed, .. }) => missed,
                     Err(error) => panic!("{error}"),
                 };
             }
@@ -416,4 +417,36 @@ fn a_reader_waits_for_what_is_being_made() {
         })
         .expect("room");
     assert_eq!(reader.recv().expect("made").payload, 4);
+}
+
+#[test]
+fn a_payload_that_is_not_clone_is_awaited_a_batch_at_a_time() {
+    struct Owned(u32);
+    let bus = EventBus::builder().capacity(4).build().expect("valid");
+    let topic = bus.topic("t").expect("valid");
+    let publisher = bus.publisher();
+    let mut reader = bus.subscribe_in_place(Filter::all().matching(|one: &Owned| one.0 != 1));
+    let woken = Arc::new(Woken::default());
+    let mut seen = Vec::new();
+    for round in 0..3 {
+        let base = round * 10;
+        // Dropped while it waits, it takes nothing along, and nobody wakes it.
+        let mut dropped = reader.for_each_batch_async(|_| unreachable!("there is no event yet"));
+        assert!(poll_once(&mut dropped, &woken).is_pending());
+        drop(dropped);
+        let before = woken.count();
+        let mut batch = reader.for_each_batch_async(|event| seen.push(event.payload.0));
+        assert!(poll_once(&mut batch, &woken).is_pending());
+        for number in base..base + 3 {
+            assert!(publisher.try_publish(topic, Owned(number)).is_ok());
+        }
+        assert_eq!(woken.count(), before + 1);
+        let handled = if round == 0 { 2 } else { 3 };
+        assert_eq!(poll_once(&mut batch, &woken), Poll::Ready(Ok(handled)));
+        drop(batch);
+    }
+    assert_eq!(seen, [0, 2, 10, 11, 12, 20, 21, 22]);
+    bus.close();
+    let mut batch = reader.for_each_batch_async(|_| unreachable!("it is closed"));
+    assert_eq!(poll_once(&mut batch, &woken), Poll::Ready(Err(RecvError::Closed)));
 }
