@@ -61,7 +61,7 @@ impl<E> EventBusBuilder<E> {
     ///
     /// Each lane is a ring of its own, with its own sequence and of the whole capacity, and takes as much memory.
     /// Subscriptions take what came on a lane of a higher number first, but at most 64 events in a row (for each
-    /// lane more than two, 64 more) while another lane has something for them.
+    /// lane more than two, up to 128 more) while another lane has something for them.
     pub fn lanes(mut self, lanes: usize) -> Self {
         self.lanes = lanes;
         self

@@ -26,9 +26,10 @@
 //! | `bus.batch.tell` (a step) | [`waiting::event_behind_a_tombstone`] |
 //! | `bus.wait.unwritten` (a step) | [`waiting::event_behind_an_unwritten_one`] |
 //!
-//! Two orderings have no name, as loom cannot see what they are for: the number of cells of the registry, whose
-//! memory is made under a lock of the standard library's; and the count of handles, since who takes a ring over
-//! goes by headers and by a read-modify-write of the tail.
+//! Three orderings have no name, as loom cannot see what they are for: the number of cells of the registry, whose
+//! memory is made under a lock of the standard library's; the count of handles, since who takes a ring over
+//! goes by headers and by a read-modify-write of the tail; and the fence between two readers that let go at once,
+//! for which the light fences of a model do as well (the unit tests of the lane are after that one).
 
 mod closing;
 mod waiting;

@@ -8,7 +8,7 @@
 //! 1. Cells are never freed while the bus lives, only used again; so a scan needs no lock.
 //! 2. A scan sees at least the first `used` cells; a cell that carries a gate is below `used`.
 //! 3. Only the owner of a subscription writes its cell, between joining and leaving; so its counters are
-//!    plain loads and stores.
+//!    plain loads and stores. All but one: for how long publishers waited for it they add themselves.
 //! 4. Joining, leaving and reading all counters take the lock; publishing and receiving never do.
 
 use std::collections::BTreeSet;

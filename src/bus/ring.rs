@@ -48,7 +48,7 @@ use crate::{Error, ErrorKind};
 const STRIDE_MAX: u64 = 256;
 /// How a header is looked at before its slot is given up: the fence of `Ring::refresh`, which comes after, has
 /// the write of one lap ago come before. ThreadSanitizer knows no fences.
-// Ordering: Acquire, pairs with the Release of `fill`, for ThreadSanitizer.
+// Ordering: Acquire, pairs with the Release of `write` and of `bury`, for ThreadSanitizer.
 const VACANT: Ordering = if cfg!(phalanx_tsan) { Ordering::Acquire } else { Ordering::Relaxed };
 /// Headers in a cache line.
 const HEADERS_A_LINE: usize = 8;
@@ -276,8 +276,8 @@ impl<E> Ring<E> {
                     continue;
                 }
             };
-            // The swap orders nothing by itself: what the claimer writes comes after the acquiring loads
-            // of `limit` and the header, and readers go by the header.
+            // The swap orders nothing by itself: what the claimer writes comes after the acquiring load of
+            // `limit`, or after the fence of its own `refresh`, and readers go by the header.
             match self.tail.compare_exchange_weak(
                 word,
                 first.forward(count).word(),
@@ -358,7 +358,7 @@ impl<E> Ring<E> {
         advance(&self.floor, target, Ordering::Relaxed);
         // Ordering: SeqCst, pairs with the fences of `Reader` (pin) and of `Ring::join`: whoever set a
         // gate and is not seen by the scan below sees the new floor, or the tail that led here; and with
-        // the Release of `fill`, whose header `vacant` saw: the slot is overwritten after that write.
+        // the Release of `write` or `bury`, whose header `vacant` saw: the slot is overwritten after that one.
         fence_site("bus.refresh.fence", Ordering::SeqCst);
         let target = self.registry.oldest_gate().map_or(target, |gate| gate.earlier(target));
         // Ordering: Release, pairs with the Acquire of `known_room`.

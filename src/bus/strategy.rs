@@ -4,7 +4,10 @@
 //!    as many rounds as proved worth it of late, and then parks. Rounds that ended in an event make the next
 //!    wait more patient, a park makes it less: so who is fed all the time hardly ever parks, and who is
 //!    idle parks soon.
-//! 2. Under a model there is no spinning: a look again is a park.
+//! 2. Before it looks again for the first time, a wait under any strategy but [`Park`](WaitStrategy::Park) dozes:
+//!    twice as long as the last time where one look was enough then, half as long where not, and hardly at
+//!    all after a park. So a reader that keeps up does not chase the publisher's newest event, but finds a few.
+//! 3. Under a model there is no spinning: a look again is a park.
 
 use crate::sync::{hint, thread};
 
@@ -12,8 +15,9 @@ use crate::sync::{hint, thread};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum WaitStrategy {
-    /// Spin for about a microsecond, yield the processor for a while that adapts to how often that was
-    /// enough, then park. The default: close to the latency of spinning under load, no processor when idle.
+    /// Spin for about a microsecond (some tens at most, while each look finds something), yield the processor
+    /// for a while that adapts to how often that was enough, then park. The default: close to the latency of
+    /// spinning under load, no processor when idle.
     #[default]
     SpinThenPark,
     /// Park at once: the least processor time, and the price of a wake-up for every wait.

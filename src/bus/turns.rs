@@ -2,8 +2,9 @@
 //!
 //! 1. The most urgent lane that has something goes first.
 //! 2. But after [`RUN_MAX`] events in a row of that order, one other lane is asked first, each in its turn. So in a
-//!    bus of n lanes at most (n - 1) * [`RUN_MAX`] events, and what was passed because it did not match, go
-//!    before the next event of any lane that has one.
+//!    bus of n lanes at most (n - 1) * [`RUN_MAX`] events of that order, n - 2 turns of further lanes (one event
+//!    each, or a batch of [`RUN_MAX`]), and what was passed because it did not match, go before the next event of
+//!    any lane that has one.
 //! 3. Within a lane the order is that of the lane.
 
 use super::reader::{Reader, Step};

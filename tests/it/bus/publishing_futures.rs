@@ -92,7 +92,7 @@ fn a_future_dropped_at_any_poll_loses_no_room() {
         for kind in each_kind() {
             let (bus, topic) = bus(2);
             let mut reader = bus.subscribe(Filter::all(), Overflow::Block);
-            // The other publisher is to another lane where this one is exclusive: there, alone, it is last.
+            // Where this one is exclusive, the other one is refused, and so does not wait.
             let mut publisher = kind(&bus);
             assert_eq!(publisher.publish_batch(topic, &mut numbers(0..2)), Ok(2));
             let shared = bus.publisher();
