@@ -8,9 +8,9 @@
 //! Rules that hold here:
 //!
 //! 1. A lock taken here does not poison: a panic while it is held releases it.
-//! 2. ThreadSanitizer models no fences: to it, only accesses order anything. So nothing here relies on
-//!    a fence to order plain memory; fences keep two words apart (whoever stores, fences and looks), and
-//!    loom is what checks them.
+//! 2. ThreadSanitizer models no fences: to it, only accesses order anything. So nothing relies on
+//!    a fence to order plain memory without an access that does the same in a build for it; fences keep two
+//!    words apart (whoever stores, fences and looks), and loom is what checks them.
 //! 3. [`site`] names an ordering, [`fence_site`] a fence and [`left_out`] a step, so that the twin of a model
 //!    can do without just that one, and be seen to fail.
 

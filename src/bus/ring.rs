@@ -41,7 +41,7 @@ use super::registry::{Registry, SharedCell};
 use super::slots::{Slot, Slots};
 use super::wait::discard;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{fence_site, prefetch_write, site};
+use crate::sync::{fence, fence_site, prefetch_write, site};
 use crate::{Error, ErrorKind};
 
 /// How far ahead a publisher clears the way at most, in events.
@@ -268,6 +268,9 @@ impl<E> Ring<E> {
                 Ok(count) => count,
                 Err(refusal) => {
                     // What looked full may have been an old tail; then the newer one is tried.
+                    // Ordering: Acquire, pairs with the Release of `write`: who saw the header of a later lap
+                    // sees the tail that led there. Else an old tail would look full twice.
+                    fence(Ordering::Acquire);
                     let now = self.tail.load(Ordering::Relaxed);
                     if now == word {
                         return Err(refusal);

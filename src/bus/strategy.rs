@@ -4,7 +4,7 @@
 //!    as many rounds as proved worth it of late, and then parks. Rounds that ended in an event make the next
 //!    wait more patient, a park makes it less: so who is fed all the time hardly ever parks, and who is
 //!    idle parks soon.
-//! 2. Before it looks again for the first time, a wait under any strategy but [`Park`](WaitStrategy::Park) dozes:
+//! 2. Before it looks again for the first time, a wait dozes, unless it parks at once or spins:
 //!    twice as long as the last time where one look was enough then, half as long where not, and hardly at
 //!    all after a park. So a reader that keeps up does not chase the publisher's newest event, but finds a few.
 //! 3. Under a model there is no spinning: a look again is a park.
@@ -60,7 +60,9 @@ impl Patience {
 
     /// A wait ended without a park.
     pub(super) fn paid_off(&mut self, backoff: &Backoff) {
-        if backoff.looks <= 1 {
+        if backoff.strategy == WaitStrategy::Spin {
+            // The least latency was asked for, whatever it costs.
+        } else if backoff.looks <= 1 {
             self.doze = (self.doze * 2).min(DOZE_MAX);
         } else {
             self.doze = (self.doze / 2).max(1);

@@ -424,6 +424,8 @@ impl<E> Subscriber<E> {
                     }
                     return Ok(Some(taken));
                 }
+                // There may be more, and each step passes some.
+                Step::Skipped if timeout.is_none() => {}
                 Step::Skipped | Step::Empty => {
                     let idle = idle.get_or_insert_with(|| Idle::new(self.patience));
                     if !self.idle(idle, timeout) {

@@ -17,7 +17,7 @@
 //! 4. Models and ThreadSanitizer see two ordinary fences, each with its name.
 
 use super::atomic::Ordering;
-use super::{OnceLock, fence_site};
+use super::fence_site;
 
 /// How the fences of a pair are made in this process (rule 2 of the file).
 ///
@@ -30,8 +30,7 @@ pub(crate) struct Asymmetric {
 impl Asymmetric {
     /// The way of this process: the first call chooses, which may take some milliseconds.
     pub(crate) fn detect() -> Self {
-        static CHOSEN: OnceLock<bool> = OnceLock::new();
-        Self { barriers: *CHOSEN.get_or_init(kernel::register) }
+        Self { barriers: kernel::is_chosen() }
     }
 
     /// An ordinary fence on both sides.
@@ -71,11 +70,18 @@ pub(crate) fn heavy_fence(name: &'static str, way: Asymmetric) {
 
 #[cfg(all(target_os = "linux", not(any(phalanx_loom, phalanx_shuttle, phalanx_tsan))))]
 mod kernel {
+    use super::super::OnceLock;
     use super::super::atomic::{Ordering, compiler_fence};
     use rustix::thread::{MembarrierCommand, MembarrierQuery, membarrier, membarrier_query};
 
+    /// Whether the barrier is the way of this process (rule 2).
+    pub(super) fn is_chosen() -> bool {
+        static CHOSEN: OnceLock<bool> = OnceLock::new();
+        *CHOSEN.get_or_init(register)
+    }
+
     /// Whether this process may use the barrier from now on.
-    pub(super) fn register() -> bool {
+    fn register() -> bool {
         let needed =
             MembarrierQuery::PRIVATE_EXPEDITED | MembarrierQuery::REGISTER_PRIVATE_EXPEDITED;
         membarrier_query().contains(needed)
@@ -98,7 +104,7 @@ mod kernel {
 
 #[cfg(not(all(target_os = "linux", not(any(phalanx_loom, phalanx_shuttle, phalanx_tsan)))))]
 mod kernel {
-    pub(super) fn register() -> bool {
+    pub(super) fn is_chosen() -> bool {
         false
     }
 
