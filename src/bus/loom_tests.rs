@@ -11,9 +11,9 @@
 //! | `bus.publish.fence`, `bus.recv.park.fence` | [`publish_and_receive`] |
 //! | `bus.stamp.bury` | [`waiting::tombstone_is_lapped`] |
 //! | `bus.limit.read`, `bus.limit.write` | [`limit_is_handed_on`] |
-//! | `bus.gate.hold` | [`wrap_around_blocking`] |
-//! | `bus.release.fence`, `bus.publish.park.fence` | [`wrap_around_blocking`] |
-//! | `bus.gate.let_go`, `bus.gate.scan`, `bus.pin.fence` | [`wrap_around_drop_oldest`] |
+//! | `bus.gate.hold` | [`wrap_around_blocking`], [`batches::batches_where_they_lie`] |
+//! | `bus.release.fence`, `bus.publish.park.fence` | [`wrap_around_blocking`], [`batches::unsubscribe_during_publish`] |
+//! | `bus.gate.let_go`, `bus.gate.scan`, `bus.pin.fence` | [`wrap_around_drop_oldest`], [`batches::batches_of_clones`] |
 //! | `bus.refresh.fence` | [`wrap_around_drop_oldest`], [`two_publishers_lap`] |
 //! | `bus.refresh.fence`, `bus.join.fence` | [`join_during_publish`], [`join_at_the_oldest`] |
 //! | `bus.join.fence` | [`join_during_exclusive_publish`] |
@@ -31,6 +31,7 @@
 //! goes by headers and by a read-modify-write of the tail; and the fence between two readers that let go at once,
 //! for which the light fences of a model do as well (the unit tests of the lane are after that one).
 
+mod batches;
 mod closing;
 mod waiting;
 
