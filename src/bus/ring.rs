@@ -25,10 +25,15 @@
 //!    one that it overwrites.
 #![expect(unsafe_code, reason = "slots are used in place, guarded by headers and gates")]
 
+mod claim;
+mod exclusive;
 mod joining;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod validation;
 mod view;
+
+pub(super) use claim::Claim;
+pub(super) use exclusive::ExclusiveTail;
 
 use std::fmt;
 use std::mem::{MaybeUninit, needs_drop};
@@ -68,28 +73,6 @@ pub(super) struct Ring<E> {
     /// How far ahead of the tail the way is cleared: a fence and a scan for so many events.
     stride: u64,
     start: Position,
-}
-
-/// The right to write some positions in a row, which nobody else has (invariant 1).
-///
-/// What is left unwritten when it is dropped becomes tombstones.
-#[must_use]
-pub(super) struct Claim<'a, E> {
-    ring: &'a Ring<E>,
-    next: Position,
-    left: u64,
-    /// Of the exclusive publisher, whose tail stands still until it has written.
-    tail: Option<&'a mut ExclusiveTail>,
-}
-
-/// The tail of a ring in the hands of its exclusive publisher. There is one at most of each ring, from
-/// [`Ring::shut`] on, and it is used with that ring alone.
-#[derive(Debug)]
-pub(super) struct ExclusiveTail {
-    start: Position,
-    next: Position,
-    /// There is room up to here.
-    limit: Position,
 }
 
 /// Why nothing was claimed.
@@ -229,11 +212,6 @@ impl<E> Ring<E> {
             return Position::of_word(word);
         }
         Position::of_word(self.tail.fetch_or(FLAG, Ordering::Relaxed))
-    }
-
-    /// The tail for an exclusive publisher, of a ring that was shut for it.
-    pub(super) fn exclusive_tail(next: Position) -> ExclusiveTail {
-        ExclusiveTail { start: next, next, limit: next }
     }
 
     /// Lets shared publishers claim again.
@@ -395,48 +373,6 @@ impl<E> Ring<E> {
         }
     }
 
-    /// Finds room for the exclusive publisher, if its tail has none left.
-    #[inline]
-    pub(super) fn clear_exclusive(&self, tail: &mut ExclusiveTail) -> Result<(), Refusal> {
-        if tail.next == tail.limit { self.extend_exclusive(tail) } else { Ok(()) }
-    }
-
-    #[cold]
-    fn extend_exclusive(&self, tail: &mut ExclusiveTail) -> Result<(), Refusal> {
-        let room = if tail.next.since(tail.start) < self.capacity() {
-            // What a shared publisher claimed before may not be written yet.
-            self.room(tail.next, self.stride)?
-        } else {
-            match self.known_room(tail.next) {
-                0 => self.refresh(tail.next, false)?,
-                known => known,
-            }
-        };
-        tail.limit = tail.next.forward(room);
-        Ok(())
-    }
-
-    /// Writes the event at the tail of the exclusive publisher, after it found room and began; gives back its
-    /// sequence, and in `old` the payload that was overwritten.
-    #[inline(always)]
-    pub(super) fn write_exclusive(
-        &self,
-        tail: &mut ExclusiveTail,
-        topic: u32,
-        source: u32,
-        payload: E,
-        old: &mut Option<E>,
-    ) -> u64 {
-        let position = tail.next;
-        assert!(position != tail.limit, "the exclusive publisher found room before it writes");
-        self.prefetch(position);
-        // SAFETY: the position is the tail of the exclusive publisher, and before its limit (1).
-        unsafe { self.write(position, topic, source, payload, old) };
-        tail.next = position.forward(1);
-        self.end_exclusive(tail);
-        position.sequence()
-    }
-
     /// Claims a position and writes an event there; gives back its sequence, and in `old` the payload that was
     /// overwritten. Never waits.
     #[inline(always)]
@@ -505,102 +441,6 @@ impl<E> Ring<E> {
                 // overwritten or buried next, without being dropped.
                 *old = Some(unsafe { payload.assume_init() });
             });
-        }
-    }
-
-    /// Says that the exclusive publisher is about to write.
-    #[inline]
-    pub(super) fn begin_exclusive(&self, tail: &ExclusiveTail) {
-        self.tail.store(tail.next.flagged() | BUSY, Ordering::Relaxed);
-    }
-
-    /// Says that the exclusive publisher does not write, and that its tail is here.
-    #[inline]
-    pub(super) fn end_exclusive(&self, tail: &ExclusiveTail) {
-        // The tail says nothing of the events before it: their headers do.
-        self.tail.store(tail.next.flagged(), Ordering::Relaxed);
-    }
-
-    /// Claims the next positions for the exclusive publisher, `wanted` at most, after it found room and began.
-    #[inline]
-    pub(super) fn claim_exclusive<'a>(
-        &'a self,
-        tail: &'a mut ExclusiveTail,
-        wanted: u64,
-    ) -> Claim<'a, E> {
-        let left = tail.limit.since(tail.next).min(wanted);
-        Claim { ring: self, next: tail.next, left, tail: Some(tail) }
-    }
-}
-
-impl<E> Claim<'_, E> {
-    /// How many positions are left to write.
-    #[inline]
-    pub(super) const fn left(&self) -> u64 {
-        self.left
-    }
-
-    /// The sequence of the next position to write.
-    #[inline]
-    pub(super) const fn next_sequence(&self) -> u64 {
-        self.next.sequence()
-    }
-
-    /// Writes the next position; gives back its sequence, and in `old` the payload that was overwritten.
-    ///
-    /// If `make` panics, the position becomes a tombstone.
-    ///
-    /// # Panics
-    ///
-    /// If nothing is left to write.
-    #[inline]
-    pub(super) fn fill(
-        &mut self,
-        topic: u32,
-        source: u32,
-        make: impl FnOnce() -> E,
-        old: &mut Option<E>,
-    ) -> u64 {
-        let position = self.next;
-        self.ring.prefetch(position);
-        // Until the header is written, dropping the claim buries this position too.
-        assert!(self.left > 0, "a claim is filled no further than it goes");
-        let payload = make();
-        // SAFETY: the position is the next one of the claim (1).
-        unsafe { self.ring.write(position, topic, source, payload, old) };
-        self.next = position.forward(1);
-        self.left -= 1;
-        position.sequence()
-    }
-
-    #[cold]
-    fn bury(&mut self) {
-        while self.left > 0 {
-            let (position, index) = (self.next, self.ring.index(self.next));
-            let mut old = None;
-            // SAFETY: the position is the next one of the claim (1); its header is written next.
-            unsafe { self.ring.take_old(index, &mut old) };
-            let header = Header::new(self.ring.lap(position), NO_PAYLOAD, 0);
-            // Ordering: Release, pairs with the fence of `refresh`: the payload of one lap ago was moved
-            // out before.
-            self.ring.header(index).store(header.word(), site("bus.stamp.bury", Ordering::Release));
-            self.next = position.forward(1);
-            self.left -= 1;
-            // A claim is buried while another panic unwinds; two at once would end the process.
-            discard(old);
-        }
-    }
-}
-
-impl<E> Drop for Claim<'_, E> {
-    #[inline]
-    fn drop(&mut self) {
-        if self.left > 0 {
-            self.bury();
-        }
-        if let Some(tail) = &mut self.tail {
-            tail.next = self.next;
-            self.ring.end_exclusive(tail);
         }
     }
 }

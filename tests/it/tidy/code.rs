@@ -20,9 +20,11 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// The files that may hold unsafe code.
-const UNSAFE_FILES: [&str; 6] = [
+const UNSAFE_FILES: [&str; 8] = [
     "src/bus/reader.rs",
     "src/bus/ring.rs",
+    "src/bus/ring/claim.rs",
+    "src/bus/ring/exclusive.rs",
     "src/bus/ring/view.rs",
     "src/bus/slots.rs",
     "src/state/loom_tests.rs",
