@@ -1,10 +1,13 @@
 //! A minute of everything at once, after which the process is as large as before.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use phalanx::bus::{EventBus, Filter, Overflow, RecvError, RecvTimeoutError};
+
+use super::{Woken, block_on, poll_once};
 
 /// What a payload takes beside its slot: enough for a leak of one in a thousand to be seen.
 type Payload = Box<[u64; 32]>;
@@ -23,7 +26,7 @@ fn resident_bytes() -> u64 {
 #[test]
 #[ignore = "takes a minute by its nature; the gate runs it by itself"]
 fn a_minute_of_everything_leaves_the_process_as_large_as_it_was() {
-    let bus = EventBus::<Payload>::builder().capacity(1024).lanes(2).build().expect("valid");
+    let bus = EventBus::<Payload>::builder().capacity(1024).lanes(3).build().expect("valid");
     let topics: Vec<_> = (0..4).map(|i| bus.topic(&format!("soak/{i}")).expect("valid")).collect();
     let stop = AtomicBool::new(false);
     let stopped = || stop.load(Ordering::Relaxed);
@@ -51,6 +54,31 @@ fn a_minute_of_everything_leaves_the_process_as_large_as_it_was() {
                 }
             });
         }
+        scope.spawn(|| {
+            // The lane changes hands all the while.
+            while !stopped() {
+                let mut handle = bus.exclusive_publisher_to(2).expect("nobody else is there");
+                for number in 0..1_000_u64 {
+                    let make = || Box::new([number; 32]);
+                    if handle.publish_with(topics[0], make).is_err() {
+                        return;
+                    }
+                }
+            }
+        });
+        scope.spawn(|| {
+            let filter = Filter::all().matching(|payload: &Payload| payload[0].is_multiple_of(3));
+            let mut subscriber = bus.subscribe(filter, Overflow::Block);
+            let woken = Arc::new(Woken::default());
+            loop {
+                // Some futures are given up while they wait.
+                drop(poll_once(&mut subscriber.recv_async(), &woken));
+                match block_on(subscriber.recv_async()) {
+                    Ok(event) => assert!(event.payload[0].is_multiple_of(3)),
+                    Err(_) => break,
+                }
+            }
+        });
         for (reader, overflow) in [Overflow::Block, Overflow::DropOldest].into_iter().enumerate() {
             let bus = &bus;
             scope.spawn(move || {
