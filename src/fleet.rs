@@ -55,8 +55,12 @@ mod lease;
 mod log;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
+#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
+mod mailbox;
 mod pool;
 mod request;
+#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
+mod runner;
 mod stats;
 mod stop;
 mod submit;

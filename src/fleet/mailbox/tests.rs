@@ -1,0 +1,196 @@
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const ROOM: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
+
+fn open() -> Mailbox<u32> {
+    let mut mailbox = Mailbox::closed();
+    mailbox.open(7, ROOM);
+    mailbox
+}
+
+#[test]
+fn the_first_message_tells_somebody_and_the_second_does_not() {
+    let mut mailbox = open();
+    assert_eq!(mailbox.push(7, Lane::Work, 1), Ok(Told::Schedule));
+    assert_eq!(mailbox.push(7, Lane::Work, 2), Ok(Told::Already));
+}
+
+#[test]
+fn a_full_lane_hands_the_message_back_and_the_other_lane_still_takes_one() {
+    let mut mailbox = open();
+    for message in 0..4 {
+        assert!(mailbox.push(7, Lane::Work, message).is_ok());
+    }
+    assert_eq!(mailbox.push(7, Lane::Work, 9), Err((Refusal::Full, 9)));
+    assert_eq!(mailbox.push(7, Lane::Control, 8), Ok(Told::Already));
+    assert!(mailbox.begin(7, 0));
+    let mut claimed = VecDeque::new();
+    mailbox.claim(2, &mut claimed);
+    assert_eq!(claimed, [8, 0], "control goes first");
+}
+
+#[test]
+fn an_agent_that_has_the_place_later_gets_nothing_of_the_one_before() {
+    let mut mailbox = open();
+    assert!(mailbox.push(7, Lane::Work, 1).is_ok());
+    assert!(mailbox.begin(7, 3));
+    let leftovers = mailbox.close(7).expect("it is open");
+    assert_eq!((leftovers.worker, leftovers.messages), (Some(3), VecDeque::from([1])));
+    mailbox.open(8, ROOM);
+    assert_eq!(mailbox.push(7, Lane::Work, 2), Err((Refusal::Gone, 2)));
+    assert_eq!(mailbox.put_back(7, 2), Err(2));
+    assert!(mailbox.close(7).is_none());
+    assert_eq!(mailbox.push(8, Lane::Work, 3), Ok(Told::Schedule));
+    // The worker of the agent before comes to the end of its turn only now.
+    assert_eq!(mailbox.rest(7, 3), Rest::Closed);
+    assert!(mailbox.begin(8, 3));
+}
+
+#[test]
+fn a_mailbox_that_is_idle_again_gives_back_a_large_lane() {
+    let mut mailbox = Mailbox::closed();
+    mailbox.open(1, NonZeroU32::new(10_000).expect("not zero"));
+    for message in 0..5_000 {
+        assert!(mailbox.push(1, Lane::Work, message).is_ok());
+    }
+    assert!(mailbox.begin(1, 0));
+    let mut claimed = VecDeque::new();
+    while mailbox.len() > 0 {
+        mailbox.claim(64, &mut claimed);
+    }
+    assert_eq!(mailbox.rest(1, 0), Rest::Idle);
+    assert!(claimed.into_iter().eq(0..5_000));
+    assert!(mailbox.work.capacity() <= KEPT_ROOM);
+}
+
+#[test]
+fn an_idle_mailbox_fits_in_a_cache_line_with_its_lock() {
+    assert!(size_of::<crate::sync::Mutex<Mailbox<u64>>>() <= 64);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Push { generation: u32, control: bool },
+    PutBack,
+    Begin { generation: u32, worker: u16 },
+    Claim { most: usize },
+    Rest,
+    Close,
+    Open,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        8 => (0..3_u32, any::<bool>())
+            .prop_map(|(generation, control)| Step::Push { generation, control }),
+        1 => Just(Step::PutBack),
+        3 => (0..3_u32, 0..2_u16)
+            .prop_map(|(generation, worker)| Step::Begin { generation, worker }),
+        3 => (0..5_usize).prop_map(|most| Step::Claim { most }),
+        3 => Just(Step::Rest),
+        1 => Just(Step::Close),
+        1 => Just(Step::Open),
+    ]
+}
+
+/// What a mailbox should do, said with plain queues.
+#[derive(Default)]
+struct Oracle {
+    generation: u32,
+    open: bool,
+    told: bool,
+    worker: Option<u16>,
+    control: VecDeque<u32>,
+    work: VecDeque<u32>,
+}
+
+proptest! {
+    #[test]
+    fn a_mailbox_does_what_two_plain_queues_do(steps in prop::collection::vec(step(), 0..200)) {
+        let mut mailbox = Mailbox::closed();
+        let mut oracle = Oracle::default();
+        for (number, step) in (0_u32..).zip(steps) {
+            match step {
+                Step::Push { generation, control } => {
+                    let lane = if control { Lane::Control } else { Lane::Work };
+                    let room = if control { CONTROL_CAPACITY } else { 4 };
+                    let queue = if control { &mut oracle.control } else { &mut oracle.work };
+                    let expected = if !oracle.open || generation != oracle.generation {
+                        Err((Refusal::Gone, number))
+                    } else if queue.len() >= room {
+                        Err((Refusal::Full, number))
+                    } else {
+                        queue.push_back(number);
+                        let told = std::mem::replace(&mut oracle.told, true);
+                        Ok(if told { Told::Already } else { Told::Schedule })
+                    };
+                    prop_assert_eq!(mailbox.push(generation, lane, number), expected);
+                }
+                Step::PutBack if oracle.open => {
+                    oracle.work.push_back(number);
+                    let told = std::mem::replace(&mut oracle.told, true);
+                    let expected = if told { Told::Already } else { Told::Schedule };
+                    prop_assert_eq!(mailbox.put_back(oracle.generation, number), Ok(expected));
+                }
+                Step::PutBack => prop_assert_eq!(mailbox.put_back(oracle.generation, 1), Err(1)),
+                Step::Begin { generation, worker } => {
+                    let may = oracle.open
+                        && generation == oracle.generation
+                        && oracle.told
+                        && oracle.worker.is_none();
+                    if may {
+                        oracle.worker = Some(worker);
+                    }
+                    prop_assert_eq!(mailbox.begin(generation, worker), may);
+                }
+                Step::Claim { most } => {
+                    if oracle.worker.is_some() {
+                        let mut claimed = VecDeque::new();
+                        mailbox.claim(most, &mut claimed);
+                        let both = oracle.control.len() + oracle.work.len();
+                        let expected: Vec<_> = (0..most.min(both))
+                            .filter_map(|_| {
+                                oracle.control.pop_front().or_else(|| oracle.work.pop_front())
+                            })
+                            .collect();
+                        prop_assert_eq!(Vec::from(claimed), expected);
+                    }
+                }
+                Step::Rest => {
+                    let Some(worker) = oracle.worker.take() else { continue };
+                    let left = oracle.control.len() + oracle.work.len() > 0;
+                    oracle.told = left;
+                    let expected = if left { Rest::Again } else { Rest::Idle };
+                    prop_assert_eq!(mailbox.rest(oracle.generation, worker), expected);
+                }
+                Step::Close => {
+                    let closed = mailbox.close(oracle.generation);
+                    prop_assert_eq!(closed.is_some(), oracle.open);
+                    let Some(leftovers) = closed else { continue };
+                    let expected: Vec<_> =
+                        oracle.control.drain(..).chain(oracle.work.drain(..)).collect();
+                    prop_assert_eq!(Vec::from(leftovers.messages), expected);
+                    prop_assert_eq!(leftovers.worker, oracle.worker.take());
+                    prop_assert_eq!(leftovers.active, oracle.told);
+                    oracle.open = false;
+                    oracle.told = false;
+                }
+                Step::Open => {
+                    if !oracle.open {
+                        oracle.generation = (oracle.generation + 1) % 3;
+                        oracle.open = true;
+                        mailbox.open(oracle.generation, ROOM);
+                    }
+                }
+            }
+            mailbox.validate();
+            prop_assert_eq!(mailbox.len(), oracle.control.len() + oracle.work.len());
+            prop_assert_eq!(mailbox.is_open(oracle.generation), oracle.open);
+        }
+    }
+}

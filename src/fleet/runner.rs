@@ -1,0 +1,275 @@
+//! Who works next: the agents whose mailboxes are scheduled, the queue of tasks, and the sleeping workers.
+//!
+//! Rules that hold here:
+//!
+//! 1. What is ready stands in line once for each time somebody was told, first come first served. The queue
+//!    of tasks stands in line like an agent, and goes to the end after each task, so neither starves the other.
+//! 2. An entry is a hint: the mailbox, or the queue, says whether there is something to do.
+//! 3. No worker sleeps while something is ready and nobody is on the way to it: whoever lines something up
+//!    rouses a sleeper unless one is searching, and the last to stop searching rouses another if more is ready.
+//! 4. `active` is the number of mailboxes that are not idle. While the fleet takes no more, none becomes
+//!    active: so a fleet that drains and has none active has handled every message it accepted.
+//! 5. A worker that was given something is occupied until it asks for the next; once the fleet stops, none is
+//!    given anything.
+
+use std::collections::VecDeque;
+use std::task::Waker;
+
+use crossbeam::utils::CachePadded;
+
+use super::agent::AgentId;
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, Parker, hint, left_out};
+
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;
+
+/// How often a worker looks before it sleeps. A model need not look twice.
+const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 200 };
+
+/// What a worker is to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ready {
+    /// Give the mailbox of this agent a turn.
+    Mailbox(AgentId),
+    /// Look into the queue of tasks.
+    Tasks,
+}
+
+/// Nothing new is taken any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Ended;
+
+/// See the file's head.
+pub(super) struct Runner {
+    line: CachePadded<Mutex<Line>>,
+    /// How many entries are in line; what a worker that searches watches.
+    length: CachePadded<AtomicUsize>,
+    /// How to rouse each worker.
+    wakers: Box<[Waker]>,
+}
+
+#[derive(Debug)]
+struct Line {
+    ready: VecDeque<Ready>,
+    /// Whether the queue of tasks is in line.
+    tasks: bool,
+    /// Workers that sleep; the last to lie down is the first to be roused.
+    sleeping: Vec<u16>,
+    /// Workers that look for something to do, those roused and not up yet included.
+    searching: usize,
+    occupied: usize,
+    active: usize,
+    draining: bool,
+    stopping: bool,
+}
+
+/// A worker's own end of the runner.
+#[derive(Debug)]
+pub(super) struct Seat {
+    parker: Parker,
+    worker: u16,
+    searching: bool,
+    occupied: bool,
+}
+
+impl Runner {
+    /// The runner of so many workers, and their seats.
+    pub(super) fn new(workers: u16) -> (Self, Vec<Seat>) {
+        let seats: Vec<_> = (0..workers)
+            .map(|worker| Seat { parker: Parker::new(), worker, searching: false, occupied: false })
+            .collect();
+        let line = Line {
+            ready: VecDeque::new(),
+            tasks: false,
+            sleeping: Vec::with_capacity(seats.len()),
+            searching: 0,
+            occupied: 0,
+            active: 0,
+            draining: false,
+            stopping: false,
+        };
+        let runner = Self {
+            line: CachePadded::new(Mutex::new(line)),
+            length: CachePadded::new(AtomicUsize::new(0)),
+            wakers: seats.iter().map(|seat| seat.parker.waker()).collect(),
+        };
+        (runner, seats)
+    }
+
+    /// Lines up a mailbox that was idle.
+    #[inline]
+    pub(super) fn schedule(&self, agent: AgentId) -> Result<(), Ended> {
+        let roused = {
+            let mut line = self.line.lock();
+            if (line.draining || line.stopping) && !left_out("runner.schedule-while-draining") {
+                return Err(Ended);
+            }
+            line.active += 1;
+            self.line_up(&mut line, Ready::Mailbox(agent))
+        };
+        self.rouse(roused);
+        Ok(())
+    }
+
+    /// Lines up a mailbox that is active already.
+    pub(super) fn reschedule(&self, agent: AgentId) {
+        let roused = self.line_up(&mut self.line.lock(), Ready::Mailbox(agent));
+        self.rouse(roused);
+    }
+
+    /// Lines up the queue of tasks, if it is not in line.
+    pub(super) fn tasks_are_ready(&self) {
+        let roused = {
+            let mut line = self.line.lock();
+            if std::mem::replace(&mut line.tasks, true) {
+                return;
+            }
+            self.line_up(&mut line, Ready::Tasks)
+        };
+        self.rouse(roused);
+    }
+
+    fn line_up(&self, line: &mut Line, ready: Ready) -> Option<u16> {
+        line.ready.push_back(ready);
+        self.publish_length(line);
+        if line.searching > 0 { None } else { line.rouse() }
+    }
+
+    fn publish_length(&self, line: &Line) {
+        // Relaxed: a hint to those who search; they take the lock before they sleep.
+        self.length.store(line.ready.len(), Ordering::Relaxed);
+    }
+
+    fn rouse(&self, worker: Option<u16>) {
+        if let Some(worker) = worker {
+            self.wakers[usize::from(worker)].wake_by_ref();
+        }
+    }
+
+    /// A mailbox has become idle, or was closed while it was not. `true` means that it was the last and
+    /// that somebody may be waiting for that.
+    pub(super) fn retire(&self, count: usize) -> bool {
+        let mut line = self.line.lock();
+        line.active -= count;
+        count > 0 && line.active == 0 && (line.draining || line.stopping)
+    }
+
+    /// Takes nothing more in.
+    pub(super) fn drain(&self) {
+        self.line.lock().draining = true;
+    }
+
+    /// Takes nothing more in and gives nothing more out.
+    pub(super) fn stop(&self) {
+        let sleeping = {
+            let mut line = self.line.lock();
+            line.stopping = true;
+            std::mem::take(&mut line.sleeping)
+        };
+        for worker in sleeping {
+            self.rouse(Some(worker));
+        }
+    }
+
+    pub(super) fn active(&self) -> usize {
+        self.line.lock().active
+    }
+
+    /// How many workers are in the host's code, it may be.
+    pub(super) fn occupied(&self) -> usize {
+        self.line.lock().occupied
+    }
+
+    pub(super) fn sleeping(&self) -> usize {
+        self.line.lock().sleeping.len()
+    }
+
+    /// The next thing for this worker to do, waiting for it; `None` when the fleet stops.
+    pub(super) fn next(&self, seat: &mut Seat) -> Option<Ready> {
+        loop {
+            if let Some(answer) = self.look(seat) {
+                return answer;
+            }
+            if !self.search() && self.lie_down(seat) {
+                seat.parker.park();
+            }
+        }
+    }
+
+    /// `Some` is the answer; `None` means that there is nothing to do, and that the worker searches.
+    fn look(&self, seat: &mut Seat) -> Option<Option<Ready>> {
+        let (ready, roused) = {
+            let mut line = self.line.lock();
+            if std::mem::take(&mut seat.occupied) {
+                line.occupied -= 1;
+            }
+            if line.stopping {
+                return Some(None);
+            }
+            let Some(ready) = line.ready.pop_front() else {
+                if !seat.searching {
+                    seat.searching = true;
+                    line.searching += 1;
+                }
+                return None;
+            };
+            self.publish_length(&line);
+            line.tasks &= ready != Ready::Tasks;
+            line.occupied += 1;
+            seat.occupied = true;
+            let mut roused = None;
+            if std::mem::take(&mut seat.searching) {
+                line.searching -= 1;
+                if line.searching == 0 && !line.ready.is_empty() && !left_out("runner.pass-it-on") {
+                    roused = line.rouse();
+                }
+            }
+            (ready, roused)
+        };
+        self.rouse(roused);
+        Some(Some(ready))
+    }
+
+    /// Watches the line for a moment; whether something came.
+    fn search(&self) -> bool {
+        for _ in 0..LOOKS {
+            if self.length.load(Ordering::Relaxed) > 0 {
+                return true;
+            }
+            hint::spin_loop();
+        }
+        false
+    }
+
+    /// Ends the search; whether to sleep.
+    fn lie_down(&self, seat: &mut Seat) -> bool {
+        let mut line = self.line.lock();
+        if (!line.ready.is_empty() && !left_out("runner.lie-down-without-a-look")) || line.stopping
+        {
+            return false;
+        }
+        line.searching -= 1;
+        line.sleeping.push(seat.worker);
+        // Whoever rouses it counts it as searching from then on.
+        seat.searching = true;
+        true
+    }
+}
+
+impl Line {
+    /// Takes a sleeper out, which searches from now on.
+    fn rouse(&mut self) -> Option<u16> {
+        let worker = self.sleeping.pop()?;
+        self.searching += 1;
+        Some(worker)
+    }
+}
+
+impl std::fmt::Debug for Runner {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Runner").field("line", &*self.line).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,81 @@
+use std::sync::Arc;
+
+use super::*;
+use crate::sync::thread;
+
+fn agent(slot: u32) -> AgentId {
+    AgentId { slot, generation: 0 }
+}
+
+fn one() -> (Runner, Seat) {
+    let (runner, mut seats) = Runner::new(1);
+    let seat = seats.pop().expect("one worker has one seat");
+    (runner, seat)
+}
+
+#[test]
+fn tasks_and_mailboxes_take_turns_in_the_order_in_which_they_became_ready() {
+    let (runner, mut seat) = one();
+    runner.schedule(agent(1)).expect("it takes more");
+    runner.tasks_are_ready();
+    runner.tasks_are_ready();
+    runner.schedule(agent(2)).expect("it takes more");
+    let mut next = || runner.next(&mut seat);
+    assert_eq!(next(), Some(Ready::Mailbox(agent(1))));
+    assert_eq!(next(), Some(Ready::Tasks));
+    runner.tasks_are_ready();
+    assert_eq!(next(), Some(Ready::Mailbox(agent(2))));
+    assert_eq!(next(), Some(Ready::Tasks));
+}
+
+#[test]
+fn a_worker_is_occupied_from_what_it_was_given_to_its_next_question() {
+    let (runner, mut seat) = one();
+    runner.schedule(agent(1)).expect("it takes more");
+    assert_eq!(runner.occupied(), 0);
+    assert!(runner.next(&mut seat).is_some());
+    assert_eq!((runner.occupied(), runner.active()), (1, 1));
+    assert!(!runner.retire(1), "nobody waits for that");
+    runner.stop();
+    assert_eq!(runner.next(&mut seat), None);
+    assert_eq!((runner.occupied(), runner.active()), (0, 0));
+}
+
+#[test]
+fn a_runner_that_drains_schedules_none_that_is_idle_and_tells_when_the_last_is() {
+    let (runner, mut seat) = one();
+    runner.schedule(agent(1)).expect("it takes more");
+    runner.drain();
+    assert_eq!(runner.schedule(agent(2)), Err(Ended));
+    runner.reschedule(agent(1));
+    assert!(runner.next(&mut seat).is_some());
+    assert!(runner.retire(1));
+    assert!(!runner.retire(0), "it was told already");
+}
+
+#[test]
+fn sleeping_workers_are_roused_and_end_when_it_stops() {
+    let (runner, seats) = Runner::new(3);
+    let runner = Arc::new(runner);
+    let workers: Vec<_> = seats
+        .into_iter()
+        .map(|mut seat| {
+            let runner = Arc::clone(&runner);
+            thread::spawn(move || std::iter::from_fn(|| runner.next(&mut seat)).count())
+        })
+        .collect();
+    for slot in 0..300 {
+        runner.schedule(agent(slot)).expect("it takes more");
+        if slot % 10 == 0 {
+            while runner.sleeping() < 3 {
+                thread::yield_now();
+            }
+        }
+    }
+    while runner.sleeping() < 3 {
+        thread::yield_now();
+    }
+    runner.stop();
+    let given: usize = workers.into_iter().map(|worker| worker.join().expect("no panic")).sum();
+    assert_eq!(given, 300);
+}
