@@ -61,6 +61,7 @@ mod pool;
 mod request;
 #[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod runner;
+pub mod scale;
 mod stats;
 mod stop;
 mod submit;

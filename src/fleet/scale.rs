@@ -1,0 +1,26 @@
+//! How many agents there should be: policies, plans, forecasts, and what the system says.
+//!
+//! The heart is a pure function, [`plan`]: what is [observed](Observation), what is
+//! [allowed](ScalePolicy), what it [remembers](ScaleState) and the time go in, a [`Plan`] with its reasons
+//! comes out. It waits for nothing, locks nothing and calls nobody, so a host can replay a day of its
+//! fleet in a test within milliseconds.
+//!
+//! What it guarantees, each for any sequence of observations:
+//!
+//! 1. Never fewer than `min` are left, nor more than `max` and the burst made.
+//! 2. No agent that holds a lease is taken away.
+//! 3. Constant demand settles: a step leads into the band, and nothing but demand leads out of it.
+//!    Forecasts that are wrong, slow answers and short memory move the fleet inside of it.
+//! 4. Two steps are never closer than the policy says, and never more than it says at once.
+//! 5. What it does not do it explains: each [`Plan`] lists its [`Refusal`]s.
+//!
+//! What it does not do: it does not know what an agent costs, and it does not scale across machines.
+
+mod observation;
+mod plan;
+mod policy;
+mod window;
+
+pub use observation::Observation;
+pub use plan::{DownReason, Plan, Reading, Refusal, ScaleState, Step, UpReason, plan};
+pub use policy::{ScalePolicy, ScalePolicyBuilder};

@@ -1,0 +1,200 @@
+//! What is true of a fleet at one moment, as far as scaling asks.
+
+use std::time::Duration;
+
+use super::super::AgentId;
+
+/// What is true of the agents of one kind, and of what is asked of them, at one moment.
+///
+/// It is plain data with a setter for each field, so that a host can make one from its own numbers. What
+/// is not known is left out, and a plan says where it had to do without. Shares and counts that make no
+/// sense (a NaN, a negative number) count as not known, and the plan says that too.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[non_exhaustive]
+pub struct Observation {
+    /// Agents that are coming up and take no work yet. They count as there: what was asked for once is not
+    /// asked for again.
+    pub starting: u32,
+    /// Agents that take work, idle ones included.
+    pub serving: u32,
+    /// Agents that take no more work and are on their way out. They count towards the greatest number
+    /// there may be, and towards nothing else.
+    pub draining: u32,
+    /// The leases that one agent may hold. Zero counts as one.
+    pub leases_per_agent: u32,
+    /// Leases held on agents that serve.
+    pub leases: u64,
+    /// Tasks and requests that wait for an agent.
+    pub queued: u64,
+    /// How long a lease is held, on average.
+    pub service_time: Option<Duration>,
+    /// How long it takes from asking to the end of the work, by the percentile that the host cares about.
+    pub response_time: Option<Duration>,
+    /// The share of CPU in use, in `[0, 1]`.
+    pub cpu: Option<f64>,
+    /// The share of memory in use, in `[0, 1]`.
+    pub memory: Option<f64>,
+    /// The [demand](Self::demand) that is expected by the time at which agents spawned now would serve.
+    pub forecast: Option<f64>,
+    /// Serving agents that hold no lease, those first that are to go first. Only these are ever planned
+    /// away, so a host may list just some.
+    pub idle: Vec<AgentId>,
+}
+
+impl Observation {
+    /// Nothing observed yet: no agents and no work.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Sets [`starting`](Self::starting).
+    #[must_use]
+    pub fn with_starting(mut self, agents: u32) -> Self {
+        self.starting = agents;
+        self
+    }
+
+    /// Sets [`serving`](Self::serving).
+    #[must_use]
+    pub fn with_serving(mut self, agents: u32) -> Self {
+        self.serving = agents;
+        self
+    }
+
+    /// Sets [`draining`](Self::draining).
+    #[must_use]
+    pub fn with_draining(mut self, agents: u32) -> Self {
+        self.draining = agents;
+        self
+    }
+
+    /// Sets [`leases_per_agent`](Self::leases_per_agent).
+    #[must_use]
+    pub fn with_leases_per_agent(mut self, leases: u32) -> Self {
+        self.leases_per_agent = leases;
+        self
+    }
+
+    /// Sets [`leases`](Self::leases).
+    #[must_use]
+    pub fn with_leases(mut self, leases: u64) -> Self {
+        self.leases = leases;
+        self
+    }
+
+    /// Sets [`queued`](Self::queued).
+    #[must_use]
+    pub fn with_queued(mut self, queued: u64) -> Self {
+        self.queued = queued;
+        self
+    }
+
+    /// Sets [`service_time`](Self::service_time).
+    #[must_use]
+    pub fn with_service_time(mut self, time: Duration) -> Self {
+        self.service_time = Some(time);
+        self
+    }
+
+    /// Sets [`response_time`](Self::response_time).
+    #[must_use]
+    pub fn with_response_time(mut self, time: Duration) -> Self {
+        self.response_time = Some(time);
+        self
+    }
+
+    /// Sets [`cpu`](Self::cpu).
+    #[must_use]
+    pub fn with_cpu(mut self, share: f64) -> Self {
+        self.cpu = Some(share);
+        self
+    }
+
+    /// Sets [`memory`](Self::memory).
+    #[must_use]
+    pub fn with_memory(mut self, share: f64) -> Self {
+        self.memory = Some(share);
+        self
+    }
+
+    /// Sets [`forecast`](Self::forecast).
+    #[must_use]
+    pub fn with_forecast(mut self, demand: f64) -> Self {
+        self.forecast = Some(demand);
+        self
+    }
+
+    /// Sets [`idle`](Self::idle).
+    #[must_use]
+    pub fn with_idle(mut self, agents: Vec<AgentId>) -> Self {
+        self.idle = agents;
+        self
+    }
+
+    /// The agents that serve or are about to.
+    #[must_use]
+    pub const fn current(&self) -> u32 {
+        self.starting.saturating_add(self.serving)
+    }
+
+    /// The leases that work calls for now: those held, and as many as it takes to work off what waits
+    /// `within` this time.
+    ///
+    /// By Little's law that is what waits times the service time, divided by `within`; never more than a
+    /// lease for each that waits, which is also what counts while the service time is not known. It is
+    /// what a forecaster of demand is fed.
+    #[must_use]
+    pub fn demand(&self, within: Duration) -> f64 {
+        let queued = self.queued as f64;
+        let share = match self.service_time {
+            Some(time) if time < within => time.as_secs_f64() / within.as_secs_f64(),
+            _ => 1.0,
+        };
+        self.leases as f64 + queued * share
+    }
+
+    pub(super) fn slots_of(&self, agents: u32) -> f64 {
+        f64::from(agents) * self.slots_per_agent()
+    }
+
+    pub(super) fn slots_per_agent(&self) -> f64 {
+        f64::from(self.leases_per_agent.max(1))
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_backlog_asks_for_the_slots_that_work_it_off_in_time() {
+        let seen = Observation::new().with_leases(10).with_queued(100);
+        let known = seen.clone().with_service_time(SECOND);
+        assert_eq!(known.demand(SECOND * 5), 30.0);
+    }
+
+    #[test]
+    fn a_backlog_never_asks_for_more_than_a_slot_each() {
+        let seen = Observation::new().with_leases(10).with_queued(100);
+        assert_eq!(seen.demand(SECOND), 110.0, "an unknown service time");
+        assert_eq!(seen.clone().with_service_time(SECOND * 9).demand(SECOND), 110.0);
+        assert_eq!(seen.with_service_time(SECOND).demand(Duration::ZERO), 110.0);
+    }
+
+    #[test]
+    fn numbers_of_any_size_are_taken() {
+        let most = Observation::new()
+            .with_starting(u32::MAX)
+            .with_serving(u32::MAX)
+            .with_leases_per_agent(u32::MAX)
+            .with_leases(u64::MAX)
+            .with_queued(u64::MAX);
+        assert_eq!(most.current(), u32::MAX);
+        assert!(most.demand(Duration::MAX).is_finite());
+        assert!(most.slots_of(u32::MAX).is_finite());
+        assert_eq!(Observation::new().slots_of(3), 3.0, "zero leases count as one");
+    }
+}

@@ -1,0 +1,572 @@
+//! The pure function from what is observed and allowed to what is to be done.
+//!
+//! Rules that hold for every plan, whatever is observed:
+//!
+//! 1. No plan takes agents away below `min`, adds some above `max + burst` (draining ones counted), or
+//!    does both at once.
+//! 2. Only agents listed as idle are planned away.
+//! 3. A step up comes `up_cooldown` or more after any step, a step down `down_cooldown` or more, and
+//!    a step against the last one `reverse_after` or more. No step exceeds its cap. Filling up to `min` is
+//!    exempt.
+//! 4. After a step within its cap the fleet is in neither breach for the demand it was made for: target
+//!    lies inside the band, a forecast and a response time ask for no more than `low` keeps, and memory
+//!    pressure leaves what `high` needs.
+//! 5. More load, all else equal, never plans fewer agents.
+//! 6. A plan without a step says what held it back, and when that ends if it is a matter of time.
+
+use std::time::Duration;
+
+use super::super::AgentId;
+use super::observation::Observation;
+use super::policy::ScalePolicy;
+use super::window::Window;
+use crate::Timestamp;
+
+/// How far below its ceiling a share has to fall until growth goes on.
+const RELEASE: f64 = 0.05;
+/// What floats that should be equal may differ by, in leases.
+const SLACK: f64 = 1e-6;
+
+/// What a [`plan`] says to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Step {
+    /// Nothing now.
+    Hold,
+    /// Add agents.
+    Spawn {
+        /// How many.
+        agents: u32,
+        /// What for.
+        reason: UpReason,
+    },
+    /// Take agents out of service, let them finish what they were given meanwhile, and stop them.
+    Retire {
+        /// Which ones: agents that were observed idle.
+        agents: Vec<AgentId>,
+        /// What for.
+        reason: DownReason,
+    },
+}
+
+/// Why agents are added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum UpReason {
+    /// There are fewer than `min`.
+    BelowMin,
+    /// The leases held are above the band.
+    Utilisation,
+    /// More waits than the agents work off in time.
+    Backlog,
+    /// Demand is expected to leave the band.
+    Forecast,
+    /// Work takes longer than it may.
+    ResponseTime,
+    /// Demand exceeds what `max` agents can do.
+    Burst,
+}
+
+/// Why agents are taken away.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DownReason {
+    /// There are more than `max + burst`.
+    AboveMax,
+    /// The demand is below the band.
+    Utilisation,
+    /// The demand of a burst is over.
+    BurstOver,
+    /// Memory is short.
+    Memory,
+}
+
+/// What was measured, where a [`Refusal`] speaks of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Reading {
+    /// [`Observation::cpu`].
+    Cpu,
+    /// [`Observation::memory`].
+    Memory,
+    /// [`Observation::forecast`].
+    Forecast,
+    /// [`Observation::response_time`].
+    ResponseTime,
+}
+
+/// Why a plan does not do something, or not all of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Refusal {
+    /// More agents are called for, and not for long enough yet.
+    UpWindow {
+        /// When it will have been long enough.
+        until: Timestamp,
+    },
+    /// Fewer agents are called for, and not for long enough yet.
+    DownWindow {
+        /// When it will have been long enough.
+        until: Timestamp,
+    },
+    /// The last step is too recent.
+    Cooldown {
+        /// When it no longer is.
+        until: Timestamp,
+    },
+    /// The last step went the other way, and is too recent.
+    Reversal {
+        /// When it no longer is.
+        until: Timestamp,
+    },
+    /// One step may not move this many.
+    StepCap {
+        /// How many are left for later steps.
+        left: u32,
+        /// When the next step may come.
+        until: Timestamp,
+    },
+    /// There are as many as there may be, draining ones counted.
+    AtMax,
+    /// There are as few as there may be.
+    AtMin,
+    /// The share of CPU is at its ceiling.
+    CpuCeiling,
+    /// The share of memory is at its ceiling.
+    MemoryCeiling,
+    /// The agents that are to go hold leases.
+    Busy {
+        /// How many stay for that.
+        agents: u32,
+    },
+    /// A forecast or a response time asks for more agents than the demand would keep.
+    BeyondBand(Reading),
+    /// The policy asks for a reading that there is none of.
+    NotRead(Reading),
+    /// A reading makes no sense, and counts as none.
+    Senseless(Reading),
+    /// The time given is earlier than the last one, which was used in its place.
+    ClockWentBack,
+}
+
+impl Refusal {
+    /// When this refusal ends by itself, if it is a matter of time.
+    #[must_use]
+    pub const fn until(self) -> Option<Timestamp> {
+        match self {
+            Self::UpWindow { until }
+            | Self::DownWindow { until }
+            | Self::Cooldown { until }
+            | Self::Reversal { until }
+            | Self::StepCap { until, .. } => Some(until),
+            _ => None,
+        }
+    }
+}
+
+/// What is to be done about the number of agents now, and why.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Plan {
+    /// What to do.
+    pub step: Step,
+    /// What was not done, and why.
+    pub refusals: Vec<Refusal>,
+    /// The leases that counted as called for, forecast and response time included.
+    pub demand: f64,
+    /// The agents that there were, starting ones included.
+    pub current: u32,
+    /// The agents that would meet the target for that demand, within `min` and `max + burst`.
+    pub wanted: u32,
+    /// When to plan again even if nothing happens before; `None` if time alone changes nothing.
+    pub next_check: Option<Timestamp>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Direction {
+    Up,
+    Down,
+}
+
+/// What a [`plan`] has to remember of those before it: three windows, the last step, two brakes.
+///
+/// A planned step counts as taken. It is of bounded size (some 6 KiB at most), and plain data: a clone plans
+/// the same.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ScaleState {
+    now: Timestamp,
+    /// Raised demand, over the window of scaling up.
+    up: Window,
+    /// Observed demand, over the window of scaling down.
+    down: Window,
+    /// Raised demand, over the window of scaling down.
+    down_raised: Window,
+    last_step: Option<(Timestamp, Direction)>,
+    cpu_braked: bool,
+    memory_braked: bool,
+}
+
+impl ScaleState {
+    /// Nothing observed and nothing done yet.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// When the last step was planned.
+    #[must_use]
+    pub fn last_step(&self) -> Option<Timestamp> {
+        self.last_step.map(|(at, _)| at)
+    }
+}
+
+/// Says what is to be done about the number of agents.
+///
+/// The same arguments give the same plan: it reads no clock, asks nobody and remembers only in `state`.
+/// The rules are in [`ScalePolicy`]; a plan holds one step at most, and never takes an agent that is not
+/// listed as [idle](Observation::idle).
+///
+/// It may be called as often as the host likes, on a tick or on an event: windows and cooldowns count
+/// time, not calls. "For so long" means that every observation of that time agreed, however many there
+/// were; [`Plan::next_check`] says when to call again if nothing happens before. It costs some hundred
+/// nanoseconds, and copies the ids of the agents that are to go.
+///
+/// ```
+/// use phalanx::Timestamp;
+/// use phalanx::fleet::scale::{Observation, ScalePolicy, ScaleState, Step, UpReason, plan};
+/// use std::time::Duration;
+///
+/// let policy = ScalePolicy::builder().min(1).max(100).up_window(Duration::from_secs(2)).build()?;
+/// let mut state = ScaleState::new();
+/// let start = Timestamp::ZERO;
+/// let overrun = Observation::new().with_serving(10).with_leases(10).with_queued(4);
+///
+/// // Fourteen leases are called for and ten can be held; but not for long enough yet.
+/// let first = plan(&overrun, &policy, &mut state, start);
+/// assert_eq!(first.step, Step::Hold);
+/// assert_eq!(first.next_check, Some(start + Duration::from_secs(2)));
+///
+/// let second = plan(&overrun, &policy, &mut state, start + Duration::from_secs(2));
+/// assert_eq!(second.step, Step::Spawn { agents: 10, reason: UpReason::Backlog });
+/// # Ok::<(), phalanx::Error>(())
+/// ```
+pub fn plan(
+    observation: &Observation,
+    policy: &ScalePolicy,
+    state: &mut ScaleState,
+    now: Timestamp,
+) -> Plan {
+    let mut planner = Planner {
+        seen: observation,
+        policy,
+        current: observation.current(),
+        now: now.max(state.now),
+        refusals: Vec::new(),
+    };
+    if now < state.now {
+        planner.refusals.push(Refusal::ClockWentBack);
+    }
+    let now = planner.now;
+    state.now = now;
+    let demand = planner.demand();
+    state.up.push(now, demand.total, policy.up_window);
+    state.down.push(now, demand.observed, policy.down_window);
+    state.down_raised.push(now, demand.total, policy.down_window);
+    planner.set_brakes(state);
+    let step = planner.step(state, &demand);
+    match step {
+        Step::Spawn { .. } => state.last_step = Some((now, Direction::Up)),
+        Step::Retire { .. } => state.last_step = Some((now, Direction::Down)),
+        Step::Hold => {}
+    }
+    Plan {
+        step,
+        demand: demand.total,
+        current: planner.current,
+        wanted: planner.agents_for(demand.total).clamp(policy.min, policy.hard_max()),
+        next_check: planner.refusals.iter().filter_map(|refusal| refusal.until()).min(),
+        refusals: planner.refusals,
+    }
+}
+
+struct Demand {
+    /// What leases and backlog call for.
+    observed: f64,
+    /// That, raised by forecast and response time.
+    total: f64,
+    /// What raised it.
+    raised_by: Option<UpReason>,
+}
+
+struct Planner<'a> {
+    seen: &'a Observation,
+    policy: &'a ScalePolicy,
+    current: u32,
+    now: Timestamp,
+    refusals: Vec<Refusal>,
+}
+
+impl Planner<'_> {
+    /// The agents that meet the target for so many leases.
+    fn agents_for(&self, leases: f64) -> u32 {
+        // The cast saturates.
+        (leases / (self.policy.target * self.seen.slots_per_agent()) - SLACK).ceil() as u32
+    }
+
+    /// The leases above which there are too few agents.
+    fn too_many_leases_for(&self, agents: u32) -> f64 {
+        self.policy.high * self.seen.slots_of(agents) + SLACK
+    }
+
+    /// A share or a count that can be reckoned with.
+    fn usable(&mut self, value: Option<f64>, reading: Reading) -> Option<f64> {
+        let value = value?;
+        if value.is_finite() && value >= 0.0 {
+            return Some(value);
+        }
+        self.refusals.push(Refusal::Senseless(reading));
+        None
+    }
+
+    fn demand(&mut self) -> Demand {
+        let policy = self.policy;
+        let observed = self.seen.demand(policy.backlog_within);
+        let mut demand = Demand { observed, total: observed, raised_by: None };
+        // Rule 4: the most agents that this demand would keep, and the leases that call for them.
+        let kept = (observed / (policy.low * self.seen.slots_per_agent())).floor() as u32;
+        let most = policy.target * self.seen.slots_of(kept.min(policy.max));
+        let forecast = self.usable(self.seen.forecast, Reading::Forecast);
+        self.raise(&mut demand, most, forecast, Reading::Forecast, UpReason::Forecast);
+        if let Some(allowed) = policy.response_time {
+            let slow = match self.seen.response_time {
+                None => {
+                    self.refusals.push(Refusal::NotRead(Reading::ResponseTime));
+                    None
+                }
+                Some(time) if time > allowed => {
+                    let times = time.as_secs_f64() / allowed.as_secs_f64();
+                    Some(policy.target * self.seen.slots_of(self.current) * times)
+                }
+                Some(_) => None,
+            };
+            self.raise(&mut demand, most, slow, Reading::ResponseTime, UpReason::ResponseTime);
+        }
+        demand
+    }
+
+    fn raise(
+        &mut self,
+        demand: &mut Demand,
+        most: f64,
+        asked: Option<f64>,
+        reading: Reading,
+        reason: UpReason,
+    ) {
+        let Some(asked) = asked else { return };
+        if asked > most.max(demand.observed) {
+            self.refusals.push(Refusal::BeyondBand(reading));
+        }
+        let raised = asked.min(most);
+        if raised > demand.total {
+            demand.total = raised;
+            demand.raised_by = Some(reason);
+        }
+    }
+
+    fn set_brakes(&mut self, state: &mut ScaleState) {
+        let policy = self.policy;
+        let cpu = self.usable(self.seen.cpu, Reading::Cpu);
+        let memory = self.usable(self.seen.memory, Reading::Memory);
+        state.cpu_braked = self.brake(policy.cpu_ceiling, cpu, Reading::Cpu, state.cpu_braked);
+        state.memory_braked =
+            self.brake(policy.memory_ceiling, memory, Reading::Memory, state.memory_braked);
+    }
+
+    fn brake(
+        &mut self,
+        ceiling: Option<f64>,
+        share: Option<f64>,
+        reading: Reading,
+        braked: bool,
+    ) -> bool {
+        let Some(ceiling) = ceiling else { return false };
+        let Some(share) = share else {
+            self.refusals.push(Refusal::NotRead(reading));
+            return false;
+        };
+        share >= if braked { ceiling - RELEASE } else { ceiling }
+    }
+
+    fn step(&mut self, state: &ScaleState, demand: &Demand) -> Step {
+        if self.current < self.policy.min {
+            return self.fill_up();
+        }
+        if self.current > self.policy.hard_max() {
+            return self.retire(state, self.policy.hard_max(), DownReason::AboveMax);
+        }
+        // Both cannot be: the least of a window that ends now is no more than the greatest of the other.
+        match self.step_up(state, demand) {
+            Step::Hold => self.step_down(state),
+            step => step,
+        }
+    }
+
+    /// How many more there may be, draining ones counted.
+    fn room(&self) -> u32 {
+        self.policy.hard_max().saturating_sub(self.current.saturating_add(self.seen.draining))
+    }
+
+    fn fill_up(&mut self) -> Step {
+        let agents = (self.policy.min - self.current).min(self.room());
+        if agents == 0 {
+            self.refusals.push(Refusal::AtMax);
+            return Step::Hold;
+        }
+        Step::Spawn { agents, reason: UpReason::BelowMin }
+    }
+
+    fn step_up(&mut self, state: &ScaleState, demand: &Demand) -> Step {
+        let policy = self.policy;
+        let too_many = self.too_many_leases_for(self.current);
+        if demand.total <= too_many {
+            return Step::Hold;
+        }
+        let since = state.up.above_since(too_many);
+        if let Some(until) = self.ends_later(since, policy.up_window) {
+            self.refusals.push(Refusal::UpWindow { until });
+            return Step::Hold;
+        }
+        let least = state.up.least();
+        let bursts = least > self.too_many_leases_for(policy.max);
+        let limit = if bursts { policy.hard_max() } else { policy.max };
+        let wanted = self.agents_for(least);
+        if wanted > limit {
+            self.refusals.push(Refusal::AtMax);
+        }
+        let missing = wanted.min(limit).saturating_sub(self.current);
+        if missing > self.room() && wanted <= limit {
+            self.refusals.push(Refusal::AtMax);
+        }
+        let missing = missing.min(self.room());
+        if missing == 0 || self.is_braked(state) {
+            return Step::Hold;
+        }
+        if self.is_too_soon(state, Direction::Up) {
+            return Step::Hold;
+        }
+        let agents = self.capped(missing, policy.step_up.of(self.current), policy.up_cooldown);
+        let reason = match demand.raised_by {
+            Some(reason) => reason,
+            None if self.current + agents > policy.max => UpReason::Burst,
+            None if self.seen.queued > 0 => UpReason::Backlog,
+            None => UpReason::Utilisation,
+        };
+        Step::Spawn { agents, reason }
+    }
+
+    fn is_braked(&mut self, state: &ScaleState) -> bool {
+        if state.cpu_braked {
+            self.refusals.push(Refusal::CpuCeiling);
+        }
+        if state.memory_braked {
+            self.refusals.push(Refusal::MemoryCeiling);
+        }
+        state.cpu_braked || state.memory_braked
+    }
+
+    fn step_down(&mut self, state: &ScaleState) -> Step {
+        let policy = self.policy;
+        if let (Some(shed), Some(memory)) = (policy.memory_shed, self.seen.memory)
+            && memory.is_finite()
+            && memory >= shed
+        {
+            // Rule 4: no fewer than keep the demand of the whole window inside the band.
+            let fewest = state.down.greatest() / (policy.high * self.seen.slots_per_agent());
+            let fewest = fewest.ceil() as u32;
+            if fewest < self.current {
+                return self.retire(state, fewest, DownReason::Memory);
+            }
+        }
+        let band = policy.low * self.seen.slots_of(self.current);
+        let (too_few, reason) = if self.current > policy.max {
+            let over = policy.target * self.seen.slots_of(policy.max);
+            (band.max(over), DownReason::BurstOver)
+        } else {
+            (band, DownReason::Utilisation)
+        };
+        let too_few = too_few - SLACK;
+        let Some(since) = state.down.below_since(too_few) else { return Step::Hold };
+        // Raised or not, that is no more than the band keeps, and so less than there are.
+        let wanted = self.agents_for(state.down_raised.greatest());
+        if wanted >= self.current {
+            return Step::Hold;
+        }
+        if let Some(until) = self.ends_later(Some(since), policy.down_window) {
+            self.refusals.push(Refusal::DownWindow { until });
+            return Step::Hold;
+        }
+        self.retire(state, wanted, reason)
+    }
+
+    fn retire(&mut self, state: &ScaleState, wanted: u32, reason: DownReason) -> Step {
+        let policy = self.policy;
+        let surplus = self.current - wanted.max(policy.min).min(self.current);
+        if surplus == 0 {
+            self.refusals.push(Refusal::AtMin);
+            return Step::Hold;
+        }
+        if self.is_too_soon(state, Direction::Down) {
+            return Step::Hold;
+        }
+        let idle = u32::try_from(self.seen.idle.len()).unwrap_or(u32::MAX);
+        if idle < surplus {
+            self.refusals.push(Refusal::Busy { agents: surplus - idle });
+        }
+        let cap = policy.step_down.of(self.current);
+        let agents = self.capped(surplus.min(idle), cap, policy.down_cooldown);
+        if agents == 0 {
+            return Step::Hold;
+        }
+        Step::Retire { agents: self.seen.idle[..agents as usize].to_vec(), reason }
+    }
+
+    /// So many of them as a step may move; the rest is said to be left.
+    fn capped(&mut self, agents: u32, cap: u32, cooldown: Duration) -> u32 {
+        if agents > cap {
+            let until = self.now + cooldown;
+            self.refusals.push(Refusal::StepCap { left: agents - cap, until });
+        }
+        agents.min(cap)
+    }
+
+    /// When what began then will have lasted so long, if it has not.
+    fn ends_later(&self, since: Option<Timestamp>, window: Duration) -> Option<Timestamp> {
+        let until = since.unwrap_or(self.now) + window;
+        (self.now < until).then_some(until)
+    }
+
+    fn is_too_soon(&mut self, state: &ScaleState, direction: Direction) -> bool {
+        let Some((at, last)) = state.last_step else { return false };
+        let policy = self.policy;
+        let cooldown = match direction {
+            Direction::Up => policy.up_cooldown,
+            Direction::Down => policy.down_cooldown,
+        };
+        if let Some(until) = self.ends_later(Some(at), cooldown) {
+            self.refusals.push(Refusal::Cooldown { until });
+            return true;
+        }
+        if last != direction
+            && let Some(until) = self.ends_later(Some(at), policy.reverse_after)
+        {
+            self.refusals.push(Refusal::Reversal { until });
+            return true;
+        }
+        false
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod properties;
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;
