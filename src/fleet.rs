@@ -47,6 +47,7 @@
 //! ```
 
 mod agent;
+mod budget;
 mod builder;
 mod handle;
 mod inner;
@@ -79,6 +80,10 @@ use pool::{Member, RUNS_TASKS};
 use submit::Patience;
 
 pub use agent::{Agent, AgentId, AgentSpec, AgentState, AgentStatus};
+pub use budget::{
+    Account, Budgets, Exceeded, GroupKey, Limit, Meter, Payer, Quota, Reservation, Scope,
+    UNIT_KINDS, Unit, Usage, Warning,
+};
 pub use builder::FleetBuilder;
 pub use handle::TaskHandle;
 pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};

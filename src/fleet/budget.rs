@@ -1,0 +1,399 @@
+//! Budgets and quotas: how much a fleet, a group, a type or an agent may hold and use, never overshot.
+//!
+//! An [`Account`] belongs to one [`Scope`] and meters what its [`Quota`] limits. A [`Payer`] is the
+//! accounts that one request pays from. Rules that hold here:
+//!
+//! 1. The usage of a meter is one word, and it grows only in a step that compares it with the limit: at
+//!    no instant does a reservation take it over the limit that stood when the step was made.
+//! 2. The usage is exactly what is reserved plus what was spent. Every unit that was taken is given back
+//!    once or spent once.
+//! 3. A reservation pays from all of its accounts or from none. It looks at all of them before it takes
+//!    from the first; when one that had room has none by its turn, what was taken is put back.
+//! 4. Whoever moves the usage from below the soft line to the line or over it is told of it; nobody else
+//!    is. So every crossing is told once.
+//! 5. Nothing waits, nothing locks on the way of a reservation, nothing calls back.
+
+mod account;
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
+mod reservation;
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+
+use super::agent::AgentId;
+use crate::sync::RwLock;
+use crate::{Error, ErrorKind};
+
+pub use account::{Account, Payer};
+pub use reservation::Reservation;
+
+/// How many kinds of units a host may define.
+pub const UNIT_KINDS: u8 = 4;
+/// Leases, queued tasks, launches, and the host's own.
+const METERS: usize = 3 + UNIT_KINDS as usize;
+/// One per kind of scope.
+const MAX_SCOPES: usize = 4;
+/// Usage never reaches the greatest number, so that no line lies where usage cannot cross it.
+const GREATEST_LIMIT: u64 = u64::MAX - 1;
+
+/// Names a group that shares a budget: a swarm, a tenant, a job. The fleet reads nothing into it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct GroupKey(u64);
+
+impl GroupKey {
+    /// The group of this number.
+    #[must_use]
+    pub const fn new(number: u64) -> Self {
+        Self(number)
+    }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for GroupKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Whose budget it is.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Scope {
+    /// The whole fleet's.
+    Fleet,
+    /// A group's.
+    Group(GroupKey),
+    /// That of all agents of one type.
+    Type(Arc<str>),
+    /// One agent's.
+    Agent(AgentId),
+}
+
+impl Scope {
+    /// The place among the accounts of a payer.
+    const fn place(&self) -> usize {
+        match self {
+            Self::Fleet => 0,
+            Self::Group(_) => 1,
+            Self::Type(_) => 2,
+            Self::Agent(_) => 3,
+        }
+    }
+}
+
+impl fmt::Display for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Fleet => f.write_str("the fleet"),
+            Self::Group(group) => write!(f, "group {group}"),
+            Self::Type(name) => write!(f, "agents of type {name:?}"),
+            Self::Agent(agent) => write!(f, "agent {agent}"),
+        }
+    }
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Meter {
+    /// Leases held at the same time.
+    Leases,
+    /// Tasks queued at the same time.
+    QueuedTasks,
+    /// Agents launched, over the life of the budget.
+    Launches,
+    /// Something of the host's: tokens, cost in the smallest coin.
+    Units(Unit),
+}
+
+impl Meter {
+    const fn index(self) -> usize {
+        match self {
+            Self::Leases => 0,
+            Self::QueuedTasks => 1,
+            Self::Launches => 2,
+            Self::Units(unit) => 3 + unit.0 as usize,
+        }
+    }
+}
+
+impl fmt::Display for Meter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Leases => f.write_str("leases"),
+            Self::QueuedTasks => f.write_str("queued tasks"),
+            Self::Launches => f.write_str("launches"),
+            Self::Units(unit) => write!(f, "units of kind {}", unit.0),
+        }
+    }
+}
+
+/// Which of the host's kinds of units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Unit(u8);
+
+impl Unit {
+    /// The kind of this number; `None` from [`UNIT_KINDS`] on.
+    #[must_use]
+    pub const fn new(number: u8) -> Option<Self> {
+        if number < UNIT_KINDS { Some(Self(number)) } else { None }
+    }
+}
+
+/// How much of one meter there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limit {
+    hard: u64,
+    soft: Option<u64>,
+}
+
+impl Limit {
+    /// No more than this at any instant. A limit of `u64::MAX` is one less.
+    #[must_use]
+    pub const fn hard(most: u64) -> Self {
+        Self { hard: if most > GREATEST_LIMIT { GREATEST_LIMIT } else { most }, soft: None }
+    }
+
+    /// Metered, and as good as unlimited.
+    #[must_use]
+    pub const fn metered() -> Self {
+        Self::hard(GREATEST_LIMIT)
+    }
+
+    /// Warns whoever takes the usage from below this number to it or over it. Default: no warning.
+    ///
+    /// Valid: 1 to the hard limit; a [`Budgets`] refuses others.
+    #[must_use]
+    pub const fn warn_at(mut self, soft: u64) -> Self {
+        self.soft = Some(soft);
+        self
+    }
+
+    fn check(self, meter: Meter) -> Result<(), Error> {
+        match self.soft {
+            Some(soft) if soft == 0 || soft > self.hard => Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "the soft line of {meter} is {soft}, and must lie from 1 to the hard limit {}",
+                    self.hard
+                ),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Which meters an account has, and their limits. A meter that it does not have costs nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Quota {
+    limits: [Option<Limit>; METERS],
+}
+
+impl Quota {
+    /// No meters.
+    #[must_use]
+    pub const fn new() -> Self {
+        Self { limits: [None; METERS] }
+    }
+
+    /// Limits one meter. Each reservation on it costs one atomic step when it is taken and one when it
+    /// is given back.
+    #[must_use]
+    pub const fn limit(mut self, meter: Meter, limit: Limit) -> Self {
+        self.limits[meter.index()] = Some(limit);
+        self
+    }
+
+    fn check(&self) -> Result<(), Error> {
+        for (meter, limit) in self.meters() {
+            limit.check(meter)?;
+        }
+        Ok(())
+    }
+
+    fn meters(&self) -> impl Iterator<Item = (Meter, Limit)> + '_ {
+        let fixed = [Meter::Leases, Meter::QueuedTasks, Meter::Launches];
+        let own = (0..UNIT_KINDS).map(|kind| Meter::Units(Unit(kind)));
+        fixed.into_iter().chain(own).filter_map(|meter| Some((meter, self.limits[meter.index()]?)))
+    }
+}
+
+/// How a meter stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Usage {
+    /// What is reserved and what was spent, together.
+    pub used: u64,
+    /// What was spent: it stays used until [`Account::reset_spent`].
+    pub spent: u64,
+    /// The most that was ever used. It includes what was put back because another account had no room.
+    pub peak: u64,
+    /// The limit.
+    pub hard: u64,
+    /// Where it warns.
+    pub soft: Option<u64>,
+    /// The reservations that this meter refused.
+    pub refused: u64,
+    /// How often the usage came up to the soft line.
+    pub warnings: u64,
+    /// The reservations that had taken from this meter and put it back, as another account had no room.
+    pub rolled_back: u64,
+}
+
+/// The usage of a meter came up to its soft line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Warning {
+    /// Whose budget.
+    pub scope: Scope,
+    /// Which meter.
+    pub meter: Meter,
+    /// The line.
+    pub soft: u64,
+}
+
+/// A budget has no room for a reservation; nothing was taken.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{scope} may have {hard} {meter}, has {used} and cannot have {requested} more")]
+#[non_exhaustive]
+pub struct Exceeded {
+    /// Whose budget; the first one, if it is several.
+    pub scope: Scope,
+    /// Which meter.
+    pub meter: Meter,
+    /// What was asked for.
+    pub requested: u64,
+    /// What was in use.
+    pub used: u64,
+    /// The limit.
+    pub hard: u64,
+    /// Soft lines that were crossed by what was taken and put back, as the room was gone meanwhile.
+    pub warnings: Vec<Warning>,
+}
+
+/// The accounts of a fleet, by scope.
+///
+/// Cheap to clone; clones share the accounts. To look an account up takes a read lock and a hash: a
+/// [`Payer`] is made once and used for many reservations.
+///
+/// ```
+/// use phalanx::fleet::{Budgets, GroupKey, Limit, Meter, Quota, Scope};
+///
+/// let budgets = Budgets::new(1000.try_into()?);
+/// let team = GroupKey::new(7);
+/// budgets.set(Scope::Fleet, Quota::new().limit(Meter::Leases, Limit::hard(100)))?;
+/// budgets.set(Scope::Group(team), Quota::new().limit(Meter::Leases, Limit::hard(1).warn_at(1)))?;
+///
+/// let payer = budgets.payer(&[Scope::Group(team)]);
+/// let mut held = payer.reserve(Meter::Leases, 1)?;
+/// assert_eq!(held.take_warnings().len(), 1);
+/// let refused = payer.reserve(Meter::Leases, 1).unwrap_err();
+/// assert_eq!(refused.scope, Scope::Group(team));
+/// drop(held);
+/// assert!(payer.reserve(Meter::Leases, 1).is_ok());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone)]
+pub struct Budgets {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    max_accounts: NonZeroUsize,
+    accounts: RwLock<HashMap<Scope, Account>>,
+}
+
+impl Budgets {
+    /// No accounts yet, and so many at most.
+    #[must_use]
+    pub fn new(max_accounts: NonZeroUsize) -> Self {
+        let accounts = RwLock::new(HashMap::new());
+        Self { shared: Arc::new(Shared { max_accounts, accounts }) }
+    }
+
+    /// Gives a scope a quota, or changes the limits of the one it has; its account.
+    ///
+    /// A new limit holds for every reservation that begins after this returned. One that lies below the
+    /// usage takes nothing away: there are no more reservations until the usage has come down. To move a
+    /// soft line is no crossing.
+    ///
+    /// # Errors
+    /// `InvalidArgument` for a soft line outside 1 to the hard limit, `LimitReached` when there are as
+    /// many accounts as there may be, `Conflict` if the scope has an account with other meters: what
+    /// was not counted so far cannot be limited now; [`remove`](Self::remove) it first.
+    pub fn set(&self, scope: Scope, quota: Quota) -> Result<Account, Error> {
+        quota.check()?;
+        let mut accounts = self.shared.accounts.write();
+        if let Some(account) = accounts.get(&scope) {
+            account.adjust(&quota)?;
+            return Ok(account.clone());
+        }
+        if accounts.len() >= self.shared.max_accounts.get() {
+            return Err(Error::new(
+                ErrorKind::LimitReached,
+                format!("there are {} budgets, which is as many as there may be", accounts.len()),
+            ));
+        }
+        let account = Account::new(scope.clone(), &quota);
+        accounts.insert(scope, account.clone());
+        Ok(account)
+    }
+
+    /// The account of a scope, if it has one.
+    #[must_use]
+    pub fn account(&self, scope: &Scope) -> Option<Account> {
+        self.shared.accounts.read().get(scope).cloned()
+    }
+
+    /// Forgets a scope's account; the account. What is reserved on it stays reserved there, and payers
+    /// that were made with it go on to pay from it.
+    pub fn remove(&self, scope: &Scope) -> Option<Account> {
+        self.shared.accounts.write().remove(scope)
+    }
+
+    /// Who pays from the fleet's account and from those of these scopes, as far as they have one.
+    ///
+    /// Of two scopes of one kind the later one pays.
+    #[must_use]
+    pub fn payer(&self, scopes: &[Scope]) -> Payer {
+        let accounts = self.shared.accounts.read();
+        let mut payer = Payer::new();
+        for account in
+            std::iter::once(&Scope::Fleet).chain(scopes).filter_map(|scope| accounts.get(scope))
+        {
+            payer.add(account.clone());
+        }
+        payer
+    }
+
+    /// How many accounts there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.shared.accounts.read().len()
+    }
+
+    /// Whether there are none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl fmt::Debug for Budgets {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Budgets")
+            .field("accounts", &self.len())
+            .field("max_accounts", &self.shared.max_accounts)
+            .finish()
+    }
+}
