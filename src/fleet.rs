@@ -47,6 +47,7 @@
 //! ```
 
 mod agent;
+mod backoff;
 mod budget;
 mod builder;
 mod handle;
@@ -66,6 +67,7 @@ pub mod scale;
 mod stats;
 mod stop;
 mod submit;
+pub mod supervise;
 mod task;
 mod wakers;
 mod work;
@@ -80,6 +82,7 @@ use pool::{Member, RUNS_TASKS};
 use submit::Patience;
 
 pub use agent::{Agent, AgentId, AgentSpec, AgentState, AgentStatus};
+pub use backoff::Backoff;
 pub use budget::{
     Account, Budgets, Exceeded, GroupKey, Limit, Meter, Payer, Quota, Reservation, Scope,
     UNIT_KINDS, Unit, Usage, Warning,

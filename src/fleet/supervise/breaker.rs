@@ -1,0 +1,417 @@
+//! A circuit breaker: after too many failures, nothing for a while, and then one trial.
+//!
+//! Rules that hold here:
+//!
+//! 1. Closed, all are admitted; open, nobody; half-open, one at a time.
+//! 2. Only the outcome of what was admitted in the present state counts: what began before the circuit
+//!    opened says nothing about how things are after it.
+//! 3. A trial that is not heard of keeps the circuit half-open for no longer than it was open; then
+//!    another one is admitted in its place, and its own outcome counts no more.
+
+use std::num::{NonZeroU16, NonZeroU32};
+use std::time::Duration;
+
+use super::window::Window;
+use crate::clock::Timestamp;
+use crate::fleet::backoff::Backoff;
+
+/// When a circuit opens, for how long, and what closes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BreakerPolicy {
+    failures: NonZeroU16,
+    window: Duration,
+    open_for: Backoff,
+    trials: NonZeroU32,
+}
+
+impl BreakerPolicy {
+    /// Opens after so many failures within a window of this width; for 1 s at first, twice as long each
+    /// time a trial fails, up to 60 s; one good trial closes it.
+    ///
+    /// A window of zero never fills, so such a circuit never opens. Costs 16 bytes for each failure.
+    #[must_use]
+    pub const fn new(failures: NonZeroU16, window: Duration) -> Self {
+        Self {
+            failures,
+            window,
+            open_for: Backoff::exponential(Duration::from_secs(1), Duration::from_secs(60)),
+            trials: NonZeroU32::MIN,
+        }
+    }
+
+    /// Sets for how long it is open: the first delay when it opens, the next when a trial fails, and so
+    /// on, until it has closed. Default: from 1 s to 60 s, doubled each time.
+    #[must_use]
+    pub const fn open_for(mut self, open_for: Backoff) -> Self {
+        self.open_for = open_for;
+        self
+    }
+
+    /// Sets how many trials in a row must succeed to close it. Default: 1.
+    #[must_use]
+    pub const fn trials(mut self, trials: NonZeroU32) -> Self {
+        self.trials = trials;
+        self
+    }
+}
+
+/// What a circuit does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BreakerState {
+    /// It admits all.
+    Closed,
+    /// It admits nobody before this moment.
+    Open {
+        /// The moment of the first trial.
+        until: Timestamp,
+    },
+    /// It admits one at a time.
+    HalfOpen,
+}
+
+/// The right to one try, which is to be given back with what came of it.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a trial that is not reported holds the circuit half-open until it is taken for lost"]
+pub struct Permit {
+    /// The state it was given in (rule 2), and in half-open which trial (rule 3).
+    era: u64,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    Closed,
+    Open { until: Timestamp },
+    HalfOpen { succeeded: u32, trial_until: Option<Timestamp> },
+}
+
+/// One circuit breaker: for a type of agents, or for something that they call.
+///
+/// ```
+/// use phalanx::Timestamp;
+/// use phalanx::fleet::supervise::{Breaker, BreakerPolicy, BreakerState};
+/// use std::num::NonZeroU16;
+/// use std::time::Duration;
+///
+/// let policy = BreakerPolicy::new(NonZeroU16::MIN, Duration::from_secs(10));
+/// let mut breaker = Breaker::new(policy, 0);
+/// let start = Timestamp::ZERO;
+/// let permit = breaker.admit(start).expect("it is closed");
+/// breaker.failed(permit, start);
+/// assert_eq!(breaker.admit(start), Err(start + Duration::from_secs(1)));
+///
+/// let later = start + Duration::from_secs(1);
+/// let trial = breaker.admit(later).expect("one may try");
+/// assert!(breaker.admit(later).is_err(), "and only one");
+/// breaker.succeeded(trial, later);
+/// assert_eq!(breaker.state(later), BreakerState::Closed);
+/// ```
+#[derive(Clone, Debug)]
+pub struct Breaker {
+    policy: BreakerPolicy,
+    seed: u64,
+    state: State,
+    failures: Window,
+    /// How often it opened since it was closed.
+    opened: u32,
+    /// Counts changes of state and trials.
+    era: u64,
+}
+
+impl Breaker {
+    /// A closed circuit. The seed decides the jitter of the time it is open.
+    #[must_use]
+    pub fn new(policy: BreakerPolicy, seed: u64) -> Self {
+        let failures = Window::new(policy.window, usize::from(policy.failures.get()));
+        Self { policy, seed, state: State::Closed, failures, opened: 0, era: 0 }
+    }
+
+    /// What it would do now.
+    #[must_use]
+    pub fn state(&self, now: Timestamp) -> BreakerState {
+        match self.state {
+            State::Closed => BreakerState::Closed,
+            State::Open { until } if now < until => BreakerState::Open { until },
+            State::Open { .. } | State::HalfOpen { .. } => BreakerState::HalfOpen,
+        }
+    }
+
+    /// Asks for a try.
+    ///
+    /// # Errors
+    /// When to ask again, at the latest: the moment of the next trial, or the one at which the present
+    /// trial is taken for lost.
+    pub fn admit(&mut self, now: Timestamp) -> Result<Permit, Timestamp> {
+        match self.state {
+            State::Closed => {}
+            State::Open { until } if now < until => return Err(until),
+            State::HalfOpen { trial_until: Some(until), .. } if now < until => return Err(until),
+            State::Open { .. } => self.start_trial(0, now),
+            State::HalfOpen { succeeded, .. } => self.start_trial(succeeded, now),
+        }
+        Ok(Permit { era: self.era })
+    }
+
+    fn start_trial(&mut self, succeeded: u32, now: Timestamp) {
+        self.era += 1;
+        self.state = State::HalfOpen { succeeded, trial_until: Some(now + self.open_for()) };
+    }
+
+    fn open_for(&self) -> Duration {
+        self.policy.open_for.delay(self.opened, self.seed)
+    }
+
+    /// Reports that a try succeeded.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
+    pub fn succeeded(&mut self, permit: Permit, _now: Timestamp) {
+        if permit.era != self.era {
+            return;
+        }
+        if let State::HalfOpen { succeeded, .. } = self.state {
+            self.era += 1;
+            let succeeded = succeeded + 1;
+            if succeeded >= self.policy.trials.get() {
+                self.state = State::Closed;
+                self.failures.clear();
+                self.opened = 0;
+            } else {
+                self.state = State::HalfOpen { succeeded, trial_until: None };
+            }
+        }
+    }
+
+    /// Reports that a try failed; whether that opened the circuit.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
+    pub fn failed(&mut self, permit: Permit, now: Timestamp) -> bool {
+        if permit.era != self.era {
+            return false;
+        }
+        if matches!(self.state, State::Closed) {
+            self.failures.push(now);
+            if self.failures.count(now) < usize::from(self.policy.failures.get()) {
+                return false;
+            }
+        }
+        self.era += 1;
+        self.opened = self.opened.saturating_add(1);
+        self.state = State::Open { until: now + self.open_for() };
+        true
+    }
+
+    /// Reports that nothing came of a try, good or bad: it was cancelled, or its agent was killed.
+    ///
+    /// In half-open the next one may try.
+    #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
+    pub fn abandoned(&mut self, permit: Permit) {
+        if permit.era == self.era
+            && let State::HalfOpen { trial_until, .. } = &mut self.state
+        {
+            self.era += 1;
+            *trial_until = None;
+        }
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_start(Duration::from_secs(seconds))
+    }
+
+    /// Opens at 3 failures within 10 s, for 4, 8, 10, 10, ... s.
+    fn policy() -> BreakerPolicy {
+        let open_for = Backoff::exponential(Duration::from_secs(4), Duration::from_secs(10));
+        BreakerPolicy::new(NonZeroU16::new(3).expect("it is not zero"), Duration::from_secs(10))
+            .open_for(open_for)
+    }
+
+    fn breaker() -> Breaker {
+        Breaker::new(policy(), 0)
+    }
+
+    fn fail(breaker: &mut Breaker, now: Timestamp) -> bool {
+        let permit = breaker.admit(now).expect("it admits");
+        breaker.failed(permit, now)
+    }
+
+    fn open(breaker: &mut Breaker, now: Timestamp) {
+        assert!(!fail(breaker, now));
+        assert!(!fail(breaker, now));
+        assert!(fail(breaker, now));
+    }
+
+    #[test]
+    fn it_opens_at_so_many_failures_within_the_window() {
+        let mut breaker = breaker();
+        assert!(!fail(&mut breaker, at(0)));
+        assert!(!fail(&mut breaker, at(1)));
+        assert!(!fail(&mut breaker, at(10)), "the first has left the window");
+        assert_eq!(breaker.state(at(10)), BreakerState::Closed);
+        assert!(fail(&mut breaker, at(10)), "that at 1 s is still within it");
+        assert_eq!(breaker.state(at(10)), BreakerState::Open { until: at(14) });
+    }
+
+    #[test]
+    fn a_success_while_closed_forgives_no_failure() {
+        let mut breaker = breaker();
+        fail(&mut breaker, at(0));
+        fail(&mut breaker, at(0));
+        let permit = breaker.admit(at(0)).expect("it admits");
+        breaker.succeeded(permit, at(0));
+        assert!(fail(&mut breaker, at(0)));
+    }
+
+    #[test]
+    fn open_it_admits_nobody_and_half_open_one_at_a_time() {
+        let mut breaker = breaker();
+        open(&mut breaker, at(0));
+        assert_eq!(breaker.admit(at(3)), Err(at(4)));
+        assert_eq!(breaker.state(at(3)), BreakerState::Open { until: at(4) });
+        assert_eq!(breaker.state(at(4)), BreakerState::HalfOpen);
+        let trial = breaker.admit(at(4)).expect("it admits");
+        assert_eq!(breaker.admit(at(4)), Err(at(8)), "the trial has as long as it was open");
+        breaker.succeeded(trial, at(5));
+        assert_eq!(breaker.state(at(5)), BreakerState::Closed);
+        open(&mut breaker, at(5));
+        assert_eq!(
+            breaker.state(at(5)),
+            BreakerState::Open { until: at(9) },
+            "the first delay again"
+        );
+    }
+
+    #[test]
+    fn a_failed_trial_opens_it_for_longer() {
+        let mut breaker = breaker();
+        open(&mut breaker, at(0));
+        assert!(fail(&mut breaker, at(4)), "one failure is enough");
+        assert_eq!(breaker.admit(at(11)), Err(at(12)));
+        assert!(fail(&mut breaker, at(12)));
+        assert_eq!(breaker.admit(at(12)), Err(at(22)));
+    }
+
+    #[test]
+    fn as_many_trials_in_a_row_as_asked_for_close_it() {
+        let mut breaker =
+            Breaker::new(policy().trials(NonZeroU32::new(2).expect("it is not zero")), 0);
+        open(&mut breaker, at(0));
+        let trial = breaker.admit(at(4)).expect("it admits");
+        breaker.succeeded(trial, at(4));
+        assert_eq!(breaker.state(at(4)), BreakerState::HalfOpen);
+        let trial = breaker.admit(at(4)).expect("the next may try at once");
+        assert!(breaker.admit(at(4)).is_err());
+        breaker.succeeded(trial, at(4));
+        assert_eq!(breaker.state(at(4)), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_trial_that_failed_starts_the_row_again() {
+        let mut breaker =
+            Breaker::new(policy().trials(NonZeroU32::new(2).expect("it is not zero")), 0);
+        open(&mut breaker, at(0));
+        let trial = breaker.admit(at(4)).expect("it admits");
+        breaker.succeeded(trial, at(4));
+        assert!(fail(&mut breaker, at(4)));
+        let trial = breaker.admit(at(12)).expect("it admits");
+        breaker.succeeded(trial, at(12));
+        assert_eq!(breaker.state(at(12)), BreakerState::HalfOpen);
+    }
+
+    #[test]
+    fn what_began_before_a_change_of_state_does_not_count_after_it() {
+        let mut breaker = breaker();
+        let (early, slow) =
+            (breaker.admit(at(0)).expect("it admits"), breaker.admit(at(0)).expect("it admits"));
+        let late = breaker.admit(at(0)).expect("it admits");
+        open(&mut breaker, at(0));
+        breaker.succeeded(early, at(1));
+        assert!(!breaker.failed(slow, at(1)));
+        assert_eq!(breaker.state(at(1)), BreakerState::Open { until: at(4) });
+        let trial = breaker.admit(at(4)).expect("it admits");
+        breaker.abandoned(late);
+        assert!(breaker.admit(at(4)).is_err(), "the trial is still on its way");
+        breaker.succeeded(trial, at(4));
+        assert_eq!(breaker.state(at(4)), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_trial_that_is_not_heard_of_is_replaced_and_counts_no_more() {
+        let mut breaker = breaker();
+        open(&mut breaker, at(0));
+        let lost = breaker.admit(at(4)).expect("it admits");
+        assert_eq!(breaker.admit(at(7)), Err(at(8)));
+        let next = breaker.admit(at(8)).expect("the first is taken for lost");
+        assert!(!breaker.failed(lost, at(9)));
+        breaker.succeeded(next, at(9));
+        assert_eq!(breaker.state(at(9)), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_trial_without_an_outcome_makes_room_for_the_next() {
+        let mut breaker = breaker();
+        open(&mut breaker, at(0));
+        let trial = breaker.admit(at(4)).expect("it admits");
+        breaker.abandoned(trial);
+        assert_eq!(breaker.state(at(4)), BreakerState::HalfOpen);
+        let next = breaker.admit(at(4)).expect("it admits");
+        assert!(breaker.admit(at(4)).is_err());
+        breaker.succeeded(next, at(4));
+        let closed = breaker.admit(at(4)).expect("it admits");
+        breaker.abandoned(closed);
+        assert_eq!(breaker.state(at(4)), BreakerState::Closed);
+    }
+
+    proptest! {
+        /// Whatever is reported when: half-open, never two trials; open, none.
+        #[test]
+        fn there_is_never_more_than_one_trial(
+            script in proptest::collection::vec((0..5_u8, 0..6_u64), 1..200),
+        ) {
+            let mut breaker = breaker();
+            let mut permits = Vec::new();
+            let mut now = at(0);
+            // The trial that was admitted last, and until when it stands.
+            let mut trial: Option<Timestamp> = None;
+            for (what, pass) in script {
+                let before = breaker.state(now);
+                match what {
+                    0 | 1 => match breaker.admit(now) {
+                        Ok(permit) => {
+                            let admitting = !matches!(before, BreakerState::Open { .. });
+                            prop_assert!(admitting, "open");
+                            if before == BreakerState::HalfOpen {
+                                prop_assert!(trial.is_none_or(|until| until <= now), "two trials");
+                                trial = breaker.admit(now).err();
+                                prop_assert!(trial.is_some_and(|until| until > now));
+                            }
+                            permits.push(permit);
+                        }
+                        Err(again) => {
+                            prop_assert!(again > now);
+                            prop_assert!(before != BreakerState::Closed);
+                        }
+                    },
+                    _ if permits.is_empty() => now = now + Duration::from_secs(pass),
+                    what => {
+                        let permit = permits.swap_remove(pass as usize % permits.len());
+                        let current = permit.era == breaker.era;
+                        match what {
+                            2 => breaker.succeeded(permit, now),
+                            3 => drop(breaker.failed(permit, now)),
+                            _ => breaker.abandoned(permit),
+                        }
+                        if current {
+                            trial = None;
+                        } else {
+                            prop_assert_eq!(breaker.state(now), before, "an old permit moved it");
+                        }
+                        now = now + Duration::from_secs(pass / 2);
+                    }
+                }
+            }
+        }
+    }
+}
