@@ -16,11 +16,13 @@
 //!
 //! What it does not do: it does not know what an agent costs, and it does not scale across machines.
 
+mod forecast;
 mod observation;
 mod plan;
 mod policy;
 mod window;
 
+pub use forecast::{Backtest, Forecaster, LinearTrend, MAX_FORECASTERS, MovingAverage};
 pub use observation::Observation;
 pub use plan::{DownReason, Plan, Reading, Refusal, ScaleState, Step, UpReason, plan};
 pub use policy::{ScalePolicy, ScalePolicyBuilder};

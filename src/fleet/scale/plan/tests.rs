@@ -127,6 +127,14 @@ fn nothing_is_added_above_max_and_draining_agents_count() {
     assert_eq!(plan.refusals, [Refusal::AtMax], "it wants 20, and there is room for 10");
     let plan = first(&seen(30, 250, 0).with_draining(50), eager());
     assert_eq!((spawned(&plan).0, plan.refusals.as_slice()), (20, &[] as &[Refusal]));
+    let plan = first(&seen(60, 500, 0), eager());
+    assert_eq!(
+        (spawned(&plan).0, plan.refusals.as_slice()),
+        (40, &[] as &[Refusal]),
+        "all it wants"
+    );
+    let plan = first(&seen(60, 500, 0).with_draining(10), eager());
+    assert_eq!((spawned(&plan).0, plan.refusals.as_slice()), (30, &[Refusal::AtMax] as &[Refusal]));
     assert_eq!(held(&first(&seen(100, 1000, 0), eager())), [Refusal::AtMax]);
     let plan = first(&seen(5, 0, 0).with_draining(95), eager());
     assert_eq!(held(&plan), [Refusal::AtMax], "min gives way to max");
@@ -153,6 +161,9 @@ fn a_burst_takes_demand_that_max_agents_cannot_bear() {
     assert!(plan.refusals.contains(&Refusal::AtMax));
     assert_eq!(plan.wanted, 120);
     assert_eq!(spawned(&first(&seen(50, 801, 0), policy())), (70, UpReason::Burst));
+    // A backlog of a millionth of a lease is the very edge.
+    let edge = seen(90, 800, 0).with_queued(1).with_service_time(Duration::from_micros(1));
+    assert_eq!(spawned(&first(&edge, policy().backlog_within(SECOND))).0, 10);
     assert_eq!(held(&first(&seen(120, 1200, 0), policy())), [Refusal::AtMax]);
 }
 
@@ -377,6 +388,22 @@ fn slow_answers_add_agents_that_are_busy() {
         [Refusal::NotRead(Reading::ResponseTime)]
     );
     assert_eq!(held(&first(&slow(150, SECOND * 60), eager())), [], "nobody asked for it");
+}
+
+#[test]
+fn an_answer_within_its_time_counts_for_nothing() {
+    let policy = || eager().response_time(SECOND * 2);
+    let answer = |time| first(&seen(20, 90, 0).with_response_time(time), policy()).demand;
+    assert_eq!(answer(SECOND * 2), 90.0);
+    assert_eq!(answer(SECOND * 21 / 10), 105.0, "a tenth more is 21 agents at their target");
+}
+
+#[test]
+fn a_signal_at_the_very_edge_is_no_breach_and_no_reason() {
+    let edge = 0.8 * 200.0 + SLACK;
+    assert_eq!(held(&first(&seen(20, 140, 0).with_forecast(edge), eager())), []);
+    let same = first(&seen(20, 170, 0).with_forecast(170.0), eager());
+    assert_eq!(spawned(&same).1, UpReason::Utilisation);
 }
 
 #[test]
