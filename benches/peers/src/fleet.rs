@@ -1,131 +1,97 @@
-//! The fleet beside pools: an agent is taken and given back.
+//! The fleet beside its peers.
+//!
+//! Where things are: [`tally`] is what is told and how it is known that all of it was handled, [`actors`] the
+//! one door to the actors of the peers and where they run, [`peers_actors`] those actors, [`peers_dispatch`]
+//! the pools that hand out tasks and [`peers_pool`] those that hand out objects, [`ours`] this crate's fleet.
+//! The rows are in the files `rows_*`, in the order of [`ROWS`].
+//!
+//! A row that this crate has no API for yet shows its peers alone, says why, and fails.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+mod actors;
+mod ours;
+mod peers_actors;
+mod peers_dispatch;
+mod peers_pool;
+mod rows_lease;
+mod rows_size;
+mod rows_work;
+mod tally;
 
-use crossbeam::queue::ArrayQueue;
-use phalanx::fleet::{AgentSpec, Fleet, LeaseOutcome, Request};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::measure::{Contestant, measure};
-use crate::row::{OURS, Row, Spec, Time, Unit};
+use crate::measure::{Contestant, measure_or};
+use crate::row::{Row, Spec, Time, Unit};
 use crate::{RowFn, Settings};
 
-pub const ROWS: &[(&str, RowFn)] = &[("checkout", checkout)];
+pub use rows_size::child;
 
-const AGENTS: usize = 1000;
-/// Pairs of taking and giving back in a unit of work.
-const PAIRS: u64 = 100_000;
+pub const ROWS: &[(&str, RowFn)] = &[
+    ("checkout", rows_lease::checkout),
+    ("checkout-full", rows_lease::checkout_full),
+    ("least-loaded-1k", rows_lease::least_loaded_1k),
+    ("least-loaded-100k", rows_lease::least_loaded_100k),
+    ("priority-1k", rows_lease::priority_1k),
+    ("priority-100k", rows_lease::priority_100k),
+    ("round-robin-1k", rows_lease::round_robin_1k),
+    ("round-robin-100k", rows_lease::round_robin_100k),
+    ("capability-1k", rows_lease::capability_1k),
+    ("capability-100k", rows_lease::capability_100k),
+    ("performance-1k", rows_lease::performance_1k),
+    ("performance-100k", rows_lease::performance_100k),
+    ("two-threads", rows_lease::two_threads),
+    ("dispatch-1000", rows_work::dispatch_1000),
+    ("spawn-100k", rows_size::spawn_100k),
+    ("bytes-idle", rows_size::bytes_idle),
+    ("tell-1000x1000", rows_work::tell_1000x1000),
+    ("tell-100x100", rows_work::tell_100x100),
+    ("ask", rows_work::ask),
+    ("stop-1000", rows_work::stop_1000),
+    ("efficiency", rows_work::efficiency),
+    ("spike", rows_size::spike),
+    ("million", rows_size::million),
+];
 
-fn work() -> Map<String, Value> {
-    let Value::Object(work) = json!({ "agents": AGENTS, "pairs_a_unit": PAIRS, "threads": 1 })
-    else {
-        return Map::new();
-    };
-    work
+type Targets = &'static [(&'static str, f64)];
+
+/// Who takes part in a row.
+struct Lineup<'a> {
+    settings: &'a Settings,
+    contestants: Vec<Contestant<'static>>,
+    /// Why this crate does not take part, if it does not.
+    absent: &'static str,
 }
 
-/// Does the pairs; what it received is how often it was given an agent that there is.
-fn pairs(mut pair: impl FnMut() -> bool) -> u64 {
-    (0..PAIRS).map(|_| u64::from(pair())).sum()
-}
-
-/// Takes agents out of a bb8 pool that makes no check of its own.
-struct Numbered(AtomicU64);
-
-impl bb8::ManageConnection for Numbered {
-    type Connection = u64;
-    type Error = std::convert::Infallible;
-
-    async fn connect(&self) -> Result<u64, Self::Error> {
-        Ok(self.0.fetch_add(1, Ordering::Relaxed))
-    }
-    async fn is_valid(&self, _: &mut u64) -> Result<(), Self::Error> {
-        Ok(())
-    }
-    fn has_broken(&self, _: &mut u64) -> bool {
-        false
-    }
-}
-
-fn checkout(settings: &Settings) -> Row {
-    let spec = Spec {
-        part: "fleet",
-        id: "checkout",
-        what: "one thread takes any one of 1000 agents and gives it back (ns a pair)",
-        unit: Unit::Nanoseconds,
-        time: Time::Wall,
-        work: work(),
-        targets: &[("array-queue", 0.5), ("deadpool-unmanaged", 4.0), ("bb8", 8.0)],
-    };
-    let fleet = Fleet::<(), ()>::builder().workers(0).build().expect("the defaults are valid");
-    let agents = fleet.spawn_batch(&AgentSpec::new("agent"), AGENTS).expect("there is room");
-    assert_eq!(agents.len(), AGENTS);
-    let request = Request::any();
-
-    let queue = ArrayQueue::new(AGENTS);
-    let deadpool = deadpool::unmanaged::Pool::new(AGENTS);
-    for agent in 0..AGENTS as u64 {
-        queue.push(agent).expect("there is room");
-        deadpool.try_add(agent).map_err(|(_, error)| error).expect("there is room");
+impl<'a> Lineup<'a> {
+    fn of(settings: &'a Settings, ours: Contestant<'static>) -> Self {
+        Self { settings, contestants: vec![ours], absent: "" }
     }
 
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_time()
-        .build()
-        .expect("a runtime starts");
-    let bb8 = runtime
-        .block_on(
-            bb8::Pool::builder()
-                .max_size(AGENTS as u32)
-                .min_idle(Some(AGENTS as u32))
-                .test_on_check_out(false)
-                .idle_timeout(None)
-                .max_lifetime(None)
-                .build(Numbered(AtomicU64::new(0))),
-        )
-        .expect("a pool without connections to make starts");
-
-    let probe = AtomicU64::new(0);
-    fn one<'a>(name: &'static str, unit: impl FnMut() -> u64 + 'a) -> Contestant<'a> {
-        Contestant::unit(name, Time::Wall, PAIRS, unit)
+    /// One that this crate does not take part in yet, and why.
+    fn without_ours(settings: &'a Settings, absent: &'static str) -> Self {
+        Self { settings, contestants: Vec::new(), absent }
     }
-    let contestants = vec![
-        one(OURS, || {
-            pairs(|| {
-                let lease = fleet.try_allocate(&request).expect("an agent is idle");
-                lease.complete(LeaseOutcome::Succeeded).is_ok()
-            })
-        }),
-        one("array-queue", || {
-            pairs(|| {
-                let agent = queue.pop().expect("an agent is idle");
-                queue.push(agent).is_ok()
-            })
-        }),
-        one("deadpool-unmanaged", || {
-            pairs(|| {
-                let agent = deadpool.try_get().expect("an agent is idle");
-                *agent < AGENTS as u64
-            })
-        }),
-        one("bb8", || {
-            runtime.block_on(async {
-                let mut received = 0;
-                for _ in 0..PAIRS {
-                    let agent = bb8.get().await.expect("an agent is idle");
-                    received += u64::from(*agent < AGENTS as u64);
-                }
-                received
-            })
-        }),
-        one("probe-cas", || {
-            pairs(|| {
-                let swap = |from, to| {
-                    probe.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
-                };
-                swap(0, 1) && swap(1, 0)
-            })
-        }),
-    ];
-    measure(settings, spec, contestants)
+
+    /// One that the reach of the row names, or may turn out to mean.
+    fn and(mut self, peer: Contestant<'static>) -> Self {
+        self.contestants.push(peer);
+        self
+    }
+
+    /// One that is there to be seen: not in a quick run.
+    fn beside(self, peer: Contestant<'static>) -> Self {
+        if self.settings.quick { self } else { self.and(peer) }
+    }
+
+    fn measure(
+        self,
+        (unit, time): (Unit, Time),
+        id: &'static str,
+        what: &'static str,
+        work: Value,
+        targets: Targets,
+    ) -> Row {
+        let work = if let Value::Object(work) = work { work } else { Map::new() };
+        let spec = Spec { part: "fleet", id, what, unit, time, work, targets };
+        measure_or(self.settings, spec, self.contestants, self.absent)
+    }
 }

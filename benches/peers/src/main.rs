@@ -74,7 +74,28 @@ fn rows(part: &str) -> &'static [(&'static str, RowFn)] {
     }
 }
 
+/// What a row has measured in a process of its own: two numbers, what it is worth and what was received.
+fn child(part: &str, row: &str, name: &str) -> Result<(u64, u64), String> {
+    match part {
+        #[cfg(feature = "fleet")]
+        "fleet" => fleet::child(row, name),
+        _ => Err(format!("{name} of the row {row} of {part} has no process of its own")),
+    }
+}
+
 fn main() -> ExitCode {
+    let given: Vec<_> = std::env::args().skip(1).collect();
+    if let [flag, part, row, name] = given.as_slice()
+        && flag == "--child"
+    {
+        return match child(part, row, name) {
+            Ok((value, received)) => {
+                println!("{value} {received}");
+                ExitCode::SUCCESS
+            }
+            Err(problem) => usage(&problem),
+        };
+    }
     let Arguments { part, quick, only, json } = match arguments() {
         Ok(Some(parsed)) => parsed,
         Ok(None) => {

@@ -5,7 +5,8 @@
 //! different one first each time. Everybody does the same number of units, but for contestants so much
 //! slower than the fastest that this would take a second and more; how many each did is part of the row.
 //!
-//! A sample that turns out too short is taken again with more units.
+//! A sample that turns out too short is taken again with more units. Only where what a sample is worth is no
+//! time at all, as with memory, a sample is of one unit, however short.
 //!
 //! Each sample says what was received, folded into one number a unit. They must all be the same.
 
@@ -49,12 +50,32 @@ impl Sample {
 pub struct Contestant<'a> {
     name: &'static str,
     run: Box<dyn FnMut(u64) -> Sample + 'a>,
+    /// Whether its samples are worth something else than the time that they took.
+    timeless: bool,
 }
 
 impl<'a> Contestant<'a> {
     /// One that times itself; it is given the number of units.
     pub fn timed(name: &'static str, run: impl FnMut(u64) -> Sample + 'a) -> Self {
-        Self { name, run: Box::new(run) }
+        Self { name, run: Box::new(run), timeless: false }
+    }
+
+    /// One whose samples are of one unit and worth what it says, however long they took.
+    pub fn timeless(name: &'static str, mut run: impl FnMut() -> Sample + 'a) -> Self {
+        let run = move |_| {
+            let sample = run();
+            assert!(sample.value.is_some(), "a sample without a time has a value of its own");
+            sample
+        };
+        Self { timeless: true, ..Self::timed(name, run) }
+    }
+
+    /// A bound that is known beforehand.
+    pub fn limit(name: &'static str, value: f64) -> Self {
+        Self::timeless(name, move || Sample {
+            value: Some(value),
+            ..Sample::new(Duration::ZERO, 1, None)
+        })
     }
 
     /// One whose unit of `operations` runs on this thread, and returns what it received.
@@ -84,7 +105,7 @@ impl<'a> Contestant<'a> {
 /// Reads the clock that a row goes by, as the time since some moment.
 pub fn now(time: Time) -> Duration {
     match time {
-        Time::Wall => {
+        Time::Wall | Time::None => {
             static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
             START.get_or_init(Instant::now).elapsed()
         }
@@ -97,7 +118,17 @@ pub fn now(time: Time) -> Duration {
 }
 
 /// Samples every contestant and judges the result. A panic of one is the reason of a row that did not run.
-pub fn measure(settings: &Settings, mut spec: Spec, mut contestants: Vec<Contestant<'_>>) -> Row {
+pub fn measure(settings: &Settings, spec: Spec, contestants: Vec<Contestant<'_>>) -> Row {
+    measure_or(settings, spec, contestants, "this crate is not among the contestants")
+}
+
+/// As [`measure`]; says why this crate is not among the contestants, if it is not.
+pub fn measure_or(
+    settings: &Settings,
+    mut spec: Spec,
+    mut contestants: Vec<Contestant<'_>>,
+    absent: &str,
+) -> Row {
     let sampled = catch_unwind(AssertUnwindSafe(|| sample(settings, &mut spec, &mut contestants)));
     match sampled {
         Ok(Ok(mut samples)) => match samples.iter().position(|s| s.name == OURS) {
@@ -105,7 +136,7 @@ pub fn measure(settings: &Settings, mut spec: Spec, mut contestants: Vec<Contest
                 let ours = samples.remove(at).values;
                 Row::measured(spec, ours, samples)
             }
-            None => Row::not_run(spec, "this crate is not among the contestants"),
+            None => Row::without_ours(spec, samples, absent),
         },
         Ok(Err(reason)) => Row::not_run(spec, reason),
         Err(panic) => {
@@ -158,7 +189,7 @@ fn sample(
 fn long_enough(one: &mut Contestant<'_>, units: &mut u64) -> Result<Sample, String> {
     for _ in 0..ATTEMPTS {
         let sample = (one.run)(*units);
-        if sample.elapsed >= SAMPLE_MIN {
+        if one.timeless || sample.elapsed >= SAMPLE_MIN {
             return Ok(sample);
         }
         let fitting = u128::from(*units) * SAMPLE_AIM.as_nanos() / sample.elapsed.as_nanos().max(1);
@@ -175,7 +206,8 @@ fn value(unit: Unit, sample: Sample) -> f64 {
     match unit {
         Unit::PerSecond => operations / seconds,
         Unit::Nanoseconds => seconds * 1e9 / operations,
-        Unit::Cores => f64::NAN,
+        Unit::Milliseconds => seconds * 1e3 / operations,
+        Unit::Cores | Unit::Bytes | Unit::Megabytes | Unit::Number => f64::NAN,
     }
 }
 
@@ -191,6 +223,9 @@ fn share(contestants: &mut [Contestant<'_>]) -> Vec<u64> {
 
 /// How many units take a contestant long enough. Warms it up, too.
 fn calibrate(one: &mut Contestant<'_>) -> u64 {
+    if one.timeless {
+        return 1;
+    }
     let mut units = 1;
     loop {
         let elapsed = (one.run)(units).elapsed;
@@ -262,6 +297,24 @@ mod tests {
             Sample { value: Some(0.25), ..sample }
         });
         assert_eq!(measure(&settings(), SPEC(), vec![idle]).ours, [0.25; SAMPLES_QUICK]);
+    }
+
+    #[test]
+    fn who_has_no_time_does_one_unit_however_short() {
+        let small = Contestant::timeless(OURS, || Sample {
+            value: Some(4.0),
+            ..Sample::new(Duration::ZERO, 1, Some(7))
+        });
+        let row = measure(&settings(), SPEC(), vec![small, Contestant::limit("limit-x", 8.0)]);
+        assert_eq!((row.reason, row.ours), (None, vec![4.0; SAMPLES_QUICK]));
+        assert_eq!(row.peers[0].values, [8.0; SAMPLES_QUICK]);
+    }
+
+    #[test]
+    fn a_row_without_this_crate_says_why_and_shows_the_others() {
+        let row = measure_or(&settings(), SPEC(), vec![steady("peer", 1)], "not there yet");
+        assert_eq!((row.reason.as_deref(), row.peers.len()), (Some("not there yet"), 1));
+        assert!(row.ours.is_empty());
     }
 
     #[test]

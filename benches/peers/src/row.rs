@@ -14,8 +14,16 @@ pub enum Unit {
     PerSecond,
     /// `ns` an operation, lower is better.
     Nanoseconds,
+    /// `ns` an operation where they are so many that people count in `ms`, lower is better.
+    Milliseconds,
     /// Processor cores in use on average, lower is better.
     Cores,
+    /// `bytes` of memory, lower is better.
+    Bytes,
+    /// Millions of `bytes` of memory, lower is better.
+    Megabytes,
+    /// A plain number, such as a quotient, higher is better.
+    Number,
 }
 
 impl Unit {
@@ -23,22 +31,26 @@ impl Unit {
         match self {
             Self::PerSecond => "operations/s",
             Self::Nanoseconds => "ns",
+            Self::Milliseconds => "ms",
             Self::Cores => "cores",
+            Self::Bytes => "bytes",
+            Self::Megabytes => "MB",
+            Self::Number => "ratio",
         }
     }
 
     pub fn better(self) -> &'static str {
         match self {
-            Self::PerSecond => "higher",
-            Self::Nanoseconds | Self::Cores => "lower",
+            Self::PerSecond | Self::Number => "higher",
+            _ => "lower",
         }
     }
 
     /// How many times better `ours` is than `theirs`.
     pub fn ratio(self, ours: f64, theirs: f64) -> f64 {
-        match self {
-            Self::PerSecond => ours / theirs,
-            Self::Nanoseconds | Self::Cores => theirs / ours,
+        match self.better() {
+            "higher" => ours / theirs,
+            _ => theirs / ours,
         }
     }
 }
@@ -49,6 +61,8 @@ pub enum Time {
     Wall,
     /// Of all threads of the process, which run nothing else meanwhile.
     Cpu,
+    /// What is measured is no time.
+    None,
 }
 
 impl Time {
@@ -56,6 +70,7 @@ impl Time {
         match self {
             Self::Wall => "wall time",
             Self::Cpu => "CPU time of the process",
+            Self::None => "no time",
         }
     }
 }
@@ -71,7 +86,8 @@ pub struct Spec {
     /// What was done, the same for everybody.
     pub work: Map<String, Value>,
     /// Against whom, and how many times as good as them we are to be: a name, or the best of a group of the
-    /// peers, which is `best` (of all), `best-disruptor` or `best-other` (of all but that one crate).
+    /// peers, which is `best` (of all), `best-CRATE` (of the modes of one crate) or `best-other` (of all but
+    /// the disruptor).
     pub targets: &'static [(&'static str, f64)],
 }
 
@@ -99,12 +115,13 @@ impl Samples {
 
     /// Whether it is one of those that a target against a group means; nothing if `against` is no group.
     fn is_of(&self, against: &str) -> Option<bool> {
-        let disruptor = self.name.starts_with("disruptor-");
+        let of = |one: &str| {
+            self.name.strip_prefix(one).is_some_and(|rest| rest.is_empty() || rest.starts_with('-'))
+        };
         match against {
             "best" => Some(self.is_peer()),
-            "best-disruptor" => Some(disruptor),
-            "best-other" => Some(self.is_peer() && !disruptor),
-            _ => None,
+            "best-other" => Some(self.is_peer() && !of("disruptor")),
+            _ => against.strip_prefix("best-").map(of),
         }
     }
 }
@@ -158,6 +175,11 @@ impl Row {
             .map(|(against, reach)| judge(spec.unit, &ours, &peers, against, *reach))
             .collect();
         Self { spec, ours, peers, targets, reason: None }
+    }
+
+    /// A row that only others ran: it fails, and says why.
+    pub fn without_ours(spec: Spec, peers: Vec<Samples>, reason: impl Into<String>) -> Self {
+        Self { peers, ..Self::not_run(spec, reason) }
     }
 
     /// A row that did not run: it fails, and says why.
@@ -331,6 +353,27 @@ mod tests {
                 (Some("bus"), Some(10.0), Verdict::Pass),
             ]
         );
+    }
+
+    #[test]
+    fn a_group_of_a_crate_is_of_its_modes_alone() {
+        let peers = vec![
+            peer("tokio", [20.0, 20.0, 20.0]),
+            peer("tokio-bounded", [50.0, 50.0, 50.0]),
+            peer("tokiosan", [90.0, 90.0, 90.0]),
+        ];
+        let row = Row::measured(spec(Unit::Number, &[("best-tokio", 1.0)]), vec![100.0; 3], peers);
+        assert_eq!((row.targets[0].peer, row.targets[0].ratio), (Some("tokio-bounded"), Some(2.0)));
+    }
+
+    #[test]
+    fn a_row_that_only_others_ran_has_their_samples_and_fails() {
+        let spec = spec(Unit::Megabytes, &[("peer", 1.0)]);
+        let row = Row::without_ours(spec, vec![peer("peer", [1.0, 2.0, 3.0])], "not there yet");
+        let json = row.to_json(&Settings { quick: true, commit: "c".to_owned() });
+        assert_eq!((&json["reason"], &json["ours"]), (&json!("not there yet"), &json!([])));
+        assert_eq!(json["peers"]["peer"], json!([1.0, 2.0, 3.0]));
+        assert_eq!(json["targets"][0]["verdict"], "fail");
     }
 
     #[test]

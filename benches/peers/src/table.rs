@@ -18,13 +18,19 @@ pub fn row(row: &Row) -> String {
     let mut text = format!("\n{} / {}: {}\n", spec.part, spec.id, spec.what);
     let unit = match spec.unit {
         Unit::PerSecond => "operations/s, higher is better",
-        Unit::Nanoseconds => "time an operation, lower is better",
+        Unit::Nanoseconds | Unit::Milliseconds => "time an operation, lower is better",
         Unit::Cores => "cores in use, lower is better",
+        Unit::Bytes | Unit::Megabytes => "memory, lower is better",
+        Unit::Number => "a plain number, higher is better",
     };
-    let (samples, time) = (row.ours.len(), spec.time.name());
+    let samples =
+        row.ours.len().max(row.peers.iter().map(|peer| peer.values.len()).max().unwrap_or(0));
+    let time = spec.time.name();
     if let Some(reason) = &row.reason {
         let _ = writeln!(text, "  did not run: {reason}");
-        return text;
+        if row.peers.is_empty() {
+            return text;
+        }
     }
     let _ = writeln!(text, "  {unit}; {time}; median and range of {samples} samples\n");
     let ours = Samples { name: OURS, values: row.ours.clone() };
@@ -34,11 +40,12 @@ pub fn row(row: &Row) -> String {
         if spec.unit.better() == "higher" { b.total_cmp(&a) } else { a.total_cmp(&b) }
     });
     let mut lines = vec![["", "median", "range", "ours is", "reach", ""].map(str::to_owned)];
-    for one in std::iter::once(&ours).chain(best_first) {
+    let ours_first = (!row.ours.is_empty()).then_some(&ours);
+    for one in ours_first.into_iter().chain(best_first) {
         let name = if one.name == OURS { "phalanx" } else { one.name };
         let (low, high) = one.spread();
         let range = format!("{} .. {}", human(spec.unit, low), human(spec.unit, high));
-        let ratio = if one.name == OURS {
+        let ratio = if one.name == OURS || row.ours.is_empty() {
             String::new()
         } else {
             format!("{} x", short(spec.unit.ratio(ours.median(), one.median())))
@@ -110,7 +117,10 @@ fn human(unit: Unit, value: f64) -> String {
     let steps = match unit {
         Unit::PerSecond => ["/s", " k/s", " M/s", " G/s"],
         Unit::Nanoseconds => [" ns", " us", " ms", " s"],
-        Unit::Cores => return format!("{value:.4}"),
+        Unit::Bytes => [" bytes", " kB", " MB", " GB"],
+        Unit::Milliseconds => return format!("{value:.3} ms"),
+        Unit::Megabytes => return format!("{} MB", short(value)),
+        Unit::Cores | Unit::Number => return format!("{value:.4}"),
     };
     let step = if value >= 1e9 {
         3

@@ -1,0 +1,339 @@
+//! The rows in which an agent is taken and given back.
+//!
+//! In the rows of one strategy the agents differ in what the strategy looks at. After each sample some more
+//! pairs are looked at one by one, outside the time: how many of them were the best choice is part of what
+//! was received.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Barrier;
+use std::time::Instant;
+use std::{array, thread};
+
+use phalanx::fleet::{AgentId, Fleet, LeaseOutcome, Request};
+use serde_json::json;
+
+use super::ours::{hold_unevenly, lease_only, spawn, spec};
+use super::peers_pool::{
+    PAIRS, array_queue, bb8, deadpool_unmanaged, object_pool, pairs, probe_cas,
+};
+use super::{Lineup, Targets};
+use crate::Settings;
+use crate::measure::{Contestant, Sample, now};
+use crate::row::{OURS, Row, Time, Unit};
+
+const PAIR: (Unit, Time) = (Unit::Nanoseconds, Time::Wall);
+
+/// The agents that any one is taken of.
+const AGENTS: usize = 1000;
+const HUNDRED_THOUSAND: usize = 100_000;
+
+/// The pairs that are looked at after a sample.
+const LOOKED_AT: u64 = 1000;
+
+/// Takes an agent and gives it back, and says which it was.
+#[inline(always)]
+fn pair(fleet: &Fleet<(), ()>, request: &Request) -> Option<AgentId> {
+    let lease = fleet.try_allocate(request).ok()?;
+    let agent = lease.agent();
+    lease.complete(LeaseOutcome::Succeeded).is_ok().then_some(agent)
+}
+
+pub fn checkout(settings: &Settings) -> Row {
+    let (fleet, request) = (lease_only(), Request::any());
+    spawn(&fleet, &spec(1), AGENTS);
+    let ours = pairs(OURS, move || pair(&fleet, &request).is_some());
+    let objects = AGENTS as u64;
+    Lineup::of(settings, ours)
+        .and(array_queue(objects))
+        .and(deadpool_unmanaged(objects))
+        .and(bb8(objects))
+        .and(probe_cas())
+        .beside(object_pool(objects))
+        .measure(
+            PAIR,
+            "checkout",
+            "one thread takes any one of 1000 agents and gives it back (ns a pair)",
+            json!({ "agents": AGENTS, "pairs_a_unit": PAIRS, "threads": 1 }),
+            &[("array-queue", 0.5), ("deadpool-unmanaged", 4.0), ("bb8", 8.0)],
+        )
+}
+
+pub fn checkout_full(settings: &Settings) -> Row {
+    let objects = AGENTS as u64;
+    Lineup::without_ours(settings, "there are no quotas, expiry and scores yet")
+        .and(deadpool_unmanaged(objects))
+        .and(bb8(objects))
+        .beside(object_pool(objects))
+        .beside(array_queue(objects))
+        .measure(
+            PAIR,
+            "checkout-full",
+            "as checkout, with a quota, leases that expire, scores and counters (ns a pair)",
+            json!({ "agents": AGENTS, "pairs_a_unit": PAIRS, "threads": 1 }),
+            &[("deadpool-unmanaged", 1.5), ("bb8", 4.0)],
+        )
+}
+
+/// A fleet, and what is asked of it by turns.
+struct Asked<const N: usize> {
+    fleet: Fleet<(), ()>,
+    requests: [Request; N],
+    /// Whether an agent is the best choice for a request, by its number.
+    best: Box<dyn Fn(usize, AgentId) -> bool>,
+    /// What lives as long.
+    _held: Vec<phalanx::fleet::Lease>,
+}
+
+impl<const N: usize> Asked<N> {
+    /// Does the pairs, and looks at some more.
+    fn contestant(self, name: &'static str) -> Contestant<'static> {
+        Contestant::timed(name, move |units| {
+            // All of it, what is held included.
+            let asked = &self;
+            let mut received = 0_u64;
+            let start = now(Time::Wall);
+            for _ in 0..units * PAIRS / N as u64 {
+                for request in &asked.requests {
+                    received += u64::from(pair(&asked.fleet, request).is_some());
+                }
+            }
+            let elapsed = now(Time::Wall) - start;
+            assert_eq!(received, units * PAIRS, "an agent is idle");
+            let best = (0..LOOKED_AT as usize).map(|at| at % N).filter(|at| {
+                pair(&asked.fleet, &asked.requests[*at])
+                    .is_some_and(|agent| (asked.best)(*at, agent))
+            });
+            Sample::new(elapsed, received, Some(best.count() as u64))
+        })
+    }
+}
+
+/// What a strategy is asked, for so many agents.
+type Open<const N: usize> = fn(usize) -> Asked<N>;
+
+/// A row of 1000 agents beside two compare-and-swaps.
+fn beside_cas<const N: usize>(
+    settings: &Settings,
+    open: Result<Open<N>, &'static str>,
+    id: &'static str,
+    what: &'static str,
+    targets: Targets,
+) -> Row {
+    match open {
+        Ok(open) => Lineup::of(settings, open(AGENTS).contestant(OURS)),
+        Err(absent) => Lineup::without_ours(settings, absent),
+    }
+    .and(probe_cas())
+    .measure(PAIR, id, what, strategy_work(AGENTS), targets)
+}
+
+/// A row of 100,000 agents beside one of 1000.
+fn beside_1k<const N: usize>(
+    settings: &Settings,
+    open: Result<Open<N>, &'static str>,
+    id: &'static str,
+    what: &'static str,
+    targets: Targets,
+) -> Row {
+    match open {
+        Ok(open) => Lineup::of(settings, open(HUNDRED_THOUSAND).contestant(OURS))
+            .and(open(AGENTS).contestant("self-1k")),
+        Err(absent) => Lineup::without_ours(settings, absent),
+    }
+    .measure(PAIR, id, what, strategy_work(HUNDRED_THOUSAND), targets)
+}
+
+fn strategy_work(agents: usize) -> serde_json::Value {
+    json!({ "agents": agents, "pairs_a_unit": PAIRS, "looked_at": LOOKED_AT, "threads": 1 })
+}
+
+// Least loaded.
+
+/// A third of the agents hold nothing, a third one lease and a third two: the first are the best.
+fn least_loaded(agents: usize) -> Asked<1> {
+    let fleet = lease_only();
+    let agents = spawn(&fleet, &spec(4), agents);
+    let held = hold_unevenly(&fleet, &agents);
+    let idle: HashSet<_> = agents.into_iter().step_by(3).collect();
+    let best = Box::new(move |_, agent| idle.contains(&agent));
+    Asked { fleet, requests: [Request::any()], best, _held: held }
+}
+
+pub fn least_loaded_1k(settings: &Settings) -> Row {
+    beside_cas(
+        settings,
+        Ok(least_loaded),
+        "least-loaded-1k",
+        "the least loaded of 1000 agents, exactly, and back (ns a pair)",
+        &[("probe-cas", 1.0 / 8.0)],
+    )
+}
+
+pub fn least_loaded_100k(settings: &Settings) -> Row {
+    beside_1k(
+        settings,
+        Ok(least_loaded),
+        "least-loaded-100k",
+        "the least loaded of 100,000 agents, exactly, and back (ns a pair)",
+        &[("self-1k", 1.0 / 1.8)],
+    )
+}
+
+// By priority, in turn, and by performance.
+
+const NO_STRATEGIES: &str = "there are no strategies to choose from yet";
+
+const NO_OPEN: Result<Open<1>, &str> = Err(NO_STRATEGIES);
+
+pub fn priority_1k(settings: &Settings) -> Row {
+    beside_cas(
+        settings,
+        NO_OPEN,
+        "priority-1k",
+        "the agent of the highest priority of 1000, and back (ns a pair)",
+        &[("probe-cas", 1.0 / 6.0)],
+    )
+}
+
+pub fn priority_100k(settings: &Settings) -> Row {
+    beside_1k(
+        settings,
+        NO_OPEN,
+        "priority-100k",
+        "the agent of the highest priority of 100,000, and back (ns a pair)",
+        &[("self-1k", 0.5)],
+    )
+}
+
+pub fn round_robin_1k(settings: &Settings) -> Row {
+    beside_cas(
+        settings,
+        NO_OPEN,
+        "round-robin-1k",
+        "the next of 1000 agents, and back (ns a pair)",
+        &[("probe-cas", 1.0 / 6.0)],
+    )
+}
+
+pub fn round_robin_100k(settings: &Settings) -> Row {
+    beside_1k(
+        settings,
+        NO_OPEN,
+        "round-robin-100k",
+        "the next of 100,000 agents, and back (ns a pair)",
+        &[("self-1k", 0.5)],
+    )
+}
+
+pub fn performance_1k(settings: &Settings) -> Row {
+    beside_cas(
+        settings,
+        NO_OPEN,
+        "performance-1k",
+        "the agent of the best record of 1000, and back (ns a pair)",
+        &[("probe-cas", 1.0 / 6.0)],
+    )
+}
+
+pub fn performance_100k(settings: &Settings) -> Row {
+    beside_1k(
+        settings,
+        NO_OPEN,
+        "performance-100k",
+        "the agent of the best record of 100,000, and back (ns a pair)",
+        &[("self-1k", 0.5)],
+    )
+}
+
+// By capability.
+
+/// Of the languages and tiers, an agent has one each; each pair of them is asked for by turns.
+const LANGUAGES: usize = 8;
+const TIERS: usize = 2;
+const SETS: usize = LANGUAGES * TIERS;
+
+fn names(set: usize) -> [String; 2] {
+    [format!("language-{}", set % LANGUAGES), format!("tier-{}", set / LANGUAGES)]
+}
+
+fn capability(agents: usize) -> Asked<16> {
+    const { assert!(SETS == 16) }
+    let fleet = lease_only();
+    let mut sets = HashMap::new();
+    for set in 0..SETS {
+        let [language, tier] = names(set);
+        let spec = spec(4).capability("text").capability(language).capability(tier);
+        // The first sets have one agent more, so that there are as many as it says.
+        let count = agents / SETS + usize::from(set < agents % SETS);
+        sets.extend(spawn(&fleet, &spec, count).into_iter().map(|agent| (agent, set)));
+    }
+    let requests = array::from_fn(|set| {
+        let [language, tier] = names(set);
+        Request::any().capability(language).capability(tier)
+    });
+    let best = Box::new(move |set, agent| sets.get(&agent) == Some(&set));
+    Asked { fleet, requests, best, _held: Vec::new() }
+}
+
+pub fn capability_1k(settings: &Settings) -> Row {
+    beside_cas(
+        settings,
+        Ok(capability),
+        "capability-1k",
+        "one of 1000 agents that has both of two capabilities, and back (ns a pair)",
+        &[("probe-cas", 1.0 / 6.0)],
+    )
+}
+
+pub fn capability_100k(settings: &Settings) -> Row {
+    beside_1k(
+        settings,
+        Ok(capability),
+        "capability-100k",
+        "one of 100,000 agents that has both of two capabilities, and back (ns a pair)",
+        &[("self-1k", 0.5)],
+    )
+}
+
+// Two threads.
+
+pub fn two_threads(settings: &Settings) -> Row {
+    Lineup::of(settings, on_threads(OURS, 2)).and(on_threads("self-one-thread", 1)).measure(
+        (Unit::PerSecond, Time::Wall),
+        "two-threads",
+        "two threads take any one of 1000 agents and give it back (pairs of both)",
+        json!({ "agents": AGENTS, "pairs_a_unit": PAIRS, "threads": 2, "self-one-thread": 1 }),
+        &[("self-one-thread", 1.4)],
+    )
+}
+
+/// The same pairs, by so many threads.
+fn on_threads(name: &'static str, threads: u64) -> Contestant<'static> {
+    let (fleet, request) = (lease_only(), Request::any());
+    spawn(&fleet, &spec(1), AGENTS);
+    Contestant::timed(name, move |units| {
+        let (gate, each) = (Barrier::new(threads as usize), units * PAIRS / threads);
+        thread::scope(|scope| {
+            let threads: Vec<_> = (0..threads)
+                .map(|_| {
+                    scope.spawn(|| {
+                        gate.wait();
+                        let start = Instant::now();
+                        let taken = (0..each).filter(|_| pair(&fleet, &request).is_some()).count();
+                        (taken as u64, start, Instant::now())
+                    })
+                })
+                .collect();
+            let (mut taken, mut times) = (0, Vec::new());
+            for thread in threads {
+                let (each, start, end) = thread.join().expect("a thread does not panic");
+                taken += each;
+                times.push((start, end));
+            }
+            let first = times.iter().map(|(start, _)| *start).min().expect("there are threads");
+            let last = times.iter().map(|(_, end)| *end).max().expect("there are threads");
+            assert_eq!(taken, units * PAIRS, "an agent is idle");
+            Sample::new(last - first, taken, Some(PAIRS))
+        })
+    })
+}

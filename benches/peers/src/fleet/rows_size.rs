@@ -1,0 +1,261 @@
+//! The rows of how long agents take to make, and how much memory they take.
+//!
+//! Memory is what the system says that a process holds (`Rss`), measured in a process of its own for each
+//! sample: so what an allocator adds is counted, and what somebody else left behind is not.
+
+use std::fs;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Instant;
+
+use phalanx::fleet::{AgentSpec, Fleet, LeaseOutcome, Request};
+use serde_json::json;
+
+use super::Lineup;
+use super::actors::{Actors, Home, Threads};
+use super::ours;
+use super::peers_actors::{Actix, Bounded, Kameo, Ractor, Unbounded, Xtra};
+use super::tally::{Counter, Tally, expected, message};
+use crate::Settings;
+use crate::measure::{Contestant, Sample};
+use crate::row::{OURS, Row, Time, Unit};
+
+const AGENTS: usize = 100_000;
+
+// Time.
+
+pub fn spawn_100k(settings: &Settings) -> Row {
+    Lineup::of(settings, ours_spawned(OURS, true))
+        .and(ours_spawned("self-one-by-one", false))
+        .and(spawned::<Xtra>("xtra"))
+        .and(spawned_apart::<Xtra>("xtra-apart", Threads::One))
+        .beside(spawned_apart::<Xtra>("xtra-apart-2", Threads::Many(2)))
+        .beside(spawned::<Unbounded>("tokio"))
+        .beside(spawned::<Actix>("actix"))
+        .beside(spawned::<Kameo>("kameo"))
+        .beside(spawned::<Ractor>("ractor"))
+        .measure(
+            (Unit::Nanoseconds, Time::Wall),
+            "spawn-100k",
+            "100,000 agents with a handler are made, each ready (ns an agent)",
+            json!({
+                "agents": AGENTS,
+                "peers": "until each has started; on one thread, or started from another (`-apart`)",
+            }),
+            &[("best-xtra", 3.0)],
+        )
+}
+
+fn handler() -> AgentSpec<u64, u64> {
+    AgentSpec::new("agent").handler_fn(|task, _| Ok(task.payload() + 1))
+}
+
+fn ours_spawned(name: &'static str, batch: bool) -> Contestant<'static> {
+    Contestant::timed(name, move |units| {
+        let mut elapsed = std::time::Duration::ZERO;
+        for _ in 0..units {
+            let fleet =
+                Fleet::<u64, u64>::builder().workers(1).build().expect("defaults are valid");
+            let spec = handler();
+            let start = Instant::now();
+            if batch {
+                fleet.spawn_batch(&spec, AGENTS).expect("there is room");
+            } else {
+                for _ in 0..AGENTS {
+                    fleet.spawn(spec.clone()).expect("there is room");
+                }
+            }
+            elapsed += start.elapsed();
+            assert_eq!(fleet.stats().agents_live, AGENTS as u64);
+        }
+        Sample::new(elapsed, units * AGENTS as u64, Some(AGENTS as u64))
+    })
+}
+
+fn spawned<A: Actors>(name: &'static str) -> Contestant<'static> {
+    Contestant::timed(name, move |units| {
+        let mut elapsed = std::time::Duration::ZERO;
+        for _ in 0..units {
+            elapsed += A::Home::together(async {
+                let tally = Tally::new(1);
+                let start = Instant::now();
+                let addresses = all_started::<A>(&tally).await;
+                let elapsed = start.elapsed();
+                end::<A>(&tally, addresses).await;
+                elapsed
+            });
+        }
+        Sample::new(elapsed, units * AGENTS as u64, Some(AGENTS as u64))
+    })
+}
+
+/// The same from another thread than theirs.
+fn spawned_apart<A: Actors>(name: &'static str, threads: Threads) -> Contestant<'static> {
+    Contestant::timed(name, move |units| {
+        let mut elapsed = std::time::Duration::ZERO;
+        for _ in 0..units {
+            let (home, tally) = (A::Home::apart(threads), Tally::new(1));
+            let start = Instant::now();
+            let started = Arc::clone(&tally);
+            let addresses = home.run(move || async move { all_started::<A>(&started).await });
+            elapsed += start.elapsed();
+            home.run(move || async move { end::<A>(&tally, addresses).await });
+        }
+        Sample::new(elapsed, units * AGENTS as u64, Some(AGENTS as u64))
+    })
+}
+
+/// Starts the agents, and waits until all are there.
+async fn all_started<A: Actors>(tally: &Arc<Tally>) -> Vec<A::Address> {
+    tally.begin(AGENTS);
+    let mut addresses = Vec::with_capacity(AGENTS);
+    for _ in 0..AGENTS {
+        addresses.push(A::start(Counter::new(tally)).await);
+    }
+    tally.wait_async().await;
+    addresses
+}
+
+/// Has each handle one message, to show that it can, and ends all.
+async fn end<A: Actors>(tally: &Tally, addresses: Vec<A::Address>) {
+    tally.begin(AGENTS);
+    for (agent, address) in addresses.iter().enumerate() {
+        A::tell(address, message(agent, 0));
+    }
+    assert_eq!(tally.wait_async().await, expected(AGENTS, 1), "each handles its message");
+    tally.begin(AGENTS);
+    addresses.into_iter().for_each(A::stop);
+    tally.wait_async().await;
+}
+
+// Memory.
+
+pub fn bytes_idle(settings: &Settings) -> Row {
+    let weighed = |name| weighed("bytes-idle", name, AGENTS as f64);
+    Lineup::of(settings, weighed(OURS))
+        .and(weighed("xtra"))
+        .beside(weighed("tokio"))
+        .beside(weighed("tokio-bounded"))
+        .beside(weighed("actix"))
+        .beside(weighed("kameo"))
+        .beside(weighed("ractor"))
+        .measure(
+            (Unit::Bytes, Time::None),
+            "bytes-idle",
+            "what each of 100,000 idle agents with a handler takes, its address included",
+            json!({ "agents": AGENTS, "measured": "Rss of a process of its own, before and after" }),
+            &[("xtra", 3.0)],
+        )
+}
+
+const MILLION: usize = 1_000_000;
+/// The most that a million agents may take.
+const MILLION_MAX_MB: f64 = 256.0;
+
+pub fn million(settings: &Settings) -> Row {
+    Lineup::of(settings, weighed("million", OURS, 1e6))
+        .and(Contestant::limit("limit-million", MILLION_MAX_MB))
+        .measure(
+            (Unit::Megabytes, Time::None),
+            "million",
+            "what 1,000,000 agents that are only leased take, their ids included (10^6 bytes)",
+            json!({
+                "agents": MILLION,
+                "measured": "Rss of a process of its own, before and after",
+                "limit-million": MILLION_MAX_MB,
+            }),
+            &[("limit-million", 1.0)],
+        )
+}
+
+/// What a process of its own says, in units of so many bytes.
+fn weighed(row: &'static str, name: &'static str, unit: f64) -> Contestant<'static> {
+    Contestant::timeless(name, move || {
+        let start = Instant::now();
+        let this = std::env::current_exe().expect("this program has a path");
+        let output = Command::new(this)
+            .args(["--child", "fleet", row, name])
+            .output()
+            .expect("this program starts once more");
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let (bytes, ready) = text.trim().split_once(' ').expect("it says two numbers");
+        let bytes: f64 = bytes.parse().expect("it says how many bytes");
+        let ready = ready.parse().expect("it says how many are ready");
+        Sample { value: Some(bytes / unit), ..Sample::new(start.elapsed(), 1, Some(ready)) }
+    })
+}
+
+/// What one of them in a row takes: the bytes of all agents, and how many showed that they are ready.
+pub fn child(row: &str, name: &str) -> Result<(u64, u64), String> {
+    match (row, name) {
+        ("bytes-idle", OURS) => Ok(ours_idle()),
+        ("bytes-idle", "tokio") => Ok(idle::<Unbounded>()),
+        ("bytes-idle", "tokio-bounded") => Ok(idle::<Bounded>()),
+        ("bytes-idle", "actix") => Ok(idle::<Actix>()),
+        ("bytes-idle", "xtra") => Ok(idle::<Xtra>()),
+        ("bytes-idle", "kameo") => Ok(idle::<Kameo>()),
+        ("bytes-idle", "ractor") => Ok(idle::<Ractor>()),
+        ("million", OURS) => Ok(ours_million()),
+        _ => Err(format!("there is no {name} in the row {row}")),
+    }
+}
+
+/// What this process holds of the memory.
+fn resident_bytes() -> u64 {
+    let rollup = fs::read_to_string("/proc/self/smaps_rollup").expect("the system says it");
+    let line = rollup.lines().find(|line| line.starts_with("Rss:")).expect("it says Rss");
+    let kilobytes: u64 =
+        line.split_whitespace().nth(1).and_then(|word| word.parse().ok()).expect("it is a number");
+    kilobytes * 1024
+}
+
+fn idle<A: Actors>() -> (u64, u64) {
+    A::Home::together(async {
+        let tally = Tally::new(1);
+        let before = resident_bytes();
+        let addresses = all_started::<A>(&tally).await;
+        let bytes = resident_bytes() - before;
+        end::<A>(&tally, addresses).await;
+        (bytes, AGENTS as u64)
+    })
+}
+
+fn ours_idle() -> (u64, u64) {
+    let fleet = Fleet::<u64, u64>::builder().workers(1).build().expect("the defaults are valid");
+    let before = resident_bytes();
+    let agents = fleet.spawn_batch(&handler(), AGENTS).expect("there is room");
+    let bytes = resident_bytes() - before;
+    let ready = agents.iter().filter(|agent| fleet.agent(**agent).is_some()).count();
+    (bytes, ready as u64)
+}
+
+fn ours_million() -> (u64, u64) {
+    let fleet = ours::lease_only();
+    let before = resident_bytes();
+    let agents = fleet.spawn_batch(&ours::spec(1), MILLION).expect("there is room");
+    let bytes = resident_bytes() - before;
+    assert_eq!(agents.len(), MILLION);
+    // Each is taken once, to show that it can be.
+    let leases: Vec<_> =
+        (0..MILLION).map(|_| fleet.try_allocate(&Request::any()).expect("one is idle")).collect();
+    let ready = leases.into_iter().filter_map(|lease| lease.complete(LeaseOutcome::Succeeded).ok());
+    (bytes, ready.count() as u64)
+}
+
+// Scaling.
+
+/// The most that it may take.
+const SPIKE_MAX_MS: f64 = 250.0;
+
+pub fn spike(settings: &Settings) -> Row {
+    Lineup::without_ours(settings, "the fleet does not scale by itself yet")
+        .and(Contestant::limit("limit-spike", SPIKE_MAX_MS))
+        .measure(
+            (Unit::Milliseconds, Time::Wall),
+            "spike",
+            "from a burst of tasks until 10 agents have become 100 that are ready",
+            json!({ "agents": [10, 100], "breach_window_ns": 0, "limit-spike": SPIKE_MAX_MS }),
+            &[("limit-spike", 1.0)],
+        )
+}
