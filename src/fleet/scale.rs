@@ -20,9 +20,11 @@ mod forecast;
 mod observation;
 mod plan;
 mod policy;
+mod system;
 mod window;
 
 pub use forecast::{Backtest, Forecaster, LinearTrend, MAX_FORECASTERS, MovingAverage};
 pub use observation::Observation;
 pub use plan::{DownReason, Plan, Reading, Refusal, ScaleState, Step, UpReason, plan};
 pub use policy::{ScalePolicy, ScalePolicyBuilder};
+pub use system::{SystemReader, SystemReading};

@@ -284,8 +284,7 @@ pub fn plan(
         demand: demand.total,
         current: planner.current,
         wanted: planner.agents_for(demand.total).clamp(policy.min, policy.hard_max()),
-        // One refusal at most is a matter of time: whatever is too soon ends the search for a step.
-        next_check: planner.refusals.iter().find_map(|refusal| refusal.until()),
+        next_check: planner.refusals.iter().filter_map(|refusal| refusal.until()).min(),
         refusals: planner.refusals,
     }
 }

@@ -314,6 +314,7 @@ fn an_empty_fleet_wakes_up_for_the_first_task() {
     let none = Observation::new();
     assert_eq!(held(&first(&none, policy())), []);
     assert_eq!(spawned(&first(&none.with_queued(1), policy())), (2, UpReason::Backlog));
+    assert_eq!(held(&first(&seen(1, 1, 0), policy())), [], "one agent is what one lease takes");
     let last = Observation::new().with_serving(1).with_idle(ids(1));
     assert_eq!(retired(&first(&last, policy())), (1, DownReason::Utilisation));
 }
@@ -464,6 +465,20 @@ fn memory_is_shed_by_the_greatest_demand_of_the_window() {
         [Refusal::Cooldown { until: at(1.0) }]
     );
     assert_eq!(retired(&plan(&short(20), &policy, &mut state, at(1.0))).0, 1);
+}
+
+#[test]
+fn the_next_check_is_when_the_first_refusal_ends() {
+    let policy = eager().up_window(SECOND * 5).down_cooldown(SECOND * 3);
+    let policy = built(policy.memory_ceiling(0.8).memory_shed(0.9));
+    let mut state = ScaleState::new();
+    let short = seen(20, 150, 20).with_memory(0.95);
+    retired(&plan(&short, &policy, &mut state, at(0.0)));
+    let plan = plan(&short.with_forecast(180.0), &policy, &mut state, at(1.0));
+    let (window, cooldown) =
+        (Refusal::UpWindow { until: at(6.0) }, Refusal::Cooldown { until: at(3.0) });
+    assert_eq!(held(&plan), [window, cooldown]);
+    assert_eq!(plan.next_check, Some(at(3.0)));
 }
 
 #[test]
