@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
 use super::Fleet;
@@ -10,16 +10,20 @@ use super::inner::{Inner, State, Workers};
 use super::lanes::Lanes;
 use super::log::{Observer, TaskLog};
 use super::pool::Pool;
+use super::post::{Counters, Posts, Station};
+use super::runner::Runner;
 use super::stats::FleetStats;
 use super::task::TaskId;
+use super::tell::Returned;
 use super::wakers::WakerSet;
 use crate::clock::Clock;
-use crate::sync::{Condvar, Mutex, thread};
+use crate::sync::{Mutex, thread};
 use crate::{Error, ErrorKind};
 
 const DEFAULT_QUEUE_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 const DEFAULT_MAX_AGENTS: NonZeroUsize = NonZeroUsize::new(1_048_576).expect("not zero");
 const DEFAULT_MAX_WAITING: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+const DEFAULT_MAILBOX_CAPACITY: NonZeroU32 = NonZeroU32::new(1_024).expect("not zero");
 const FIRST_TASK_ID: TaskId = TaskId::new(1);
 
 /// Sets up a [`Fleet`]; made by [`Fleet::builder`].
@@ -29,6 +33,8 @@ pub struct FleetBuilder<T, O> {
     queue_capacity: NonZeroUsize,
     max_agents: NonZeroUsize,
     max_waiting: NonZeroUsize,
+    mailbox_capacity: NonZeroU32,
+    returned: Option<Arc<dyn Returned<T>>>,
     clock: Clock,
     task_log: Option<Arc<dyn TaskLog<T, O>>>,
     observer: Option<Arc<dyn Observer>>,
@@ -42,6 +48,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             queue_capacity: DEFAULT_QUEUE_CAPACITY,
             max_agents: DEFAULT_MAX_AGENTS,
             max_waiting: DEFAULT_MAX_WAITING,
+            mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
+            returned: None,
             clock: Clock::real(),
             task_log: None,
             observer: None,
@@ -73,6 +81,20 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// not looked. Default: 65,536.
     pub const fn max_waiting(mut self, requests: NonZeroUsize) -> Self {
         self.max_waiting = requests;
+        self
+    }
+
+    /// Sets how many messages the work lane of an agent's mailbox holds. Default: 1,024. The most:
+    /// `u32::MAX`. An empty mailbox takes no room for them.
+    pub const fn mailbox_capacity(mut self, messages: NonZeroU32) -> Self {
+        self.mailbox_capacity = messages;
+        self
+    }
+
+    /// Sets who is given the payloads of messages that were accepted and come back. Default: nobody, and
+    /// they are dropped.
+    pub fn returned(mut self, hook: Arc<dyn Returned<T>>) -> Self {
+        self.returned = Some(hook);
         self
     }
 
@@ -112,17 +134,19 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// Makes the fleet and starts its threads.
     ///
     /// # Errors
-    /// `InvalidArgument` for more agents than a slot number can name, `Io` if a thread does not start.
+    /// `InvalidArgument` for more agents than a slot number can name or more workers than 65,535, `Io` if a thread does not start.
     pub fn build(self) -> Result<Fleet<T, O>, Error> {
         let workers = self.workers;
         let inner = self.into_inner()?;
         // From here on a failure drops the fleet, which ends the threads that did start.
         let fleet = Fleet::from_inner(Arc::clone(&inner));
-        for index in 0..workers {
+        let seats = std::mem::take(&mut inner.state.lock().workers.seats);
+        for (index, seat) in seats.into_iter().enumerate() {
             let worker = Arc::clone(&inner);
             inner.state.lock().workers.alive += 1;
-            let started =
-                thread::Builder::new().name(format!("fleet-{index}")).spawn(move || worker.work());
+            let started = thread::Builder::new()
+                .name(format!("fleet-{index}"))
+                .spawn(move || worker.work(seat));
             match started {
                 Ok(handle) => inner.state.lock().workers.threads.push(handle),
                 Err(error) => {
@@ -143,6 +167,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
                 format!("max_agents is {}, and may be {} at most", self.max_agents, u32::MAX),
             ));
         }
+        let workers = u16::try_from(self.workers).map_err(|_| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("workers is {}, and may be {} at most", self.workers, u16::MAX),
+            )
+        })?;
+        let (runner, seats) = Runner::new(workers);
         let state = State {
             pool: Pool::new(self.max_agents, self.max_waiting),
             behaviours: Vec::new(),
@@ -157,12 +188,17 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             counts: FleetStats::default(),
             draining: false,
             stopping: false,
-            workers: Workers::default(),
+            workers: Workers { seats, ..Workers::default() },
         };
         Ok(Arc::new_cyclic(|me| Inner {
             me: me.clone(),
             state: Mutex::new(state),
-            work: Condvar::new(),
+            runner,
+            posts: Posts::new(),
+            stations: (0..workers).map(|_| Station::new()).collect(),
+            counters: Counters::new(),
+            returned: self.returned,
+            mailbox_capacity: self.mailbox_capacity,
             clock: self.clock,
             log: self.task_log,
             observer: self.observer,
@@ -179,6 +215,8 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
             .field("queue_capacity", &self.queue_capacity)
             .field("max_agents", &self.max_agents)
             .field("max_waiting", &self.max_waiting)
+            .field("mailbox_capacity", &self.mailbox_capacity)
+            .field("returned", &self.returned.is_some())
             .field("clock", &self.clock)
             .field("task_log", &self.task_log.is_some())
             .field("observer", &self.observer.is_some())

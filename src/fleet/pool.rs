@@ -40,11 +40,13 @@ pub(super) struct Member {
     pub(super) limit: u32,
     load: u32,
     stamp: u64,
+    /// Whether its mailbox waits for room.
+    wanted: bool,
 }
 
 impl Member {
     pub(super) const fn new(name: Arc<str>, mask: Mask, priority: Priority, limit: u32) -> Self {
-        Self { name, mask, priority, limit, load: 0, stamp: 0 }
+        Self { name, mask, priority, limit, load: 0, stamp: 0, wanted: false }
     }
 
     pub(super) const fn load(&self) -> u32 {
@@ -118,6 +120,8 @@ pub(super) struct Pool {
     max_agents: usize,
     max_waiting: usize,
     closed: bool,
+    /// Agents that somebody [wanted](Pool::take_agent) and that have room now.
+    pub(super) freed: Vec<AgentId>,
 }
 
 impl Pool {
@@ -137,6 +141,7 @@ impl Pool {
             max_agents: max_agents.get(),
             max_waiting: max_waiting.get(),
             closed: false,
+            freed: Vec::new(),
         }
     }
 
@@ -343,7 +348,26 @@ impl Pool {
         self.change_load(agent.slot, |load| load - 1);
         self.held -= 1;
         self.offer(agent.slot, wakes);
+        let member = self.slots[agent.slot as usize].member.as_mut();
+        if let Some(member) = member
+            && member.wanted
+            && member.load < member.limit
+        {
+            member.wanted = false;
+            self.freed.push(agent);
+        }
         Ok(())
+    }
+
+    /// Takes this agent. If it has no room, it is among those `freed` once it has.
+    pub(super) fn take_agent(&mut self, agent: AgentId) -> Option<Grant> {
+        self.get(agent)?;
+        let member = self.slots[agent.slot as usize].member.as_mut()?;
+        if member.load < member.limit {
+            return Some(self.lease(agent.slot));
+        }
+        member.wanted = true;
+        None
     }
 
     fn change_load(&mut self, slot: u32, change: impl FnOnce(u32) -> u32) {
