@@ -57,11 +57,11 @@ mod lease;
 mod log;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
+#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod mailbox;
 mod pool;
-mod post;
-mod reply;
 mod request;
+#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod runner;
 pub mod scale;
 mod stats;
@@ -69,8 +69,6 @@ mod stop;
 mod submit;
 pub mod supervise;
 mod task;
-mod tell;
-mod turn;
 mod wakers;
 mod work;
 
@@ -80,7 +78,7 @@ use std::time::Duration;
 
 use crate::{Error, ErrorKind};
 use inner::{Behaviour, Inner};
-use pool::{Member, RUNS_TASKS};
+use pool::Newcomers;
 use submit::Patience;
 
 pub use agent::{Agent, AgentId, AgentSpec, AgentState, AgentStatus};
@@ -93,16 +91,14 @@ pub use builder::FleetBuilder;
 pub use handle::TaskHandle;
 pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
 pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
-pub use pool::MAX_CAPABILITIES;
-pub use reply::Reply;
-pub use request::{AllocateError, Priority, Request};
+pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Strategy};
+pub use request::{AllocateError, Fit, Priority, Request};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
 pub use task::{
     Attempt, Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError,
     TaskErrorKind, TaskId,
 };
-pub use tell::{Returned, TellError};
 
 /// A pool of agents, and the tasks that run on them.
 ///
@@ -114,8 +110,8 @@ pub use tell::{Returned, TellError};
 /// thread it does not wait, and the threads end by themselves. A handler that owns a handle keeps its
 /// own fleet alive; give it a [`WeakFleet`], or call `shutdown`.
 ///
-/// Every operation takes one short lock; choosing an agent is O(different sets of capabilities + log
-/// agents).
+/// An allocation takes the lock of one shard of the agents, and choosing is O(different sets of
+/// capabilities), whatever the number of agents. What concerns tasks takes one short lock.
 pub struct Fleet<T = (), O = ()> {
     core: Arc<Core<T, O>>,
 }
@@ -163,8 +159,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Adds several agents of one spec: all of them or none.
     ///
     /// # Errors
-    /// `LimitReached` when there would be too many agents or capability names, `Closed` after a
-    /// shutdown, `Unsupported` for a spec with a handler in a fleet without workers.
+    /// `LimitReached` when there would be too many agents, capability names or sets of them;
+    /// `InvalidArgument` for more than [`MAX_LEASES_PER_AGENT`] leases an agent; `Closed` after a shutdown;
+    /// `Unsupported` for a spec with a handler in a fleet without workers.
     pub fn spawn_batch(&self, spec: &AgentSpec<T, O>, count: usize) -> Result<Vec<AgentId>, Error> {
         let inner = self.inner();
         if spec.factory.is_some() && !inner.runs_tasks {
@@ -177,45 +174,49 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 ),
             ));
         }
+        let limit = spec.max_leases.get();
+        let limit = u16::try_from(limit).ok().filter(|_| limit <= MAX_LEASES_PER_AGENT);
+        let limit = limit.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "agent {:?} may hold {} leases at once, and {MAX_LEASES_PER_AGENT} is the most",
+                    spec.name, spec.max_leases
+                ),
+            )
+        })?;
+        let newcomers = Newcomers {
+            name: &spec.name,
+            capabilities: &spec.capabilities,
+            runs_tasks: spec.factory.is_some(),
+            priority: spec.priority,
+            limit,
+        };
         let mut wakes = Vec::new();
-        let mut agents = Vec::new();
-        {
+        let agents = {
             let mut guard = inner.state.lock();
             let state = &mut *guard;
             if state.stopping {
                 return Err(Error::new(ErrorKind::Closed, "the fleet was shut down"));
             }
-            state.pool.check_room(count)?;
-            let mut mask = state.pool.intern(&spec.capabilities)?;
-            if spec.factory.is_some() {
-                mask |= RUNS_TASKS;
-            }
-            agents.reserve(count);
-            for _ in 0..count {
-                let member =
-                    Member::new(Arc::clone(&spec.name), mask, spec.priority, spec.max_leases.get());
-                let agent = state.pool.insert(member, &mut wakes);
+            let agents = inner.pool.insert(&newcomers, count, &mut wakes)?;
+            for agent in agents.iter().filter(|_| spec.factory.is_some()) {
                 let slot = agent.slot() as usize;
                 if state.behaviours.len() <= slot {
                     state.behaviours.resize_with(slot + 1, || None);
                 }
-                state.behaviours[slot] = Some(Behaviour {
-                    factory: spec.factory.clone(),
-                    idle: Vec::new(),
-                    running: Vec::new(),
-                });
-                if spec.factory.is_some() {
-                    let post = inner.posts.get_or_make(agent.slot);
-                    post.lock().open(agent.generation, inner.mailbox_capacity);
-                }
-                agents.push(agent);
+                state.behaviours[slot] =
+                    Some(Behaviour { factory: spec.factory.clone(), ..Behaviour::default() });
             }
             state.counts.agents_spawned += count as u64;
-            inner.notify_workers(state);
-        }
+            inner.work.notify_all();
+            agents
+        };
         inner.wake_all(wakes);
-        for agent in &agents {
-            inner.notice(&FleetEvent::AgentSpawned { agent: *agent });
+        if inner.observer.is_some() {
+            for agent in &agents {
+                inner.notice(&FleetEvent::AgentSpawned { agent: *agent });
+            }
         }
         Ok(agents)
     }
@@ -223,14 +224,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// What is true of an agent now; `None` once it is gone.
     #[must_use]
     pub fn agent(&self, agent: AgentId) -> Option<AgentStatus> {
-        self.inner().state.lock().pool.status(agent)
+        self.inner().pool.status(agent)
     }
 
-    /// What is true of all live agents at one moment, by slot. O(agents), under the lock.
+    /// What is true of all live agents at one moment, by slot. O(agents log agents), and no agent is
+    /// allocated meanwhile.
     #[must_use]
     pub fn agents(&self) -> Vec<AgentStatus> {
-        let state = self.inner().state.lock();
-        state.pool.ids().filter_map(|agent| state.pool.status(agent)).collect()
+        self.inner().pool.all()
     }
 
     /// Ends an agent at once.
@@ -249,14 +250,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
 
     /// Takes an agent that fits, if there is one. Never waits.
     ///
-    /// Of those that fit and may hold another lease, it is the one with the fewest leases, then of the
-    /// highest priority, then the one whose load changed longest ago.
+    /// Which of those that fit and may hold another lease it is, the [`Strategy`] says.
     ///
     /// # Errors
-    /// `NoneIdle`, `NoSuchCapability` or `Closed`.
+    /// `NoneIdle`, `NoSuchCapability`, `AgentGone`, `StrategyNotKept` or `Closed`.
+    #[inline]
     pub fn try_allocate(&self, request: &Request) -> Result<Lease, AllocateError> {
-        let grant = self.inner().state.lock().pool.try_allocate(request)?;
-        Ok(Lease::new(grant, self.core.inner.clone()))
+        self.core.inner.pool.try_allocate(request)
     }
 
     /// Takes an agent that fits, waiting on this thread for as long as it takes.
@@ -264,7 +264,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Who waits is served by priority, then in the order of coming.
     ///
     /// # Errors
-    /// `NoSuchCapability` as soon as no live agent could serve it, `TooManyWaiting`, or `Closed`.
+    /// `NoSuchCapability` as soon as no live agent could serve it, `AgentGone` as soon as one that it names
+    /// has ended, `StrategyNotKept`, `TooManyWaiting`, or `Closed`.
     pub fn allocate(&self, request: &Request) -> Result<Lease, AllocateError> {
         self.allocate_async(request).wait(&self.inner().clock, None)
     }
@@ -285,7 +286,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Takes an agent that fits, as a future for any runtime; it resolves as
     /// [`allocate`](Self::allocate) would return.
     pub fn allocate_async(&self, request: &Request) -> Allocation {
-        Allocation::new(request.clone(), self.core.inner.clone())
+        Allocation::new(request.clone(), Arc::clone(&self.core.inner.pool))
     }
 
     /// Submits a task. Never waits for room.
@@ -362,7 +363,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// What the fleet has done so far, in one consistent reading.
     #[must_use]
     pub fn stats(&self) -> FleetStats {
-        self.inner().stats()
+        self.inner().state.lock().stats()
     }
 
     /// Takes no more tasks, and waits for those accepted to end, for so long at most.

@@ -2,28 +2,24 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Arc;
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Weak};
 
 use super::Fleet;
 use super::inner::{Inner, State, Workers};
 use super::lanes::Lanes;
 use super::log::{Observer, TaskLog};
-use super::pool::Pool;
-use super::post::{Counters, Posts, Station};
-use super::runner::Runner;
+use super::pool::{Feed, Kept, MAX_SHARDS, Pool, PoolConfig, Strategy};
 use super::stats::FleetStats;
 use super::task::TaskId;
-use super::tell::Returned;
 use super::wakers::WakerSet;
 use crate::clock::Clock;
-use crate::sync::{Mutex, thread};
+use crate::sync::{Condvar, Mutex, cores, thread};
 use crate::{Error, ErrorKind};
 
 const DEFAULT_QUEUE_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 const DEFAULT_MAX_AGENTS: NonZeroUsize = NonZeroUsize::new(1_048_576).expect("not zero");
 const DEFAULT_MAX_WAITING: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
-const DEFAULT_MAILBOX_CAPACITY: NonZeroU32 = NonZeroU32::new(1_024).expect("not zero");
 const FIRST_TASK_ID: TaskId = TaskId::new(1);
 
 /// Sets up a [`Fleet`]; made by [`Fleet::builder`].
@@ -33,8 +29,8 @@ pub struct FleetBuilder<T, O> {
     queue_capacity: NonZeroUsize,
     max_agents: NonZeroUsize,
     max_waiting: NonZeroUsize,
-    mailbox_capacity: NonZeroU32,
-    returned: Option<Arc<dyn Returned<T>>>,
+    strategies: Vec<Strategy>,
+    shards: Option<NonZeroUsize>,
     clock: Clock,
     task_log: Option<Arc<dyn TaskLog<T, O>>>,
     observer: Option<Arc<dyn Observer>>,
@@ -48,8 +44,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             queue_capacity: DEFAULT_QUEUE_CAPACITY,
             max_agents: DEFAULT_MAX_AGENTS,
             max_waiting: DEFAULT_MAX_WAITING,
-            mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
-            returned: None,
+            strategies: vec![Strategy::default()],
+            shards: None,
             clock: Clock::real(),
             task_log: None,
             observer: None,
@@ -84,17 +80,25 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         self
     }
 
-    /// Sets how many messages the work lane of an agent's mailbox holds. Default: 1,024. The most:
-    /// `u32::MAX`. An empty mailbox takes no room for them.
-    pub const fn mailbox_capacity(mut self, messages: NonZeroU32) -> Self {
-        self.mailbox_capacity = messages;
+    /// Sets for which strategies the fleet keeps its agents in order, the first for requests that name
+    /// none. Default: [`Strategy::LeastLoaded`] alone. Each costs some nanoseconds an allocation; at least
+    /// one is needed.
+    pub fn strategies(mut self, strategies: &[Strategy]) -> Self {
+        self.strategies = strategies.to_vec();
         self
     }
 
-    /// Sets who is given the payloads of messages that were accepted and come back. Default: nobody, and
-    /// they are dropped.
-    pub fn returned(mut self, hook: Arc<dyn Returned<T>>) -> Self {
-        self.returned = Some(hook);
+    /// Keeps all agents in one exact order, whatever thread asks. Default: not, so that threads need not
+    /// wait for each other; see [`Strategy`] for what that means.
+    pub const fn strict(mut self) -> Self {
+        self.shards = Some(NonZeroUsize::MIN);
+        self
+    }
+
+    /// Sets into how many shards the agents are dealt; rounded up to a power of two. Default: twice the
+    /// processors. The most: 16. Many let many threads allocate at once; few find a better agent sooner.
+    pub const fn shards(mut self, shards: NonZeroUsize) -> Self {
+        self.shards = Some(shards);
         self
     }
 
@@ -134,19 +138,18 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// Makes the fleet and starts its threads.
     ///
     /// # Errors
-    /// `InvalidArgument` for more agents than a slot number can name or more workers than 65,535, `Io` if a thread does not start.
+    /// `InvalidArgument` for more agents than a slot number can name, for no strategy or for too many
+    /// shards; `Io` if a thread does not start.
     pub fn build(self) -> Result<Fleet<T, O>, Error> {
         let workers = self.workers;
         let inner = self.into_inner()?;
         // From here on a failure drops the fleet, which ends the threads that did start.
         let fleet = Fleet::from_inner(Arc::clone(&inner));
-        let seats = std::mem::take(&mut inner.state.lock().workers.seats);
-        for (index, seat) in seats.into_iter().enumerate() {
+        for index in 0..workers {
             let worker = Arc::clone(&inner);
             inner.state.lock().workers.alive += 1;
-            let started = thread::Builder::new()
-                .name(format!("fleet-{index}"))
-                .spawn(move || worker.work(seat));
+            let started =
+                thread::Builder::new().name(format!("fleet-{index}")).spawn(move || worker.work());
             match started {
                 Ok(handle) => inner.state.lock().workers.threads.push(handle),
                 Err(error) => {
@@ -167,15 +170,25 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
                 format!("max_agents is {}, and may be {} at most", self.max_agents, u32::MAX),
             ));
         }
-        let workers = u16::try_from(self.workers).map_err(|_| {
-            Error::new(
-                ErrorKind::InvalidArgument,
-                format!("workers is {}, and may be {} at most", self.workers, u16::MAX),
-            )
+        let kept = Kept::new(&self.strategies).ok_or_else(|| {
+            Error::new(ErrorKind::InvalidArgument, "a fleet needs at least one strategy")
         })?;
-        let (runner, seats) = Runner::new(workers);
+        if self.shards.is_some_and(|shards| shards.get() > MAX_SHARDS) {
+            return Err(Error::new(
+                ErrorKind::InvalidArgument,
+                format!("a fleet has {MAX_SHARDS} shards at most"),
+            ));
+        }
+        let shards =
+            self.shards.map_or_else(|| (2 * cores()).clamp(1, MAX_SHARDS), NonZeroUsize::get);
+        let pool = Pool::new(PoolConfig {
+            max_agents: self.max_agents,
+            max_waiting: self.max_waiting,
+            shards: shards.next_power_of_two(),
+            kept,
+        });
         let state = State {
-            pool: Pool::new(self.max_agents, self.max_waiting),
+            pool: Arc::clone(&pool),
             behaviours: Vec::new(),
             queue: Lanes::new(),
             tasks: HashMap::new(),
@@ -188,23 +201,22 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             counts: FleetStats::default(),
             draining: false,
             stopping: false,
-            workers: Workers { seats, ..Workers::default() },
+            workers: Workers::default(),
         };
-        Ok(Arc::new_cyclic(|me| Inner {
+        let inner = Arc::new_cyclic(|me| Inner {
             me: me.clone(),
+            pool,
             state: Mutex::new(state),
-            runner,
-            posts: Posts::new(),
-            stations: (0..workers).map(|_| Station::new()).collect(),
-            counters: Counters::new(),
-            returned: self.returned,
-            mailbox_capacity: self.mailbox_capacity,
+            work: Condvar::new(),
             clock: self.clock,
             log: self.task_log,
             observer: self.observer,
             queue_capacity: self.queue_capacity,
             runs_tasks: self.workers > 0,
-        }))
+        });
+        let feed: Weak<dyn Feed> = inner.me.clone();
+        inner.pool.set_feed(feed);
+        Ok(inner)
     }
 }
 
@@ -215,8 +227,8 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
             .field("queue_capacity", &self.queue_capacity)
             .field("max_agents", &self.max_agents)
             .field("max_waiting", &self.max_waiting)
-            .field("mailbox_capacity", &self.mailbox_capacity)
-            .field("returned", &self.returned.is_some())
+            .field("strategies", &self.strategies)
+            .field("shards", &self.shards)
             .field("clock", &self.clock)
             .field("task_log", &self.task_log.is_some())
             .field("observer", &self.observer.is_some())

@@ -2,52 +2,44 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. One lock guards agents, leases, waiting requests, tasks and counters, so every decision about
-//!    two of them (a kill that requeues, an allocation for a task) is one step, and every reading of
-//!    the counters is consistent.
+//! 1. One lock guards tasks and what agents run. The pool of agents and leases has locks of its own, which
+//!    are taken under this one and never the other way round; what ends an agent or leases it for a task
+//!    holds this one meanwhile, so a kill that requeues or an allocation for a task is one step, and every
+//!    reading of the counters is consistent.
 //! 2. User code (handlers, factories, log, observer, wakers, destructors) runs outside the lock; a
 //!    panic in it is caught and counted. What is to be done outside is collected in an [`After`].
 //! 3. A task's phase says who may end it. Queued: whoever takes it out of the queue under the lock.
 //!    Running: its attempt, or whoever strikes that attempt. Committing: only the one who claimed it.
 //!    So a task is settled once, and an attempt that was struck finds another phase than its own.
 //! 4. `queue` holds exactly the tasks whose phase is queued.
-//! 5. If a queued task fits an available agent, then the queue of tasks is in the runner's line, or a worker
-//!    looks into it, or whoever brought that about is on the way to line it up.
+//! 5. A worker sleeps only if no queued task fits an available agent, or if a notification for that
+//!    task is on its way. It says to the pool that it starves, and then looks once more, before it sleeps
+//!    with tasks in the queue.
 
 use std::collections::{HashMap, HashSet};
-use std::num::{NonZeroU32, NonZeroUsize};
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::agent::{AgentId, Factory, Handler};
 use super::handle::{Cancels, OutcomeCell};
 use super::lanes::{Lanes, Mask, Place};
-use super::lease::{LeaseOutcome, Lessor, Release, Stale};
 use super::log::{FleetEvent, Observer, RequeueReason, TaskLog};
-use super::pool::{Grant, Pool, Ticket};
-use super::post::{Counters, Posts, Station};
-use super::request::{AllocateError, Request};
-use super::runner::{Runner, Seat};
+use super::pool::{Feed, Pool};
 use super::stats::FleetStats;
 use super::task::{Attempt, Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError, TaskId};
-use super::tell::Returned;
 use super::wakers::{WakerSet, guarded};
 use crate::clock::Clock;
-use crate::sync::{Mutex, thread};
+use crate::sync::{Condvar, Mutex, thread};
 use crate::{Error, ErrorKind};
 
 /// See the file's head.
 pub(super) struct Inner<T, O> {
     pub(super) me: Weak<Self>,
+    pub(super) pool: Arc<Pool>,
     pub(super) state: Mutex<State<T, O>>,
-    pub(super) runner: Runner,
-    pub(super) posts: Posts<T, O>,
-    pub(super) stations: Box<[Station<T, O>]>,
-    pub(super) counters: Counters,
-    /// Who is given the payloads that come back.
-    pub(super) returned: Option<Arc<dyn Returned<T>>>,
-    /// How many messages the work lane of a mailbox holds.
-    pub(super) mailbox_capacity: NonZeroU32,
+    /// Where idle workers sleep.
+    pub(super) work: Condvar,
     pub(super) clock: Clock,
     pub(super) log: Option<Arc<dyn TaskLog<T, O>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,
@@ -57,8 +49,8 @@ pub(super) struct Inner<T, O> {
 }
 
 pub(super) struct State<T, O> {
-    pub(super) pool: Pool,
-    /// What the agent of each slot runs.
+    pub(super) pool: Arc<Pool>,
+    /// What the agent of each slot runs; no longer than up to the last that runs tasks.
     pub(super) behaviours: Vec<Option<Behaviour<T, O>>>,
     pub(super) queue: Lanes<TaskId>,
     pub(super) tasks: HashMap<TaskId, Record<T, O>>,
@@ -81,10 +73,11 @@ pub(super) struct State<T, O> {
 /// The worker threads, by what they are doing.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
-    /// The seats of those that are still to be started.
-    pub(super) seats: Vec<Seat>,
     pub(super) threads: Vec<thread::JoinHandle<()>>,
     pub(super) alive: usize,
+    pub(super) sleeping: usize,
+    /// Those with a task: in a handler, the log or the observer, which only that code can end.
+    pub(super) occupied: usize,
     /// Threads that are ending and that somebody is waiting for.
     pub(super) joining: usize,
 }
@@ -95,6 +88,12 @@ pub(super) struct Behaviour<T, O> {
     pub(super) idle: Vec<Handler<T, O>>,
     /// The tasks that run on the agent now.
     pub(super) running: Vec<TaskId>,
+}
+
+impl<T, O> Default for Behaviour<T, O> {
+    fn default() -> Self {
+        Self { factory: None, idle: Vec::new(), running: Vec::new() }
+    }
 }
 
 pub(super) struct Record<T, O> {
@@ -140,13 +139,20 @@ impl<T, O> After<T, O> {
 impl<T, O> State<T, O> {
     pub(super) fn stats(&self) -> FleetStats {
         let queued = self.queue.len();
+        let pool = self.pool.tally();
         FleetStats {
-            agents_live: self.pool.live() as u64,
+            agents_live: pool.live,
             tasks_queued: queued as u64,
             tasks_running: (self.tasks.len() - queued) as u64,
-            leases_granted: self.pool.leases_granted(),
-            leases_live: self.pool.leases_held(),
-            requests_waiting: self.pool.waiting() as u64,
+            leases_granted: pool.leases.granted,
+            leases_live: pool.leases.held,
+            leases_succeeded: pool.leases.succeeded,
+            leases_failed: pool.leases.failed,
+            leases_abandoned: pool.leases.abandoned,
+            leases_stale: pool.leases.stale,
+            requests_waiting: pool.waiting,
+            requests_refused: pool.refused,
+            other_panics: self.counts.other_panics + pool.panics,
             ..self.counts
         }
     }
@@ -198,53 +204,29 @@ impl<T, O> State<T, O> {
 }
 
 impl<T, O> Inner<T, O> {
-    /// Lines up what may have become runnable: tasks (rule 5), and mailboxes whose agent came free.
-    pub(super) fn notify_workers(&self, state: &mut State<T, O>) {
-        if state.queue.len() > 0 {
-            self.runner.tasks_are_ready();
-        }
-        for agent in state.pool.freed.drain(..) {
-            self.runner.reschedule(agent);
-        }
-    }
-
-    /// Wakes those that wait for tasks, messages or workers to end.
-    pub(super) fn tell_progress(&self) {
-        let mut wakes = Vec::new();
-        self.state.lock().progress.take_into(&mut wakes);
-        self.wake_all(wakes);
-    }
-
-    /// What the fleet has done so far.
-    pub(super) fn stats(&self) -> FleetStats {
-        let stats = self.state.lock().stats();
-        let messages = self.counters.read(&self.stations);
-        FleetStats {
-            messages_accepted: messages.accepted,
-            messages_refused: messages.refused,
-            messages_handled: messages.handled,
-            messages_failed: messages.failed,
-            messages_returned: messages.returned,
-            ..stats
+    /// Tells sleeping workers that so many more tasks may have become runnable (rule 5).
+    pub(super) fn notify_workers(&self, state: &State<T, O>, count: usize) {
+        if state.workers.sleeping > 0 && state.queue.len() > 0 {
+            if count == 1 {
+                self.work.notify_one();
+            } else {
+                self.work.notify_all();
+            }
         }
     }
 
     /// Drops a value of the host's outside the lock (rule 2).
     pub(super) fn discard<V>(&self, value: V) {
-        if std::mem::needs_drop::<V>() && guarded(|| drop(value)).is_err() {
+        if guarded(|| drop(value)).is_err() {
             self.state.lock().counts.other_panics += 1;
         }
     }
 
     pub(super) fn wake_all(&self, wakes: Vec<Waker>) {
         for waker in wakes {
-            self.wake(waker);
-        }
-    }
-
-    pub(super) fn wake(&self, waker: Waker) {
-        if guarded(|| waker.wake()).is_err() {
-            self.state.lock().counts.other_panics += 1;
+            if guarded(|| waker.wake()).is_err() {
+                self.state.lock().counts.other_panics += 1;
+            }
         }
     }
 
@@ -341,63 +323,9 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
     }
 }
 
-impl<T: Send + Sync, O: Send + Sync> Lessor for Inner<T, O> {
-    fn give_back(&self, agent: AgentId, how: Release) -> Result<(), Stale> {
-        let mut wakes = Vec::new();
-        let result = {
-            let mut state = self.state.lock();
-            let released = state.pool.release(agent, &mut wakes);
-            let counts = &mut state.counts;
-            match (&released, how) {
-                (Err(_), _) => counts.leases_stale += 1,
-                (Ok(()), Release::Outcome(LeaseOutcome::Succeeded)) => counts.leases_succeeded += 1,
-                (Ok(()), Release::Outcome(LeaseOutcome::Failed)) => counts.leases_failed += 1,
-                (Ok(()), Release::Abandoned) => counts.leases_abandoned += 1,
-            }
-            if released.is_ok() {
-                self.notify_workers(&mut state);
-            }
-            released.map_err(|_| Stale { agent })
-        };
-        self.wake_all(wakes);
-        result
-    }
-
-    fn is_current(&self, agent: AgentId) -> bool {
-        self.state.lock().pool.get(agent).is_some()
-    }
-
-    fn ask(&self, request: &Request, waker: Waker) -> Result<Result<Grant, Ticket>, AllocateError> {
-        // The waker is given away by value; where it is not kept, it is dropped after the lock.
-        let mut spare = Some(waker);
-        let mut state = self.state.lock();
-        let result = state.pool.allocate_or_wait(request, &mut spare);
-        state.counts.requests_refused +=
-            u64::from(matches!(result, Err(AllocateError::TooManyWaiting)));
-        drop(state);
-        // A panic here would take the grant along.
-        self.discard(spare);
-        result
-    }
-
-    fn collect(&self, ticket: Ticket, waker: Waker) -> Option<Result<Grant, AllocateError>> {
-        let mut state = self.state.lock();
-        let (answer, spare) = state.pool.collect(ticket, waker);
-        drop(state);
-        // As above.
-        self.discard(spare);
-        answer
-    }
-
-    fn give_up(&self, ticket: Ticket) {
-        let mut wakes = Vec::new();
-        let spare = {
-            let mut state = self.state.lock();
-            let spare = state.pool.give_up(ticket, &mut wakes);
-            self.notify_workers(&mut state);
-            spare
-        };
-        self.wake_all(wakes);
-        self.discard(spare);
+impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
+    fn feed(&self) {
+        let state = self.state.lock();
+        self.notify_workers(&state, 1);
     }
 }

@@ -49,10 +49,6 @@ impl<V> Lanes<V> {
         self.len += 1;
     }
 
-    pub(super) fn get_mut(&mut self, mask: Mask, place: Place) -> Option<&mut V> {
-        self.lanes.get_mut(&mask)?.get_mut(&place)
-    }
-
     pub(super) fn remove(&mut self, mask: Mask, place: Place) -> Option<V> {
         let lane = self.lanes.get_mut(&mask)?;
         let value = lane.remove(&place)?;
@@ -63,13 +59,26 @@ impl<V> Lanes<V> {
         Some(value)
     }
 
-    /// The first entry in a lane that `fits`. Costs one call for each lane.
-    pub(super) fn first(&self, mut fits: impl FnMut(Mask) -> bool) -> Option<(Mask, Place)> {
-        self.lanes
-            .iter()
-            .filter(|(mask, _)| fits(**mask))
-            .filter_map(|(mask, lane)| Some((*mask, *lane.first_key_value()?.0)))
-            .min_by_key(|(_, place)| *place)
+    /// The first entry in whose lane `take` finds something, and what it found. The lanes are asked in
+    /// the order of their first entries.
+    pub(super) fn first<F>(
+        &self,
+        mut take: impl FnMut(Mask) -> Option<F>,
+    ) -> Option<(Mask, Place, F)> {
+        let mut asked = None;
+        // Nearly always the first lane has something; where it has not, the next is looked for.
+        for _ in 0..self.lanes.len() {
+            let heads = self.lanes.iter().filter_map(|(mask, lane)| {
+                let (place, _) = lane.first_key_value()?;
+                Some((*place, *mask))
+            });
+            let (place, mask) = heads.filter(|(place, _)| Some(*place) > asked).min()?;
+            if let Some(found) = take(mask) {
+                return Some((mask, place, found));
+            }
+            asked = Some(place);
+        }
+        None
     }
 
     /// Takes out every entry whose lane `fits`.
@@ -84,16 +93,5 @@ impl<V> Lanes<V> {
         });
         self.len -= taken.len();
         taken
-    }
-
-    #[cfg(test)]
-    pub(super) fn masks(&self) -> impl Iterator<Item = Mask> {
-        self.lanes.keys().copied()
-    }
-
-    #[cfg(test)]
-    pub(super) fn validate(&self) {
-        assert!(self.lanes.values().all(|lane| !lane.is_empty()), "rule 1");
-        assert_eq!(self.lanes.values().map(BTreeMap::len).sum::<usize>(), self.len);
     }
 }

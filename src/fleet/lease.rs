@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use super::agent::AgentId;
-use super::pool::{Grant, Ticket};
+use super::pool::{Grant, Pool, Ticket};
 use super::request::{AllocateError, Request};
 use crate::clock::Clock;
 use crate::clock::Timestamp;
@@ -45,21 +45,12 @@ pub struct Stale {
     pub agent: AgentId,
 }
 
-/// What a lease asks of the fleet that it is from.
-pub(super) trait Lessor: Send + Sync {
-    fn give_back(&self, agent: AgentId, how: Release) -> Result<(), Stale>;
-    fn is_current(&self, agent: AgentId) -> bool;
-    fn ask(&self, request: &Request, waker: Waker) -> Result<Result<Grant, Ticket>, AllocateError>;
-    fn collect(&self, ticket: Ticket, waker: Waker) -> Option<Result<Grant, AllocateError>>;
-    fn give_up(&self, ticket: Ticket);
-}
-
 /// Names a lease among all that its fleet ever granted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LeaseId(u64);
 
 impl LeaseId {
-    /// The number; each grant has a greater one than the one before.
+    /// The number. No two grants of a fleet have the same; in what order they were made it does not say.
     #[must_use]
     pub const fn get(self) -> u64 {
         self.0
@@ -74,12 +65,13 @@ impl LeaseId {
 #[must_use = "dropping a lease gives the agent back at once"]
 pub struct Lease {
     grant: Grant,
-    lessor: Option<Arc<dyn Lessor>>,
+    pool: Option<Arc<Pool>>,
 }
 
 impl Lease {
-    pub(super) fn new(grant: Grant, lessor: Arc<dyn Lessor>) -> Self {
-        Self { grant, lessor: Some(lessor) }
+    #[inline]
+    pub(super) const fn new(grant: Grant, pool: Arc<Pool>) -> Self {
+        Self { grant, pool: Some(pool) }
     }
 
     /// The agent that it is for.
@@ -97,7 +89,7 @@ impl Lease {
     /// Whether the agent was killed meanwhile. Right after it said no, it may become true.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
-        self.lessor.as_ref().is_some_and(|lessor| !lessor.is_current(self.grant.agent))
+        self.pool.as_ref().is_some_and(|pool| !pool.lives(self.grant.agent))
     }
 
     /// Gives the agent back and says how it went.
@@ -105,22 +97,23 @@ impl Lease {
     /// # Errors
     /// [`Stale`] if the agent is gone: the outcome is refused and counted.
     pub fn complete(mut self, outcome: LeaseOutcome) -> Result<(), Stale> {
-        let lessor =
-            self.lessor.take().expect("only complete and drop take it, and each ends the lease");
-        lessor.give_back(self.grant.agent, Release::Outcome(outcome))
+        let pool =
+            self.pool.take().expect("only complete and drop take it, and each ends the lease");
+        let agent = self.grant.agent;
+        pool.give_back(self.grant, Release::Outcome(outcome)).map_err(|_| Stale { agent })
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(lessor) = self.lessor.take() {
+        if let Some(pool) = self.pool.take() {
             let how = if thread::panicking() {
                 Release::Outcome(LeaseOutcome::Failed)
             } else {
                 Release::Abandoned
             };
             // A stale lease is counted by the fleet, and a drop has nobody to tell.
-            let _ = lessor.give_back(self.grant.agent, how);
+            let _ = pool.give_back(self.grant, how);
         }
     }
 }
@@ -142,34 +135,42 @@ impl fmt::Debug for Lease {
 #[must_use = "futures do nothing unless polled"]
 pub struct Allocation {
     request: Request,
-    lessor: Arc<dyn Lessor>,
+    pool: Arc<Pool>,
     ticket: Option<Ticket>,
 }
 
 impl Allocation {
-    pub(super) fn new(request: Request, lessor: Arc<dyn Lessor>) -> Self {
-        Self { request, lessor, ticket: None }
+    pub(super) const fn new(request: Request, pool: Arc<Pool>) -> Self {
+        Self { request, pool, ticket: None }
     }
 
     fn step(&mut self, waker: Waker) -> Poll<Result<Lease, AllocateError>> {
-        let result = match self.ticket {
-            None => match self.lessor.ask(&self.request, waker) {
-                Ok(Err(ticket)) => {
-                    self.ticket = Some(ticket);
-                    return Poll::Pending;
-                }
-                Ok(Ok(grant)) => Ok(grant),
-                Err(error) => Err(error),
-            },
-            Some(ticket) => match self.lessor.collect(ticket, waker) {
-                None => return Poll::Pending,
-                Some(result) => {
+        // The waker is given away by value; where it is not kept, it is dropped outside the lock. A
+        // panic of that drop would take the lease along.
+        let (step, spare) = match &self.ticket {
+            None => {
+                let mut spare = Some(waker);
+                let step = match self.pool.allocate_or_wait(&self.request, &mut spare) {
+                    Ok(Err(ticket)) => {
+                        self.ticket = Some(ticket);
+                        Poll::Pending
+                    }
+                    Ok(Ok(lease)) => Poll::Ready(Ok(lease)),
+                    Err(error) => Poll::Ready(Err(error)),
+                };
+                (step, spare)
+            }
+            Some(ticket) => {
+                let (answer, spare) = self.pool.collect(ticket, waker);
+                let step = answer.map_or(Poll::Pending, Poll::Ready);
+                if step.is_ready() {
                     self.ticket = None;
-                    result
                 }
-            },
+                (step, spare)
+            }
         };
-        Poll::Ready(result.map(|grant| Lease::new(grant, Arc::clone(&self.lessor))))
+        self.pool.discard(spare);
+        step
     }
 
     /// Waits on this thread. A grant that comes with the deadline is taken.
@@ -204,7 +205,7 @@ impl Future for Allocation {
 impl Drop for Allocation {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
-            self.lessor.give_up(ticket);
+            self.pool.give_up(&ticket);
         }
     }
 }

@@ -2,13 +2,18 @@
 //! kill. Each has a twin with the rule that makes it right switched off, which must fail.
 
 use std::future::Future;
+use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::pool::{Feed, Kept, Pool, PoolConfig, RUNS_TASKS};
 use super::*;
+use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, thread, weakened};
+
+const TWO_SHARDS: NonZeroUsize = NonZeroUsize::new(2).expect("not zero");
 
 fn lease_only() -> Fleet {
     Fleet::builder().build().expect("the defaults are valid")
@@ -111,6 +116,81 @@ fn loom_a_waiting_thread_is_woken_whenever_the_agent_comes_free() {
     });
 }
 
+/// An agent of another shard than that of the waiter comes free while the waiter begins to wait.
+fn free_against_wait() {
+    let fleet =
+        Fleet::<(), ()>::builder().shards(TWO_SHARDS).build().expect("the values are valid");
+    let agents = fleet.spawn_batch(&AgentSpec::new("one of two"), 2).expect("there is room");
+    let hold = |agent| fleet.try_allocate(&Request::any().agent(agent)).expect("it is idle");
+    let _first = hold(agents[0]);
+    let held = hold(agents[1]);
+    let mut request = fleet.allocate_async(&Request::any());
+    let holder = thread::spawn(move || drop(held));
+    let early = poll_once(&mut request);
+    holder.join().expect("a drop does not panic");
+    let served = early.or_else(|| poll_once(&mut request)).expect("it saw or was seen");
+    drop(served.expect("the agents live"));
+}
+
+#[test]
+fn loom_who_waits_sees_the_agent_or_is_seen_by_who_gives_it_back() {
+    model(free_against_wait);
+}
+
+#[test]
+#[should_panic(expected = "it saw or was seen")]
+fn loom_twin_who_does_not_say_that_it_waits_sleeps_beside_a_free_agent() {
+    weakened("fleet.say-who-waits", || model(free_against_wait));
+}
+
+/// How often starving workers were told of an agent.
+#[derive(Default)]
+struct Told(AtomicUsize);
+
+impl Feed for Told {
+    fn feed(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// The host gives back the only agent while a worker looks for one and, finding none, goes to sleep.
+fn lease_against_hunger() {
+    let limit = NonZeroUsize::MIN;
+    let kept = Kept::new(&[Strategy::LeastLoaded]).expect("one strategy");
+    let pool = Pool::new(PoolConfig { max_agents: limit, max_waiting: limit, shards: 1, kept });
+    let told = Arc::<Told>::default();
+    let weak = Arc::downgrade(&told);
+    pool.set_feed(weak);
+    let newcomers = Newcomers {
+        name: &Arc::from("runner"),
+        capabilities: &[],
+        runs_tasks: true,
+        priority: Priority::NORMAL,
+        limit: 1,
+    };
+    pool.insert(&newcomers, 1, &mut Vec::new()).expect("there is room");
+    let lease = pool.try_allocate(&Request::any()).expect("it is idle");
+    let holder = thread::spawn(move || drop(lease));
+    let found = pool.take(RUNS_TASKS, false).is_some() || {
+        pool.set_starving(true);
+        pool.take(RUNS_TASKS, true).is_some()
+    };
+    holder.join().expect("a drop does not panic");
+    assert!(found || told.0.load(Ordering::Relaxed) > 0, "the worker sleeps on");
+    pool.close(&mut Vec::new());
+}
+
+#[test]
+fn loom_a_worker_that_starves_is_told_of_an_agent_that_the_host_gives_back() {
+    model(lease_against_hunger);
+}
+
+#[test]
+#[should_panic(expected = "the worker sleeps on")]
+fn loom_twin_a_worker_that_does_not_say_that_it_starves_sleeps_on() {
+    weakened("fleet.say-who-starves", || model(lease_against_hunger));
+}
+
 #[derive(Default)]
 struct Settled(Mutex<Vec<Attempt>>);
 
@@ -139,7 +219,7 @@ fn running() -> AgentSpec<(), u32> {
 /// broken rule shows as a failed assertion: loom cannot unwind a panic across threads or locks.
 fn work_once(fleet: &Fleet<(), u32>) -> bool {
     let mut after = inner::After::new();
-    let job = fleet.inner().state.lock().next_job(&mut after);
+    let job = fleet.inner().state.lock().next_job(false, &mut after);
     let Some(job) = job else { return false };
     fleet.inner().finish(after);
     fleet.inner().run(job);

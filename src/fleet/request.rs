@@ -3,6 +3,11 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::agent::AgentId;
+use super::lanes::Mask;
+use super::pool::Strategy;
+use crate::sync::OnceLock;
+
 /// How much something matters: the higher goes first.
 ///
 /// Priorities order waiting requests and queued tasks, and decide between agents of equal load.
@@ -55,22 +60,52 @@ impl Default for Priority {
 /// let request = Request::any().capability("rust").priority(Priority::HIGH);
 /// assert_eq!(request.capabilities().collect::<Vec<_>>(), ["rust"]);
 /// ```
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default)]
 pub struct Request {
     capabilities: Vec<Arc<str>>,
     priority: Priority,
+    fit: Fit,
+    strategy: Option<Strategy>,
+    agent: Option<AgentId>,
+    /// The pool that knew all the capabilities, and the mask it knows them by: a bit once given to a name
+    /// stays with it, so whoever asks again need not look the names up.
+    known: OnceLock<(u64, Mask)>,
+}
+
+/// How an agent's capabilities must match those that a request asks for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Fit {
+    /// The agent has all of them; the strategy decides among those that do.
+    #[default]
+    All,
+    /// The agent has all of them and as few others as there are, so that the versatile stay free; the
+    /// strategy decides among equals.
+    Tightest,
+    /// The agent has at least one of them and as many as any agent with room has, then as few others; the
+    /// strategy decides among equals.
+    BestFraction,
 }
 
 impl Request {
     /// Any agent at all, with normal priority.
     #[must_use]
     pub const fn any() -> Self {
-        Self { capabilities: Vec::new(), priority: Priority::NORMAL }
+        Self {
+            capabilities: Vec::new(),
+            priority: Priority::NORMAL,
+            fit: Fit::All,
+            strategy: None,
+            agent: None,
+            known: OnceLock::new(),
+        }
     }
 
-    /// Asks for one more capability; an agent must have all that are asked for.
+    /// Asks for one more capability; an agent must have all that are asked for, unless
+    /// [`fit`](Self::fit) says otherwise.
     #[must_use]
     pub fn capability(mut self, name: impl AsRef<str>) -> Self {
+        self.known = OnceLock::new();
         add_capability(&mut self.capabilities, name.as_ref());
         self
     }
@@ -80,6 +115,51 @@ impl Request {
     pub const fn priority(mut self, priority: Priority) -> Self {
         self.priority = priority;
         self
+    }
+
+    /// Sets how capabilities must match. Default: [`Fit::All`]. The other ways look at every shard.
+    #[must_use]
+    pub fn fit(mut self, fit: Fit) -> Self {
+        self.fit = fit;
+        self
+    }
+
+    /// Sets which strategy chooses. Default: the first of the
+    /// [fleet's](super::FleetBuilder::strategies); one that the fleet does not keep is an error of the
+    /// allocation.
+    #[must_use]
+    pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.strategy = Some(strategy);
+        self
+    }
+
+    /// Asks for this agent and no other.
+    #[must_use]
+    pub fn agent(mut self, agent: AgentId) -> Self {
+        self.agent = Some(agent);
+        self
+    }
+
+    pub(super) const fn fits(&self) -> Fit {
+        self.fit
+    }
+
+    pub(super) const fn named_strategy(&self) -> Option<Strategy> {
+        self.strategy
+    }
+
+    pub(super) const fn named_agent(&self) -> Option<AgentId> {
+        self.agent
+    }
+
+    /// The mask that the capabilities have in a pool, if it is remembered.
+    pub(super) fn remembered(&self, pool: u64) -> Option<Mask> {
+        self.known.get().filter(|(known, _)| *known == pool).map(|(_, mask)| *mask)
+    }
+
+    pub(super) fn remember(&self, pool: u64, mask: Mask) {
+        // The first pool stays; a request that goes to several is looked up by the others.
+        let _ = self.known.set((pool, mask));
     }
 
     /// The capabilities asked for, without repeats.
@@ -103,9 +183,25 @@ impl fmt::Debug for Request {
         f.debug_struct("Request")
             .field("capabilities", &self.capabilities)
             .field("priority", &self.priority.0)
+            .field("fit", &self.fit)
+            .field("strategy", &self.strategy)
+            .field("agent", &self.agent)
             .finish()
     }
 }
+
+impl PartialEq for Request {
+    /// What is asked for; what a fleet remembers of it does not count.
+    fn eq(&self, other: &Self) -> bool {
+        self.capabilities == other.capabilities
+            && self.priority == other.priority
+            && self.fit == other.fit
+            && self.strategy == other.strategy
+            && self.agent == other.agent
+    }
+}
+
+impl Eq for Request {}
 
 pub(super) fn add_capability(names: &mut Vec<Arc<str>>, name: &str) {
     if !names.iter().any(|known| &**known == name) {
@@ -120,9 +216,15 @@ pub enum AllocateError {
     /// Agents that fit exist, and all of them have as many leases as they may.
     #[error("every agent that fits is busy")]
     NoneIdle,
-    /// No live agent has all the capabilities asked for, so waiting would not help.
+    /// No live agent has the capabilities asked for, so waiting would not help.
     #[error("no live agent has the capabilities asked for")]
     NoSuchCapability,
+    /// The agent that was asked for by name has ended.
+    #[error("the agent asked for is gone")]
+    AgentGone,
+    /// The fleet keeps no order for the strategy asked for; its builder names those that it does.
+    #[error("the fleet does not keep the strategy asked for")]
+    StrategyNotKept,
     /// The timeout passed first.
     #[error("no agent became free in time")]
     Timeout,

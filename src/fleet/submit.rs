@@ -16,7 +16,6 @@ use super::handle::{Cancels, OutcomeCell, TaskHandle};
 use super::inner::{After, Inner, Phase, Record, State};
 use super::lanes::{Mask, Place};
 use super::log::FleetEvent;
-use super::pool::RUNS_TASKS;
 use super::task::{Attempt, Outcome, ReturnReason, SubmitError, Task, TaskId};
 use super::wakers::guarded;
 use crate::clock::Timestamp;
@@ -44,8 +43,7 @@ impl<T, O> State<T, O> {
         let mut own_ids = HashSet::new();
         let mut masks = Vec::with_capacity(tasks.len());
         for task in tasks {
-            let mask = self.pool.mask_of(task.request()).map(|mask| mask | RUNS_TASKS);
-            let Some(mask) = mask.filter(|mask| self.pool.could_serve(*mask)) else {
+            let Some(mask) = self.pool.task_mask(task.request()) else {
                 return Err(SubmitError::NoAgent(()));
             };
             masks.push(mask);
@@ -249,6 +247,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             let state = &mut *guard;
             state.unreserve(named);
             state.counts.tasks_accepted += records.len() as u64;
+            let count = records.len();
             for (id, priority, mut record) in records {
                 record.place = Place::new(priority, state.sequence);
                 state.sequence += 1;
@@ -262,7 +261,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     state.queue.insert(mask, place, id);
                 }
             }
-            self.notify_workers(state);
+            self.notify_workers(state, count);
         }
         self.finish(after);
     }

@@ -6,7 +6,6 @@ use super::agent::{AgentId, Factory, Handler};
 use super::inner::{After, Inner, Phase, State};
 use super::log::{FleetEvent, RequeueReason};
 use super::pool::broken;
-use super::runner::{Ready, Seat};
 use super::task::{
     Attempt, Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, TaskErrorKind, TaskId,
 };
@@ -26,11 +25,16 @@ pub(super) struct Job<T, O> {
 
 impl<T, O> State<T, O> {
     /// The most urgent queued task that an available agent fits, with that agent leased for it.
-    pub(super) fn next_job(&mut self, after: &mut After<T, O>) -> Option<Job<T, O>> {
+    ///
+    /// A `thorough` look is for a worker that has said that it starves: see rule 2 of the pool.
+    pub(super) fn next_job(
+        &mut self,
+        thorough: bool,
+        after: &mut After<T, O>,
+    ) -> Option<Job<T, O>> {
         let pool = &self.pool;
-        let (mask, place) = self.queue.first(|mask| pool.can_serve(mask))?;
+        let (mask, place, grant) = self.queue.first(|mask| pool.take(mask, thorough))?;
         let id = self.queue.remove(mask, place).expect("it was just found");
-        let grant = self.pool.take(mask).expect("it was just found that one can serve");
         let slot = grant.agent.slot() as usize;
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
         behaviour.running.push(id);
@@ -56,6 +60,15 @@ impl<T, O> State<T, O> {
     }
 }
 
+impl<T, O> State<T, O> {
+    /// Takes back that workers starve, once none does.
+    fn settle_hunger(&self) {
+        if self.workers.sleeping == 0 || self.queue.len() == 0 {
+            self.pool.set_starving(false);
+        }
+    }
+}
+
 /// Takes a worker off the books, however its thread ends.
 struct Leave<'a, T, O>(&'a Inner<T, O>);
 
@@ -73,46 +86,49 @@ impl<T, O> Drop for Leave<'_, T, O> {
 
 impl<T, O> Inner<T, O> {
     /// The life of a worker thread.
-    pub(super) fn work(&self, mut seat: Seat) {
+    pub(super) fn work(&self) {
         let _leave = Leave(self);
-        while let Some(ready) = self.runner.next(&mut seat) {
-            match ready {
-                Ready::Mailbox(agent) => self.turn(agent, &mut seat),
-                Ready::Tasks => self.run_next(&mut seat),
-            }
-        }
-    }
-
-    /// Runs a task of the queue, if an agent is free for one.
-    fn run_next(&self, seat: &mut Seat) {
-        let asked = self.time_if_observed();
-        let mut after = After::new();
-        let job = {
+        let mut worked = false;
+        loop {
+            let mut asked = self.time_if_observed();
+            let mut after = After::new();
             let mut state = self.state.lock();
-            if state.stopping {
-                return;
-            }
-            let job = state.next_job(&mut after);
-            // Another worker may find an agent for the next task; one that finds none looks no further.
-            if job.is_some() {
-                self.runner.occupy(seat);
-                if state.queue.len() > 0 {
-                    self.runner.tasks_are_ready();
+            state.workers.occupied -= usize::from(worked);
+            worked = true;
+            let job = loop {
+                if state.stopping {
+                    return;
                 }
+                if let Some(job) = state.next_job(false, &mut after) {
+                    break job;
+                }
+                if state.queue.len() > 0 {
+                    // Rule 5 of the shared state.
+                    self.pool.set_starving(true);
+                    if let Some(job) = state.next_job(true, &mut after) {
+                        state.settle_hunger();
+                        break job;
+                    }
+                }
+                state.workers.sleeping += 1;
+                self.work.wait(&mut state);
+                state.workers.sleeping -= 1;
+                state.settle_hunger();
+                asked = self.time_if_observed();
+            };
+            state.workers.occupied += 1;
+            drop(state);
+            if let Some(asked) = asked {
+                after.events.push(FleetEvent::AttemptStarted {
+                    task: job.id,
+                    attempt: job.attempt,
+                    agent: job.agent,
+                    allocation: self.clock.now() - asked,
+                });
             }
-            job
-        };
-        let Some(job) = job else { return };
-        if let Some(asked) = asked {
-            after.events.push(FleetEvent::AttemptStarted {
-                task: job.id,
-                attempt: job.attempt,
-                agent: job.agent,
-                allocation: self.clock.now() - asked,
-            });
+            self.finish(after);
+            self.run(job);
         }
-        self.finish(after);
-        self.run(job);
     }
 
     /// The time costs more than the allocation, so it is read only if somebody is told.
@@ -130,7 +146,7 @@ impl<T, O> Inner<T, O> {
             Err(what) => (Err(TaskError::panicked(format!("the factory panicked: {what}"))), None),
             Ok(mut handler) => {
                 let mut context = TaskContext {
-                    task: Some(job.id),
+                    task: job.id,
                     attempt: job.attempt,
                     agent: job.agent,
                     signal: &job.signal,
@@ -191,7 +207,7 @@ impl<T, O> Inner<T, O> {
                 }
                 Err(_) => state.counts.late_failures_ignored += 1,
             }
-            self.notify_workers(state);
+            self.notify_workers(state, 1);
         }
         self.discard(refused);
         self.discard(handler);
@@ -203,19 +219,6 @@ impl<T, O> Inner<T, O> {
 }
 
 impl<T, O> State<T, O> {
-    /// Leases an agent for a turn of its mailbox, with what it runs. `None` if it is gone, or has no room:
-    /// then it is lined up when it has.
-    pub(super) fn lease_for_mailbox(
-        &mut self,
-        agent: AgentId,
-    ) -> Option<(Factory<T, O>, Option<Handler<T, O>>)> {
-        self.pool.take_agent(agent)?;
-        let behaviour = self.behaviours[agent.slot() as usize].as_mut();
-        let behaviour = behaviour.expect("a live agent has a behaviour");
-        let factory = behaviour.factory.clone().expect("who has a mailbox has a handler");
-        Some((factory, behaviour.idle.pop()))
-    }
-
     fn attempt_failed(&mut self, id: TaskId, error: TaskError, after: &mut After<T, O>) {
         let record = self.tasks.get_mut(&id).expect("the attempt won, so its task is in the table");
         record.attempts_lost += 1;

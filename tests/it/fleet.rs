@@ -1,7 +1,6 @@
 //! The fleet: leases, tasks, and nothing lost when agents die.
 
 mod leases;
-mod messages;
 mod stop;
 mod storm;
 mod submit;

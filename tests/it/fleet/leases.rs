@@ -61,7 +61,7 @@ fn an_agent_without_every_capability_asked_for_is_never_chosen() {
 
 #[test]
 fn the_least_loaded_is_chosen_then_the_highest_priority_then_the_longest_unchanged() {
-    let fleet = fleet();
+    let fleet = Fleet::<(), ()>::builder().strict().build().unwrap();
     let three = NonZeroU32::new(3).unwrap();
     let first = fleet.spawn(agent("a").max_leases(three)).unwrap();
     let second = fleet.spawn(agent("b").max_leases(three)).unwrap();

@@ -1,0 +1,317 @@
+//! What allocations seldom need: names, sorts of agents, how many live where, who waits.
+//!
+//! It is plain data under a lock of its own, which is taken before that of a shard. Rules that hold
+//! between any two times the lock is held:
+//!
+//! 1. `sets` counts the live agents by their capabilities, `spread` by their shard, `kinds` by their sort.
+//! 2. No request waits that an agent with room fits; none waits that no live agent fits.
+//! 3. An answer that grants a lease names a live agent.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::shard::Shard;
+use super::waiting::{Answer, Ticket, Waiting};
+use super::{Ask, Grant, MAX_CAPABILITIES, MAX_CAPABILITY_SETS};
+use crate::fleet::agent::AgentId;
+use crate::fleet::lanes::Mask;
+use crate::fleet::request::AllocateError;
+use crate::{Error, ErrorKind};
+
+/// What agents of one sort have in common beside what their rows hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(in crate::fleet) struct Kind {
+    pub(in crate::fleet) name: Arc<str>,
+}
+
+#[derive(Debug)]
+struct KindEntry {
+    kind: Arc<Kind>,
+    live: usize,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(super) struct Desk {
+    pub(super) closed: bool,
+    pub(super) live: usize,
+    names: HashMap<Arc<str>, u32>,
+    sets: HashMap<Mask, usize>,
+    kinds: Vec<KindEntry>,
+    kind_of: HashMap<Arc<Kind>, u32>,
+    vacant_kinds: Vec<u32>,
+    spread: Vec<usize>,
+    pub(super) waiting: Waiting,
+    pub(super) answers: HashMap<u64, Answer>,
+    pub(super) tickets: u64,
+}
+
+impl Desk {
+    pub(super) fn new(shards: usize) -> Self {
+        Self { spread: vec![0; shards], ..Self::default() }
+    }
+
+    /// The mask of an agent's capabilities, and how many names of it are new.
+    fn check_names(&self, names: &[Arc<str>]) -> Result<(), Error> {
+        let fresh = names.iter().filter(|name| !self.names.contains_key(*name)).count();
+        if self.names.len() + fresh > MAX_CAPABILITIES {
+            return Err(Error::new(
+                ErrorKind::LimitReached,
+                format!(
+                    "a fleet knows at most {MAX_CAPABILITIES} capability names, and this needs {}",
+                    self.names.len() + fresh
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The mask of a spec's capabilities; new names get a bit.
+    pub(super) fn intern(&mut self, names: &[Arc<str>]) -> Result<Mask, Error> {
+        self.check_names(names)?;
+        let mut mask = 0;
+        for name in names {
+            // Bit 0 is RUNS_TASKS.
+            let next = u32::try_from(self.names.len() + 1).expect("at most 127 names");
+            mask |= 1 << *self.names.entry(Arc::clone(name)).or_insert(next);
+        }
+        Ok(mask)
+    }
+
+    /// The mask that a request asks for, and whether all its names are known.
+    pub(super) fn mask_of(&self, names: &[Arc<str>]) -> (Mask, bool) {
+        let known = names.iter().filter_map(|name| self.names.get(name));
+        let mask: Mask = known.fold(0, |all, bit| all | 1 << *bit);
+        (mask, mask.count_ones() as usize == names.len())
+    }
+
+    /// Whether so many more agents with this set may join.
+    pub(super) fn check_room(
+        &self,
+        count: usize,
+        max_agents: usize,
+        mask: Mask,
+    ) -> Result<(), Error> {
+        if self.live.saturating_add(count) > max_agents {
+            return Err(Error::new(
+                ErrorKind::LimitReached,
+                format!(
+                    "the fleet may have {max_agents} agents and has {}: no room for {count} more",
+                    self.live
+                ),
+            ));
+        }
+        if !self.sets.contains_key(&mask) && self.sets.len() >= MAX_CAPABILITY_SETS {
+            return Err(Error::new(
+                ErrorKind::LimitReached,
+                format!(
+                    "the live agents have {MAX_CAPABILITY_SETS} different sets of capabilities"
+                ),
+            ));
+        }
+        Ok(())
+    }
+
+    /// Counts agents that join, and says how many go to each shard: where the fewest are.
+    pub(super) fn enter(&mut self, kind: Kind, mask: Mask, count: usize) -> (u32, Vec<usize>) {
+        self.live += count;
+        *self.sets.entry(mask).or_default() += count;
+        let kind = self.enter_kind(kind, count);
+        let shares = deal(&self.spread, count);
+        for (live, share) in self.spread.iter_mut().zip(&shares) {
+            *live += share;
+        }
+        (kind, shares)
+    }
+
+    fn enter_kind(&mut self, kind: Kind, count: usize) -> u32 {
+        if let Some(&known) = self.kind_of.get(&kind) {
+            self.kinds[known as usize].live += count;
+            return known;
+        }
+        let kind = Arc::new(kind);
+        let entry = KindEntry { kind: Arc::clone(&kind), live: count };
+        let place = match self.vacant_kinds.pop() {
+            Some(place) => {
+                self.kinds[place as usize] = entry;
+                place
+            }
+            None => {
+                self.kinds.push(entry);
+                u32::try_from(self.kinds.len() - 1).expect("no more sorts than agents")
+            }
+        };
+        self.kind_of.insert(kind, place);
+        place
+    }
+
+    /// Counts an agent that went.
+    pub(super) fn leave(&mut self, kind: u32, mask: Mask, shard: usize) {
+        self.live -= 1;
+        self.spread[shard] -= 1;
+        let set = self.sets.get_mut(&mask).expect("rule 1");
+        *set -= 1;
+        if *set == 0 {
+            self.sets.remove(&mask);
+        }
+        let entry = &mut self.kinds[kind as usize];
+        entry.live -= 1;
+        if entry.live == 0 {
+            self.kind_of.remove(&entry.kind);
+            self.vacant_kinds.push(kind);
+        }
+    }
+
+    pub(super) fn kind(&self, kind: u32) -> &Arc<Kind> {
+        &self.kinds[kind as usize].kind
+    }
+
+    /// Whether a live agent, with room or not, fits.
+    pub(super) fn could_serve(&self, ask: &Ask) -> bool {
+        self.sets.keys().any(|have| ask.misfit(*have).is_some())
+    }
+
+    /// Gives the free places of an agent to those who wait (rule 2).
+    pub(super) fn offer(&mut self, shard: &mut Shard, local: u32, wakes: &mut Vec<Waker>) {
+        let (agent, have) = (shard.id(local), shard.mask(local));
+        while self.waiting.len() > 0 && shard.slot(local).has_room() {
+            let Some((ticket, waker)) = self.waiting.pop_for(agent, have) else { return };
+            let grant = shard.lease(local);
+            self.answer(ticket, Ok(grant), waker, wakes);
+        }
+    }
+
+    pub(super) fn answer(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Grant, AllocateError>,
+        waker: Option<Waker>,
+        wakes: &mut Vec<Waker>,
+    ) {
+        self.answers.insert(ticket.place.sequence, Answer { ticket, result });
+        wakes.extend(waker);
+    }
+
+    /// Takes back the grants of an agent that is gone, the most urgent first. Their waiters were woken
+    /// and have not looked yet.
+    pub(super) fn void_grants(&mut self, agent: AgentId) -> Vec<Ticket> {
+        let void = |answer: &&Answer| answer.result.is_ok_and(|grant| grant.agent == agent);
+        let mut tickets: Vec<_> =
+            self.answers.values().filter(void).map(|answer| answer.ticket).collect();
+        tickets.sort_unstable_by_key(|ticket| ticket.place);
+        for ticket in &tickets {
+            self.answers.remove(&ticket.place.sequence);
+        }
+        tickets
+    }
+
+    /// Refuses those who wait for an agent that is gone, or for what no live agent can do (rule 2).
+    pub(super) fn refuse_hopeless(&mut self, gone: AgentId, wakes: &mut Vec<Waker>) {
+        for (ticket, waker) in self.waiting.take(|ask| ask.agent == Some(gone)) {
+            self.answer(ticket, Err(AllocateError::AgentGone), waker, wakes);
+        }
+        let sets = &self.sets;
+        let hopeless =
+            self.waiting.take(|ask| !sets.keys().any(|have| ask.misfit(*have).is_some()));
+        for (ticket, waker) in hopeless {
+            self.answer(ticket, Err(AllocateError::NoSuchCapability), waker, wakes);
+        }
+    }
+
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn validate(&self, shards: &[&Shard]) {
+        use super::strategy::Strategy;
+
+        let mut sets: HashMap<Mask, usize> = HashMap::new();
+        let mut kinds: HashMap<u32, usize> = HashMap::new();
+        for (shard, spread) in shards.iter().zip(&self.spread) {
+            assert_eq!(shard.live() as usize, *spread, "rule 1");
+            for id in shard.ids() {
+                let local = shard.find(id).expect("it was just listed");
+                *sets.entry(shard.mask(local)).or_default() += 1;
+                *kinds.entry(shard.slot(local).kind).or_default() += 1;
+            }
+        }
+        assert_eq!(self.live, self.spread.iter().sum::<usize>(), "rule 1");
+        assert_eq!(self.sets, sets, "rule 1");
+        for (kind, live) in kinds {
+            assert_eq!(self.kinds[kind as usize].live, live, "rule 1");
+        }
+        self.waiting.validate();
+        for ask in self.waiting.asks() {
+            let ask = Ask { strategy: Strategy::LeastLoaded, ..*ask };
+            assert!(self.could_serve(&ask), "rule 2: hopeless");
+            for shard in shards {
+                let can_serve = match ask.agent {
+                    None => shard.best(&ask).is_some(),
+                    Some(agent) => {
+                        let here = shard.ids().find(|id| *id == agent);
+                        let local = here.and_then(|agent| shard.find(agent));
+                        local.is_some_and(|local| shard.slot(local).has_room())
+                    }
+                };
+                assert!(!can_serve, "rule 2: {ask:?} waits");
+            }
+        }
+        for answer in self.answers.values() {
+            if let Ok(grant) = answer.result {
+                assert!(
+                    shards.iter().any(|shard| shard.ids().any(|id| id == grant.agent)),
+                    "rule 3"
+                );
+            }
+        }
+    }
+}
+
+/// Shares out newcomers so that the shards come as close to even as they can; the first shards first.
+fn deal(spread: &[usize], count: usize) -> Vec<usize> {
+    let below = |level: usize| spread.iter().map(|live| level.saturating_sub(*live)).sum::<usize>();
+    // The highest level to which all newcomers together can raise every shard.
+    let (mut low, mut high) = (0, spread.iter().copied().max().unwrap_or(0) + count + 1);
+    while high - low > 1 {
+        let middle = low + (high - low) / 2;
+        if below(middle) <= count {
+            low = middle;
+        } else {
+            high = middle;
+        }
+    }
+    let mut left = count - below(low);
+    spread
+        .iter()
+        .map(|live| {
+            let more = usize::from(left > 0 && *live <= low);
+            left -= more;
+            low.saturating_sub(*live) + more
+        })
+        .collect()
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::deal;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn newcomers_are_dealt_as_one_by_one_to_the_emptiest_shard(
+            spread in prop::collection::vec(0..20_usize, 1..17),
+            count in 0..100_usize,
+        ) {
+            let mut naive = spread.clone();
+            for _ in 0..count {
+                let least = *naive.iter().min().expect("there is a shard");
+                let first = naive.iter().position(|live| *live == least).expect("it was just found");
+                naive[first] += 1;
+            }
+            let dealt = deal(&spread, count);
+            let sums: Vec<_> = spread.iter().zip(&dealt).map(|(live, share)| live + share).collect();
+            prop_assert_eq!(sums, naive);
+        }
+    }
+}

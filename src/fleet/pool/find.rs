@@ -1,0 +1,131 @@
+//! Looking for an agent across the shards: where first, and when elsewhere.
+//!
+//! Rules that hold here:
+//!
+//! 1. One lock is held at a time, and the one of the shard that has the agent when it is found.
+//! 2. A request that runs alone gets an agent within the bound of its strategy: the shard it looks into
+//!    first is near enough to the best by the floors, and where capabilities make its own best worse
+//!    than that, all shards are looked into. How capabilities match is exact.
+//! 3. A request finds nothing only if each shard, when it was looked at, had nothing for it.
+
+use super::shard::{Best, NO_FLOOR};
+use super::strategy::Strategy;
+use super::{Ask, Held, Pool};
+use crate::fleet::agent::AgentId;
+use crate::fleet::request::{AllocateError, Fit};
+use crate::sync::home;
+
+/// How often a request follows a better agent that somebody else then takes, before it takes any that fits.
+const CHASES: usize = 3;
+
+/// The shard of an agent that has room, locked; its number; and the place of the agent.
+pub(super) type Found<'a> = (Held<'a>, usize, u32);
+
+impl Pool {
+    /// Looks for an agent with room, and holds the lock of its shard when it found one.
+    #[inline]
+    pub(super) fn find(&self, ask: &Ask) -> Result<Option<Found<'_>>, AllocateError> {
+        if let Some(agent) = ask.agent {
+            return self.find_named(agent, ask);
+        }
+        if self.shards.len() == 1 {
+            let shard = self.shards[0].lock();
+            if shard.closed {
+                return Err(AllocateError::Closed);
+            }
+            let best = shard.best(ask);
+            return Ok(best.map(|best| (shard, 0, best.local)));
+        }
+        if ask.fit == Fit::All {
+            let at = self.floors.nearest(ask.strategy, home(), self.shards.len());
+            let shard = self.shards[at].lock();
+            if shard.closed {
+                return Err(AllocateError::Closed);
+            }
+            if let Some(best) = shard.best(ask)
+                && (ask.mask == 0 || self.is_near_best(ask, at, &best))
+            {
+                return Ok(Some((shard, at, best.local)));
+            }
+        }
+        self.find_widely(ask, true)
+    }
+
+    /// Whether no shard may have an agent that is better by more than the bound.
+    fn is_near_best(&self, ask: &Ask, at: usize, best: &Best) -> bool {
+        let strategy = ask.strategy;
+        let own = match strategy {
+            Strategy::RoundRobin => self.floors.get(strategy, at),
+            Strategy::LeastLoaded | Strategy::Priority => u64::from(best.rank),
+        };
+        strategy.is_good_enough(own)
+            || !strategy.exceeds(own, self.floors.least(strategy, self.shards.len()))
+    }
+
+    /// Looks into every shard, or into those that have something by their floors (rule 4), for the best.
+    #[cold]
+    pub(super) fn find_widely(
+        &self,
+        ask: &Ask,
+        trusting: bool,
+    ) -> Result<Option<Found<'_>>, AllocateError> {
+        let count = self.shards.len();
+        let order = |step: usize| (home() + step) & (count - 1);
+        for _ in 0..CHASES {
+            let mut best: Option<(u32, u64, usize)> = None;
+            for at in (0..count).map(order) {
+                if trusting && self.floors.get(ask.strategy, at) == NO_FLOOR {
+                    continue;
+                }
+                let mut shard = self.shards[at].lock();
+                if shard.closed {
+                    return Err(AllocateError::Closed);
+                }
+                let Some(found) = shard.best(ask) else { continue };
+                let floor = match ask.strategy {
+                    Strategy::RoundRobin => shard.floor(ask.strategy, || 0),
+                    Strategy::LeastLoaded | Strategy::Priority => u64::from(found.rank),
+                };
+                if best.is_none_or(|(misfit, rank, _)| (found.misfit, floor) < (misfit, rank)) {
+                    best = Some((found.misfit, floor, at));
+                }
+            }
+            let Some((_, _, at)) = best else { break };
+            let shard = self.shards[at].lock();
+            if let Some(found) = shard.best(ask) {
+                return Ok(Some((shard, at, found.local)));
+            }
+        }
+        // Either there is nothing, or others were faster each time: now any that fits will do.
+        for at in (0..count).map(order) {
+            if trusting && self.floors.get(ask.strategy, at) == NO_FLOOR {
+                continue;
+            }
+            let shard = self.shards[at].lock();
+            if shard.closed {
+                return Err(AllocateError::Closed);
+            }
+            if let Some(found) = shard.best(ask) {
+                return Ok(Some((shard, at, found.local)));
+            }
+        }
+        Ok(None)
+    }
+
+    pub(super) fn find_named(
+        &self,
+        agent: AgentId,
+        ask: &Ask,
+    ) -> Result<Option<Found<'_>>, AllocateError> {
+        let at = self.shard_of(agent);
+        let shard = self.shards[at].lock();
+        if shard.closed {
+            return Err(AllocateError::Closed);
+        }
+        let local = shard.find(agent).ok_or(AllocateError::AgentGone)?;
+        if ask.misfit(shard.mask(local)).is_none() {
+            return Err(AllocateError::NoSuchCapability);
+        }
+        Ok(shard.slot(local).has_room().then_some((shard, at, local)))
+    }
+}

@@ -1,0 +1,69 @@
+//! What each shard has to offer, where every thread can read it without a lock.
+//!
+//! A floor is the best rank of a shard by one strategy (for the round robin, its lap). It is written only
+//! when it changes, which in a large shard is seldom, so the line stays with those who read it. Floors are
+//! `Relaxed`: whoever must not miss a change looks under the lock of the shard.
+
+use crossbeam::utils::CachePadded;
+
+use super::shard::NO_FLOOR;
+use super::strategy::{STRATEGIES, Strategy};
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// How many shards there may be.
+pub(super) const WIDTH: usize = 16;
+
+/// See the file's head.
+pub(super) struct Floors([CachePadded<[AtomicU64; WIDTH]>; STRATEGIES]);
+
+impl Floors {
+    pub(super) fn new() -> Self {
+        Self(std::array::from_fn(|_| {
+            CachePadded::new(std::array::from_fn(|_| AtomicU64::new(NO_FLOOR)))
+        }))
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self, strategy: Strategy, at: usize) -> u64 {
+        self.0[strategy.index()][at].load(Ordering::Relaxed)
+    }
+
+    /// Under the lock of the shard.
+    #[inline(always)]
+    pub(super) fn set(&self, strategy: Strategy, at: usize, floor: u64) {
+        let word = &self.0[strategy.index()][at];
+        if word.load(Ordering::Relaxed) != floor {
+            word.store(floor, Ordering::Relaxed);
+        }
+    }
+
+    /// The best of all shards.
+    pub(super) fn least(&self, strategy: Strategy, shards: usize) -> u64 {
+        (0..shards).map(|at| self.get(strategy, at)).min().unwrap_or(NO_FLOOR)
+    }
+
+    /// The greatest of the shards that have anything, or zero.
+    pub(super) fn greatest(&self, strategy: Strategy) -> u64 {
+        let floors = (0..WIDTH).map(|at| self.get(strategy, at));
+        floors.filter(|floor| *floor != NO_FLOOR).max().unwrap_or(0)
+    }
+
+    /// The shard to look at first: the one at `home`, unless another is better by more than the bound.
+    #[inline]
+    pub(super) fn nearest(&self, strategy: Strategy, home: usize, shards: usize) -> usize {
+        let home = home & (shards - 1);
+        let own = self.get(strategy, home);
+        if strategy.is_good_enough(own) {
+            return home;
+        }
+        let (mut at, mut best) = (home, own);
+        for step in 1..shards {
+            let other = (home + step) & (shards - 1);
+            let floor = self.get(strategy, other);
+            if floor < best {
+                (at, best) = (other, floor);
+            }
+        }
+        if strategy.exceeds(own, best) { at } else { home }
+    }
+}

@@ -1,0 +1,124 @@
+//! One order over the agents of one class: first in, first out among equals, the best rank first.
+//!
+//! An index is lists through the agents' own slots, one list a rank, so that joining, leaving and finding
+//! the best cost a few words each, however many agents there are. Rules that hold between any two calls:
+//!
+//! 1. An agent is in at most one list of an index, that of the rank it joined with, in the order of
+//!    joining; `next` and `prev` of neighbours name each other.
+//! 2. The set of ranks holds exactly those whose list is not empty, and `best` is the least of them.
+
+use super::bits::Bits;
+use super::slot::{NIL, Slot};
+
+/// The rank of an index in which nobody is.
+pub(super) const NOBODY: u32 = u32::MAX;
+
+/// One list.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    head: u32,
+    tail: u32,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Index {
+    best: u32,
+    buckets: Vec<Bucket>,
+    ranks: Bits,
+}
+
+impl Index {
+    pub(super) fn new() -> Self {
+        Self { best: NOBODY, buckets: Vec::new(), ranks: Bits::default() }
+    }
+
+    /// The best rank that somebody has, or [`NOBODY`].
+    #[inline(always)]
+    pub(super) const fn best(&self) -> u32 {
+        self.best
+    }
+
+    /// Who has been longest in the list of the best rank.
+    #[inline(always)]
+    pub(super) fn first(&self) -> u32 {
+        self.buckets.get(self.best as usize).map_or(NIL, |bucket| bucket.head)
+    }
+
+    /// Puts an agent that is in no list of this index at the end of one; whether `best` changed.
+    #[inline]
+    pub(super) fn join(&mut self, slots: &mut [Slot], link: usize, rank: u32, agent: u32) -> bool {
+        if self.buckets.len() <= rank as usize {
+            self.grow(rank);
+        }
+        let bucket = &mut self.buckets[rank as usize];
+        let tail = std::mem::replace(&mut bucket.tail, agent);
+        let own = &mut slots[agent as usize].links[link];
+        own.prev = tail;
+        own.next = NIL;
+        if tail != NIL {
+            slots[tail as usize].links[link].next = agent;
+            return false;
+        }
+        bucket.head = agent;
+        self.ranks.insert(rank);
+        let better = rank < self.best;
+        if better {
+            self.best = rank;
+        }
+        better
+    }
+
+    /// Takes an agent out of the list it is in; whether `best` changed.
+    #[inline]
+    pub(super) fn leave(&mut self, slots: &mut [Slot], link: usize, rank: u32, agent: u32) -> bool {
+        let own = slots[agent as usize].links[link];
+        let bucket = &mut self.buckets[rank as usize];
+        if own.next == NIL {
+            bucket.tail = own.prev;
+        } else {
+            slots[own.next as usize].links[link].prev = own.prev;
+        }
+        if own.prev == NIL {
+            bucket.head = own.next;
+        } else {
+            slots[own.prev as usize].links[link].next = own.next;
+            return false;
+        }
+        if own.next != NIL {
+            return false;
+        }
+        self.ranks.remove(rank);
+        let was_best = rank == self.best;
+        if was_best {
+            self.best = self.ranks.first().unwrap_or(NOBODY);
+        }
+        was_best
+    }
+
+    #[cold]
+    fn grow(&mut self, rank: u32) {
+        self.buckets.resize(rank as usize + 1, Bucket { head: NIL, tail: NIL });
+    }
+
+    /// Checks the rules, and gives out who is in, by rank and then in order.
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn validate(&self, slots: &[Slot], link: usize) -> Vec<(u32, u32)> {
+        let mut members = Vec::new();
+        for (rank, bucket) in (0_u32..).zip(&self.buckets) {
+            let (mut prev, mut at) = (NIL, bucket.head);
+            while at != NIL {
+                let links = slots[at as usize].links[link];
+                assert_eq!(links.prev, prev, "rule 1");
+                assert!(members.len() <= slots.len(), "rule 1: a circle");
+                members.push((rank, at));
+                (prev, at) = (at, links.next);
+            }
+            assert_eq!(bucket.tail, prev, "rule 1");
+            assert_eq!(self.ranks.contains(rank), bucket.head != NIL, "rule 2, rank {rank}");
+        }
+        self.ranks.validate();
+        assert_eq!(self.best, self.ranks.first().unwrap_or(NOBODY), "rule 2");
+        members
+    }
+}

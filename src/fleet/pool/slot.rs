@@ -1,0 +1,74 @@
+//! One agent's row in the table of its shard: a cache line.
+
+use super::strategy::STRATEGIES;
+use crate::fleet::request::Priority;
+
+/// No agent: the end of a list.
+pub(super) const NIL: u32 = u32::MAX;
+
+/// The neighbours of an agent in one list.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Link {
+    pub(super) prev: u32,
+    pub(super) next: u32,
+}
+
+/// See the file's head. All that a lease reads or writes of an agent is here, so that taking one of very
+/// many touches one line that may be cold.
+#[derive(Debug)]
+#[repr(align(64))]
+pub(super) struct Slot {
+    /// Goes up when the agent of the slot ends.
+    pub(super) generation: u32,
+    /// What the desk knows of agents of this sort.
+    pub(super) kind: u32,
+    pub(super) load: u16,
+    pub(super) limit: u16,
+    /// The place of its capabilities in the shard's list of classes.
+    pub(super) class: u16,
+    pub(super) priority: Priority,
+    pub(super) standing: Standing,
+    /// When its load last changed, by the shard's count of such changes.
+    pub(super) stamp: u64,
+    /// When it last went to the end of the line for turns, by the same count.
+    pub(super) turn: u64,
+    pub(super) links: [Link; STRATEGIES],
+}
+
+/// Whether work may come to an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No agent has the slot.
+    Vacant,
+    /// It is allocated.
+    Routed,
+}
+
+impl Slot {
+    pub(super) const fn vacant() -> Self {
+        Self {
+            generation: 0,
+            kind: 0,
+            load: 0,
+            limit: 0,
+            class: 0,
+            priority: Priority::NORMAL,
+            standing: Standing::Vacant,
+            stamp: 0,
+            turn: 0,
+            links: [Link { prev: NIL, next: NIL }; STRATEGIES],
+        }
+    }
+
+    /// Whether the agent can be given another lease.
+    #[inline(always)]
+    pub(super) fn has_room(&self) -> bool {
+        self.load < self.limit && self.standing == Standing::Routed
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+#[test]
+fn a_slot_is_one_cache_line() {
+    assert_eq!(size_of::<Slot>(), 64);
+}

@@ -1,0 +1,129 @@
+//! The strategies: what makes an agent better than another, as a rank of which the least is the best.
+//!
+//! Rules that hold here:
+//!
+//! 1. A rank is below [`LIMIT`](super::bits::LIMIT), and follows from the agent's own row alone.
+//! 2. Within a shard the choice is exact: the best rank, and of those the one whose load changed longest
+//!    ago. Across shards a rank may be worse than the best by [`tolerance`](Strategy::exceeds) at most,
+//!    for requests that come one after the other.
+
+use super::slot::Slot;
+
+/// How many strategies there are.
+pub(super) const STRATEGIES: usize = 4;
+
+/// How many leases an agent may be given at once.
+pub const MAX_LEASES_PER_AGENT: u32 = 32_768;
+
+/// How many levels of priority count as one where the load decides first.
+const LEVELS_A_CLASS: u32 = 32;
+const CLASSES: u32 = 256 / LEVELS_A_CLASS;
+
+/// Which of the agents that fit and have room is taken.
+///
+/// A fleet keeps an order for each strategy that its builder names, and a choice costs the same whatever
+/// the number of agents. In a [strict](super::FleetBuilder::strict) fleet each is exact. Otherwise agents
+/// are dealt to shards, threads look at a shard of their own first, and the choice is as good as the
+/// bound that each strategy states, for requests that do not run at the same time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Strategy {
+    /// The fewest leases; of those the higher priority, in steps of 32 levels; of those the one whose load
+    /// changed longest ago. Bound: one lease more than the fewest.
+    #[default]
+    LeastLoaded,
+    /// The highest priority; of those the one whose load changed longest ago. Bound: none, the priority is
+    /// always the highest; only the order among equals is that of a shard.
+    Priority,
+    /// Each in its turn: whoever is taken goes to the end of the line, and so does whoever has room again
+    /// after it had none. Bound: one lap, so no agent that always had room is two turns behind another.
+    RoundRobin,
+}
+
+impl Strategy {
+    /// All of them, by index.
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) const ALL: [Self; 3] = [Self::LeastLoaded, Self::Priority, Self::RoundRobin];
+
+    #[inline(always)]
+    pub(super) const fn index(self) -> usize {
+        self as usize
+    }
+
+    /// The rank of an agent (rule 1).
+    #[inline(always)]
+    pub(super) fn rank(self, slot: &Slot) -> u32 {
+        let priority = u32::from(slot.priority.level());
+        match self {
+            Self::LeastLoaded => {
+                u32::from(slot.load) * CLASSES + (CLASSES - 1 - priority / LEVELS_A_CLASS)
+            }
+            Self::Priority => 255 - priority,
+            // The order of the line is all.
+            Self::RoundRobin => 0,
+        }
+    }
+
+    /// What decides between the first of two lists of equal rank: the lesser is older.
+    #[inline(always)]
+    pub(super) const fn age(self, slot: &Slot) -> u64 {
+        match self {
+            Self::RoundRobin => slot.turn,
+            Self::LeastLoaded | Self::Priority => slot.stamp,
+        }
+    }
+
+    /// Whether one floor is so much worse than another that the bound would be broken (rule 2).
+    #[inline(always)]
+    pub(super) const fn exceeds(self, floor: u64, best: u64) -> bool {
+        match self {
+            Self::LeastLoaded => {
+                floor / (CLASSES as u64) > (best / CLASSES as u64).saturating_add(1)
+            }
+            Self::Priority | Self::RoundRobin => floor > best,
+        }
+    }
+
+    /// Whether nothing can be so much better than this floor, so that nobody needs to look.
+    #[inline(always)]
+    pub(super) const fn is_good_enough(self, floor: u64) -> bool {
+        match self {
+            Self::LeastLoaded => floor < 2 * CLASSES as u64,
+            Self::Priority | Self::RoundRobin => floor == 0,
+        }
+    }
+}
+
+/// The strategies that a fleet keeps an order for, the first of them for requests that name none.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::fleet) struct Kept {
+    order: [Strategy; STRATEGIES],
+    count: usize,
+}
+
+impl Kept {
+    /// Each of them once; `None` if there is none.
+    pub(in crate::fleet) fn new(strategies: &[Strategy]) -> Option<Self> {
+        let mut kept = Self { order: [*strategies.first()?; STRATEGIES], count: 0 };
+        for strategy in strategies {
+            if !kept.has(*strategy) {
+                kept.order[kept.count] = *strategy;
+                kept.count += 1;
+            }
+        }
+        Some(kept)
+    }
+
+    pub(super) const fn first(&self) -> Strategy {
+        self.order[0]
+    }
+
+    pub(super) fn has(&self, strategy: Strategy) -> bool {
+        self.iter().any(|kept| kept == strategy)
+    }
+
+    #[inline(always)]
+    pub(super) fn iter(&self) -> impl Iterator<Item = Strategy> + use<> {
+        self.order.into_iter().take(self.count)
+    }
+}

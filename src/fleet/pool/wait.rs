@@ -1,0 +1,133 @@
+//! Requests that wait: how one begins to, gets its answer, or gives up.
+//!
+//! Rules that hold here, beside rules 2 and 3 of the pool:
+//!
+//! 1. A ticket is spent by one [`collect`](Pool::collect) that brings an answer or by one
+//!    [`give_up`](Pool::give_up), and a grant that nobody collects is passed on.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::desk::Desk;
+use super::waiting::Place;
+use super::{Pool, Ticket, broken};
+use crate::fleet::lease::Lease;
+use crate::fleet::request::{AllocateError, Request};
+use crate::sync::atomic::Ordering;
+use crate::sync::left_out;
+
+impl Pool {
+    /// Takes an agent, or queues the request. A grant comes as an answer to the ticket. The waker is
+    /// taken if it is needed; otherwise the caller drops it outside the lock.
+    pub(in crate::fleet) fn allocate_or_wait(
+        self: &Arc<Self>,
+        request: &Request,
+        waker: &mut Option<Waker>,
+    ) -> Result<Result<Lease, Ticket>, AllocateError> {
+        let ask = self.resolve(request)?;
+        if let Some(lease) = self.try_lease(&ask)? {
+            return Ok(Ok(lease));
+        }
+        let mut desk = self.desk.lock();
+        if desk.closed {
+            return Err(AllocateError::Closed);
+        }
+        if !desk.could_serve(&ask) {
+            return Err(AllocateError::NoSuchCapability);
+        }
+        // Rule 2: first the word, then a look into every shard.
+        if !left_out("fleet.say-who-waits") {
+            self.attention.fetch_add(2, Ordering::Relaxed);
+        }
+        let found = match ask.agent {
+            Some(agent) => self.find_named(agent, &ask),
+            None => self.find_widely(&ask, false),
+        };
+        let refusal = match found {
+            Ok(Some((mut shard, at, local))) => {
+                let grant = shard.lease(local);
+                self.publish(at, &mut shard);
+                drop(shard);
+                self.attention.fetch_sub(2, Ordering::Relaxed);
+                return Ok(Ok(Lease::new(grant, Arc::clone(self))));
+            }
+            Err(error) => error,
+            // Answers count too: a grant that is withdrawn puts its request back among those who wait.
+            Ok(None) if desk.waiting.len() + desk.answers.len() >= self.max_waiting => {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                AllocateError::TooManyWaiting
+            }
+            Ok(None) => {
+                let place = Place::new(request.urgency(), desk.tickets);
+                desk.tickets += 1;
+                let ticket = Ticket { ask, place };
+                desk.waiting.insert(ticket, waker.take());
+                self.say_who_waits(&desk);
+                return Ok(Err(ticket));
+            }
+        };
+        self.attention.fetch_sub(2, Ordering::Relaxed);
+        Err(refusal)
+    }
+
+    /// Keeps rule 2 after the number of those who wait changed under the desk's lock.
+    pub(super) fn say_who_waits(&self, desk: &Desk) {
+        if left_out("fleet.say-who-waits") {
+            return;
+        }
+        let waiting = desk.waiting.len() << 1;
+        // Only the bit of the workers changes without the desk's lock.
+        let now = self.attention.load(Ordering::Relaxed) & !1;
+        if waiting >= now {
+            self.attention.fetch_add(waiting - now, Ordering::Relaxed);
+        } else {
+            self.attention.fetch_sub(now - waiting, Ordering::Relaxed);
+        }
+    }
+
+    /// The answer to a ticket, if it has come; otherwise `waker` is who is told. The waker that is
+    /// not needed any more comes back, to be dropped outside the lock.
+    pub(in crate::fleet) fn collect(
+        self: &Arc<Self>,
+        ticket: &Ticket,
+        waker: Waker,
+    ) -> (Option<Result<Lease, AllocateError>>, Option<Waker>) {
+        let mut desk = self.desk.lock();
+        if let Some(answer) = desk.answers.remove(&ticket.place.sequence) {
+            let lease = answer.result.map(|grant| Lease::new(grant, Arc::clone(self)));
+            return (Some(lease), Some(waker));
+        }
+        match desk.waiting.waker_mut(ticket) {
+            Some(known) => (None, known.replace(waker)),
+            None => (Some(Err(AllocateError::Closed)), Some(waker)),
+        }
+    }
+
+    /// Gives up a ticket. What was granted to it meanwhile is passed on.
+    pub(in crate::fleet) fn give_up(&self, ticket: &Ticket) {
+        let mut wakes = Vec::new();
+        let mut hungry = false;
+        let spare = {
+            let mut desk = self.desk.lock();
+            let waker = desk.waiting.remove(ticket);
+            self.say_who_waits(&desk);
+            if waker.is_none()
+                && let Some(answer) = desk.answers.remove(&ticket.place.sequence)
+                && let Ok(grant) = answer.result
+                && !broken("fleet.grant-not-passed-on")
+            {
+                let at = self.shard_of(grant.agent);
+                let mut shard = self.shards[at].lock();
+                let local =
+                    shard.release(grant.agent).expect("grants of removed agents are withdrawn");
+                hungry = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+            }
+            waker.flatten()
+        };
+        self.wake_all(wakes);
+        self.discard(spare);
+        if hungry {
+            self.tell_workers();
+        }
+    }
+}

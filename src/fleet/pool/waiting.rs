@@ -1,0 +1,151 @@
+//! Requests that wait, by what would do for them and then by urgency.
+//!
+//! Requests that the same agents fit share a lane, so that the first one that an agent can serve is
+//! found by looking at the head of each lane. Rules that hold between any two calls:
+//!
+//! 1. No lane is empty.
+//! 2. A place is used once: its sequence is unique among all that ever waited.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+
+use super::Ask;
+use super::Grant;
+use crate::fleet::agent::AgentId;
+use crate::fleet::lanes::Mask;
+use crate::fleet::request::{AllocateError, Fit, Priority};
+
+/// What would do: requests with equal keys are served by the same agents.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Key {
+    mask: Mask,
+    partial: bool,
+    agent: Option<AgentId>,
+}
+
+impl Key {
+    fn of(ask: &Ask) -> Self {
+        Self { mask: ask.mask, partial: ask.fit == Fit::BestFraction, agent: ask.agent }
+    }
+}
+
+/// Where a request stands: the lesser is served first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(in crate::fleet) struct Place {
+    rank: u8,
+    pub(super) sequence: u64,
+}
+
+impl Place {
+    pub(super) const fn new(priority: Priority, sequence: u64) -> Self {
+        Self { rank: 255 - priority.level(), sequence }
+    }
+}
+
+/// A waiting request's claim to its place.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::fleet) struct Ticket {
+    pub(super) ask: Ask,
+    pub(super) place: Place,
+}
+
+#[derive(Debug)]
+struct Waiter {
+    ask: Ask,
+    waker: Option<Waker>,
+}
+
+/// What came of a request that waited, until it is collected.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) ticket: Ticket,
+    pub(super) result: Result<Grant, AllocateError>,
+}
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    lanes: BTreeMap<Key, BTreeMap<Place, Waiter>>,
+    len: usize,
+}
+
+impl Waiting {
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn insert(&mut self, ticket: Ticket, waker: Option<Waker>) {
+        let waiter = Waiter { ask: ticket.ask, waker };
+        let lane = self.lanes.entry(Key::of(&ticket.ask)).or_default();
+        let old = lane.insert(ticket.place, waiter);
+        debug_assert!(old.is_none(), "rule 2");
+        self.len += 1;
+    }
+
+    pub(super) fn waker_mut(&mut self, ticket: &Ticket) -> Option<&mut Option<Waker>> {
+        let lane = self.lanes.get_mut(&Key::of(&ticket.ask))?;
+        lane.get_mut(&ticket.place).map(|waiter| &mut waiter.waker)
+    }
+
+    pub(super) fn remove(&mut self, ticket: &Ticket) -> Option<Option<Waker>> {
+        let key = Key::of(&ticket.ask);
+        let lane = self.lanes.get_mut(&key)?;
+        let waiter = lane.remove(&ticket.place)?;
+        if lane.is_empty() {
+            self.lanes.remove(&key);
+        }
+        self.len -= 1;
+        Some(waiter.waker)
+    }
+
+    /// Takes out the most urgent request that an agent fits. Costs a look at each lane.
+    pub(super) fn pop_for(
+        &mut self,
+        agent: AgentId,
+        have: Mask,
+    ) -> Option<(Ticket, Option<Waker>)> {
+        let fitting = self.lanes.values().filter_map(|lane| {
+            let (place, waiter) = lane.first_key_value()?;
+            let fits = waiter.ask.agent.is_none_or(|named| named == agent)
+                && waiter.ask.misfit(have).is_some();
+            fits.then_some(Ticket { ask: waiter.ask, place: *place })
+        });
+        let ticket = fitting.min_by_key(|ticket| ticket.place)?;
+        let waker = self.remove(&ticket).expect("it was just found");
+        Some((ticket, waker))
+    }
+
+    /// Takes out every request whose lane is one of those asked for, which is told by any of its asks.
+    pub(super) fn take(
+        &mut self,
+        mut is: impl FnMut(&Ask) -> bool,
+    ) -> Vec<(Ticket, Option<Waker>)> {
+        let mut taken = Vec::new();
+        self.lanes.retain(|_, lane| {
+            let (_, first) = lane.first_key_value().expect("rule 1");
+            if !is(&first.ask) {
+                return true;
+            }
+            taken.extend(
+                std::mem::take(lane)
+                    .into_iter()
+                    .map(|(place, waiter)| (Ticket { ask: waiter.ask, place }, waiter.waker)),
+            );
+            false
+        });
+        self.len -= taken.len();
+        taken.sort_unstable_by_key(|(ticket, _)| ticket.place);
+        taken
+    }
+
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn asks(&self) -> impl Iterator<Item = &Ask> {
+        self.lanes.values().flat_map(|lane| lane.values().map(|waiter| &waiter.ask))
+    }
+
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn validate(&self) {
+        assert!(self.lanes.values().all(|lane| !lane.is_empty()), "rule 1");
+        assert_eq!(self.lanes.values().map(BTreeMap::len).sum::<usize>(), self.len);
+    }
+}

@@ -1,0 +1,49 @@
+//! A number for each thread, by which threads keep to different places of what they share.
+
+/// A model explores one order of numbers, whatever ran before it.
+#[cfg(any(phalanx_loom, phalanx_shuttle))]
+pub(crate) fn home() -> usize {
+    0
+}
+
+/// The number of this thread: threads that come one after the other get numbers that do.
+#[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
+#[inline]
+pub(crate) fn home() -> usize {
+    use super::atomic::{AtomicUsize, Ordering};
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static HOME: Cell<usize> = const { Cell::new(usize::MAX) };
+    }
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+
+    #[cold]
+    fn first() -> usize {
+        let number = NEXT.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1);
+        // A thread that is ending has lost its own: then any number will do.
+        let _ = HOME.try_with(|home| home.set(number));
+        number
+    }
+
+    match HOME.try_with(Cell::get) {
+        Ok(number) if number != usize::MAX => number,
+        _ => first(),
+    }
+}
+
+/// A number that no other call in this process gets. No part of what a model explores.
+pub(crate) fn unique() -> u64 {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    static NEXT: AtomicU64 = AtomicU64::new(1);
+    NEXT.fetch_add(1, Ordering::Relaxed)
+}
+
+/// How many threads can run at once; a model has one place for all it shares.
+pub(crate) fn cores() -> usize {
+    if cfg!(any(phalanx_loom, phalanx_shuttle)) {
+        return 0;
+    }
+    std::thread::available_parallelism().map_or(1, std::num::NonZeroUsize::get)
+}
