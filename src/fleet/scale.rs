@@ -20,6 +20,8 @@ mod forecast;
 mod observation;
 mod plan;
 mod policy;
+#[cfg(all(test, feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+mod simulation;
 mod system;
 mod window;
 

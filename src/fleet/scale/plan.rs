@@ -8,9 +8,9 @@
 //! 3. A step up comes `up_cooldown` or more after any step, a step down `down_cooldown` or more, and
 //!    a step against the last one `reverse_after` or more. No step exceeds its cap. Filling up to `min` is
 //!    exempt.
-//! 4. After a step within its cap the fleet is in neither breach for the demand it was made for: target
-//!    lies inside the band, a forecast and a response time ask for no more than `low` keeps, and memory
-//!    pressure leaves what `high` needs.
+//! 4. After a step within its cap the fleet is in neither breach for the demand it was made for, and as far
+//!    from both as noise may be: the target lies inside the band, a forecast and a response time lead no
+//!    further than halfway from there to `low`, and memory pressure no further than halfway to `high`.
 //! 5. More load, all else equal, never plans fewer agents.
 //! 6. A plan without a step says what held it back, and when that ends if it is a matter of time.
 
@@ -139,8 +139,12 @@ pub enum Refusal {
         /// How many stay for that.
         agents: u32,
     },
-    /// A forecast or a response time asks for more agents than the demand would keep.
+    /// A forecast or a response time asks for more agents than it may: those that the demand would keep
+    /// even if it were somewhat less.
     BeyondBand(Reading),
+    /// A forecast or a response time asks for agents after memory pressure took some: only a step that the
+    /// demand asks for ends that, or the two would work against each other for ever.
+    Shed(Reading),
     /// The policy asks for a reading that there is none of.
     NotRead(Reading),
     /// A reading makes no sense, and counts as none.
@@ -204,6 +208,8 @@ pub struct ScaleState {
     last_step: Option<(Timestamp, Direction)>,
     cpu_braked: bool,
     memory_braked: bool,
+    /// Whether memory pressure took agents that no demand has asked back since.
+    shed: bool,
 }
 
 impl ScaleState {
@@ -268,7 +274,7 @@ pub fn plan(
     }
     let now = planner.now;
     state.now = now;
-    let demand = planner.demand();
+    let demand = planner.demand(state.shed);
     state.up.push(now, demand.total, policy.up_window);
     state.down.push(now, demand.observed, policy.down_window);
     state.down_raised.push(now, demand.total, policy.down_window);
@@ -277,6 +283,11 @@ pub fn plan(
     match step {
         Step::Spawn { .. } => state.last_step = Some((now, Direction::Up)),
         Step::Retire { .. } => state.last_step = Some((now, Direction::Down)),
+        Step::Hold => {}
+    }
+    match step {
+        Step::Retire { reason: DownReason::Memory, .. } => state.shed = true,
+        Step::Spawn { .. } | Step::Retire { .. } => state.shed = false,
         Step::Hold => {}
     }
     Plan {
@@ -296,6 +307,8 @@ struct Demand {
     total: f64,
     /// What raised it.
     raised_by: Option<UpReason>,
+    /// Whether nothing may raise it.
+    shed: bool,
 }
 
 struct Planner<'a> {
@@ -328,12 +341,13 @@ impl Planner<'_> {
         None
     }
 
-    fn demand(&mut self) -> Demand {
+    fn demand(&mut self, shed: bool) -> Demand {
         let policy = self.policy;
         let observed = self.seen.demand(policy.backlog_within);
-        let mut demand = Demand { observed, total: observed, raised_by: None };
-        // Rule 4: the most agents that this demand would keep, and the leases that call for them.
-        let kept = (observed / (policy.low * self.seen.slots_per_agent())).floor() as u32;
+        let mut demand = Demand { observed, total: observed, raised_by: None, shed };
+        // Rule 4: the most agents that are well inside the band, and the leases that call for them.
+        let halfway = (policy.low + policy.target) / 2.0;
+        let kept = (observed / (halfway * self.seen.slots_per_agent())).floor() as u32;
         let most = policy.target * self.seen.slots_of(kept.min(policy.max));
         let forecast = self.usable(self.seen.forecast, Reading::Forecast);
         self.raise(&mut demand, most, forecast, Reading::Forecast, UpReason::Forecast);
@@ -367,7 +381,9 @@ impl Planner<'_> {
             self.refusals.push(Refusal::BeyondBand(reading));
         }
         let raised = asked.min(most);
-        if raised > demand.total {
+        if raised > demand.total && demand.shed {
+            self.refusals.push(Refusal::Shed(reading));
+        } else if raised > demand.total {
             demand.total = raised;
             demand.raised_by = Some(reason);
         }
@@ -480,9 +496,11 @@ impl Planner<'_> {
             && memory.is_finite()
             && memory >= shed
         {
-            // Rule 4: no fewer than keep the demand of the whole window inside the band.
-            let fewest = state.down.greatest() / (policy.high * self.seen.slots_per_agent());
-            let fewest = fewest.ceil() as u32;
+            // Rule 4: no fewer than keep the demand of the whole window well inside the band, and one to
+            // spare: in a small fleet a single lease is a large share.
+            let halfway = (policy.target + policy.high) / 2.0;
+            let fewest = state.down.greatest() / (halfway * self.seen.slots_per_agent());
+            let fewest = (fewest.ceil() as u32).saturating_add(1);
             if fewest < self.current {
                 return self.retire(state, fewest, DownReason::Memory);
             }

@@ -59,8 +59,9 @@ impl StepCap {
 ///   above `high` too few, and either breach goes to `target`, which lies between the two and far from
 ///   both. Inside the band nothing is done.
 /// - *Only demand moves the fleet out of its band.* Forecasts, response times and memory pressure move it
-///   within: they never ask for an agent that the band would take down again, nor take one away that it
-///   would ask for. So none of them can make it swing, however wrong it is.
+///   within, halfway from the target to the edge at most: they never ask for an agent that the band would
+///   take down again, nor take one away that it would ask for, and leave room for noise. So none of them
+///   can make it swing, however wrong it is.
 ///
 /// CPU and memory are brakes. In one process more agents give no more CPU, so a busy processor is a
 /// reason not to grow, and never one to grow.
@@ -199,8 +200,8 @@ impl ScalePolicyBuilder {
         self
     }
 
-    /// Sets the share of memory from which on idle agents are taken down to the fewest that the band
-    /// allows. Default: none. In `(0, 1]`; it needs a `memory_ceiling`, and is no lower than that.
+    /// Sets the share of memory from which on idle agents are taken away, as far as halfway between
+    /// `target` and `high`. Default: none. In `(0, 1]`; it needs a `memory_ceiling`, and is no lower than that.
     pub const fn memory_shed(mut self, share: f64) -> Self {
         self.policy.memory_shed = Some(share);
         self

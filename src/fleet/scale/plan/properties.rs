@@ -164,7 +164,7 @@ fn validate(plan: &Plan, seen: &Observation, policy: &ScalePolicy) -> Result<(),
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 250, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn limits_caps_and_cooldowns_hold_for_any_sequence(
@@ -236,7 +236,7 @@ proptest! {
         builder in some_policy(),
         serving in 0..90_u32,
         leases in 0..400_u64,
-        noise in proptest::collection::vec((number(), number(), 0..900_u64), 250),
+        noise in proptest::collection::vec((number(), number(), 0..900_u64), 150),
     ) {
         let policy = built(builder)?;
         let mut state = ScaleState::new();
@@ -244,7 +244,7 @@ proptest! {
         let mut agents = i64::from(serving);
         let mut directions = Vec::new();
         for (forecast, memory, response) in noise {
-            now = now + Duration::from_secs(1);
+            now = now + Duration::from_secs(2);
             let serving = u32::try_from(agents).expect("rule 1");
             let seen = Observation::new()
                 .with_serving(serving)
