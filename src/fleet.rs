@@ -57,11 +57,11 @@ mod lease;
 mod log;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
-#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod mailbox;
 mod pool;
+mod post;
+mod reply;
 mod request;
-#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod runner;
 pub mod scale;
 mod stats;
@@ -69,6 +69,8 @@ mod stop;
 mod submit;
 pub mod supervise;
 mod task;
+mod tell;
+mod turn;
 mod wakers;
 mod work;
 
@@ -92,6 +94,7 @@ pub use handle::TaskHandle;
 pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
 pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Strategy};
+pub use reply::Reply;
 pub use request::{AllocateError, Fit, Priority, Request};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
@@ -99,6 +102,7 @@ pub use task::{
     Attempt, Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError,
     TaskErrorKind, TaskId,
 };
+pub use tell::{Returned, TellError};
 
 /// A pool of agents, and the tasks that run on them.
 ///
@@ -207,9 +211,11 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 }
                 state.behaviours[slot] =
                     Some(Behaviour { factory: spec.factory.clone(), ..Behaviour::default() });
+                let post = inner.posts.get_or_make(agent.slot);
+                post.lock().open(agent.generation, inner.mailbox_capacity);
             }
             state.counts.agents_spawned += count as u64;
-            inner.work.notify_all();
+            inner.notify_workers(state);
             agents
         };
         inner.wake_all(wakes);
@@ -363,7 +369,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// What the fleet has done so far, in one consistent reading.
     #[must_use]
     pub fn stats(&self) -> FleetStats {
-        self.inner().state.lock().stats()
+        self.inner().stats()
     }
 
     /// Takes no more tasks, and waits for those accepted to end, for so long at most.

@@ -131,6 +131,8 @@ pub(super) struct Gone;
 /// Who is told that an agent came free while workers starve.
 pub(super) trait Feed: Send + Sync {
     fn feed(&self);
+    /// An agent that was [wanted](Pool::take_agent) and had no room has some now. It must not call the pool.
+    fn freed(&self, agent: AgentId);
 }
 
 /// What a pool is made of.
@@ -319,16 +321,38 @@ impl Pool {
         if !self.is_watched() {
             let mut shard = self.shards[at].lock();
             // Rule 2: read under the lock.
-            if !self.is_watched() {
+            if !self.is_watched() && !shard.is_wanted(agent) {
                 shard.release(agent)?;
                 self.publish(at, &mut shard);
                 return Ok(false);
             }
         }
-        let mut desk = self.desk.lock();
+        let (hungry, wanted) = {
+            let mut desk = self.desk.lock();
+            let mut shard = self.shards[at].lock();
+            let local = shard.release(agent)?;
+            let hungry = self.pass_on(&mut desk, &mut shard, at, local, wakes);
+            (hungry, shard.meet_want(local))
+        };
+        if wanted {
+            self.tell_freed(agent);
+        }
+        Ok(hungry)
+    }
+
+    /// Takes this agent. If it has no room, whoever [feeds](Feed::freed) on the pool is told once it has;
+    /// requests that wait go first.
+    pub(super) fn take_agent(&self, agent: AgentId) -> Option<Grant> {
+        let at = self.shard_of(agent);
         let mut shard = self.shards[at].lock();
-        let local = shard.release(agent)?;
-        Ok(self.pass_on(&mut desk, &mut shard, at, local, wakes))
+        let local = shard.find(agent)?;
+        if !shard.slot(local).has_room() {
+            shard.want(local);
+            return None;
+        }
+        let grant = shard.lease(local);
+        self.publish(at, &mut shard);
+        Some(grant)
     }
 
     /// Gives the free places of an agent to those who wait (rule 3); whether some are left for workers
@@ -350,6 +374,12 @@ impl Pool {
     #[inline(always)]
     fn is_watched(&self) -> bool {
         self.attention.load(Ordering::Relaxed) != 0
+    }
+
+    fn tell_freed(&self, agent: AgentId) {
+        if let Some(feed) = self.feed.get().and_then(Weak::upgrade) {
+            feed.freed(agent);
+        }
     }
 
     fn tell_workers(&self) {

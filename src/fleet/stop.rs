@@ -3,7 +3,7 @@
 //! Rules that hold here:
 //!
 //! 1. A kill is one step: the agent leaves the index, its leases become void, its tasks go back to
-//!    the queue. Its handlers may still be running; what they return is refused.
+//!    the queue, its mailbox is closed. Its handlers may still be running; what they return is refused.
 //! 2. A stop is made of steps each of which is done once, by whoever comes first; any number of
 //!    threads may stop the same fleet.
 //! 3. A worker thread never waits for worker threads.
@@ -14,8 +14,10 @@ use std::time::Duration;
 use super::agent::AgentId;
 use super::inner::{After, Behaviour, Inner, State};
 use super::log::FleetEvent;
+use super::post::{MessageCounts, Post};
 use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason, TaskId};
+use super::tell::Remains;
 use crate::clock::Timestamp;
 use crate::sync::{Parker, thread};
 use crate::{Error, ErrorKind};
@@ -51,11 +53,17 @@ impl<T, O> State<T, O> {
         Some((Killed { agent, leases_revoked, tasks_struck }, behaviour))
     }
 
-    fn report(&self) -> DrainReport {
+    fn report(&self, messages: MessageCounts) -> DrainReport {
         let counts = &self.counts;
         let mut unfinished: Vec<_> = self.tasks.keys().copied().collect();
         unfinished.sort_unstable();
+        let MessageCounts { accepted, handled, failed, returned, .. } = messages;
         DrainReport {
+            messages_accepted: accepted,
+            messages_handled: handled,
+            messages_failed: failed,
+            messages_returned: returned,
+            messages_unfinished: accepted - handled - failed - returned,
             accepted: counts.tasks_accepted,
             completed: counts.tasks_completed,
             failed: counts.tasks_failed,
@@ -66,10 +74,6 @@ impl<T, O> State<T, O> {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.tasks.is_empty() && self.reserved == 0
-    }
-
     /// Whether the calling thread is one of the workers.
     fn on_worker(&self) -> bool {
         let current = thread::current().id();
@@ -78,9 +82,18 @@ impl<T, O> State<T, O> {
 }
 
 impl<T, O> Inner<T, O> {
+    fn has_ended(&self, state: &State<T, O>) -> bool {
+        state.tasks.is_empty() && state.reserved == 0 && self.runner.active() == 0
+    }
+
+    fn report(&self) -> DrainReport {
+        let state = self.state.lock();
+        state.report(self.counters.read(&self.stations))
+    }
+
     pub(super) fn kill(&self, agent: AgentId) -> Result<Killed, Error> {
         let mut after = After::new();
-        let (killed, behaviour) = {
+        let ((killed, behaviour), remains) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             let Some(removed) = state.remove_agent(agent, &mut after) else {
@@ -90,12 +103,16 @@ impl<T, O> Inner<T, O> {
                 ));
             };
             state.counts.agents_killed += 1;
-            self.notify_workers(state, removed.0.tasks_struck.len());
-            removed
+            self.notify_workers(state);
+            // In the same step: the place may be the next agent's right after.
+            (removed, self.close_mailbox(agent, true))
         };
         let leases_revoked = killed.leases_revoked;
         after.events.insert(0, FleetEvent::AgentKilled { agent, leases_revoked });
         self.finish(after);
+        if let Some(remains) = remains {
+            self.return_messages(remains, ReturnReason::AgentGone);
+        }
         self.discard_behaviour(behaviour);
         Ok(killed)
     }
@@ -151,11 +168,12 @@ impl<T, O> Inner<T, O> {
         {
             let mut state = self.state.lock();
             state.draining = true;
+            self.runner.drain();
             state.room.take_into(&mut wakes);
         }
         self.wake_all(wakes);
-        self.wait_until(Some(deadline), State::has_ended);
-        Ok(self.state.lock().report())
+        self.wait_until(Some(deadline), |state| self.has_ended(state));
+        Ok(self.report())
     }
 
     pub(super) fn shutdown(&self, timeout: Duration) -> Result<DrainReport, Error> {
@@ -177,13 +195,13 @@ impl<T, O> Inner<T, O> {
     /// Stops, waits for what runs until the deadline, and strikes the rest.
     fn stop(&self, deadline: Option<Timestamp>) -> DrainReport {
         self.stop_taking();
-        self.wait_until(deadline, State::has_ended);
+        self.wait_until(deadline, |state| self.has_ended(state));
         self.stop_agents();
         self.wait_until(deadline, |state| state.workers.alive == 0);
         // A worker outside the host's code ends by itself, so that wait needs no bound.
-        self.wait_until(None, |state| state.workers.alive <= state.workers.occupied);
+        self.wait_until(None, |state| state.workers.alive <= self.runner.occupied());
         self.join_workers();
-        self.state.lock().report()
+        self.report()
     }
 
     /// Refuses all that is new, and returns what is queued.
@@ -199,9 +217,22 @@ impl<T, O> Inner<T, O> {
                 let claim = state.claim(id, Outcome::Returned(ReturnReason::Shutdown));
                 after.claims.push(claim);
             }
-            self.work.notify_all();
+            self.runner.stop();
         }
         self.finish(after);
+        for remains in self.close_mailboxes() {
+            self.return_messages(remains, ReturnReason::Shutdown);
+        }
+    }
+
+    /// Closes all mailboxes; what their handlers have begun goes on.
+    fn close_mailboxes(&self) -> Vec<Remains<T, O>> {
+        // None is opened any more.
+        let open = |(slot, post): (u32, &Post<T, O>)| {
+            let generation = post.lock().generation()?;
+            self.close_mailbox(AgentId { slot, generation }, false)
+        };
+        self.posts.iter().filter_map(open).collect()
     }
 
     fn stop_agents(&self) {
@@ -220,6 +251,7 @@ impl<T, O> Inner<T, O> {
             }
         }
         self.finish(after);
+        self.strike_askers(ReturnReason::Shutdown);
         for behaviour in behaviours {
             self.discard_behaviour(behaviour);
         }
@@ -262,7 +294,8 @@ impl<T, O> fmt::Debug for Inner<T, O> {
             .field("queued", &state.queue.len())
             .field("submitters_waiting", &state.room.len())
             .field("workers", &state.workers.alive)
-            .field("sleeping", &state.workers.sleeping)
+            .field("sleeping", &self.runner.sleeping())
+            .field("mailboxes_active", &self.runner.active())
             .field("stopping", &state.stopping)
             .finish_non_exhaustive()
     }

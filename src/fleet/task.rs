@@ -129,7 +129,8 @@ impl<T> Task<T> {
         self
     }
 
-    /// The id: the caller's own before submission, always there once a handler sees it.
+    /// The id: the caller's own before submission, always there once a handler sees it; a message that was
+    /// told or asked has none.
     #[must_use]
     pub const fn id(&self) -> Option<TaskId> {
         self.id
@@ -187,25 +188,31 @@ impl Signal {
         // Relaxed: as above.
         self.cancelled.store(true, Ordering::Relaxed);
     }
+
+    /// For the next who has it; a mailbox has no more than one handler at a time.
+    pub(super) fn reset(&self) {
+        // Relaxed: under the lock of the mailbox, as is the revoking of a turn.
+        self.revoked.store(false, Ordering::Relaxed);
+    }
 }
 
 /// What a handler knows of the attempt it runs.
 #[derive(Debug)]
 pub struct TaskContext<'a> {
-    pub(super) task: TaskId,
+    pub(super) task: Option<TaskId>,
     pub(super) attempt: Attempt,
     pub(super) agent: AgentId,
     pub(super) signal: &'a Signal,
 }
 
 impl TaskContext<'_> {
-    /// Which task.
+    /// Which task; `None` for a message that was told or asked, which has no id.
     #[must_use]
-    pub const fn task_id(&self) -> TaskId {
+    pub const fn task_id(&self) -> Option<TaskId> {
         self.task
     }
 
-    /// Which run of it.
+    /// Which run of it; [`Attempt::NONE`] for a message.
     #[must_use]
     pub const fn attempt(&self) -> Attempt {
         self.attempt
@@ -303,6 +310,8 @@ impl TaskError {
 pub enum ReturnReason {
     /// The fleet was shut down before the task was done.
     Shutdown,
+    /// It was for one agent, which ended before it was done.
+    AgentGone,
 }
 
 /// How an accepted task ended. Each gets exactly one of these.

@@ -6,6 +6,7 @@ use super::agent::{AgentId, Factory, Handler};
 use super::inner::{After, Inner, Phase, State};
 use super::log::{FleetEvent, RequeueReason};
 use super::pool::broken;
+use super::runner::{Ready, Seat};
 use super::task::{
     Attempt, Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, TaskErrorKind, TaskId,
 };
@@ -61,11 +62,23 @@ impl<T, O> State<T, O> {
 }
 
 impl<T, O> State<T, O> {
-    /// Takes back that workers starve, once none does.
-    fn settle_hunger(&self) {
-        if self.workers.sleeping == 0 || self.queue.len() == 0 {
+    /// The next job, after rule 5 of the shared state: who finds none though tasks are queued says so to
+    /// the pool and looks once more, and takes that back once one is found.
+    fn next_job_or_starve(&mut self, after: &mut After<T, O>) -> Option<Job<T, O>> {
+        let mut job = self.next_job(false, after);
+        let starve = job.is_none() && self.queue.len() > 0;
+        if starve && !self.workers.starve {
+            self.workers.starve = true;
+            self.pool.set_starving(true);
+        }
+        if starve {
+            job = self.next_job(true, after);
+        }
+        if self.workers.starve && (job.is_some() || self.queue.len() == 0) {
+            self.workers.starve = false;
             self.pool.set_starving(false);
         }
+        job
     }
 }
 
@@ -86,49 +99,46 @@ impl<T, O> Drop for Leave<'_, T, O> {
 
 impl<T, O> Inner<T, O> {
     /// The life of a worker thread.
-    pub(super) fn work(&self) {
+    pub(super) fn work(&self, mut seat: Seat) {
         let _leave = Leave(self);
-        let mut worked = false;
-        loop {
-            let mut asked = self.time_if_observed();
-            let mut after = After::new();
-            let mut state = self.state.lock();
-            state.workers.occupied -= usize::from(worked);
-            worked = true;
-            let job = loop {
-                if state.stopping {
-                    return;
-                }
-                if let Some(job) = state.next_job(false, &mut after) {
-                    break job;
-                }
-                if state.queue.len() > 0 {
-                    // Rule 5 of the shared state.
-                    self.pool.set_starving(true);
-                    if let Some(job) = state.next_job(true, &mut after) {
-                        state.settle_hunger();
-                        break job;
-                    }
-                }
-                state.workers.sleeping += 1;
-                self.work.wait(&mut state);
-                state.workers.sleeping -= 1;
-                state.settle_hunger();
-                asked = self.time_if_observed();
-            };
-            state.workers.occupied += 1;
-            drop(state);
-            if let Some(asked) = asked {
-                after.events.push(FleetEvent::AttemptStarted {
-                    task: job.id,
-                    attempt: job.attempt,
-                    agent: job.agent,
-                    allocation: self.clock.now() - asked,
-                });
+        while let Some(ready) = self.runner.next(&mut seat) {
+            match ready {
+                Ready::Mailbox(agent) => self.turn(agent, &mut seat),
+                Ready::Tasks => self.run_next(&mut seat),
             }
-            self.finish(after);
-            self.run(job);
         }
+    }
+
+    /// Runs a task of the queue, if an agent is free for one.
+    fn run_next(&self, seat: &mut Seat) {
+        let asked = self.time_if_observed();
+        let mut after = After::new();
+        let job = {
+            let mut state = self.state.lock();
+            if state.stopping {
+                return;
+            }
+            let job = state.next_job_or_starve(&mut after);
+            // Another worker may find an agent for the next task; one that finds none looks no further.
+            if job.is_some() {
+                self.runner.occupy(seat);
+                if state.queue.len() > 0 {
+                    self.runner.tasks_are_ready();
+                }
+            }
+            job
+        };
+        let Some(job) = job else { return };
+        if let Some(asked) = asked {
+            after.events.push(FleetEvent::AttemptStarted {
+                task: job.id,
+                attempt: job.attempt,
+                agent: job.agent,
+                allocation: self.clock.now() - asked,
+            });
+        }
+        self.finish(after);
+        self.run(job);
     }
 
     /// The time costs more than the allocation, so it is read only if somebody is told.
@@ -146,7 +156,7 @@ impl<T, O> Inner<T, O> {
             Err(what) => (Err(TaskError::panicked(format!("the factory panicked: {what}"))), None),
             Ok(mut handler) => {
                 let mut context = TaskContext {
-                    task: job.id,
+                    task: Some(job.id),
                     attempt: job.attempt,
                     agent: job.agent,
                     signal: &job.signal,
@@ -207,7 +217,7 @@ impl<T, O> Inner<T, O> {
                 }
                 Err(_) => state.counts.late_failures_ignored += 1,
             }
-            self.notify_workers(state, 1);
+            self.notify_workers(state);
         }
         self.discard(refused);
         self.discard(handler);
@@ -219,6 +229,19 @@ impl<T, O> Inner<T, O> {
 }
 
 impl<T, O> State<T, O> {
+    /// Leases an agent for a turn of its mailbox, with what it runs. `None` if it is gone, or has no room:
+    /// then it is lined up when it has.
+    pub(super) fn lease_for_mailbox(
+        &mut self,
+        agent: AgentId,
+    ) -> Option<(Factory<T, O>, Option<Handler<T, O>>)> {
+        self.pool.take_agent(agent)?;
+        let behaviour = self.behaviours[agent.slot() as usize].as_mut();
+        let behaviour = behaviour.expect("a live agent has a behaviour");
+        let factory = behaviour.factory.clone().expect("who has a mailbox has a handler");
+        Some((factory, behaviour.idle.pop()))
+    }
+
     fn attempt_failed(&mut self, id: TaskId, error: TaskError, after: &mut After<T, O>) {
         let record = self.tasks.get_mut(&id).expect("the attempt won, so its task is in the table");
         record.attempts_lost += 1;

@@ -1,6 +1,7 @@
 //! The fleet: leases, tasks, and nothing lost when agents die.
 
 mod leases;
+mod messages;
 mod stop;
 mod storm;
 mod submit;

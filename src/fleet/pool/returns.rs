@@ -30,7 +30,7 @@ impl Pool {
         let pool: &Self = unsafe { &*pool };
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() {
+        if pool.is_watched() || shard.is_wanted(grant.agent) {
             drop(shard);
             return self.give_back_watched(grant, how);
         }
@@ -48,14 +48,22 @@ impl Pool {
     fn give_back_watched(self: Arc<Self>, grant: Grant, how: Release) -> Result<(), Gone> {
         let at = self.shard_of(grant.agent);
         let mut wakes = Vec::new();
+        let mut wanted = false;
         let released = {
             let mut desk = self.desk.lock();
             let mut shard = self.shards[at].lock();
             let released = shard.release(grant.agent);
             shard.count(released.is_ok(), how);
-            released.map(|local| self.pass_on(&mut desk, &mut shard, at, local, &mut wakes))
+            released.map(|local| {
+                let hungry = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                wanted = shard.meet_want(local);
+                hungry
+            })
         };
         self.wake_all(wakes);
+        if wanted {
+            self.tell_freed(grant.agent);
+        }
         if released == Ok(true) {
             self.tell_workers();
         }

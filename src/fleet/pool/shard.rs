@@ -169,6 +169,7 @@ impl Shard {
         slot.class = class;
         slot.load = 0;
         slot.standing = Standing::Routed;
+        slot.wanted = false;
         self.touch(local);
         self.line_up(local);
         self.join(local);
@@ -243,6 +244,23 @@ impl Shard {
         self.counts.granted += 1;
         self.counts.held += 1;
         Grant { agent: self.id(local), lease }
+    }
+
+    /// Remembers that somebody wants this agent as soon as it has room.
+    pub(super) fn want(&mut self, local: u32) {
+        self.slots[local as usize].wanted = true;
+    }
+
+    /// Whether somebody wants the agent of a lease that is about to come back.
+    #[inline]
+    pub(super) fn is_wanted(&self, agent: AgentId) -> bool {
+        self.slots.get((agent.slot >> self.bits) as usize).is_some_and(|slot| slot.wanted)
+    }
+
+    /// Whether somebody who is to be told now wanted this agent.
+    pub(super) fn meet_want(&mut self, local: u32) -> bool {
+        let slot = &mut self.slots[local as usize];
+        slot.has_room() && std::mem::take(&mut slot.wanted)
     }
 
     /// Gives a lease back; the place of its agent.

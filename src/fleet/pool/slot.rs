@@ -28,6 +28,8 @@ pub(super) struct Slot {
     pub(super) class: u16,
     pub(super) priority: Priority,
     pub(super) standing: Standing,
+    /// Whether its mailbox waits for room.
+    pub(super) wanted: bool,
     /// When its load last changed, by the shard's count of such changes.
     pub(super) stamp: u64,
     /// When it last went to the end of the line for turns, by the same count.
@@ -54,6 +56,7 @@ impl Slot {
             class: 0,
             priority: Priority::NORMAL,
             standing: Standing::Vacant,
+            wanted: false,
             stamp: 0,
             turn: 0,
             links: [Link { prev: NIL, next: NIL }; STRATEGIES],

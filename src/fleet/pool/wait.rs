@@ -107,6 +107,7 @@ impl Pool {
     pub(in crate::fleet) fn give_up(&self, ticket: &Ticket) {
         let mut wakes = Vec::new();
         let mut hungry = false;
+        let mut freed = None;
         let spare = {
             let mut desk = self.desk.lock();
             let waker = desk.waiting.remove(ticket);
@@ -121,11 +122,15 @@ impl Pool {
                 let local =
                     shard.release(grant.agent).expect("grants of removed agents are withdrawn");
                 hungry = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                freed = shard.meet_want(local).then_some(grant.agent);
             }
             waker.flatten()
         };
         self.wake_all(wakes);
         self.discard(spare);
+        if let Some(agent) = freed {
+            self.tell_freed(agent);
+        }
         if hungry {
             self.tell_workers();
         }
