@@ -223,8 +223,13 @@ fn ours_idle() -> (u64, u64) {
     let before = resident_bytes();
     let agents = fleet.spawn_batch(&ours::counting(&tally), AGENTS).expect("there is room");
     let bytes = resident_bytes() - before;
-    let ready = agents.iter().filter(|agent| fleet.agent(**agent).is_some()).count();
-    (bytes, ready as u64)
+    // Each handles one message, to show that it can.
+    tally.begin(AGENTS);
+    for (at, agent) in agents.into_iter().enumerate() {
+        fleet.tell(agent, message(at, 0)).map_err(|_| ()).expect("the agent is there");
+    }
+    assert_eq!(tally.wait(), expected(AGENTS, 1), "each handles its message");
+    (bytes, AGENTS as u64)
 }
 
 fn ours_million() -> (u64, u64) {

@@ -5,9 +5,10 @@
 //! many threads, and `-together` the sender and the actors on one thread, which spares it all crossing over.
 
 use std::future::Future;
-use std::sync::{Arc, mpsc};
+use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use phalanx::fleet::{AgentId, AgentSpec, Fleet, Outcome};
 use serde_json::{Value, json};
 
 use super::actors::{Actors, Home, Threads, Tokio, wait};
@@ -16,15 +17,14 @@ use super::peers_actors::{
     Xtra,
 };
 use super::tally::{Counter, Tally, expected, message};
-use super::{Lineup, Targets};
+use super::{Lineup, Targets, ours};
 use crate::Settings;
 use crate::measure::{Contestant, Sample};
-use crate::row::{Row, Time, Unit, median};
+use crate::row::{OURS, Row, Time, Unit, median};
 
 const RATE: (Unit, Time) = (Unit::PerSecond, Time::Wall);
 const LATENCY: (Unit, Time) = (Unit::Nanoseconds, Time::Wall);
-
-const NO_TELL: &str = "there is no way to tell or ask a named agent something yet";
+const PATIENCE: Duration = Duration::from_secs(10);
 
 // Messages told.
 
@@ -81,7 +81,8 @@ fn told(
     what: &'static str,
     targets: Targets,
 ) -> Row {
-    Lineup::without_ours(settings, NO_TELL)
+    Lineup::of(settings, ours_told(OURS, 1, shape))
+        .beside(ours_told("self-2-threads", 2, shape))
         .and(apart::<Unbounded>("tokio", Threads::One, shape))
         .and(apart::<UnboundedBatch>("tokio-batch", Threads::One, shape))
         .and(together::<Unbounded>("tokio-together", shape))
@@ -99,6 +100,47 @@ fn told(
         .and(apart::<Ractor>("ractor", Threads::One, shape))
         .and(together::<Ractor>("ractor-together", shape))
         .measure(RATE, id, what, shape.work(), targets)
+}
+
+/// This crate's agents, which count what they are told.
+fn ours_counting(threads: usize, agents: usize, tally: &Arc<Tally>) -> (Fleet<u64>, Vec<AgentId>) {
+    let fleet = Fleet::builder().workers(threads).build().expect("the defaults are valid");
+    let agents = ours::spawn(&fleet, &ours::counting(tally), agents);
+    (fleet, agents)
+}
+
+#[inline(always)]
+fn ours_tell(fleet: &Fleet<u64>, agent: AgentId, message: u64) {
+    fleet.tell(agent, message).map_err(|_| ()).expect("the agent is there, and has room");
+}
+
+impl Shape {
+    /// As [`tell`](Self::tell).
+    #[inline(always)]
+    fn tell_ours(self, fleet: &Fleet<u64>, agents: &[AgentId]) {
+        for number in 0..self.each {
+            for (at, agent) in agents.iter().enumerate() {
+                ours_tell(fleet, *agent, message(at, number));
+            }
+        }
+    }
+}
+
+fn ours_told(name: &'static str, threads: usize, shape: Shape) -> Contestant<'static> {
+    let expected = expected(shape.agents, shape.each);
+    Contestant::timed(name, move |units| {
+        let tally = Tally::new(shape.each as u32);
+        let (fleet, agents) = ours_counting(threads, shape.agents, &tally);
+        let start = Instant::now();
+        for _ in 0..units {
+            tally.begin(shape.agents);
+            shape.tell_ours(&fleet, &agents);
+            checked(tally.wait(), expected);
+        }
+        let elapsed = start.elapsed();
+        fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
+        Sample::new(elapsed, units * shape.messages(), Some(expected.1))
+    })
 }
 
 /// Starts so many actors at home, and waits until all are there.
@@ -180,7 +222,7 @@ fn together<A: Actors>(name: &'static str, shape: Shape) -> Contestant<'static> 
 const QUESTIONS: u64 = 256;
 
 pub fn ask(settings: &Settings) -> Row {
-    Lineup::without_ours(settings, NO_TELL)
+    Lineup::of(settings, ours_asked())
         .and(asked_apart("tokio", Threads::One, || async { peers::answering() }, ask_tokio))
         .and(asked_apart(
             "tokio-bounded",
@@ -219,6 +261,25 @@ pub fn ask(settings: &Settings) -> Row {
             }),
             &[("best-tokio", 0.9)],
         )
+}
+
+fn ours_asked() -> Contestant<'static> {
+    Contestant::timed(OURS, move |units| {
+        let fleet = Fleet::builder().workers(1).build().expect("the defaults are valid");
+        let agent = ours::spawn(&fleet, &ours::answering(), 1)[0];
+        let mut answers = Answers::new(units * QUESTIONS);
+        let start = Instant::now();
+        for number in 0..units * QUESTIONS {
+            let reply = fleet.ask(agent, number % QUESTIONS).map_err(|_| ());
+            match reply.expect("the agent is there, and has room").wait() {
+                Outcome::Completed(answer) => answers.answer(answer),
+                _ => panic!("an agent answers"),
+            }
+        }
+        let elapsed = start.elapsed();
+        fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
+        answers.sample(elapsed, units)
+    })
 }
 
 async fn lonely<A: Actors>() -> A::Address {
@@ -331,7 +392,7 @@ where
 const STOPPED: Shape = Shape { agents: 1000, each: 10 };
 
 pub fn stop_1000(settings: &Settings) -> Row {
-    Lineup::without_ours(settings, NO_TELL)
+    Lineup::of(settings, ours_stopped())
         .and(stopped_together::<Unbounded>("tokio-together"))
         .and(stopped_together::<UnboundedBatch>("tokio-batch-together"))
         .and(stopped_apart::<Unbounded>("tokio"))
@@ -350,6 +411,39 @@ pub fn stop_1000(settings: &Settings) -> Row {
             STOPPED.work(),
             &[("best-tokio", 1.0)],
         )
+}
+
+fn ours_stopped() -> Contestant<'static> {
+    let expected = expected(STOPPED.agents, STOPPED.each);
+    Contestant::timed(OURS, move |units| {
+        let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
+        for _ in 0..units {
+            let (fleet, agents) = ours_counting(1, STOPPED.agents, &tally);
+            // Its one thread is kept from handling anything until the end begins.
+            let (open, gate) = mpsc::channel::<()>();
+            let (there, held) = mpsc::channel();
+            let gate = Mutex::new((there, gate));
+            let holder = AgentSpec::new("holder").handler_fn(move |_, _| {
+                let (there, gate) = &*gate.lock().expect("it does not panic");
+                there.send(()).expect("who stops waits");
+                gate.recv().expect_err("the gate is opened by dropping it");
+                Ok(())
+            });
+            ours_tell(&fleet, fleet.spawn(holder).expect("there is room"), 0);
+            held.recv().expect("the thread says that it is held");
+            tally.begin(STOPPED.agents);
+            STOPPED.tell_ours(&fleet, &agents);
+            let start = Instant::now();
+            drop(open);
+            fleet.drain(PATIENCE).expect("it is no worker that ends it");
+            let report = fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
+            elapsed += start.elapsed();
+            assert!(report.is_complete(), "each message is reported");
+            assert_eq!(report.messages_handled, STOPPED.messages() + 1, "and was handled");
+            checked(tally.wait(), expected);
+        }
+        Sample::new(elapsed, units, Some(expected.1))
+    })
 }
 
 fn stopped_together<A: Actors>(name: &'static str) -> Contestant<'static> {
