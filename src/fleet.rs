@@ -254,6 +254,17 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         self.inner().kill(agent)
     }
 
+    /// Ends an agent that holds no lease and for which no work waits, in one step.
+    ///
+    /// That is how a fleet is made smaller without anybody noticing: there is no moment at which the agent
+    /// is given work and is about to go. An agent that is busy is left as it is.
+    ///
+    /// # Errors
+    /// `InUse` if it holds a lease, or a queued task would run on it; `NotFound` if it is gone.
+    pub fn retire(&self, agent: AgentId) -> Result<(), Error> {
+        self.inner().retire(agent)
+    }
+
     /// Takes an agent that fits, if there is one. Never waits.
     ///
     /// Which of those that fit and may hold another lease it is, the [`Strategy`] says.

@@ -94,6 +94,7 @@ impl<E: Send + Sync + 'static> Announcer<E> {
         match event {
             FleetEvent::AgentSpawned { .. }
             | FleetEvent::AgentKilled { .. }
+            | FleetEvent::AgentRetired { .. }
             | FleetEvent::AgentStopped { .. } => self.agent,
             FleetEvent::TaskAccepted { .. } => self.accepted,
             FleetEvent::AttemptStarted { .. }

@@ -83,6 +83,11 @@ pub enum FleetEvent {
         /// The leases it held, those of running tasks included.
         leases_revoked: u32,
     },
+    /// An agent that held no lease was retired.
+    AgentRetired {
+        /// Which agent.
+        agent: AgentId,
+    },
     /// An agent ended with its fleet.
     AgentStopped {
         /// Which agent.

@@ -18,6 +18,7 @@
 //! 5. The references to the pool that shards keep for leases make a circle, which `close` breaks.
 
 mod bits;
+mod census;
 mod desk;
 mod find;
 mod floors;
@@ -48,6 +49,7 @@ use floors::Floors;
 use shard::{Counts, Shard};
 use slot::Slot;
 
+pub(super) use census::NotIdle;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
 pub(super) use waiting::Ticket;

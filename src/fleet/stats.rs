@@ -13,6 +13,8 @@ pub struct FleetStats {
     pub agents_spawned: u64,
     /// Agents that were killed.
     pub agents_killed: u64,
+    /// Agents that were retired: taken out while they held no lease.
+    pub agents_retired: u64,
     /// Agents that ended with the fleet.
     pub agents_stopped: u64,
     /// Agents that live now.

@@ -15,6 +15,7 @@ use super::agent::AgentId;
 use super::inner::{After, Behaviour, Inner, State};
 use super::log::FleetEvent;
 use super::post::{MessageCounts, Post};
+use super::pool::NotIdle;
 use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason, TaskId};
 use super::tell::Remains;
@@ -117,6 +118,35 @@ impl<T, O> Inner<T, O> {
         Ok(killed)
     }
 
+    /// Ends an agent that nothing is asked of.
+    pub(super) fn retire(&self, agent: AgentId) -> Result<(), Error> {
+        let mut after = After::new();
+        let behaviour = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            // A task that is being accepted was told that somebody can run it.
+            let (queue, accepting) = (&state.queue, state.reserved > 0);
+            let has_work = |mask, is_last| queue.fitting(mask) > 0 || (is_last && accepting);
+            let removed = self.pool.remove_idle(agent, has_work, &mut after.wakes);
+            removed.map_err(|why| match why {
+                NotIdle::Gone => {
+                    let message = format!("agent {agent} is gone or never was");
+                    Error::new(ErrorKind::NotFound, message)
+                }
+                NotIdle::Busy => {
+                    let message = format!("agent {agent} has work, or work waits for it");
+                    Error::new(ErrorKind::InUse, message)
+                }
+            })?;
+            state.counts.agents_retired += 1;
+            state.behaviours.get_mut(agent.slot() as usize).and_then(Option::take)
+        };
+        after.events.push(FleetEvent::AgentRetired { agent });
+        self.finish(after);
+        self.discard_behaviour(behaviour.unwrap_or_default());
+        Ok(())
+    }
+
     fn discard_behaviour(&self, behaviour: Behaviour<T, O>) {
         for handler in behaviour.idle {
             self.discard(handler);
@@ -132,6 +162,11 @@ impl<T, O> Inner<T, O> {
             ));
         }
         Ok(())
+    }
+
+    /// Waits for so long on the fleet's clock, or until the fleet stops.
+    pub(super) fn pause(&self, time: Duration) {
+        self.wait_until(Some(self.clock.now() + time), |state| state.stopping);
     }
 
     /// Waits until something holds, or the deadline passes; whether it holds.
@@ -213,6 +248,7 @@ impl<T, O> Inner<T, O> {
             state.stopping = true;
             self.pool.close(&mut after.wakes);
             state.room.take_into(&mut after.wakes);
+            state.progress.take_into(&mut after.wakes);
             for (_, _, id) in state.queue.take(|_| true) {
                 let claim = state.claim(id, Outcome::Returned(ReturnReason::Shutdown));
                 after.claims.push(claim);

@@ -2,6 +2,7 @@
 
 mod leases;
 mod messages;
+mod scaling;
 mod stop;
 mod storm;
 mod submit;
