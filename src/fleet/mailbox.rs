@@ -128,6 +128,11 @@ impl<M> Mailbox<M> {
         self.is_open(self.generation).then_some(self.generation)
     }
 
+    /// Whether nothing lies there and nobody runs it; a closed one is idle.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.flag, Flag::Idle | Flag::Closed)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.work.len() + self.control.as_ref().map_or(0, |lane| lane.len())
     }

@@ -14,8 +14,9 @@ use std::time::Duration;
 use super::agent::AgentId;
 use super::inner::{After, Behaviour, Inner, State};
 use super::log::FleetEvent;
-use super::post::{MessageCounts, Post};
+use super::mailbox::Mailbox;
 use super::pool::NotIdle;
+use super::post::{MessageCounts, Post};
 use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason, TaskId};
 use super::tell::Remains;
@@ -118,15 +119,21 @@ impl<T, O> Inner<T, O> {
         Ok(killed)
     }
 
-    /// Ends an agent that nothing is asked of.
+    /// Ends an agent that nothing is asked of. Whoever has a message, a task or a request for it comes
+    /// either before, and then it stays, or after, and then is told that it is gone.
     pub(super) fn retire(&self, agent: AgentId) -> Result<(), Error> {
         let mut after = After::new();
         let behaviour = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
+            let mut mailbox = self.posts.get(agent.slot()).map(Post::lock);
+            let is_own = |mailbox: &&mut _| Mailbox::is_open(mailbox, agent.generation());
+            let mut mailbox = mailbox.as_deref_mut().filter(is_own);
+            let has_messages = mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_idle());
             // A task that is being accepted was told that somebody can run it.
             let (queue, accepting) = (&state.queue, state.reserved > 0);
-            let has_work = |mask, is_last| queue.fitting(mask) > 0 || (is_last && accepting);
+            let has_work =
+                |mask, is_last| has_messages || queue.fitting(mask) > 0 || (is_last && accepting);
             let removed = self.pool.remove_idle(agent, has_work, &mut after.wakes);
             removed.map_err(|why| match why {
                 NotIdle::Gone => {
@@ -138,6 +145,8 @@ impl<T, O> Inner<T, O> {
                     Error::new(ErrorKind::InUse, message)
                 }
             })?;
+            let left = mailbox.as_mut().and_then(|mailbox| mailbox.close(agent.generation()));
+            debug_assert!(left.is_none_or(|left| left.messages.is_empty()), "it was idle");
             state.counts.agents_retired += 1;
             state.behaviours.get_mut(agent.slot() as usize).and_then(Option::take)
         };

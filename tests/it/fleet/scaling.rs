@@ -16,7 +16,7 @@ use phalanx::fleet::scale::{
 };
 use phalanx::fleet::{
     AgentSpec, AllocateError, Fleet, FleetEvent, Lease, LeaseOutcome, Outcome, Priority, Request,
-    Task,
+    Task, TellError,
 };
 use phalanx::{ErrorKind, ManualClock};
 
@@ -196,6 +196,36 @@ fn an_agent_is_retired_only_when_nothing_is_asked_of_it() {
         let retired = FleetEvent::AgentRetired { agent };
         assert_eq!(events.iter().filter(|event| **event == retired).count(), 1);
     }
+}
+
+#[test]
+fn an_agent_with_messages_stays_and_one_that_is_retired_gets_none() {
+    let gate = Gate::new();
+    let fleet = Fleet::<u32, u32>::builder().workers(1).build().unwrap();
+    let pass = Arc::clone(&gate);
+    let worker = AgentSpec::new("one").handler_fn(move |task: &Task<u32>, _| {
+        pass.pass();
+        Ok(*task.payload())
+    });
+    let agents = fleet.spawn_batch(&worker, 2).unwrap();
+    let first = fleet.ask(agents[0], 1).unwrap();
+    gate.await_arrivals(1);
+    // The only worker is busy, so this lies in the mailbox of an agent that holds no lease.
+    let second = fleet.ask(agents[1], 2).unwrap();
+    for agent in &agents {
+        assert_eq!(fleet.retire(*agent).unwrap_err().kind(), ErrorKind::InUse);
+    }
+    gate.open();
+    assert_eq!((first.wait(), second.wait()), (Outcome::Completed(1), Outcome::Completed(2)));
+    for agent in &agents {
+        // The answer comes before the worker has let the agent go.
+        while fleet.retire(*agent).is_err_and(|error| error.kind() == ErrorKind::InUse) {
+            thread::yield_now();
+        }
+        assert!(matches!(fleet.tell(*agent, 3), Err(TellError::Gone(3))));
+    }
+    let report = fleet.shutdown(LONG).unwrap();
+    assert_eq!((report.messages_handled, report.messages_returned), (2, 0));
 }
 
 #[test]
