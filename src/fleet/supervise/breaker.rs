@@ -217,10 +217,10 @@ impl Breaker {
     /// Reports that a try failed; whether that opened the circuit.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
     pub fn failed(&mut self, permit: Permit, now: Timestamp) -> bool {
+        let now = self.advance(now);
         if permit.era < self.since {
             return false;
         }
-        let now = self.advance(now);
         if matches!(self.state, State::Closed) {
             self.failures.record(now);
             if self.failures.count(now) < usize::from(self.policy.failures.get()) {
@@ -430,7 +430,8 @@ mod tests {
 
     #[test]
     fn a_circuit_that_is_open_for_no_time_has_one_trial_too() {
-        let mut breaker = Breaker::new(policy().open_for(Backoff::NONE), 0);
+        let mut breaker =
+            Breaker::new(policy().open_for(Backoff::NONE).trial_timeout(Duration::ZERO), 0);
         open(&mut breaker, at(0));
         let _trial = breaker.admit(at(0)).expect("it admits");
         assert!(breaker.admit(at(0)).is_err());
@@ -439,11 +440,13 @@ mod tests {
     #[test]
     fn time_that_goes_back_opens_it_for_no_less() {
         let mut breaker = breaker();
+        let early = breaker.admit(at(90)).expect("it admits");
         assert!(!fail(&mut breaker, at(100)));
         assert!(!fail(&mut breaker, at(100)));
         assert!(fail(&mut breaker, at(50)));
         assert_eq!(breaker.state(at(100)), BreakerState::Open { until: at(104) });
-        assert_eq!(breaker.state(at(104)), BreakerState::HalfOpen);
+        assert!(!breaker.failed(early, at(104)));
+        assert_eq!(breaker.state(at(99)), BreakerState::HalfOpen, "104 has been");
         let _trial = breaker.admit(at(104)).expect("it admits");
         assert_eq!(breaker.admit(at(60)), breaker.admit(at(104)));
     }

@@ -83,7 +83,7 @@ impl Heartbeat {
     #[must_use]
     pub fn health(&self, now: Timestamp) -> Health {
         let silence = self.now.max(now) - self.last;
-        if self.told == Health::Failed || silence >= self.policy.failed_after {
+        if silence >= self.policy.failed_after {
             Health::Failed
         } else if silence >= self.policy.degraded_after {
             Health::Degraded

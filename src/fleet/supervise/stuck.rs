@@ -152,6 +152,7 @@ mod tests {
     fn time_that_goes_back_tells_no_silence_twice() {
         let mut watch = watch();
         assert!(watch.check(at(112)).is_some());
+        assert_eq!(watch.check(at(95)), None);
         watch.checkpoint("late", at(90));
         assert_eq!((watch.check(at(112)), watch.next_check()), (None, Some(at(122))));
         assert_eq!(watch.check(at(122)).expect("silent again").silent.as_secs(), 10);

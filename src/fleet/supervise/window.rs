@@ -51,3 +51,23 @@ impl Window {
         self.moments.len()
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_leave_in_the_order_of_time_whatever_order_they_came_in() {
+        let at = |seconds| Timestamp::from_start(Duration::from_secs(seconds));
+        let mut window = Window::new(Duration::from_secs(10));
+        assert_eq!((window.count(at(0)), window.relief()), (0, None));
+        for moment in [25, 21, 23] {
+            window.record(at(moment));
+        }
+        assert_eq!((window.count(at(0)), window.relief()), (3, Some(at(31))), "ahead");
+        assert_eq!((window.count(at(30)), window.count(at(31))), (3, 2));
+        assert_eq!((window.count(at(33)), window.relief()), (1, Some(at(35))));
+        window.clear();
+        assert_eq!(window.len(), 0);
+    }
+}
