@@ -17,5 +17,5 @@ mod window;
 
 pub use breaker::{Breaker, BreakerPolicy, BreakerState, Permit};
 pub use heartbeat::{Health, Heartbeat, HeartbeatPolicy};
-pub use restart::{Exit, Restart, RestartDecision, RestartPolicy, Restarts, Supervisor};
-pub use stuck::{Stuck, Watch};
+pub use restart::{Exit, Restart, RestartDecision, RestartPolicy, RestartStrategy, Supervisor};
+pub use stuck::{Stuck, Watchdog};

@@ -30,10 +30,13 @@ pub enum Restart {
 /// Who is started again when one has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Restarts {
+pub enum RestartStrategy {
     /// Only the one that ended.
     OneForOne,
     /// All under this supervisor, because they do not work without each other.
+    ///
+    /// What ends before that restart is due belongs to it. With a delay of zero nothing does: of several
+    /// that end together each costs a restart.
     OneForAll,
 }
 
@@ -51,7 +54,7 @@ pub enum Exit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
     when: Restart,
-    restarts: Restarts,
+    strategy: RestartStrategy,
     max_restarts: u16,
     window: Duration,
     backoff: Backoff,
@@ -64,17 +67,17 @@ impl RestartPolicy {
     pub const fn new(when: Restart) -> Self {
         Self {
             when,
-            restarts: Restarts::OneForOne,
+            strategy: RestartStrategy::OneForOne,
             max_restarts: 3,
             window: Duration::from_secs(60),
             backoff: Backoff::exponential(Duration::from_millis(100), Duration::from_secs(10)),
         }
     }
 
-    /// Sets who is started again. Default: [`Restarts::OneForOne`].
+    /// Sets who is started again. Default: [`RestartStrategy::OneForOne`].
     #[must_use]
-    pub const fn restarts(mut self, restarts: Restarts) -> Self {
-        self.restarts = restarts;
+    pub const fn strategy(mut self, strategy: RestartStrategy) -> Self {
+        self.strategy = strategy;
         self
     }
 
@@ -106,7 +109,7 @@ pub enum RestartDecision {
     /// Start again who ended, or all.
     Restart {
         /// Who.
-        restarts: Restarts,
+        strategy: RestartStrategy,
         /// Not before this moment.
         at: Timestamp,
         /// The restarts within the window and ahead, this one included.
@@ -183,10 +186,10 @@ impl Supervisor {
         let count = before as u16 + 1;
         let at = now + self.policy.backoff.delay(u32::from(count), self.seed);
         self.due.record(at);
-        if self.policy.restarts == Restarts::OneForAll {
+        if self.policy.strategy == RestartStrategy::OneForAll {
             self.all_at = Some(at);
         }
-        RestartDecision::Restart { restarts: self.policy.restarts, at, count }
+        RestartDecision::Restart { strategy: self.policy.strategy, at, count }
     }
 }
 
@@ -206,7 +209,7 @@ mod tests {
     }
 
     fn one(due: u64, count: u16) -> RestartDecision {
-        RestartDecision::Restart { restarts: Restarts::OneForOne, at: at(due), count }
+        RestartDecision::Restart { strategy: RestartStrategy::OneForOne, at: at(due), count }
     }
 
     #[test]
@@ -251,10 +254,10 @@ mod tests {
 
     #[test]
     fn one_for_all_restarts_all_once_for_those_that_end_together() {
-        let policy = policy(Restart::OnFailure).restarts(Restarts::OneForAll);
+        let policy = policy(Restart::OnFailure).strategy(RestartStrategy::OneForAll);
         let mut supervisor = Supervisor::new(policy, 0);
         let all = |due, count| RestartDecision::Restart {
-            restarts: Restarts::OneForAll,
+            strategy: RestartStrategy::OneForAll,
             at: at(due),
             count,
         };

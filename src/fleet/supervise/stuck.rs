@@ -32,7 +32,7 @@ pub struct Stuck {
 
 /// Watches one attempt.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct Watchdog {
     task: TaskId,
     attempt: Attempt,
     stuck_after: Duration,
@@ -45,7 +45,7 @@ pub struct Watch {
     told: bool,
 }
 
-impl Watch {
+impl Watchdog {
     /// Watches an attempt that begins now and may pass no checkpoint for so long at most.
     #[must_use]
     pub const fn new(
@@ -110,8 +110,8 @@ mod tests {
         Timestamp::from_start(Duration::from_secs(seconds))
     }
 
-    fn watch() -> Watch {
-        Watch::new(TaskId::new(7), Attempt::new(2), Duration::from_secs(10), at(100))
+    fn watch() -> Watchdog {
+        Watchdog::new(TaskId::new(7), Attempt::new(2), Duration::from_secs(10), at(100))
     }
 
     #[test]
