@@ -204,15 +204,15 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 return Err(Error::new(ErrorKind::Closed, "the fleet was shut down"));
             }
             let agents = inner.pool.insert(&newcomers, count, &mut wakes)?;
-            for agent in agents.iter().filter(|_| spec.factory.is_some()) {
+            for (agent, factory) in agents.iter().zip(std::iter::repeat(&spec.factory)) {
+                let Some(factory) = factory else { break };
                 let slot = agent.slot() as usize;
                 if state.behaviours.len() <= slot {
                     state.behaviours.resize_with(slot + 1, || None);
                 }
-                state.behaviours[slot] =
-                    Some(Behaviour { factory: spec.factory.clone(), ..Behaviour::default() });
-                let post = inner.posts.get_or_make(agent.slot);
-                post.lock().open(agent.generation, inner.mailbox_capacity);
+                state.behaviours[slot] = Some(Behaviour::default());
+                let mut home = inner.posts.get_or_make(agent.slot).lock();
+                home.open(agent.generation, inner.mailbox_capacity, Arc::clone(factory));
             }
             state.counts.agents_spawned += count as u64;
             inner.notify_workers(state);

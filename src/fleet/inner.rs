@@ -21,7 +21,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use super::agent::{AgentId, Factory, Handler};
+use super::agent::AgentId;
 use super::handle::{Cancels, OutcomeCell};
 use super::lanes::{Lanes, Mask, Place};
 use super::log::{FleetEvent, Observer, RequeueReason, TaskLog};
@@ -59,8 +59,8 @@ pub(super) struct Inner<T, O> {
 
 pub(super) struct State<T, O> {
     pub(super) pool: Arc<Pool>,
-    /// What the agent of each slot runs; no longer than up to the last that runs tasks.
-    pub(super) behaviours: Vec<Option<Behaviour<T, O>>>,
+    /// What runs on the agent of each slot; no longer than up to the last that runs tasks.
+    pub(super) behaviours: Vec<Option<Behaviour>>,
     pub(super) queue: Lanes<TaskId>,
     pub(super) tasks: HashMap<TaskId, Record<T, O>>,
     pub(super) next_task: Option<u64>,
@@ -92,18 +92,10 @@ pub(super) struct Workers {
     pub(super) joining: usize,
 }
 
-pub(super) struct Behaviour<T, O> {
-    pub(super) factory: Option<Factory<T, O>>,
-    /// Handlers that were made and are not running.
-    pub(super) idle: Vec<Handler<T, O>>,
+#[derive(Debug, Default)]
+pub(super) struct Behaviour {
     /// The tasks that run on the agent now.
     pub(super) running: Vec<TaskId>,
-}
-
-impl<T, O> Default for Behaviour<T, O> {
-    fn default() -> Self {
-        Self { factory: None, idle: Vec::new(), running: Vec::new() }
-    }
 }
 
 pub(super) struct Record<T, O> {

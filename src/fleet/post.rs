@@ -10,15 +10,17 @@
 //! 3. The order of locks: the tasks' state, then a mailbox, then a hand or the runner.
 
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
-use super::mailbox::Mailbox;
+use super::agent::{Crew, Factory, Handler, Hired};
+use super::mailbox::{Leftovers, Mailbox};
 use super::reply::ReplyCell;
 use super::task::Signal;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, OnceLock};
+use crate::sync::{Brief, OnceLock};
 
 /// How many mailboxes are made at once.
 const CHUNK: u32 = 64;
@@ -42,7 +44,52 @@ impl<T, O> Message<T, O> {
     }
 }
 
-pub(super) type Post<T, O> = Mutex<Mailbox<Message<T, O>>>;
+/// What an agent that runs something has beside its row in the pool.
+#[derive(Debug)]
+pub(super) struct Home<T, O> {
+    pub(super) mailbox: Mailbox<Message<T, O>>,
+    pub(super) crew: Crew<T, O>,
+}
+
+impl<T, O> Home<T, O> {
+    const fn vacant() -> Self {
+        Self { mailbox: Mailbox::closed(), crew: Crew::none() }
+    }
+
+    /// Gives it to an agent.
+    pub(super) fn open(&mut self, generation: u32, capacity: NonZeroU32, factory: Factory<T, O>) {
+        self.mailbox.open(generation, capacity);
+        self.crew = Crew::new(factory);
+    }
+
+    /// Closes it, and gives out what was in it and what the agent ran; `None` if it was closed or another's.
+    pub(super) fn close(&mut self, generation: u32) -> Option<(Messages<T, O>, Crew<T, O>)> {
+        let left = self.mailbox.close(generation)?;
+        Some((left, std::mem::replace(&mut self.crew, Crew::none())))
+    }
+
+    /// A handler for one who leased the agent; `None` if it is gone.
+    pub(super) fn hire(&mut self, generation: u32) -> Option<Hired<T, O>> {
+        if self.mailbox.is_open(generation) { self.crew.hire() } else { None }
+    }
+
+    /// Takes a handler back, if the agent lives; otherwise it is to be dropped outside the lock.
+    pub(super) fn dismiss(
+        &mut self,
+        generation: u32,
+        handler: Handler<T, O>,
+    ) -> Option<Handler<T, O>> {
+        if !self.mailbox.is_open(generation) {
+            return Some(handler);
+        }
+        self.crew.dismiss(handler);
+        None
+    }
+}
+
+/// What was left in a mailbox.
+pub(super) type Messages<T, O> = Leftovers<Message<T, O>>;
+pub(super) type Post<T, O> = Brief<Home<T, O>>;
 type Chunk<T, O> = OnceLock<Box<[Post<T, O>]>>;
 
 /// The mailboxes by slot (rule 1).
@@ -74,8 +121,8 @@ impl<T, O> Posts<T, O> {
         let (bucket, chunk, place) = locate(slot);
         let chunks = self.buckets[bucket]
             .get_or_init(|| (0..1_usize << bucket).map(|_| OnceLock::new()).collect());
-        let posts = chunks[chunk]
-            .get_or_init(|| (0..CHUNK).map(|_| Mutex::new(Mailbox::closed())).collect());
+        let posts =
+            chunks[chunk].get_or_init(|| (0..CHUNK).map(|_| Brief::new(Home::vacant())).collect());
         &posts[place]
     }
 
@@ -94,7 +141,7 @@ impl<T, O> Posts<T, O> {
 
 /// What one worker has before it, on lines of its own.
 pub(super) struct Station<T, O> {
-    pub(super) hand: CachePadded<Mutex<Hand<T, O>>>,
+    pub(super) hand: CachePadded<Brief<Hand<T, O>>>,
     /// Tells the handler that runs for a mailbox that its agent is gone.
     pub(super) signal: Signal,
     pub(super) handled: AtomicU64,
@@ -112,7 +159,7 @@ impl<T, O> Station<T, O> {
     pub(super) fn new() -> Self {
         let hand = Hand { messages: VecDeque::new(), asker: None };
         Self {
-            hand: CachePadded::new(Mutex::new(hand)),
+            hand: CachePadded::new(Brief::new(hand)),
             signal: Signal::default(),
             handled: AtomicU64::new(0),
             failed: AtomicU64::new(0),
@@ -127,17 +174,18 @@ impl<T, O> Station<T, O> {
         counter.store(count, Ordering::Release);
     }
 
+    #[inline]
     /// The next message, whose asker is remembered until the one after.
     pub(super) fn take(&self) -> Option<Message<T, O>> {
         let mut hand = self.hand.lock();
         let message = hand.messages.pop_front();
-        let asker = match &message {
-            Some(Message::Asked(_, cell)) => Some(Arc::clone(cell)),
-            _ => None,
+        let before = match &message {
+            Some(Message::Asked(_, cell)) => hand.asker.replace(Arc::clone(cell)),
+            _ if hand.asker.is_none() => return message,
+            _ => hand.asker.take(),
         };
-        let before = std::mem::replace(&mut hand.asker, asker);
         drop(hand);
-        // It may be the last that knows of an outcome nobody fetched.
+        // It may be the last that knows of the question.
         drop(before);
         message
     }

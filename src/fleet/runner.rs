@@ -19,7 +19,7 @@ use crossbeam::utils::CachePadded;
 
 use super::agent::AgentId;
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Mutex, Parker, hint, left_out};
+use crate::sync::{Brief, Parker, hint, left_out};
 
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
@@ -49,13 +49,13 @@ pub(super) struct Roused(Option<u16>);
 
 /// See the file's head.
 pub(super) struct Runner {
-    line: CachePadded<Mutex<Line>>,
+    line: CachePadded<Brief<Line>>,
     /// How many entries are in line; what a worker that searches watches.
     length: CachePadded<AtomicUsize>,
     /// Whether nothing new is taken: a hint, so that most who come too late need no lock.
     closed: AtomicBool,
-    /// How many workers are occupied.
-    occupied: AtomicUsize,
+    /// Which workers are occupied.
+    occupied: Box<[CachePadded<AtomicBool>]>,
     /// How to rouse each worker.
     wakers: Box<[Waker]>,
 }
@@ -105,10 +105,10 @@ impl Runner {
             stopping: false,
         };
         let runner = Self {
-            line: CachePadded::new(Mutex::new(line)),
+            line: CachePadded::new(Brief::new(line)),
             length: CachePadded::new(AtomicUsize::new(0)),
             closed: AtomicBool::new(false),
-            occupied: AtomicUsize::new(0),
+            occupied: seats.iter().map(|_| CachePadded::new(AtomicBool::new(false))).collect(),
             wakers: seats.iter().map(|seat| seat.parker.waker()).collect(),
         };
         (runner, seats)
@@ -198,17 +198,17 @@ impl Runner {
         self.line.lock().active
     }
 
-    /// Says that the worker is going to run the host's code. Under the lock under which it learns that the
-    /// fleet does not stop.
+    /// Says that the worker is going to run the host's code. Under the lock under which it learns that there
+    /// is something to do: that of the tasks, or that of the mailbox.
     pub(super) fn occupy(&self, seat: &mut Seat) {
         seat.occupied = true;
-        // Relaxed: whoever waits for workers to leave reads it under that same lock.
-        self.occupied.fetch_add(1, Ordering::Relaxed);
+        // Relaxed: a stop takes each of those locks once before it reads this.
+        self.occupied[usize::from(seat.worker)].store(true, Ordering::Relaxed);
     }
 
     /// How many workers run the host's code, or have just done so.
     pub(super) fn occupied(&self) -> usize {
-        self.occupied.load(Ordering::Relaxed)
+        self.occupied.iter().filter(|occupied| occupied.load(Ordering::Relaxed)).count()
     }
 
     pub(super) fn sleeping(&self) -> usize {
@@ -219,7 +219,7 @@ impl Runner {
     pub(super) fn next(&self, seat: &mut Seat) -> Option<Ready> {
         if std::mem::take(&mut seat.occupied) {
             // Relaxed: who reads too much waits for the thread to end, which wakes it.
-            self.occupied.fetch_sub(1, Ordering::Relaxed);
+            self.occupied[usize::from(seat.worker)].store(false, Ordering::Relaxed);
         }
         loop {
             if let Some(answer) = self.look(seat) {

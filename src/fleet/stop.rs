@@ -12,11 +12,10 @@ use std::fmt;
 use std::time::Duration;
 
 use super::agent::AgentId;
-use super::inner::{After, Behaviour, Inner, State};
+use super::inner::{After, Inner, State};
 use super::log::FleetEvent;
-use super::mailbox::Mailbox;
 use super::pool::NotIdle;
-use super::post::{MessageCounts, Post};
+use super::post::{Home, MessageCounts, Post};
 use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason, TaskId};
 use super::tell::Remains;
@@ -39,11 +38,7 @@ pub struct Killed {
 
 impl<T, O> State<T, O> {
     /// Rule 1, but for what is done outside the lock.
-    fn remove_agent(
-        &mut self,
-        agent: AgentId,
-        after: &mut After<T, O>,
-    ) -> Option<(Killed, Behaviour<T, O>)> {
+    fn remove_agent(&mut self, agent: AgentId, after: &mut After<T, O>) -> Option<Killed> {
         let leases_revoked = self.pool.remove(agent, &mut after.wakes)?;
         // An agent for leases alone has none.
         let behaviour = self.behaviours.get_mut(agent.slot() as usize).and_then(Option::take);
@@ -52,7 +47,7 @@ impl<T, O> State<T, O> {
         for id in &tasks_struck {
             self.strike(*id, after);
         }
-        Some((Killed { agent, leases_revoked, tasks_struck }, behaviour))
+        Some(Killed { agent, leases_revoked, tasks_struck })
     }
 
     fn report(&self, messages: MessageCounts) -> DrainReport {
@@ -95,7 +90,7 @@ impl<T, O> Inner<T, O> {
 
     pub(super) fn kill(&self, agent: AgentId) -> Result<Killed, Error> {
         let mut after = After::new();
-        let ((killed, behaviour), remains) = {
+        let (killed, remains) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             let Some(removed) = state.remove_agent(agent, &mut after) else {
@@ -115,7 +110,6 @@ impl<T, O> Inner<T, O> {
         if let Some(remains) = remains {
             self.return_messages(remains, ReturnReason::AgentGone);
         }
-        self.discard_behaviour(behaviour);
         Ok(killed)
     }
 
@@ -123,13 +117,13 @@ impl<T, O> Inner<T, O> {
     /// either before, and then it stays, or after, and then is told that it is gone.
     pub(super) fn retire(&self, agent: AgentId) -> Result<(), Error> {
         let mut after = After::new();
-        let behaviour = {
+        let crew = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
-            let mut mailbox = self.posts.get(agent.slot()).map(Post::lock);
-            let is_own = |mailbox: &&mut _| Mailbox::is_open(mailbox, agent.generation());
-            let mut mailbox = mailbox.as_deref_mut().filter(is_own);
-            let has_messages = mailbox.as_ref().is_some_and(|mailbox| !mailbox.is_idle());
+            let mut home = self.posts.get(agent.slot()).map(Post::lock);
+            let is_own = |home: &&mut Home<T, O>| home.mailbox.is_open(agent.generation());
+            let mut home = home.as_deref_mut().filter(is_own);
+            let has_messages = home.as_ref().is_some_and(|home| !home.mailbox.is_idle());
             // A task that is being accepted was told that somebody can run it.
             let (queue, accepting) = (&state.queue, state.reserved > 0);
             let has_work =
@@ -145,22 +139,22 @@ impl<T, O> Inner<T, O> {
                     Error::new(ErrorKind::InUse, message)
                 }
             })?;
-            let left = mailbox.as_mut().and_then(|mailbox| mailbox.close(agent.generation()));
-            debug_assert!(left.is_none_or(|left| left.messages.is_empty()), "it was idle");
+            let closed = home.as_mut().and_then(|home| home.close(agent.generation()));
             state.counts.agents_retired += 1;
-            state.behaviours.get_mut(agent.slot() as usize).and_then(Option::take)
+            if let Some(behaviour) = state.behaviours.get_mut(agent.slot() as usize) {
+                *behaviour = None;
+            }
+            closed.map(|(left, crew)| {
+                debug_assert!(left.messages.is_empty(), "it was idle");
+                crew
+            })
         };
         after.events.push(FleetEvent::AgentRetired { agent });
         self.finish(after);
-        self.discard_behaviour(behaviour.unwrap_or_default());
-        Ok(())
-    }
-
-    fn discard_behaviour(&self, behaviour: Behaviour<T, O>) {
-        for handler in behaviour.idle {
-            self.discard(handler);
+        if let Some(crew) = crew {
+            self.discard_crew(crew);
         }
-        self.discard(behaviour.factory);
+        Ok(())
     }
 
     pub(super) fn refuse_on_worker(&self, what: &str) -> Result<(), Error> {
@@ -274,7 +268,7 @@ impl<T, O> Inner<T, O> {
     fn close_mailboxes(&self) -> Vec<Remains<T, O>> {
         // None is opened any more.
         let open = |(slot, post): (u32, &Post<T, O>)| {
-            let generation = post.lock().generation()?;
+            let generation = post.lock().mailbox.generation()?;
             self.close_mailbox(AgentId { slot, generation }, false)
         };
         self.posts.iter().filter_map(open).collect()
@@ -282,24 +276,18 @@ impl<T, O> Inner<T, O> {
 
     fn stop_agents(&self) {
         let mut after = After::new();
-        let mut behaviours = Vec::new();
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             for agent in state.pool.ids() {
-                let (killed, behaviour) =
-                    state.remove_agent(agent, &mut after).expect("it was just listed");
+                let killed = state.remove_agent(agent, &mut after).expect("it was just listed");
                 let leases_revoked = killed.leases_revoked;
                 after.events.push(FleetEvent::AgentStopped { agent, leases_revoked });
                 state.counts.agents_stopped += 1;
-                behaviours.push(behaviour);
             }
         }
         self.finish(after);
         self.strike_askers(ReturnReason::Shutdown);
-        for behaviour in behaviours {
-            self.discard_behaviour(behaviour);
-        }
     }
 
     /// Joins the threads that have left their loop, so that none is there when a stop returns.

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Fleet;
-use super::agent::AgentId;
+use super::agent::{AgentId, Crew};
 use super::inner::Inner;
 use super::log::FleetEvent;
 use super::mailbox::{Lane, Leftovers, Refusal, Told};
@@ -164,7 +164,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// `None` for an agent that is gone or has no handler.
     #[must_use]
     pub fn mailbox_len(&self, agent: AgentId) -> Option<usize> {
-        let mailbox = self.inner().posts.get(agent.slot)?.lock();
+        let mailbox = &self.inner().posts.get(agent.slot)?.lock().mailbox;
         mailbox.is_open(agent.generation).then(|| mailbox.len())
     }
 }
@@ -178,11 +178,12 @@ impl<T, O> Inner<T, O> {
         let Some(post) = self.posts.get(agent.slot) else {
             return Err(self.refuse_absent(agent, message));
         };
-        let mut mailbox = post.lock();
+        let mut home = post.lock();
+        let mailbox = &mut home.mailbox;
         let told = match mailbox.push(agent.generation, lane, message) {
             Ok(told) => told,
             Err((refusal, message)) => {
-                drop(mailbox);
+                drop(home);
                 return Err(match refusal {
                     Refusal::Full => self.refuse_message(TellError::Full, message),
                     Refusal::Gone => self.refuse_absent(agent, message),
@@ -196,13 +197,13 @@ impl<T, O> Inner<T, O> {
         match self.runner.schedule(agent) {
             Ok(roused) => {
                 self.counters.accept(agent.slot);
-                drop(mailbox);
+                drop(home);
                 self.runner.rouse(roused);
                 Ok(())
             }
             Err(_ended) => {
                 let message = mailbox.take_back(lane).expect("it was just put in");
-                drop(mailbox);
+                drop(home);
                 Err(self.refuse_message(TellError::Closed, message))
             }
         }
@@ -254,8 +255,9 @@ impl<T, O> Inner<T, O> {
     /// to be [returned](Self::return_messages) outside the locks.
     pub(super) fn close_mailbox(&self, agent: AgentId, strike: bool) -> Option<Remains<T, O>> {
         let post = self.posts.get(agent.slot)?;
-        let mut mailbox = post.lock();
-        let Leftovers { mut messages, worker, active } = mailbox.close(agent.generation)?;
+        let mut home = post.lock();
+        let (left, crew) = home.close(agent.generation)?;
+        let Leftovers { mut messages, worker, active } = left;
         let mut asker = None;
         if let Some(worker) = worker {
             let station = &self.stations[usize::from(worker)];
@@ -268,10 +270,10 @@ impl<T, O> Inner<T, O> {
                 asker = hand.asker.take();
             }
         }
-        drop(mailbox);
+        drop(home);
         // A mailbox that runs is retired by its worker.
         let retired = active && worker.is_none() && self.runner.retire(1);
-        Some(Remains { agent, messages: messages.into(), asker, last: retired })
+        Some(Remains { agent, messages: messages.into(), asker, crew, last: retired })
     }
 
     /// Ends the question that a worker is running, for a mailbox that is closed already.
@@ -295,7 +297,7 @@ impl<T, O> Inner<T, O> {
 
     /// Gives messages back that nobody began (rules 1 and 3).
     pub(super) fn return_messages(&self, remains: Remains<T, O>, reason: ReturnReason) {
-        let Remains { agent, messages, asker, last } = remains;
+        let Remains { agent, messages, asker, crew, last } = remains;
         self.strike_asker(asker, reason);
         let count = messages.len();
         if count > 0 {
@@ -321,13 +323,21 @@ impl<T, O> Inner<T, O> {
                 None => payloads.into_iter().for_each(|payload| self.discard(payload)),
             }
         }
+        self.discard_crew(crew);
         if last {
             self.tell_progress();
         }
     }
+
+    /// Drops what an agent ran.
+    pub(super) fn discard_crew(&self, crew: Crew<T, O>) {
+        let (factory, handlers) = crew.into_parts();
+        handlers.into_iter().for_each(|handler| self.discard(handler));
+        self.discard(factory);
+    }
 }
 
-/// What was left of an agent's mailbox.
+/// What was left of an agent's mailbox, and what the agent ran.
 #[derive(Debug)]
 #[must_use = "the messages are to be returned"]
 pub(super) struct Remains<T, O> {
@@ -335,6 +345,7 @@ pub(super) struct Remains<T, O> {
     messages: Vec<Message<T, O>>,
     /// Who asked what was running.
     asker: Option<Arc<ReplyCell<O>>>,
+    crew: Crew<T, O>,
     /// Whether it was the last active mailbox, and somebody waits for that.
     last: bool,
 }

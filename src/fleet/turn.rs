@@ -8,11 +8,11 @@
 //! 3. What a worker took out of the mailbox and has not begun is in its hand, where whoever closes the
 //!    mailbox finds it (rule 2 of the posts).
 
-use super::agent::{AgentId, Factory, Handler};
+use super::agent::{AgentId, Factory, Handler, Hired};
 use super::inner::Inner;
 use super::log::FleetEvent;
 use super::mailbox::Rest;
-use super::post::{Message, Station};
+use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
 use super::task::{Attempt, Outcome, Task, TaskContext, TaskError, TaskErrorKind};
@@ -26,52 +26,39 @@ const CLAIM: usize = 64;
 /// What a turn works with.
 struct Turn<'a, T, O> {
     agent: AgentId,
+    post: &'a Post<T, O>,
     station: &'a Station<T, O>,
+    /// What was hired; `None` before the first message of a turn and after a panic.
     handler: Option<Handler<T, O>>,
-    factory: Factory<T, O>,
+    factory: Option<Factory<T, O>>,
 }
 
 impl<T, O> Inner<T, O> {
     /// Runs a turn of an agent's mailbox, if there is one to run.
     pub(super) fn turn(&self, agent: AgentId, seat: &mut Seat) {
+        // If it has no room, the mailbox comes back into the line once it has.
+        if self.pool.take_agent(agent).is_none() {
+            return;
+        }
         let worker = seat.worker();
         let post = self.posts.get(agent.slot).expect("what is in line has a mailbox");
-        let leased = {
-            let mut state = self.state.lock();
-            // A stop closes the mailboxes itself.
-            let leased = if state.stopping { None } else { state.lease_for_mailbox(agent) };
-            if leased.is_some() {
-                self.runner.occupy(seat);
-            }
-            leased
-        };
-        let Some((factory, handler)) = leased else { return };
         let station = &self.stations[usize::from(worker)];
-        let mut turn = Turn { agent, station, handler, factory };
-        let mut left = TURN;
         let begun = {
-            let mut mailbox = post.lock();
-            let begun = mailbox.begin(agent.generation, worker);
-            if begun {
+            let mut home = post.lock();
+            if home.mailbox.begin(agent.generation, worker) {
+                self.runner.occupy(seat);
                 station.signal.reset();
-                mailbox.claim(CLAIM, &mut station.hand.lock().messages);
+                home.mailbox.claim(CLAIM, &mut station.hand.lock().messages);
+                Some(home.crew.hire())
+            } else {
+                None
             }
-            begun
         };
-        while begun {
-            while let Some(message) = station.take() {
-                self.handle(&mut turn, message);
-                left = left.saturating_sub(1);
-            }
-            let mut mailbox = post.lock();
-            if left == 0 || mailbox.is_empty() || !mailbox.is_run_by(agent.generation, worker) {
-                break;
-            }
-            mailbox.claim(CLAIM.min(left), &mut station.hand.lock().messages);
-        }
-        self.end_turn(turn);
-        if begun {
-            let rest = post.lock().rest(agent.generation, worker);
+        if let Some(hired) = begun {
+            let mut turn = Turn { agent, post, station, handler: None, factory: None };
+            turn.take_on(hired);
+            let rest = self.work_through(&mut turn, worker);
+            self.release(agent);
             match rest {
                 Rest::Again => self.runner.reschedule(agent),
                 Rest::Idle | Rest::Closed => {
@@ -80,25 +67,48 @@ impl<T, O> Inner<T, O> {
                     }
                 }
             }
+        } else {
+            self.release(agent);
         }
     }
 
-    /// Gives the lease and the handler back.
-    fn end_turn(&self, turn: Turn<'_, T, O>) {
-        let Turn { agent, mut handler, factory, .. } = turn;
+    /// Gives back the lease of a turn.
+    fn release(&self, agent: AgentId) {
         let mut wakes = Vec::new();
-        {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            if state.pool.release(agent, &mut wakes).is_ok() {
-                let behaviour = state.behaviours[agent.slot() as usize].as_mut();
-                behaviour.expect("the agent lives").idle.extend(handler.take());
-            }
-            self.notify_workers(state);
-        }
+        // Of an agent that is gone it is void already.
+        let hungry = self.pool.release(agent, &mut wakes).unwrap_or(false);
         self.wake_all(wakes);
-        self.discard(handler);
-        self.discard(factory);
+        if hungry {
+            self.notify_workers(&self.state.lock());
+        }
+    }
+
+    /// Handles what was claimed and what else there is, as far as rule 2 goes, and ends the turn.
+    fn work_through(&self, turn: &mut Turn<'_, T, O>, worker: u16) -> Rest {
+        let (agent, post, station) = (turn.agent, turn.post, turn.station);
+        let mut left = TURN;
+        loop {
+            while let Some(message) = station.take() {
+                self.handle(turn, message);
+                left = left.saturating_sub(1);
+            }
+            let mut home = post.lock();
+            if left > 0
+                && !home.mailbox.is_empty()
+                && home.mailbox.is_run_by(agent.generation, worker)
+            {
+                home.mailbox.claim(CLAIM.min(left), &mut station.hand.lock().messages);
+                continue;
+            }
+            // Whoever has the mailbox next finds the handler.
+            let handler = turn.handler.take();
+            let spare = handler.and_then(|handler| home.dismiss(agent.generation, handler));
+            let rest = home.mailbox.rest(agent.generation, worker);
+            drop(home);
+            self.discard(spare);
+            self.discard(turn.factory.take());
+            return rest;
+        }
     }
 
     fn handle(&self, turn: &mut Turn<'_, T, O>, message: Message<T, O>) {
@@ -147,28 +157,48 @@ impl<T, O> Inner<T, O> {
         }
     }
 
+    #[inline]
     fn attempt(&self, turn: &mut Turn<'_, T, O>, task: &Task<T>) -> Result<O, TaskError> {
-        let mut handler = match turn.handler.take() {
-            Some(handler) => handler,
-            None => guarded(|| (turn.factory)())
-                .map_err(|what| TaskError::panicked(format!("the factory panicked: {what}")))?,
-        };
+        if turn.handler.is_none() {
+            self.make_handler(turn)?;
+        }
+        let handler = turn.handler.as_mut().expect("it was just made");
         let mut context = TaskContext {
             task: None,
             attempt: Attempt::NONE,
             agent: turn.agent,
             signal: &turn.station.signal,
         };
-        match guarded(|| handler.handle(task, &mut context)) {
-            Ok(result) => {
-                turn.handler = Some(handler);
-                result
-            }
+        guarded(|| handler.handle(task, &mut context)).unwrap_or_else(|what| {
             // Whatever state the panic left the handler in, no message meets it.
-            Err(what) => {
-                self.discard(handler);
-                Err(TaskError::panicked(format!("the handler panicked: {what}")))
-            }
+            self.discard(turn.handler.take());
+            Err(TaskError::panicked(format!("the handler panicked: {what}")))
+        })
+    }
+
+    #[cold]
+    fn make_handler(&self, turn: &mut Turn<'_, T, O>) -> Result<(), TaskError> {
+        if turn.factory.is_none() {
+            let hired = turn.post.lock().hire(turn.agent.generation);
+            turn.take_on(hired);
+        }
+        if let Some(factory) = turn.factory.take() {
+            turn.handler = Some(self.make(Hired::ToMake(factory))?);
+        }
+        if turn.handler.is_none() {
+            // The agent ended between a panic and this.
+            return Err(TaskError::permanent("the agent is gone"));
+        }
+        Ok(())
+    }
+}
+
+impl<T, O> Turn<'_, T, O> {
+    fn take_on(&mut self, hired: Option<Hired<T, O>>) {
+        match hired {
+            Some(Hired::Made(handler)) => self.handler = Some(handler),
+            Some(Hired::ToMake(factory)) => self.factory = Some(factory),
+            None => {}
         }
     }
 }

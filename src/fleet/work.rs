@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use super::agent::{AgentId, Factory, Handler};
+use super::agent::{AgentId, Handler, Hired};
 use super::inner::{After, Inner, Phase, State};
 use super::log::{FleetEvent, RequeueReason};
 use super::pool::broken;
+use super::post::Posts;
 use super::runner::{Ready, Seat};
 use super::task::{
     Attempt, Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, TaskErrorKind, TaskId,
@@ -20,8 +21,15 @@ pub(super) struct Job<T, O> {
     task: Arc<Task<T>>,
     agent: AgentId,
     signal: Arc<Signal>,
-    handler: Option<Handler<T, O>>,
-    factory: Factory<T, O>,
+    hired: Hired<T, O>,
+}
+
+/// An attempt that came back.
+struct Attempted<T> {
+    id: TaskId,
+    attempt: Attempt,
+    task: Arc<Task<T>>,
+    agent: AgentId,
 }
 
 impl<T, O> State<T, O> {
@@ -30,6 +38,7 @@ impl<T, O> State<T, O> {
     /// A `thorough` look is for a worker that has said that it starves: see rule 2 of the pool.
     pub(super) fn next_job(
         &mut self,
+        posts: &Posts<T, O>,
         thorough: bool,
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
@@ -39,8 +48,8 @@ impl<T, O> State<T, O> {
         let slot = grant.agent.slot() as usize;
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
         behaviour.running.push(id);
-        let handler = behaviour.idle.pop();
-        let factory = behaviour.factory.clone().expect("tasks ask for agents that run tasks");
+        let post = posts.get(grant.agent.slot).expect("tasks ask for agents that run tasks");
+        let hired = post.lock().crew.hire().expect("no agent ends but under the lock of the tasks");
 
         let record = self.tasks.get_mut(&id).expect("a queued task is in the table");
         record.attempt = Attempt(record.attempt.0.saturating_add(1));
@@ -53,8 +62,7 @@ impl<T, O> State<T, O> {
             task: Arc::clone(&record.task),
             agent: grant.agent,
             signal,
-            handler,
-            factory,
+            hired,
         };
         self.wake_for_room(&mut after.wakes);
         Some(job)
@@ -64,15 +72,19 @@ impl<T, O> State<T, O> {
 impl<T, O> State<T, O> {
     /// The next job, after rule 5 of the shared state: who finds none though tasks are queued says so to
     /// the pool and looks once more, and takes that back once one is found.
-    fn next_job_or_starve(&mut self, after: &mut After<T, O>) -> Option<Job<T, O>> {
-        let mut job = self.next_job(false, after);
+    fn next_job_or_starve(
+        &mut self,
+        posts: &Posts<T, O>,
+        after: &mut After<T, O>,
+    ) -> Option<Job<T, O>> {
+        let mut job = self.next_job(posts, false, after);
         let starve = job.is_none() && self.queue.len() > 0;
         if starve && !self.workers.starve {
             self.workers.starve = true;
             self.pool.set_starving(true);
         }
         if starve {
-            job = self.next_job(true, after);
+            job = self.next_job(posts, true, after);
         }
         if self.workers.starve && (job.is_some() || self.queue.len() == 0) {
             self.workers.starve = false;
@@ -118,7 +130,7 @@ impl<T, O> Inner<T, O> {
             if state.stopping {
                 return;
             }
-            let job = state.next_job_or_starve(&mut after);
+            let job = state.next_job_or_starve(&self.posts, &mut after);
             // Another worker may find an agent for the next task; one that finds none looks no further.
             if job.is_some() {
                 self.runner.occupy(seat);
@@ -147,21 +159,13 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Runs an attempt to its end.
-    pub(super) fn run(&self, mut job: Job<T, O>) {
-        let made = match job.handler.take() {
-            Some(handler) => Ok(handler),
-            None => guarded(|| (job.factory)()),
-        };
-        let (result, handler) = match made {
-            Err(what) => (Err(TaskError::panicked(format!("the factory panicked: {what}"))), None),
+    pub(super) fn run(&self, job: Job<T, O>) {
+        let Job { id, attempt, task, agent, signal, hired } = job;
+        let (result, handler) = match self.make(hired) {
+            Err(error) => (Err(error), None),
             Ok(mut handler) => {
-                let mut context = TaskContext {
-                    task: Some(job.id),
-                    attempt: job.attempt,
-                    agent: job.agent,
-                    signal: &job.signal,
-                };
-                match guarded(|| handler.handle(&job.task, &mut context)) {
+                let mut context = TaskContext { task: Some(id), attempt, agent, signal: &signal };
+                match guarded(|| handler.handle(&task, &mut context)) {
                     Ok(result) => (result, Some(handler)),
                     // Whatever state the panic left the handler in, no task meets it.
                     Err(what) => {
@@ -171,17 +175,31 @@ impl<T, O> Inner<T, O> {
                 }
             }
         };
-        self.conclude(job, result, handler);
+        self.conclude(Attempted { id, attempt, task, agent }, result, handler);
+    }
+
+    /// The handler, made if it is to be made.
+    pub(super) fn make(&self, hired: Hired<T, O>) -> Result<Handler<T, O>, TaskError> {
+        match hired {
+            Hired::Made(handler) => Ok(handler),
+            Hired::ToMake(factory) => {
+                let made = guarded(|| factory())
+                    .map_err(|what| TaskError::panicked(format!("the factory panicked: {what}")));
+                // The last one of an agent that was killed meanwhile, it may be.
+                self.discard(factory);
+                made
+            }
+        }
     }
 
     /// Gives the agent back and decides, in one step, what the attempt's result means.
     fn conclude(
         &self,
-        job: Job<T, O>,
+        attempted: Attempted<T>,
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
     ) {
-        let Job { id, attempt, agent, task, factory, .. } = job;
+        let Attempted { id, attempt, agent, task } = attempted;
         let mut after = After::new();
         let mut refused = None;
         {
@@ -190,11 +208,15 @@ impl<T, O> Inner<T, O> {
             if let Err(error) = &result {
                 state.counts.handler_panics += u64::from(error.kind() == TaskErrorKind::Panicked);
             }
+            // Before the lease, so that whoever has that next finds the handler.
+            if let Some(made) = handler.take() {
+                let post = self.posts.get(agent.slot).expect("it ran something");
+                handler = post.lock().dismiss(agent.generation, made);
+            }
             if state.pool.release(agent, &mut after.wakes).is_ok() {
                 let slot = agent.slot() as usize;
                 let behaviour = state.behaviours[slot].as_mut().expect("the agent lives");
                 behaviour.running.retain(|running| *running != id);
-                behaviour.idle.extend(handler.take());
             }
             let won = state.tasks.get(&id).is_some_and(|record| {
                 record.attempt == attempt
@@ -223,25 +245,10 @@ impl<T, O> Inner<T, O> {
         self.discard(handler);
         self.finish(after);
         self.discard(task);
-        // The last one of an agent that was killed meanwhile, it may be.
-        self.discard(factory);
     }
 }
 
 impl<T, O> State<T, O> {
-    /// Leases an agent for a turn of its mailbox, with what it runs. `None` if it is gone, or has no room:
-    /// then it is lined up when it has.
-    pub(super) fn lease_for_mailbox(
-        &mut self,
-        agent: AgentId,
-    ) -> Option<(Factory<T, O>, Option<Handler<T, O>>)> {
-        self.pool.take_agent(agent)?;
-        let behaviour = self.behaviours[agent.slot() as usize].as_mut();
-        let behaviour = behaviour.expect("a live agent has a behaviour");
-        let factory = behaviour.factory.clone().expect("who has a mailbox has a handler");
-        Some((factory, behaviour.idle.pop()))
-    }
-
     fn attempt_failed(&mut self, id: TaskId, error: TaskError, after: &mut After<T, O>) {
         let record = self.tasks.get_mut(&id).expect("the attempt won, so its task is in the table");
         record.attempts_lost += 1;

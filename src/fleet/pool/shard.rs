@@ -169,7 +169,6 @@ impl Shard {
         slot.class = class;
         slot.load = 0;
         slot.standing = Standing::Routed;
-        slot.wanted = false;
         self.touch(local);
         self.line_up(local);
         self.join(local);
@@ -248,19 +247,25 @@ impl Shard {
 
     /// Remembers that somebody wants this agent as soon as it has room.
     pub(super) fn want(&mut self, local: u32) {
-        self.slots[local as usize].wanted = true;
+        self.slots[local as usize].standing = Standing::Wanted;
     }
 
     /// Whether somebody wants the agent of a lease that is about to come back.
     #[inline]
     pub(super) fn is_wanted(&self, agent: AgentId) -> bool {
-        self.slots.get((agent.slot >> self.bits) as usize).is_some_and(|slot| slot.wanted)
+        self.slots
+            .get((agent.slot >> self.bits) as usize)
+            .is_some_and(|slot| slot.standing == Standing::Wanted)
     }
 
     /// Whether somebody who is to be told now wanted this agent.
     pub(super) fn meet_want(&mut self, local: u32) -> bool {
         let slot = &mut self.slots[local as usize];
-        slot.has_room() && std::mem::take(&mut slot.wanted)
+        let met = slot.has_room() && slot.standing == Standing::Wanted;
+        if met {
+            slot.standing = Standing::Routed;
+        }
+        met
     }
 
     /// Gives a lease back; the place of its agent.

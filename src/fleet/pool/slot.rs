@@ -28,8 +28,6 @@ pub(super) struct Slot {
     pub(super) class: u16,
     pub(super) priority: Priority,
     pub(super) standing: Standing,
-    /// Whether its mailbox waits for room.
-    pub(super) wanted: bool,
     /// When its load last changed, by the shard's count of such changes.
     pub(super) stamp: u64,
     /// When it last went to the end of the line for turns, by the same count.
@@ -44,6 +42,8 @@ pub(super) enum Standing {
     Vacant,
     /// It is allocated.
     Routed,
+    /// It is allocated, and its mailbox waits for room.
+    Wanted,
 }
 
 impl Slot {
@@ -56,7 +56,6 @@ impl Slot {
             class: 0,
             priority: Priority::NORMAL,
             standing: Standing::Vacant,
-            wanted: false,
             stamp: 0,
             turn: 0,
             links: [Link { prev: NIL, next: NIL }; STRATEGIES],
@@ -66,7 +65,7 @@ impl Slot {
     /// Whether the agent can be given another lease.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
-        self.load < self.limit && self.standing == Standing::Routed
+        self.load < self.limit && matches!(self.standing, Standing::Routed | Standing::Wanted)
     }
 }
 
