@@ -57,11 +57,11 @@ mod lease;
 mod log;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
+#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod mailbox;
 mod pool;
-mod post;
-mod reply;
 mod request;
+#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod runner;
 pub mod scale;
 mod stats;
@@ -69,8 +69,6 @@ mod stop;
 mod submit;
 pub mod supervise;
 mod task;
-mod tell;
-mod turn;
 mod wakers;
 mod work;
 
@@ -94,7 +92,6 @@ pub use handle::TaskHandle;
 pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
 pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Strategy};
-pub use reply::Reply;
 pub use request::{AllocateError, Fit, Priority, Request};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
@@ -102,7 +99,6 @@ pub use task::{
     Attempt, Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError,
     TaskErrorKind, TaskId,
 };
-pub use tell::{Returned, TellError};
 
 /// A pool of agents, and the tasks that run on them.
 ///
@@ -204,18 +200,16 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 return Err(Error::new(ErrorKind::Closed, "the fleet was shut down"));
             }
             let agents = inner.pool.insert(&newcomers, count, &mut wakes)?;
-            for (agent, factory) in agents.iter().zip(std::iter::repeat(&spec.factory)) {
-                let Some(factory) = factory else { break };
+            for agent in agents.iter().filter(|_| spec.factory.is_some()) {
                 let slot = agent.slot() as usize;
                 if state.behaviours.len() <= slot {
                     state.behaviours.resize_with(slot + 1, || None);
                 }
-                state.behaviours[slot] = Some(Behaviour::default());
-                let mut home = inner.posts.get_or_make(agent.slot).lock();
-                home.open(agent.generation, inner.mailbox_capacity, Arc::clone(factory));
+                state.behaviours[slot] =
+                    Some(Behaviour { factory: spec.factory.clone(), ..Behaviour::default() });
             }
             state.counts.agents_spawned += count as u64;
-            inner.notify_workers(state);
+            inner.work.notify_all();
             agents
         };
         inner.wake_all(wakes);
@@ -254,17 +248,6 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         self.inner().kill(agent)
     }
 
-    /// Ends an agent that holds no lease and for which no work waits, in one step.
-    ///
-    /// That is how a fleet is made smaller without anybody noticing: there is no moment at which the agent
-    /// is given work and is about to go. An agent that is busy is left as it is.
-    ///
-    /// # Errors
-    /// `InUse` if it holds a lease, or a queued task would run on it; `NotFound` if it is gone.
-    pub fn retire(&self, agent: AgentId) -> Result<(), Error> {
-        self.inner().retire(agent)
-    }
-
     /// Takes an agent that fits, if there is one. Never waits.
     ///
     /// Which of those that fit and may hold another lease it is, the [`Strategy`] says.
@@ -276,9 +259,45 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         self.core.inner.pool.try_allocate(request)
     }
 
+    /// Takes several agents that fit, or several places of one, all of them or none. Never waits.
+    ///
+    /// They are chosen one after the other as by [`try_allocate`](Self::try_allocate), with the exactness of
+    /// a strict fleet; no other allocation runs meanwhile.
+    ///
+    /// # Errors
+    /// As [`try_allocate`](Self::try_allocate); `NoneIdle` if there are fewer.
+    pub fn try_allocate_batch(
+        &self,
+        request: &Request,
+        count: usize,
+    ) -> Result<Vec<Lease>, AllocateError> {
+        self.core.inner.pool.try_allocate_batch(request, count, true)
+    }
+
+    /// Takes as many agents that fit, or places of one, as there are, up to so many. Never waits. Otherwise
+    /// it is as [`try_allocate_batch`](Self::try_allocate_batch).
+    ///
+    /// # Errors
+    /// As [`try_allocate`](Self::try_allocate); `NoneIdle` if there is none.
+    pub fn try_allocate_up_to(
+        &self,
+        request: &Request,
+        count: usize,
+    ) -> Result<Vec<Lease>, AllocateError> {
+        self.core.inner.pool.try_allocate_batch(request, count, false)
+    }
+
+    /// Notices what time has brought about: gives back the agents of leases that have expired. Returns how
+    /// many those were. A host whose leases expire calls it now and then; see [`Request::ttl`] for who
+    /// notices besides.
+    pub fn tick(&self) -> usize {
+        self.core.inner.pool.expire_due()
+    }
+
     /// Takes an agent that fits, waiting on this thread for as long as it takes.
     ///
-    /// Who waits is served by priority, then in the order of coming.
+    /// Who waits is served by priority, with ageing (see [`FleetBuilder::ageing`]), then by
+    /// [deadline](Request::deadline), then in the order of coming.
     ///
     /// # Errors
     /// `NoSuchCapability` as soon as no live agent could serve it, `AgentGone` as soon as one that it names
@@ -380,7 +399,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// What the fleet has done so far, in one consistent reading.
     #[must_use]
     pub fn stats(&self) -> FleetStats {
-        self.inner().stats()
+        self.inner().state.lock().stats()
     }
 
     /// Takes no more tasks, and waits for those accepted to end, for so long at most.

@@ -11,9 +11,10 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use super::agent::AgentId;
-use super::pool::{Grant, Pool, Ticket};
+use super::pool::{Gone, Grant, Key, Pool, Ticket};
 use super::request::{AllocateError, Request};
 use crate::clock::Clock;
 use crate::clock::Timestamp;
@@ -36,13 +37,21 @@ pub(super) enum Release {
     Abandoned,
 }
 
-/// The agent of a lease was gone before the lease was completed: somebody else may have done the work.
+/// A lease was void before it was completed: somebody else may have done the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
-#[error("agent {agent} was gone before its lease was completed")]
+#[error("the lease on agent {agent} {}", if *.expired { "had expired" } else { "was void: the agent is gone" })]
 #[non_exhaustive]
 pub struct Stale {
-    /// The agent that is gone.
+    /// The agent that it was on.
     pub agent: AgentId,
+    /// Whether the lease had expired; otherwise the agent is gone.
+    pub expired: bool,
+}
+
+impl Stale {
+    fn new(agent: AgentId, why: Gone) -> Self {
+        Self { agent, expired: why == Gone::Expired }
+    }
 }
 
 /// Names a lease among all that its fleet ever granted.
@@ -66,45 +75,79 @@ impl LeaseId {
 pub struct Lease {
     grant: Grant,
     pool: Option<Arc<Pool>>,
+    /// Under which it expires, if it does.
+    key: Option<Key>,
+    /// When it was granted, in nanoseconds, or zero for one whose time does not matter.
+    since: u64,
 }
 
 impl Lease {
     #[inline]
     pub(super) const fn new(grant: Grant, pool: Arc<Pool>) -> Self {
-        Self { grant, pool: Some(pool) }
+        Self { grant, pool: Some(pool), key: None, since: 0 }
+    }
+
+    pub(super) const fn with_clock(mut self, key: Option<Key>, since: u64) -> Self {
+        self.key = key;
+        self.since = since;
+        self
     }
 
     /// The agent that it is for.
     #[must_use]
     pub const fn agent(&self) -> AgentId {
-        self.grant.agent
+        self.grant.agent()
     }
 
     /// Which lease it is.
     #[must_use]
     pub const fn id(&self) -> LeaseId {
-        LeaseId(self.grant.lease)
+        LeaseId(self.grant.lease())
     }
 
-    /// Whether the agent was killed meanwhile. Right after it said no, it may become true.
+    /// Whether it is void: the agent has ended, or the lease has expired. Right after it said no, it may
+    /// become true.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
-        self.pool.as_ref().is_some_and(|pool| !pool.lives(self.grant.agent))
+        self.pool.as_ref().is_some_and(|pool| pool.is_void(self.grant, self.key))
+    }
+
+    /// Has it expire so long from now, whenever it would have expired before, if ever.
+    ///
+    /// # Errors
+    /// [`Stale`] if it is void already.
+    pub fn renew(&mut self, time_to_live: Duration) -> Result<(), Stale> {
+        let pool =
+            self.pool.as_ref().expect("only complete and drop take it, and each ends the lease");
+        let stale = |why| Stale::new(self.grant.agent(), why);
+        self.key = Some(pool.renew(self.grant, self.key, time_to_live).map_err(stale)?);
+        Ok(())
+    }
+
+    #[inline]
+    fn end(&self, pool: Arc<Pool>, how: Release) -> Result<(), Gone> {
+        if self.key.is_none() && self.since == 0 {
+            pool.give_back(self.grant, how)
+        } else {
+            pool.give_back_timed(self.grant, self.key, self.since, how)
+        }
     }
 
     /// Gives the agent back and says how it went.
     ///
     /// # Errors
-    /// [`Stale`] if the agent is gone: the outcome is refused and counted.
+    /// [`Stale`] if the agent is gone or the lease has expired: the outcome is refused and counted.
+    #[inline]
     pub fn complete(mut self, outcome: LeaseOutcome) -> Result<(), Stale> {
         let pool =
             self.pool.take().expect("only complete and drop take it, and each ends the lease");
-        let agent = self.grant.agent;
-        pool.give_back(self.grant, Release::Outcome(outcome)).map_err(|_| Stale { agent })
+        let agent = self.grant.agent();
+        self.end(pool, Release::Outcome(outcome)).map_err(|why| Stale::new(agent, why))
     }
 }
 
 impl Drop for Lease {
+    #[inline]
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
             let how = if thread::panicking() {
@@ -113,7 +156,7 @@ impl Drop for Lease {
                 Release::Abandoned
             };
             // A stale lease is counted by the fleet, and a drop has nobody to tell.
-            let _ = pool.give_back(self.grant, how);
+            let _ = self.end(pool, how);
         }
     }
 }
@@ -121,8 +164,8 @@ impl Drop for Lease {
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("agent", &self.grant.agent)
-            .field("id", &self.grant.lease)
+            .field("agent", &self.grant.agent())
+            .field("id", &self.grant.lease())
             .finish()
     }
 }
@@ -188,7 +231,12 @@ impl Allocation {
             if late {
                 return Err(AllocateError::Timeout);
             }
-            late = !clock.park_until(&parker, deadline);
+            // A lease that expires meanwhile wakes nobody by itself.
+            let until = [deadline, self.pool.next_due()].into_iter().flatten().min();
+            if !clock.park_until(&parker, until) {
+                late = deadline.is_some_and(|deadline| clock.now() >= deadline);
+                self.pool.expire_due();
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::pool::{Feed, Kept, Pool, PoolConfig, RUNS_TASKS};
 use super::*;
+use crate::clock::Clock;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, thread, weakened};
 
@@ -157,7 +158,14 @@ impl Feed for Told {
 fn lease_against_hunger() {
     let limit = NonZeroUsize::MIN;
     let kept = Kept::new(&[Strategy::LeastLoaded]).expect("one strategy");
-    let pool = Pool::new(PoolConfig { max_agents: limit, max_waiting: limit, shards: 1, kept });
+    let pool = Pool::new(PoolConfig {
+        max_agents: limit,
+        max_waiting: limit,
+        shards: 1,
+        kept,
+        clock: Clock::real(),
+        ageing: None,
+    });
     let told = Arc::<Told>::default();
     let weak = Arc::downgrade(&told);
     pool.set_feed(weak);
@@ -219,7 +227,7 @@ fn running() -> AgentSpec<(), u32> {
 /// broken rule shows as a failed assertion: loom cannot unwind a panic across threads or locks.
 fn work_once(fleet: &Fleet<(), u32>) -> bool {
     let mut after = inner::After::new();
-    let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, &mut after);
+    let job = fleet.inner().state.lock().next_job(false, &mut after);
     let Some(job) = job else { return false };
     fleet.inner().finish(after);
     fleet.inner().run(job);

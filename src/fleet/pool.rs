@@ -15,24 +15,28 @@
 //! 4. `floors` says of each shard and strategy what its best agent is, or that there is none, and is
 //!    written under the lock of the shard. A request trusts it for where to look first, and for where
 //!    there is nothing to find: what happened before the request began is seen.
-//! 5. The references to the pool that shards keep for leases make a circle, which `close` breaks.
+//! 5. A shard owns as many references to the pool as it says, for leases to come. They make a circle, which
+//!    `close` breaks.
 
 mod bits;
-mod census;
 mod desk;
 mod find;
 mod floors;
 mod index;
 mod returns;
+mod score;
 mod shard;
 mod slot;
 mod strategy;
+mod timed;
 mod wait;
 mod waiting;
+mod wheel;
 
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
+use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
@@ -42,17 +46,18 @@ use super::lease::Lease;
 use super::request::{AllocateError, Fit, Priority, Request};
 use super::wakers::guarded;
 use crate::Error;
-use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use crate::clock::Clock;
+use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Brief, BriefGuard, Mutex, OnceLock, left_out};
 use desk::{Desk, Kind};
 use floors::Floors;
 use shard::{Counts, Shard};
 use slot::Slot;
 
-pub(super) use census::NotIdle;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
 pub(super) use waiting::Ticket;
+pub(super) use wheel::Key;
 
 /// How many different capability names the agents of one fleet may have in its lifetime.
 pub const MAX_CAPABILITIES: usize = 127;
@@ -94,11 +99,13 @@ pub(super) struct Ask {
     fit: Fit,
     strategy: Strategy,
     agent: Option<AgentId>,
+    /// For how long the lease is, in nanoseconds.
+    ttl: Option<u64>,
 }
 
 impl Ask {
     const fn any(strategy: Strategy) -> Self {
-        Self { mask: 0, fit: Fit::All, strategy, agent: None }
+        Self { mask: 0, fit: Fit::All, strategy, agent: None, ttl: None }
     }
 
     /// How badly agents with these capabilities fit, the lesser the better; `None` if they do not.
@@ -119,32 +126,57 @@ impl Ask {
     }
 }
 
-/// A lease as the pool hands it out.
+/// A lease as the pool hands it out: two words, which a call returns without touching memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Grant {
-    pub(super) agent: AgentId,
-    pub(super) lease: u64,
+    /// The generation above the slot.
+    agent: u64,
+    /// Unlike that of any other lease of the pool.
+    lease: NonZeroU64,
 }
 
-/// The holder of a lease was too late: its agent is gone.
+impl Grant {
+    #[inline(always)]
+    pub(super) const fn new(agent: AgentId, lease: NonZeroU64) -> Self {
+        Self { agent: (agent.generation as u64) << 32 | agent.slot as u64, lease }
+    }
+
+    #[inline(always)]
+    pub(super) const fn agent(self) -> AgentId {
+        AgentId { slot: self.agent as u32, generation: (self.agent >> 32) as u32 }
+    }
+
+    #[inline(always)]
+    pub(super) const fn lease(self) -> u64 {
+        self.lease.get()
+    }
+}
+
+/// The holder of a lease was too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Gone;
+pub(super) enum Gone {
+    /// Its agent has ended.
+    Ended,
+    /// The lease has expired.
+    Expired,
+}
 
 /// Who is told that an agent came free while workers starve.
 pub(super) trait Feed: Send + Sync {
     fn feed(&self);
-    /// An agent that was [wanted](Pool::take_agent) and had no room has some now. It must not call the pool.
-    fn freed(&self, agent: AgentId);
 }
 
 /// What a pool is made of.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct PoolConfig {
     pub(super) max_agents: NonZeroUsize,
     pub(super) max_waiting: NonZeroUsize,
     /// A power of two, at most [`MAX_SHARDS`].
     pub(super) shards: usize,
     pub(super) kept: Kept,
+    pub(super) clock: Clock,
+    /// How long a request waits for what a level of priority is worth.
+    pub(super) ageing: Option<Duration>,
 }
 
 /// See the file's head.
@@ -152,12 +184,20 @@ pub(super) struct Pool {
     /// Tells pools apart, for what requests remember.
     number: u64,
     kept: Kept,
+    clock: Clock,
+    ageing_ns: Option<u64>,
+    /// Whether each lease is timed, for the pasts of the agents.
+    keeps_pasts: bool,
+    /// Whether there was a lease that expires.
+    expires: AtomicBool,
     max_agents: usize,
     max_waiting: usize,
     shards: Box<[CachePadded<Brief<Shard>>]>,
     floors: Floors,
     attention: CachePadded<AtomicUsize>,
     desk: Mutex<Desk>,
+    /// When the first of those who sleep as they wait looks for leases that have expired.
+    look_at: AtomicU64,
     /// Requests that were refused because too many waited.
     refused: AtomicU64,
     /// Panics of wakers and of their destructors.
@@ -185,12 +225,17 @@ impl Pool {
         Arc::new(Self {
             number: crate::sync::unique(),
             kept: config.kept,
+            keeps_pasts: config.kept.has(Strategy::Performance),
+            expires: AtomicBool::new(false),
+            ageing_ns: config.ageing.map(|step| nanoseconds(step).max(1)),
+            clock: config.clock,
             max_agents: config.max_agents.get(),
             max_waiting: config.max_waiting.get(),
             shards: (0_u32..).take(config.shards).map(shard).collect(),
             floors: Floors::new(),
             attention: CachePadded::new(AtomicUsize::new(0)),
             desk: Mutex::new(Desk::new(config.shards)),
+            look_at: AtomicU64::new(u64::MAX),
             refused: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             feed: OnceLock::new(),
@@ -223,7 +268,7 @@ impl Pool {
     }
 
     /// What a request asks for, in the pool's terms.
-    #[inline]
+    #[inline(always)]
     pub(super) fn resolve(&self, request: &Request) -> Result<Ask, AllocateError> {
         let strategy = match request.named_strategy() {
             None => self.kept.first(),
@@ -231,7 +276,8 @@ impl Pool {
             Some(_) => return Err(AllocateError::StrategyNotKept),
         };
         let mask = if request.names().is_empty() { 0 } else { self.mask_of(request)? };
-        Ok(Ask { mask, fit: request.fits(), strategy, agent: request.named_agent() })
+        let ttl = request.time_to_live().map(nanoseconds);
+        Ok(Ask { mask, fit: request.fits(), strategy, agent: request.named_agent(), ttl })
     }
 
     /// The mask of a request's names, which the request remembers once all of them are known.
@@ -261,27 +307,49 @@ impl Pool {
         self: &Arc<Self>,
         request: &Request,
     ) -> Result<Lease, AllocateError> {
-        let ask = self.resolve(request)?;
-        self.try_lease(&ask)?.ok_or_else(|| self.why_none(&ask))
+        if self.keeps_pasts || request.time_to_live().is_some() {
+            return self.try_allocate_timed(request);
+        }
+        match self.grant(request) {
+            Some(grant) => Ok(self.lease(grant)),
+            None => self.try_again(request),
+        }
     }
 
-    /// Takes an agent if there is one now.
-    #[inline]
-    fn try_lease(self: &Arc<Self>, ask: &Ask) -> Result<Option<Lease>, AllocateError> {
-        let Some((mut shard, at, local)) = self.find(ask)? else { return Ok(None) };
+    /// Takes an agent if there is one, with a reference for the lease to be made of it.
+    fn grant(self: &Arc<Self>, request: &Request) -> Option<Grant> {
+        let ask = self.resolve(request).ok()?;
+        let (mut shard, at, local) = self.find(&ask).ok()??;
         let grant = shard.lease(local);
         self.publish(at, &mut shard);
-        let reference = shard.take_reference();
-        drop(shard);
-        Ok(Some(Lease::new(grant, reference.unwrap_or_else(|| Arc::clone(self)))))
+        self.lend_reference(&mut shard);
+        Some(grant)
+    }
+
+    /// Looks once more if a lease has expired, and says why there is none.
+    #[cold]
+    fn try_again(self: &Arc<Self>, request: &Request) -> Result<Lease, AllocateError> {
+        if self.expire_due() > 0
+            && let Some(grant) = self.grant(request)
+        {
+            return Ok(self.lease(grant));
+        }
+        let ask = self.resolve(request)?;
+        Err(self.why_none(&ask))
     }
 
     #[cold]
     fn why_none(&self, ask: &Ask) -> AllocateError {
         let desk = self.desk.lock();
         if desk.closed {
-            AllocateError::Closed
-        } else if desk.could_serve(ask) {
+            return AllocateError::Closed;
+        }
+        if let Some(agent) = ask.agent
+            && let Err(error) = self.find_named(agent, ask)
+        {
+            return error;
+        }
+        if desk.could_serve(ask) {
             AllocateError::NoneIdle
         } else {
             AllocateError::NoSuchCapability
@@ -323,38 +391,16 @@ impl Pool {
         if !self.is_watched() {
             let mut shard = self.shards[at].lock();
             // Rule 2: read under the lock.
-            if !self.is_watched() && !shard.is_wanted(agent) {
-                shard.release(agent)?;
+            if !self.is_watched() {
+                shard.release(agent, None)?;
                 self.publish(at, &mut shard);
                 return Ok(false);
             }
         }
-        let (hungry, wanted) = {
-            let mut desk = self.desk.lock();
-            let mut shard = self.shards[at].lock();
-            let local = shard.release(agent)?;
-            let hungry = self.pass_on(&mut desk, &mut shard, at, local, wakes);
-            (hungry, shard.meet_want(local))
-        };
-        if wanted {
-            self.tell_freed(agent);
-        }
-        Ok(hungry)
-    }
-
-    /// Takes this agent. If it has no room, whoever [feeds](Feed::freed) on the pool is told once it has;
-    /// requests that wait go first.
-    pub(super) fn take_agent(&self, agent: AgentId) -> Option<Grant> {
-        let at = self.shard_of(agent);
+        let mut desk = self.desk.lock();
         let mut shard = self.shards[at].lock();
-        let local = shard.find(agent)?;
-        if !shard.slot(local).has_room() {
-            shard.want(local);
-            return None;
-        }
-        let grant = shard.lease(local);
-        self.publish(at, &mut shard);
-        Some(grant)
+        let local = shard.release(agent, None)?;
+        Ok(self.pass_on(&mut desk, &mut shard, at, local, wakes))
     }
 
     /// Gives the free places of an agent to those who wait (rule 3); whether some are left for workers
@@ -376,12 +422,6 @@ impl Pool {
     #[inline(always)]
     fn is_watched(&self) -> bool {
         self.attention.load(Ordering::Relaxed) != 0
-    }
-
-    fn tell_freed(&self, agent: AgentId) {
-        if let Some(feed) = self.feed.get().and_then(Weak::upgrade) {
-            feed.freed(agent);
-        }
     }
 
     fn tell_workers(&self) {
@@ -481,11 +521,6 @@ impl Pool {
         Some(load)
     }
 
-    /// Whether the agent lives.
-    pub(super) fn lives(&self, agent: AgentId) -> bool {
-        self.shards[self.shard_of(agent)].lock().find(agent).is_some()
-    }
-
     pub(super) fn status(&self, agent: AgentId) -> Option<AgentStatus> {
         let desk = self.desk.lock();
         let shard = self.shards[self.shard_of(agent)].lock();
@@ -537,19 +572,21 @@ impl Pool {
     }
 
     /// Refuses everybody who waits, now and later, and breaks the circle of rule 5.
-    pub(super) fn close(&self, wakes: &mut Vec<Waker>) {
+    pub(super) fn close(self: &Arc<Self>, wakes: &mut Vec<Waker>) {
         let mut desk = self.desk.lock();
         desk.closed = true;
         for shard in &self.shards {
-            // None of these is the last: the caller has one.
-            let references = shard.lock().close();
-            drop(references);
+            self.settle_references(&mut shard.lock());
         }
         for (ticket, waker) in desk.waiting.take(|_| true) {
             desk.answer(ticket, Err(AllocateError::Closed), waker, wakes);
         }
         self.say_who_waits(&desk);
     }
+}
+
+fn nanoseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
 fn status(id: AgentId, slot: &Slot, mask: Mask, kind: &Kind) -> AgentStatus {

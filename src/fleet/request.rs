@@ -2,10 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::agent::AgentId;
 use super::lanes::Mask;
 use super::pool::Strategy;
+use crate::clock::Timestamp;
 use crate::sync::OnceLock;
 
 /// How much something matters: the higher goes first.
@@ -67,6 +69,8 @@ pub struct Request {
     fit: Fit,
     strategy: Option<Strategy>,
     agent: Option<AgentId>,
+    time_to_live: Option<Duration>,
+    deadline: Option<Timestamp>,
     /// The pool that knew all the capabilities, and the mask it knows them by: a bit once given to a name
     /// stays with it, so whoever asks again need not look the names up.
     known: OnceLock<(u64, Mask)>,
@@ -97,6 +101,8 @@ impl Request {
             fit: Fit::All,
             strategy: None,
             agent: None,
+            time_to_live: None,
+            deadline: None,
             known: OnceLock::new(),
         }
     }
@@ -138,6 +144,32 @@ impl Request {
     pub fn agent(mut self, agent: AgentId) -> Self {
         self.agent = Some(agent);
         self
+    }
+
+    /// Has the lease expire so long after it was granted, unless it is [renewed](super::Lease::renew).
+    /// Default: never. When it expires the agent is free for others and the holder cannot complete it;
+    /// that is noticed by its holder, by an allocation that finds nothing, by threads that wait for an
+    /// agent, and by [`Fleet::tick`](super::Fleet::tick). Costs two readings of the clock.
+    #[must_use]
+    pub fn ttl(mut self, time_to_live: Duration) -> Self {
+        self.time_to_live = Some(time_to_live);
+        self
+    }
+
+    /// Sets by when it is needed, on the fleet's clock: of requests that wait and are equally urgent, the
+    /// one that is needed first is served first. It does not end the wait. Default: none.
+    #[must_use]
+    pub fn deadline(mut self, at: Timestamp) -> Self {
+        self.deadline = Some(at);
+        self
+    }
+
+    pub(super) const fn time_to_live(&self) -> Option<Duration> {
+        self.time_to_live
+    }
+
+    pub(super) const fn due(&self) -> Option<Timestamp> {
+        self.deadline
     }
 
     pub(super) const fn fits(&self) -> Fit {
@@ -186,6 +218,8 @@ impl fmt::Debug for Request {
             .field("fit", &self.fit)
             .field("strategy", &self.strategy)
             .field("agent", &self.agent)
+            .field("ttl", &self.time_to_live)
+            .field("deadline", &self.deadline)
             .finish()
     }
 }
@@ -198,6 +232,8 @@ impl PartialEq for Request {
             && self.fit == other.fit
             && self.strategy == other.strategy
             && self.agent == other.agent
+            && self.time_to_live == other.time_to_live
+            && self.deadline == other.deadline
     }
 }
 

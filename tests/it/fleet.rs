@@ -1,8 +1,7 @@
 //! The fleet: leases, tasks, and nothing lost when agents die.
 
+mod expiry;
 mod leases;
-mod messages;
-mod scaling;
 mod stop;
 mod storm;
 mod submit;

@@ -1,5 +1,3 @@
-//! Lanes, the run flag and generations by example, and against plain queues.
-
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 

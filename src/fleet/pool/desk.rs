@@ -167,11 +167,6 @@ impl Desk {
         &self.kinds[kind as usize].kind
     }
 
-    /// Whether a single live agent has this set of capabilities.
-    pub(super) fn is_last_of(&self, mask: Mask) -> bool {
-        self.sets.get(&mask) == Some(&1)
-    }
-
     /// Whether a live agent, with room or not, fits.
     pub(super) fn could_serve(&self, ask: &Ask) -> bool {
         self.sets.keys().any(|have| ask.misfit(*have).is_some())
@@ -201,7 +196,7 @@ impl Desk {
     /// Takes back the grants of an agent that is gone, the most urgent first. Their waiters were woken
     /// and have not looked yet.
     pub(super) fn void_grants(&mut self, agent: AgentId) -> Vec<Ticket> {
-        let void = |answer: &&Answer| answer.result.is_ok_and(|grant| grant.agent == agent);
+        let void = |answer: &&Answer| answer.result.is_ok_and(|grant| grant.agent() == agent);
         let mut tickets: Vec<_> =
             self.answers.values().filter(void).map(|answer| answer.ticket).collect();
         tickets.sort_unstable_by_key(|ticket| ticket.place);
@@ -262,7 +257,7 @@ impl Desk {
         for answer in self.answers.values() {
             if let Ok(grant) = answer.result {
                 assert!(
-                    shards.iter().any(|shard| shard.ids().any(|id| id == grant.agent)),
+                    shards.iter().any(|shard| shard.ids().any(|id| id == grant.agent())),
                     "rule 3"
                 );
             }

@@ -8,11 +8,14 @@
 //!    than that, all shards are looked into. How capabilities match is exact.
 //! 3. A request finds nothing only if each shard, when it was looked at, had nothing for it.
 
+use std::sync::Arc;
+
 use super::shard::{Best, NO_FLOOR};
 use super::strategy::Strategy;
-use super::{Ask, Held, Pool};
+use super::{Ask, Grant, Held, Pool};
 use crate::fleet::agent::AgentId;
-use crate::fleet::request::{AllocateError, Fit};
+use crate::fleet::lease::Lease;
+use crate::fleet::request::{AllocateError, Fit, Request};
 use crate::sync::home;
 
 /// How often a request follows a better agent that somebody else then takes, before it takes any that fits.
@@ -23,7 +26,7 @@ pub(super) type Found<'a> = (Held<'a>, usize, u32);
 
 impl Pool {
     /// Looks for an agent with room, and holds the lock of its shard when it found one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn find(&self, ask: &Ask) -> Result<Option<Found<'_>>, AllocateError> {
         if let Some(agent) = ask.agent {
             return self.find_named(agent, ask);
@@ -33,8 +36,8 @@ impl Pool {
             if shard.closed {
                 return Err(AllocateError::Closed);
             }
-            let best = shard.best(ask);
-            return Ok(best.map(|best| (shard, 0, best.local)));
+            let first = shard.first(ask);
+            return Ok(first.map(|local| (shard, 0, local)));
         }
         if ask.fit == Fit::All {
             let at = self.floors.nearest(ask.strategy, home(), self.shards.len());
@@ -42,8 +45,12 @@ impl Pool {
             if shard.closed {
                 return Err(AllocateError::Closed);
             }
-            if let Some(best) = shard.best(ask)
-                && (ask.mask == 0 || self.is_near_best(ask, at, &best))
+            if ask.mask == 0 {
+                if let Some(local) = shard.first(ask) {
+                    return Ok(Some((shard, at, local)));
+                }
+            } else if let Some(best) = shard.best(ask)
+                && self.is_near_best(ask, at, &best)
             {
                 return Ok(Some((shard, at, best.local)));
             }
@@ -56,7 +63,7 @@ impl Pool {
         let strategy = ask.strategy;
         let own = match strategy {
             Strategy::RoundRobin => self.floors.get(strategy, at),
-            Strategy::LeastLoaded | Strategy::Priority => u64::from(best.rank),
+            _ => u64::from(best.rank),
         };
         strategy.is_good_enough(own)
             || !strategy.exceeds(own, self.floors.least(strategy, self.shards.len()))
@@ -84,7 +91,7 @@ impl Pool {
                 let Some(found) = shard.best(ask) else { continue };
                 let floor = match ask.strategy {
                     Strategy::RoundRobin => shard.floor(ask.strategy, || 0),
-                    Strategy::LeastLoaded | Strategy::Priority => u64::from(found.rank),
+                    _ => u64::from(found.rank),
                 };
                 if best.is_none_or(|(misfit, rank, _)| (found.misfit, floor) < (misfit, rank)) {
                     best = Some((found.misfit, floor, at));
@@ -112,6 +119,63 @@ impl Pool {
         Ok(None)
     }
 
+    /// Takes several agents under all locks, so that nobody takes them apart; all or none if `whole`.
+    pub(in crate::fleet) fn try_allocate_batch(
+        self: &Arc<Self>,
+        request: &Request,
+        count: usize,
+        whole: bool,
+    ) -> Result<Vec<Lease>, AllocateError> {
+        let ask = self.resolve(request)?;
+        self.expire_due();
+        let grants = self.take_several(&ask, count, whole)?;
+        if grants.len() < count && (whole || grants.is_empty()) {
+            return Err(self.why_none(&ask));
+        }
+        Ok(grants.into_iter().map(|grant| self.start(grant, &ask)).collect())
+    }
+
+    fn take_several(
+        &self,
+        ask: &Ask,
+        count: usize,
+        whole: bool,
+    ) -> Result<Vec<Grant>, AllocateError> {
+        let mut shards = self.lock_all();
+        if shards[0].closed {
+            return Err(AllocateError::Closed);
+        }
+        let mut grants = Vec::new();
+        while grants.len() < count {
+            let best = |(at, shard): (usize, &mut Held<'_>)| {
+                let best = match ask.agent {
+                    None => shard.best(ask)?,
+                    Some(agent) if at == self.shard_of(agent) => shard.best_named(agent, ask)?,
+                    Some(_) => return None,
+                };
+                let lap = match ask.strategy {
+                    Strategy::RoundRobin => shard.floor(ask.strategy, || 0),
+                    _ => 0,
+                };
+                Some((best.misfit, lap, best.rank, at, best.local))
+            };
+            let Some((.., at, local)) = shards.iter_mut().enumerate().filter_map(best).min() else {
+                break;
+            };
+            grants.push(shards[at].lease(local));
+        }
+        if whole && grants.len() < count {
+            for grant in grants.drain(..).rev() {
+                shards[self.shard_of(grant.agent())].undo(grant.agent());
+            }
+        }
+        for (at, shard) in shards.iter_mut().enumerate() {
+            self.publish(at, shard);
+        }
+        Ok(grants)
+    }
+
+    #[cold]
     pub(super) fn find_named(
         &self,
         agent: AgentId,

@@ -46,7 +46,7 @@ impl Index {
     }
 
     /// Puts an agent that is in no list of this index at the end of one; whether `best` changed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn join(&mut self, slots: &mut [Slot], link: usize, rank: u32, agent: u32) -> bool {
         if self.buckets.len() <= rank as usize {
             self.grow(rank);
@@ -61,6 +61,11 @@ impl Index {
             return false;
         }
         bucket.head = agent;
+        self.open(rank)
+    }
+
+    #[inline(never)]
+    fn open(&mut self, rank: u32) -> bool {
         self.ranks.insert(rank);
         let better = rank < self.best;
         if better {
@@ -70,7 +75,7 @@ impl Index {
     }
 
     /// Takes an agent out of the list it is in; whether `best` changed.
-    #[inline]
+    #[inline(always)]
     pub(super) fn leave(&mut self, slots: &mut [Slot], link: usize, rank: u32, agent: u32) -> bool {
         let own = slots[agent as usize].links[link];
         let bucket = &mut self.buckets[rank as usize];
@@ -88,6 +93,11 @@ impl Index {
         if own.next != NIL {
             return false;
         }
+        self.shut(rank)
+    }
+
+    #[inline(never)]
+    fn shut(&mut self, rank: u32) -> bool {
         self.ranks.remove(rank);
         let was_best = rank == self.best;
         if was_best {

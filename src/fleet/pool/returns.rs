@@ -1,72 +1,126 @@
-//! How a lease comes back, with the reference that it held.
+//! How a lease comes to its reference to the pool, and how it comes back with it.
 //!
 //! A lease owns an `Arc` of the pool. Counting references costs a locked instruction to take one and one to
-//! give it back, as much as the allocation itself; so a lease that ends leaves its `Arc` in the shard,
-//! where the next lease finds it. That leaves one problem: the lock of the shard is reached through the very
-//! `Arc` that goes into the stash. Rules:
+//! give it back, as much as the allocation itself; so a lease that ends leaves its count with the
+//! shard, where the next lease finds it. Rules:
 //!
-//! 1. From the moment the `Arc` is in the stash until the lock is freed, nobody takes it out, since
-//!    that is done under the same lock: the pool lives as long as the guard.
-//! 2. Freeing the lock is one store, the last access through the guard.
+//! 1. A shard owns as many counts of the pool as its `spare` says, which changes under its lock alone. So the
+//!    pool lives while one is spare, and what is taken off `spare` belongs to whoever took it.
+//! 2. A grant that [`lend_reference`](Pool::lend_reference) was called for owns one count, until
+//!    [`lease`](Pool::lease) makes a lease of it; nothing in between can fail.
+//! 3. Freeing the lock of a shard is its last use by a lease that ends: the count that the lease left may be
+//!    taken, and be the last, from then on.
 
-#![expect(unsafe_code, reason = "the lock is reached through the reference that it takes in")]
+#![expect(unsafe_code, reason = "counts of references change hands without a locked instruction")]
 
+use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
+use super::shard::Shard;
 use super::{Gone, Grant, Pool};
-use crate::fleet::lease::Release;
+use crate::fleet::lease::{Lease, Release};
+
+/// How many counts a shard keeps at most.
+const SPARE_MAX: u32 = 256;
 
 impl Pool {
+    /// Has a grant of this shard own a count of the pool (rule 2).
+    #[inline(always)]
+    pub(super) fn lend_reference(self: &Arc<Self>, shard: &mut Shard) {
+        match shard.spare.checked_sub(1) {
+            Some(rest) => shard.spare = rest,
+            None => self.count_reference(),
+        }
+    }
+
+    #[cold]
+    fn count_reference(self: &Arc<Self>) {
+        // A count without an owner, for the grant.
+        let _ = ManuallyDrop::new(Arc::clone(self));
+    }
+
+    /// Makes the lease of a grant that owns a count.
+    #[inline(always)]
+    pub(super) fn lease(self: &Arc<Self>, grant: Grant) -> Lease {
+        // SAFETY: the pointer is that of an `Arc` of this pool, and the grant owns one count of it (rule 2).
+        let reference = unsafe { Arc::from_raw(Arc::as_ptr(self)) };
+        Lease::new(grant, reference)
+    }
+
+    /// Closes a shard, and lets go of the counts that it owns. None of them is the last.
+    pub(super) fn settle_references(self: &Arc<Self>, shard: &mut Shard) {
+        shard.closed = true;
+        for _ in 0..std::mem::take(&mut shard.spare) {
+            // SAFETY: the shard owned one count for each turn of this loop (rule 1).
+            unsafe { Arc::decrement_strong_count(Arc::as_ptr(self)) };
+        }
+    }
+
     /// Ends a lease, and passes its place on to whoever waits for one like it.
-    #[inline]
     pub(in crate::fleet) fn give_back(
         self: Arc<Self>,
         grant: Grant,
         how: Release,
     ) -> Result<(), Gone> {
-        let at = self.shard_of(grant.agent);
-        let pool = Arc::as_ptr(&self);
-        // SAFETY: `self` is owned here until it goes into the stash, and after that rule 1 holds.
-        let pool: &Self = unsafe { &*pool };
+        self.give_back_by(grant, how, |shard| {
+            let local = shard.release(grant.agent(), None);
+            (local.map(drop), local.ok())
+        })
+    }
+
+    /// Ends a lease in some way, which says what the holder is told and the place of the agent that has a
+    /// place more.
+    #[inline(always)]
+    pub(super) fn give_back_by(
+        self: Arc<Self>,
+        grant: Grant,
+        how: Release,
+        end: impl FnOnce(&mut Shard) -> (Result<(), Gone>, Option<u32>),
+    ) -> Result<(), Gone> {
+        let held = ManuallyDrop::new(self);
+        let pool: &Self = &held;
+        let at = pool.shard_of(grant.agent());
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() || shard.is_wanted(grant.agent) {
+        if pool.is_watched() {
             drop(shard);
-            return self.give_back_watched(grant, how);
+            return ManuallyDrop::into_inner(held).give_back_watched(at, how, end);
         }
-        let released = shard.release(grant.agent).map(drop);
-        shard.count(released.is_ok(), how);
+        let (result, _) = end(&mut shard);
+        shard.count(result.is_ok(), how);
         pool.publish(at, &mut shard);
-        let spare = shard.keep_reference(self);
+        let kept = !shard.closed && shard.spare < SPARE_MAX;
+        shard.spare += u32::from(kept);
         drop(shard);
-        // The last reference, it may be, of a fleet that has ended.
-        drop(spare);
-        released
+        if !kept {
+            // The last reference, it may be, of a fleet that has ended.
+            drop(ManuallyDrop::into_inner(held));
+        }
+        result
     }
 
     #[cold]
-    fn give_back_watched(self: Arc<Self>, grant: Grant, how: Release) -> Result<(), Gone> {
-        let at = self.shard_of(grant.agent);
-        let mut wakes = Vec::new();
-        let mut wanted = false;
-        let released = {
+    fn give_back_watched(
+        self: Arc<Self>,
+        at: usize,
+        how: Release,
+        end: impl FnOnce(&mut Shard) -> (Result<(), Gone>, Option<u32>),
+    ) -> Result<(), Gone> {
+        let (mut wakes, mut hungry) = (Vec::new(), false);
+        let result = {
             let mut desk = self.desk.lock();
             let mut shard = self.shards[at].lock();
-            let released = shard.release(grant.agent);
-            shard.count(released.is_ok(), how);
-            released.map(|local| {
-                let hungry = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
-                wanted = shard.meet_want(local);
-                hungry
-            })
+            let (result, freed) = end(&mut shard);
+            shard.count(result.is_ok(), how);
+            if let Some(local) = freed {
+                hungry = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+            }
+            result
         };
         self.wake_all(wakes);
-        if wanted {
-            self.tell_freed(grant.agent);
-        }
-        if released == Ok(true) {
+        if hungry {
             self.tell_workers();
         }
-        released.map(drop)
+        result
     }
 }

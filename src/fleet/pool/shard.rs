@@ -13,12 +13,14 @@
 //! 5. Laps of the round robin: a lap ends when everybody who stood in line at its start has been taken or
 //!    has gone.
 
-use std::sync::Arc;
+use std::num::NonZeroU64;
 
 use super::index::{Index, NOBODY};
+use super::score::Score;
 use super::slot::{NIL, Slot, Standing};
 use super::strategy::{Kept, STRATEGIES, Strategy};
-use super::{Ask, Entrant, Gone, Grant, Pool};
+use super::wheel::{Key, Wheel};
+use super::{Ask, Entrant, Gone, Grant};
 use crate::fleet::agent::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::lease::{LeaseOutcome, Release};
@@ -27,9 +29,6 @@ use crate::fleet::request::Fit;
 
 /// The floor of a shard in which nobody has room.
 pub(super) const NO_FLOOR: u64 = u64::MAX;
-
-/// How many references to the pool a shard keeps for leases to come.
-const STASH: usize = 256;
 
 /// The agents of one shard with one set of capabilities.
 #[derive(Debug)]
@@ -48,6 +47,7 @@ pub(in crate::fleet) struct Counts {
     pub(in crate::fleet) failed: u64,
     pub(in crate::fleet) abandoned: u64,
     pub(in crate::fleet) stale: u64,
+    pub(in crate::fleet) expired: u64,
 }
 
 impl Counts {
@@ -58,6 +58,7 @@ impl Counts {
         self.failed += other.failed;
         self.abandoned += other.abandoned;
         self.stale += other.stale;
+        self.expired += other.expired;
     }
 }
 
@@ -89,8 +90,12 @@ pub(super) struct Shard {
     lap_end: u64,
     live: u32,
     pub(super) counts: Counts,
-    /// References to the pool for leases to come: taking one here costs no locked instruction.
-    stash: Vec<Arc<Pool>>,
+    /// The pasts of the agents, if the strategy that needs them is kept.
+    scores: Vec<Score>,
+    /// The leases that expire, once there was one.
+    pub(super) timed: Option<Box<Wheel>>,
+    /// How many references to the pool the shard owns, for leases to come.
+    pub(super) spare: u32,
 }
 
 impl Shard {
@@ -109,7 +114,9 @@ impl Shard {
             lap_end: 0,
             live: 0,
             counts: Counts::default(),
-            stash: Vec::new(),
+            scores: Vec::new(),
+            timed: None,
+            spare: 0,
         }
     }
 
@@ -169,6 +176,12 @@ impl Shard {
         slot.class = class;
         slot.load = 0;
         slot.standing = Standing::Routed;
+        if self.kept.has(Strategy::Performance) {
+            if self.scores.len() <= local as usize {
+                self.scores.resize(local as usize + 1, Score::default());
+            }
+            self.scores[local as usize] = Score::default();
+        }
         self.touch(local);
         self.line_up(local);
         self.join(local);
@@ -208,7 +221,6 @@ impl Shard {
     }
 
     /// The best agent for a request (rule 1).
-    #[inline]
     pub(super) fn best(&self, ask: &Ask) -> Option<Best> {
         let link = ask.strategy.index();
         let mut best: Option<Best> = None;
@@ -231,54 +243,61 @@ impl Shard {
         best
     }
 
+    /// An agent that is asked for by name, if it has room and fits.
+    pub(super) fn best_named(&self, agent: AgentId, ask: &Ask) -> Option<Best> {
+        let local = self.find(agent)?;
+        let slot = &self.slots[local as usize];
+        let misfit = ask.misfit(self.mask(local))?;
+        slot.has_room().then(|| Best { misfit, rank: 0, age: ask.strategy.age(slot), local })
+    }
+
     /// Grants a lease on an agent that has room.
-    #[inline]
+    #[inline(always)]
     pub(super) fn lease(&mut self, local: u32) -> Grant {
         self.leave(local);
-        self.slots[local as usize].load += 1;
+        let slot = &mut self.slots[local as usize];
+        slot.load += 1;
         self.touch(local);
         self.line_up(local);
         self.join(local);
-        let lease = self.counts.granted << self.bits | u64::from(self.number);
         self.counts.granted += 1;
         self.counts.held += 1;
-        Grant { agent: self.id(local), lease }
+        let lease = self.counts.granted << self.bits | u64::from(self.number);
+        let lease = NonZeroU64::new(lease).expect("the number of a grant is not zero");
+        Grant::new(self.id(local), lease)
     }
 
-    /// Remembers that somebody wants this agent as soon as it has room.
-    pub(super) fn want(&mut self, local: u32) {
-        self.slots[local as usize].standing = Standing::Wanted;
+    /// The place of the best agent for a request (rule 1).
+    #[inline(always)]
+    pub(super) fn first(&self, ask: &Ask) -> Option<u32> {
+        let [class] = &*self.classes else { return self.best(ask).map(|best| best.local) };
+        // One set of capabilities, as many fleets have: its order is the whole order.
+        let index = &class.index[ask.strategy.index()];
+        let fits = index.best() != NOBODY && ask.misfit(class.mask).is_some();
+        fits.then(|| index.first())
     }
 
-    /// Whether somebody wants the agent of a lease that is about to come back.
-    #[inline]
-    pub(super) fn is_wanted(&self, agent: AgentId) -> bool {
-        self.slots
-            .get((agent.slot >> self.bits) as usize)
-            .is_some_and(|slot| slot.standing == Standing::Wanted)
-    }
-
-    /// Whether somebody who is to be told now wanted this agent.
-    pub(super) fn meet_want(&mut self, local: u32) -> bool {
-        let slot = &mut self.slots[local as usize];
-        let met = slot.has_room() && slot.standing == Standing::Wanted;
-        if met {
-            slot.standing = Standing::Routed;
-        }
-        met
-    }
-
-    /// Gives a lease back; the place of its agent.
-    #[inline]
-    pub(super) fn release(&mut self, agent: AgentId) -> Result<u32, Gone> {
+    /// Gives a lease back; the place of its agent. If it is known how the lease went and how long it was
+    /// held, in nanoseconds, that becomes part of the agent's past.
+    #[inline(always)]
+    pub(super) fn release(
+        &mut self,
+        agent: AgentId,
+        went: Option<(bool, u64)>,
+    ) -> Result<u32, Gone> {
         let local = match self.find(agent) {
             Some(local) => local,
             None if super::broken("fleet.release-unchecked") => agent.slot >> self.bits,
-            None => return Err(Gone),
+            None => return Err(Gone::Ended),
         };
         let was_full = !self.slots[local as usize].has_room();
         self.leave_but_line(local);
         self.slots[local as usize].load -= 1;
+        if let Some((succeeded, latency_ns)) = went
+            && let Some(score) = self.scores.get_mut(local as usize)
+        {
+            score.add(succeeded, latency_ns);
+        }
         self.touch(local);
         if was_full {
             self.line_up(local);
@@ -300,35 +319,105 @@ impl Shard {
         }
     }
 
-    #[inline]
+    /// Has a lease expire, unless its agent has ended.
+    pub(super) fn arm(&mut self, agent: AgentId, due: u64) -> Option<Key> {
+        self.find(agent)?;
+        Some(self.timed.get_or_insert_with(|| Box::new(Wheel::new())).insert(agent, due))
+    }
+
+    /// Ends a lease that may have expired, now; the place of its agent if that has a place more.
+    pub(super) fn end(
+        &mut self,
+        agent: AgentId,
+        key: Option<Key>,
+        now: u64,
+        went: Option<(bool, u64)>,
+    ) -> (Result<(), Gone>, Option<u32>) {
+        let Some(key) = key else {
+            let local = self.release(agent, went);
+            return (local.map(drop), local.ok());
+        };
+        let wheel = self.timed.as_mut().expect("a lease that expires made one");
+        let Some(due) = wheel.due(key) else {
+            // Somebody else found that it had expired, and gave the agent back.
+            return (
+                Err(if self.find(agent).is_some() { Gone::Expired } else { Gone::Ended }),
+                None,
+            );
+        };
+        wheel.remove(key);
+        if now < due {
+            let local = self.release(agent, went);
+            return (local.map(drop), local.ok());
+        }
+        match self.expire(agent) {
+            Some(local) => (Err(Gone::Expired), Some(local)),
+            None => (Err(Gone::Ended), None),
+        }
+    }
+
+    /// Whether a lease is good.
+    pub(super) fn check(&self, agent: AgentId, key: Option<Key>, now: u64) -> Result<(), Gone> {
+        self.find(agent).ok_or(Gone::Ended)?;
+        let Some(key) = key else { return Ok(()) };
+        let due = self.timed.as_ref().and_then(|wheel| wheel.due(key));
+        due.filter(|due| now < *due).map(drop).ok_or(Gone::Expired)
+    }
+
+    /// Gives back a lease that has expired; the place of its agent, if that has not ended.
+    fn expire(&mut self, agent: AgentId) -> Option<u32> {
+        let local = self.release(agent, None).ok()?;
+        self.counts.expired += 1;
+        Some(local)
+    }
+
+    /// Gives back one lease that has expired by now; the place of its agent.
+    pub(super) fn expire_one(&mut self, now: u64) -> Option<u32> {
+        loop {
+            // The leases of agents that have ended are void already.
+            let agent = self.timed.as_mut()?.pop_due(now)?;
+            if let Some(local) = self.expire(agent) {
+                return Some(local);
+            }
+        }
+    }
+
+    /// Takes back a lease that was just granted, as if it had not been.
+    pub(super) fn undo(&mut self, agent: AgentId) {
+        if self.release(agent, None).is_ok() {
+            self.counts.granted -= 1;
+        }
+    }
+
+    #[inline(always)]
     fn touch(&mut self, local: u32) {
         self.slots[local as usize].stamp = self.clock;
         self.clock += 1;
     }
 
     /// Gives an agent the last turn; it is in no line.
-    #[inline]
+    #[inline(always)]
     fn line_up(&mut self, local: u32) {
         let slot = &mut self.slots[local as usize];
         slot.turn = slot.stamp;
     }
 
-    #[inline]
+    #[inline(always)]
     fn join(&mut self, local: u32) {
         self.change(local, true, Index::join);
     }
 
-    #[inline]
+    #[inline(always)]
     fn join_but_line(&mut self, local: u32) {
         self.change(local, false, Index::join);
     }
 
-    #[inline]
+    #[inline(always)]
     fn leave(&mut self, local: u32) {
         self.change(local, true, Index::leave);
     }
 
-    #[inline]
+    #[inline(always)]
     fn leave_but_line(&mut self, local: u32) {
         self.change(local, false, Index::leave);
     }
@@ -354,7 +443,8 @@ impl Shard {
                     continue;
                 }
             }
-            let rank = strategy.rank(&self.slots[local as usize]);
+            let past = || self.scores[local as usize].class();
+            let rank = strategy.rank(&self.slots[local as usize], past);
             let index = &mut class.index[strategy.index()];
             self.stirred |= step(index, &mut self.slots, strategy.index(), rank, local);
         }
@@ -391,26 +481,9 @@ impl Shard {
         self.lap
     }
 
-    /// A reference for a lease, if one is kept.
-    #[inline(always)]
-    pub(super) fn take_reference(&mut self) -> Option<Arc<Pool>> {
-        self.stash.pop()
-    }
-
-    /// Keeps the reference of a lease that has ended, or hands it back.
-    #[inline(always)]
-    pub(super) fn keep_reference(&mut self, pool: Arc<Pool>) -> Option<Arc<Pool>> {
-        if self.closed || self.stash.len() >= STASH {
-            return Some(pool);
-        }
-        self.stash.push(pool);
-        None
-    }
-
-    /// Refuses leases from now on, and gives out the references that it keeps.
-    pub(super) fn close(&mut self) -> Vec<Arc<Pool>> {
-        self.closed = true;
-        std::mem::take(&mut self.stash)
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn past(&self, local: u32) -> u32 {
+        self.scores.get(local as usize).map_or(0, Score::class)
     }
 
     /// Checks the rules from scratch.
@@ -426,6 +499,9 @@ impl Shard {
             held += u64::from(slot.load);
         }
         assert_eq!(self.counts.held, held, "rule 4");
+        if let Some(wheel) = &self.timed {
+            wheel.validate();
+        }
         assert_eq!(self.live, live.iter().sum::<u32>());
         let mut masks = HashSet::new();
         for (place, class) in self.classes.iter().enumerate() {
@@ -437,7 +513,8 @@ impl Shard {
                 for (rank, local) in &members {
                     let slot = &self.slots[*local as usize];
                     assert!(slot.has_room() && slot.class as usize == place, "rule 1");
-                    assert_eq!(strategy.rank(slot), *rank, "rule 1");
+                    let past = || self.scores[*local as usize].class();
+                    assert_eq!(strategy.rank(slot, past), *rank, "rule 1");
                     ages.push((*rank, strategy.age(slot)));
                 }
                 assert!(ages.is_sorted(), "rule 1: {strategy:?} is out of order");
@@ -453,7 +530,8 @@ impl Shard {
                 let naive = (0_u32..).zip(&self.slots).filter(|(_, slot)| slot.has_room());
                 let naive = naive.map(|(local, slot)| {
                     let misfit = ask.misfit(self.mask(local)).expect("nothing is asked for");
-                    (misfit, strategy.rank(slot), strategy.age(slot), local)
+                    let past = || self.scores[local as usize].class();
+                    (misfit, strategy.rank(slot, past), strategy.age(slot), local)
                 });
                 let best =
                     self.best(&ask).map(|best| (best.misfit, best.rank, best.age, best.local));

@@ -42,8 +42,6 @@ pub(super) enum Standing {
     Vacant,
     /// It is allocated.
     Routed,
-    /// It is allocated, and its mailbox waits for room.
-    Wanted,
 }
 
 impl Slot {
@@ -65,7 +63,7 @@ impl Slot {
     /// Whether the agent can be given another lease.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
-        self.load < self.limit && matches!(self.standing, Standing::Routed | Standing::Wanted)
+        self.load < self.limit && self.standing == Standing::Routed
     }
 }
 

@@ -38,21 +38,28 @@ pub enum Strategy {
     /// Each in its turn: whoever is taken goes to the end of the line, and so does whoever has room again
     /// after it had none. Bound: one lap, so no agent that always had room is two turns behind another.
     RoundRobin,
+    /// The best past: leases on it that the host completed as succeeded cost the least time each, as moving
+    /// averages of success and latency see it (each new one weighs an eighth), in classes less than a
+    /// quarter apart; of one class, the one whose load changed longest ago. Agents without a past come
+    /// first, so that each is tried. Bound: none, the class is always the best. Each lease reads the clock
+    /// twice.
+    Performance,
 }
 
 impl Strategy {
     /// All of them, by index.
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-    pub(super) const ALL: [Self; 3] = [Self::LeastLoaded, Self::Priority, Self::RoundRobin];
+    pub(super) const ALL: [Self; STRATEGIES] =
+        [Self::LeastLoaded, Self::Priority, Self::RoundRobin, Self::Performance];
 
     #[inline(always)]
     pub(super) const fn index(self) -> usize {
         self as usize
     }
 
-    /// The rank of an agent (rule 1).
+    /// The rank of an agent (rule 1). Its past is asked for only where it counts.
     #[inline(always)]
-    pub(super) fn rank(self, slot: &Slot) -> u32 {
+    pub(super) fn rank(self, slot: &Slot, past: impl FnOnce() -> u32) -> u32 {
         let priority = u32::from(slot.priority.level());
         match self {
             Self::LeastLoaded => {
@@ -61,6 +68,7 @@ impl Strategy {
             Self::Priority => 255 - priority,
             // The order of the line is all.
             Self::RoundRobin => 0,
+            Self::Performance => past(),
         }
     }
 
@@ -69,7 +77,7 @@ impl Strategy {
     pub(super) const fn age(self, slot: &Slot) -> u64 {
         match self {
             Self::RoundRobin => slot.turn,
-            Self::LeastLoaded | Self::Priority => slot.stamp,
+            Self::LeastLoaded | Self::Priority | Self::Performance => slot.stamp,
         }
     }
 
@@ -80,7 +88,7 @@ impl Strategy {
             Self::LeastLoaded => {
                 floor / (CLASSES as u64) > (best / CLASSES as u64).saturating_add(1)
             }
-            Self::Priority | Self::RoundRobin => floor > best,
+            Self::Priority | Self::RoundRobin | Self::Performance => floor > best,
         }
     }
 
@@ -89,7 +97,7 @@ impl Strategy {
     pub(super) const fn is_good_enough(self, floor: u64) -> bool {
         match self {
             Self::LeastLoaded => floor < 2 * CLASSES as u64,
-            Self::Priority | Self::RoundRobin => floor == 0,
+            Self::Priority | Self::RoundRobin | Self::Performance => floor == 0,
         }
     }
 }
@@ -118,7 +126,7 @@ impl Kept {
         self.order[0]
     }
 
-    pub(super) fn has(&self, strategy: Strategy) -> bool {
+    pub(in crate::fleet) fn has(&self, strategy: Strategy) -> bool {
         self.iter().any(|kept| kept == strategy)
     }
 

@@ -1,12 +1,11 @@
 //! The pool against a naive model that scans everything.
 
-use std::cmp::Reverse;
-use std::sync::atomic::AtomicBool;
-use std::task::Wake;
+mod model;
 
 use proptest::prelude::{Just, ProptestConfig, any, prop, prop_assert, prop_oneof, proptest};
 use proptest::strategy::Strategy as Strategy_;
 
+use self::model::{Asked, Flag, Model, ModelAgent, ModelWaiter};
 use super::*;
 use crate::ErrorKind;
 use crate::fleet::lease::LeaseOutcome;
@@ -27,46 +26,96 @@ impl Pool {
             return;
         }
         for (at, shard) in shards.iter().enumerate() {
-            for strategy in [Strategy::LeastLoaded, Strategy::Priority] {
+            for strategy in [Strategy::LeastLoaded, Strategy::Priority, Strategy::Performance] {
+                if !self.kept.has(strategy) {
+                    continue;
+                }
                 let best = shard.best(&Ask::any(strategy));
                 let floor = best.map_or(NO_FLOOR, |best| u64::from(best.rank));
                 assert_eq!(self.floors.get(strategy, at), floor, "rule 4: {strategy:?}");
             }
             let line = shard.best(&Ask::any(Strategy::RoundRobin)).is_some();
-            assert_eq!(self.floors.get(Strategy::RoundRobin, at) != NO_FLOOR, line, "rule 4");
+            if self.kept.has(Strategy::RoundRobin) {
+                assert_eq!(self.floors.get(Strategy::RoundRobin, at) != NO_FLOOR, line, "rule 4");
+            }
         }
     }
 }
 
-#[derive(Debug, Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Asked {
-    capabilities: u8,
-    priority: u8,
-    fit: Fit,
-    strategy: Strategy,
-    /// One of the agents that ever lived.
-    named: Option<usize>,
-}
-
 #[derive(Clone, Debug)]
 enum Step {
-    Spawn { capabilities: u8, priority: u8, limit: u16, count: usize },
-    Kill { agent: usize },
-    TryAllocate { asked: Asked, elsewhere: bool },
-    Wait { asked: Asked },
-    Collect { waiter: usize },
-    GiveUp { waiter: usize },
-    Release { lease: usize },
-    ReleaseStale { lease: usize },
+    Spawn {
+        capabilities: u8,
+        priority: u8,
+        limit: u16,
+        count: usize,
+    },
+    Kill {
+        agent: usize,
+    },
+    TryAllocate {
+        asked: Asked,
+        elsewhere: bool,
+    },
+    Wait {
+        asked: Asked,
+    },
+    Collect {
+        waiter: usize,
+    },
+    GiveUp {
+        waiter: usize,
+    },
+    Release {
+        lease: usize,
+        succeeded: bool,
+    },
+    ReleaseStale {
+        lease: usize,
+    },
+    TryBatch {
+        asked: Asked,
+        count: usize,
+        whole: bool,
+    },
+    /// On to the moment at which the next lease is due, or some time on.
+    Advance {
+        ticks: u64,
+    },
+    Tick,
+    Renew {
+        lease: usize,
+        ticks: u64,
+    },
+}
+
+/// The width of a bucket of the wheel, so that no lease is due between two ticks.
+const TICK_NS: u64 = 1 << 20;
+
+/// A clock that stands still but when a step moves it; without it no lease expires.
+struct Hand {
+    #[cfg(feature = "test-util")]
+    hand: crate::ManualClock,
+}
+
+impl Hand {
+    fn new() -> (Clock, Self) {
+        #[cfg(feature = "test-util")]
+        {
+            let (clock, hand) = crate::ManualClock::new();
+            (clock, Self { hand })
+        }
+        #[cfg(not(feature = "test-util"))]
+        (Clock::real(), Self {})
+    }
+
+    #[cfg(feature = "test-util")]
+    fn advance(&self, by: u64) {
+        self.hand.advance(Duration::from_nanos(by));
+    }
+
+    #[cfg(not(feature = "test-util"))]
+    fn advance(&self, _by: u64) {}
 }
 
 fn asked() -> impl Strategy_<Value = Asked> {
@@ -74,13 +123,15 @@ fn asked() -> impl Strategy_<Value = Asked> {
         prop_oneof![4 => Just(Fit::All), 1 => Just(Fit::Tightest), 1 => Just(Fit::BestFraction)];
     let strategy = prop::sample::select(Strategy::ALL.to_vec());
     let named = prop_oneof![6 => Just(None), 1 => any::<usize>().prop_map(Some)];
-    (0_u8..8, 0_u8..3, fit, strategy, named).prop_map(
-        |(capabilities, priority, fit, strategy, named)| Asked {
+    let ttl = prop_oneof![2 => Just(None), 1 => (1..5000_u64).prop_map(Some)];
+    (0_u8..8, 0_u8..3, fit, strategy, named, ttl).prop_map(
+        |(capabilities, priority, fit, strategy, named, ttl)| Asked {
             capabilities,
             priority,
             fit,
             strategy,
             named,
+            ttl: ttl.filter(|_| cfg!(feature = "test-util")),
         },
     )
 }
@@ -98,7 +149,13 @@ fn step() -> impl Strategy_<Value = Step> {
         6 => asked().prop_map(|asked| Step::Wait { asked }),
         3 => any::<usize>().prop_map(|waiter| Step::Collect { waiter }),
         2 => any::<usize>().prop_map(|waiter| Step::GiveUp { waiter }),
-        7 => any::<usize>().prop_map(|lease| Step::Release { lease }),
+        7 => (any::<usize>(), any::<bool>())
+            .prop_map(|(lease, succeeded)| Step::Release { lease, succeeded }),
+        2 => (asked(), 0_usize..4, any::<bool>())
+            .prop_map(|(asked, count, whole)| Step::TryBatch { asked, count, whole }),
+        2 => (0..100_u64).prop_map(|ticks| Step::Advance { ticks }),
+        1 => Just(Step::Tick),
+        1 => (any::<usize>(), 1..5000_u64).prop_map(|(lease, ticks)| Step::Renew { lease, ticks }),
         1 => any::<usize>().prop_map(|lease| Step::ReleaseStale { lease }),
     ]
 }
@@ -108,165 +165,19 @@ fn names(capabilities: u8) -> Vec<Arc<str>> {
     (0..3).filter(|bit| capabilities >> bit & 1 == 1).map(|bit| Arc::from(all[bit])).collect()
 }
 
-/// An agent as the model sees it.
-#[derive(Clone, Debug)]
-struct ModelAgent {
-    id: AgentId,
-    capabilities: u8,
-    priority: u8,
-    limit: u16,
-    load: u16,
-    changed: u64,
-    turn: u64,
-}
-
-#[derive(Debug)]
-struct ModelWaiter {
-    ticket: Ticket,
-    flag: Arc<Flag>,
-    asked: Asked,
-    agent: Option<AgentId>,
-    /// `None` while it waits.
-    answer: Option<Result<AgentId, AllocateError>>,
-}
-
-impl ModelWaiter {
-    fn place(&self) -> (Reverse<u8>, u64) {
-        (Reverse(self.asked.priority), self.ticket.place.sequence)
-    }
-}
-
-/// Agents in a list, waiters in a list, every question answered by looking at all of them.
-#[derive(Debug, Default)]
-struct Model {
-    strict: bool,
-    agents: Vec<ModelAgent>,
-    ever: Vec<AgentId>,
-    waiters: Vec<ModelWaiter>,
-    time: u64,
-}
-
-impl Model {
-    /// How badly an agent fits: what the documentation of [`Fit`] states.
-    fn misfit(asked: &Asked, have: u8) -> Option<(u32, u32)> {
-        let missing = (asked.capabilities & !have).count_ones();
-        let others = (have & !asked.capabilities).count_ones();
-        match asked.fit {
-            Fit::All => (missing == 0).then_some((0, 0)),
-            Fit::Tightest => (missing == 0).then_some((0, others)),
-            Fit::BestFraction => {
-                let some = asked.capabilities == 0 || asked.capabilities & have != 0;
-                some.then_some((missing, others))
-            }
-        }
-    }
-
-    /// What the documentation of [`Strategy`] states.
-    fn rank(strategy: Strategy, agent: &ModelAgent) -> (u32, u8) {
-        match strategy {
-            Strategy::LeastLoaded => (agent.load.into(), 7 - agent.priority / 32),
-            Strategy::Priority => (0, 255 - agent.priority),
-            Strategy::RoundRobin => (0, 0),
-        }
-    }
-
-    fn candidates(&self, asked: &Asked, named: Option<AgentId>) -> impl Iterator<Item = usize> {
-        (0..self.agents.len()).filter(move |&i| {
-            let agent = &self.agents[i];
-            named.is_none_or(|named| named == agent.id)
-                && agent.load < agent.limit
-                && Self::misfit(asked, agent.capabilities).is_some()
-        })
-    }
-
-    fn best(&self, asked: &Asked, named: Option<AgentId>) -> Option<usize> {
-        self.candidates(asked, named).min_by_key(|&i| {
-            let agent = &self.agents[i];
-            let age = match asked.strategy {
-                Strategy::RoundRobin => agent.turn,
-                _ => agent.changed,
-            };
-            let misfit = Self::misfit(asked, agent.capabilities);
-            (misfit, Self::rank(asked.strategy, agent), age)
-        })
-    }
-
-    /// Whether the pool's choice is right, or good enough where it is not strict; takes it.
-    fn follow(&mut self, asked: &Asked, named: Option<AgentId>, choice: Option<AgentId>) {
-        let best = self.best(asked, named);
-        let Some(choice) = choice else {
-            assert_eq!(best, None, "the pool overlooked somebody");
-            return;
-        };
-        let best = best.expect("the pool took an agent where the scan finds none");
-        let index = self.agents.iter().position(|agent| agent.id == choice);
-        let index = index.expect("the pool took an agent that is gone");
-        let (chosen, best_one) = (&self.agents[index], &self.agents[best]);
-        assert!(self.candidates(asked, named).any(|i| i == index), "it does not fit");
-        if self.strict {
-            assert_eq!(chosen.id, best_one.id, "{asked:?}");
-        } else {
-            let misfit = |agent: &ModelAgent| Self::misfit(asked, agent.capabilities);
-            assert_eq!(misfit(chosen), misfit(best_one), "how it fits is exact across shards");
-            match asked.strategy {
-                Strategy::LeastLoaded => assert!(chosen.load <= best_one.load + 1, "the bound"),
-                Strategy::Priority => assert_eq!(chosen.priority, best_one.priority, "the bound"),
-                Strategy::RoundRobin => {}
-            }
-        }
-        self.take(index);
-    }
-
-    fn touch(&mut self, index: usize) {
-        self.agents[index].changed = self.time;
-        self.time += 1;
-    }
-
-    fn take(&mut self, index: usize) {
-        self.agents[index].load += 1;
-        self.touch(index);
-        self.agents[index].turn = self.agents[index].changed;
-    }
-
-    fn possible(&self, asked: &Asked) -> bool {
-        self.agents.iter().any(|agent| Self::misfit(asked, agent.capabilities).is_some())
-    }
-
-    /// Gives the free places of an agent to those who wait.
-    fn serve(&mut self, index: usize) {
-        while self.agents[index].load < self.agents[index].limit {
-            let next = (0..self.waiters.len())
-                .filter(|&w| self.waiters[w].answer.is_none())
-                .filter(|&w| {
-                    let waiter = &self.waiters[w];
-                    let agent = &self.agents[index];
-                    waiter.agent.is_none_or(|named| named == agent.id)
-                        && Self::misfit(&waiter.asked, agent.capabilities).is_some()
-                })
-                .min_by_key(|&w| self.waiters[w].place());
-            let Some(next) = next else { return };
-            self.take(index);
-            self.waiters[next].answer = Some(Ok(self.agents[index].id));
-        }
-    }
-
-    fn release(&mut self, agent: AgentId) {
-        let index = self.agents.iter().position(|known| known.id == agent);
-        let index = index.expect("the lease was not void");
-        let was_full = self.agents[index].load == self.agents[index].limit;
-        self.agents[index].load -= 1;
-        self.touch(index);
-        if was_full {
-            self.agents[index].turn = self.agents[index].changed;
-        }
-        self.serve(index);
-    }
+/// A lease that somebody holds, and when it is due.
+struct Held {
+    lease: Lease,
+    due: Option<u64>,
 }
 
 struct Both {
     pool: Arc<Pool>,
+    hand: Hand,
+    now: u64,
     model: Model,
-    leases: Vec<Lease>,
+    leases: Vec<Held>,
+    /// Leases that are void: their agent has ended, or somebody noticed that they had expired.
     void: Vec<Lease>,
 }
 
@@ -276,10 +187,60 @@ impl Both {
         let mut strategies = vec![first];
         strategies.extend(Strategy::ALL);
         let kept = Kept::new(&strategies).expect("one at least");
-        let pool =
-            Pool::new(PoolConfig { max_agents: limit(8), max_waiting: limit(3), shards, kept });
+        let (clock, hand) = Hand::new();
+        let (max_agents, max_waiting, ageing) = (limit(8), limit(3), None);
+        let pool = Pool::new(PoolConfig { max_agents, max_waiting, shards, kept, clock, ageing });
         let model = Model { strict: shards == 1, ..Model::default() };
-        Self { pool, model, leases: Vec::new(), void: Vec::new() }
+        Self { pool, hand, now: 0, model, leases: Vec::new(), void: Vec::new() }
+    }
+
+    /// The time that a lease of this ask has, such that no two leases are due at the same moment: then the
+    /// order in which they expire is no matter.
+    fn ttl(&self, ttl: u64) -> Duration {
+        let waiting = self.model.waiters.iter().filter_map(|waiter| waiter.asked.ttl);
+        let taken: Vec<_> = self.leases.iter().filter_map(|held| held.due).collect();
+        let free = |ttl: &u64| {
+            !taken.contains(&(self.now + ttl * TICK_NS))
+                && waiting.clone().all(|other| other != *ttl)
+        };
+        Duration::from_nanos((ttl..).find(free).expect("there are many") * TICK_NS)
+    }
+
+    fn hold(&mut self, lease: Lease, request: &Request) {
+        let due = request.time_to_live().map(|ttl| self.now + nanoseconds(ttl));
+        self.leases.push(Held { lease, due });
+    }
+
+    /// What whoever looks for expired leases brings about; there is one at most.
+    fn notice(&mut self) {
+        let due = self.leases.iter().position(|held| held.due.is_some_and(|due| due <= self.now));
+        if let Some(due) = due {
+            let held = self.leases.swap_remove(due);
+            self.model.release(held.lease.agent());
+            self.void.push(held.lease);
+        }
+    }
+
+    /// Has the model make the choice that the pool made.
+    fn follow(&mut self, asked: &Asked, named: Option<AgentId>, choice: Option<AgentId>) {
+        if self.model.best(asked, named).is_none() {
+            self.notice();
+        }
+        self.model.follow(asked, named, choice);
+    }
+
+    /// Learns from the pool what its own rules leave to it.
+    fn learn(&mut self, order: bool) {
+        for agent in &mut self.model.agents {
+            let shard = self.pool.shards[self.pool.shard_of(agent.id)].lock();
+            let local = shard.find(agent.id).expect("the model has it");
+            agent.past = shard.past(local);
+            if order {
+                agent.changed = shard.slot(local).stamp;
+                agent.turn = shard.slot(local).turn;
+                self.model.time = self.model.time.max(agent.changed + 1);
+            }
+        }
     }
 
     fn wake(wakes: Vec<Waker>) {
@@ -297,6 +258,10 @@ impl Both {
             .priority(Priority::new(asked.priority))
             .fit(asked.fit)
             .strategy(asked.strategy);
+        let request = match asked.ttl {
+            Some(ttl) => request.ttl(self.ttl(ttl)),
+            None => request,
+        };
         (named.map_or(request.clone(), |agent| request.agent(agent)), named)
     }
 
@@ -348,6 +313,7 @@ impl Both {
                         load: 0,
                         changed: time,
                         turn: time,
+                        past: 0,
                     });
                     self.model.serve(self.model.agents.len() - 1);
                 }
@@ -366,16 +332,91 @@ impl Both {
                 };
                 if let Some(error) = self.hopeless(&asked, named) {
                     assert_eq!(result.map(|lease| lease.agent()), Err(error));
+                    self.pool.expire_due();
+                    self.notice();
                     return;
                 }
-                match &result {
-                    Ok(lease) => self.model.follow(&asked, named, Some(lease.agent())),
+                match result {
+                    Ok(lease) => {
+                        self.follow(&asked, named, Some(lease.agent()));
+                        self.hold(lease, &request);
+                    }
                     Err(error) => {
-                        assert_eq!(*error, AllocateError::NoneIdle);
-                        self.model.follow(&asked, named, None);
+                        assert_eq!(error, AllocateError::NoneIdle);
+                        self.follow(&asked, named, None);
                     }
                 }
-                self.leases.extend(result);
+            }
+            Step::TryBatch { mut asked, count, whole } => {
+                // Equal times would be due at the same moment.
+                asked.ttl = None;
+                let (request, named) = self.request(&asked);
+                let result = self.pool.try_allocate_batch(&request, count, whole);
+                self.pool.expire_due();
+                self.notice();
+                if let Some(error) = self.hopeless(&asked, named)
+                    && count > 0
+                {
+                    assert_eq!(result.map(|leases| leases.len()), Err(error));
+                    return;
+                }
+                let places: u32 = self
+                    .model
+                    .candidates(&asked, named)
+                    .map(|i| u32::from(self.model.agents[i].limit - self.model.agents[i].load))
+                    .sum();
+                let expected = count.min(places as usize);
+                match result {
+                    Ok(leases) => {
+                        assert_eq!(leases.len(), expected);
+                        for lease in leases {
+                            self.model.follow(&asked, named, Some(lease.agent()));
+                            self.hold(lease, &request);
+                        }
+                    }
+                    Err(error) => {
+                        // A task's request may be hopeless, and nobody asked for anything.
+                        assert!(error == AllocateError::NoneIdle || count == 0, "{error}");
+                        assert!(if whole { expected < count } else { expected == 0 } || count == 0);
+                        self.learn(true);
+                    }
+                }
+            }
+            Step::Advance { ticks } => {
+                self.pool.expire_due();
+                self.notice();
+                let next = self.leases.iter().filter_map(|held| held.due).min();
+                let by = next.map_or(ticks * TICK_NS, |next| {
+                    if ticks % 2 == 0 {
+                        next - self.now
+                    } else {
+                        (next - self.now).min(ticks * TICK_NS)
+                    }
+                });
+                self.now += by;
+                self.hand.advance(by);
+                if let (Some(next), Some(due)) = (next, self.pool.next_due()) {
+                    assert!(nanoseconds(due.since_start()) <= next, "who waits would oversleep");
+                }
+            }
+            Step::Tick => {
+                let due =
+                    self.leases.iter().any(|held| held.due.is_some_and(|due| due <= self.now));
+                assert_eq!(self.pool.expire_due(), usize::from(due));
+                self.notice();
+            }
+            Step::Renew { lease, ticks }
+                if !self.leases.is_empty() && cfg!(feature = "test-util") =>
+            {
+                let index = lease % self.leases.len();
+                let ttl = self.ttl(ticks);
+                let held = &mut self.leases[index];
+                let void = held.due.is_some_and(|due| due <= self.now);
+                assert_eq!(held.lease.is_revoked(), void);
+                assert_eq!(held.lease.renew(ttl).is_err(), void);
+                if !void {
+                    held.due = Some(self.now + nanoseconds(ttl));
+                }
             }
             Step::Wait { asked } => {
                 let flag = Arc::<Flag>::default();
@@ -384,17 +425,24 @@ impl Both {
                 let hopeless = self.hopeless(&asked, named);
                 match self.pool.allocate_or_wait(&request, &mut waker) {
                     Err(AllocateError::TooManyWaiting) => {
-                        assert_eq!((hopeless, self.model.waiters.len()), (None, 3));
-                        self.model.follow(&asked, named, None);
+                        assert_eq!(hopeless, None);
+                        self.follow(&asked, named, None);
+                        assert_eq!(self.model.waiters.len(), 3);
                     }
-                    Err(error) => assert_eq!(Some(error), hopeless),
+                    Err(error) => {
+                        assert_eq!(Some(error), hopeless);
+                        self.pool.expire_due();
+                        self.notice();
+                    }
                     Ok(Ok(lease)) => {
-                        self.model.follow(&asked, named, Some(lease.agent()));
-                        self.leases.push(lease);
+                        self.follow(&asked, named, Some(lease.agent()));
+                        self.hold(lease, &request);
                     }
                     Ok(Err(ticket)) => {
                         assert_eq!(hopeless, None);
-                        self.model.follow(&asked, named, None);
+                        self.follow(&asked, named, None);
+                        let mut asked = asked;
+                        asked.ttl = request.time_to_live().map(|ttl| nanoseconds(ttl) / TICK_NS);
                         let waiter =
                             ModelWaiter { ticket, flag, asked, agent: named, answer: None };
                         self.model.waiters.push(waiter);
@@ -404,13 +452,18 @@ impl Both {
             Step::Collect { waiter } if !self.model.waiters.is_empty() => {
                 let index = waiter % self.model.waiters.len();
                 let waiter = &self.model.waiters[index];
+                let due = waiter.asked.ttl.map(|ttl| self.now + ttl * TICK_NS);
+                if due.is_some() && self.leases.iter().any(|held| held.due == due) {
+                    // Another is due at that moment.
+                    return;
+                }
                 let waker = Waker::from(Arc::clone(&waiter.flag));
                 let (answer, _) = self.pool.collect(&waiter.ticket, waker);
                 let agent = answer.as_ref().map(|result| result.as_ref().map(Lease::agent));
                 assert_eq!(agent, waiter.answer.as_ref().map(|answer| answer.as_ref().copied()));
                 if let Some(answer) = answer {
                     self.model.waiters.remove(index);
-                    self.leases.extend(answer);
+                    self.leases.extend(answer.ok().map(|lease| Held { lease, due }));
                 }
             }
             Step::GiveUp { waiter } if !self.model.waiters.is_empty() => {
@@ -421,10 +474,15 @@ impl Both {
                     self.model.release(agent);
                 }
             }
-            Step::Release { lease } if !self.leases.is_empty() => {
-                let lease = self.leases.swap_remove(lease % self.leases.len());
-                let agent = lease.agent();
-                assert_eq!(lease.complete(LeaseOutcome::Succeeded), Ok(()));
+            Step::Release { lease, succeeded } if !self.leases.is_empty() => {
+                let held = self.leases.swap_remove(lease % self.leases.len());
+                let agent = held.lease.agent();
+                let outcome =
+                    if succeeded { LeaseOutcome::Succeeded } else { LeaseOutcome::Failed };
+                let void = held.due.is_some_and(|due| due <= self.now);
+                let result = held.lease.complete(outcome);
+                assert_eq!(result.map_err(|stale| stale.expired).is_err_and(|late| late), void);
+                self.learn(false);
                 self.model.release(agent);
             }
             Step::ReleaseStale { lease } if !self.void.is_empty() => {
@@ -446,10 +504,11 @@ impl Both {
         assert!(self.pool.remove(id, wakes).is_none(), "a second kill found somebody");
         self.model.agents.retain(|known| known.id != id);
         let leases = std::mem::take(&mut self.leases);
-        let (void, leases): (Vec<_>, _) = leases.into_iter().partition(|held| held.agent() == id);
+        let (void, leases): (Vec<_>, _) =
+            leases.into_iter().partition(|held| held.lease.agent() == id);
         assert_eq!(revoked as usize, void.len());
         self.leases = leases;
-        self.void.extend(void);
+        self.void.extend(void.into_iter().map(|held| held.lease));
 
         let mut withdrawn: Vec<_> = (0..self.model.waiters.len())
             .filter(|&w| self.model.waiters[w].answer == Some(Ok(id)))
@@ -464,7 +523,7 @@ impl Both {
                 .lock()
                 .answers
                 .get(&waiter.ticket.place.sequence)
-                .map(|answer| answer.result.map(|grant| grant.agent));
+                .map(|answer| answer.result.map(|grant| grant.agent()));
             if named == Some(id) {
                 self.model.waiters[w].answer = Some(Err(AllocateError::AgentGone));
                 continue;
@@ -500,7 +559,7 @@ impl Both {
         let desk = self.pool.desk.lock();
         for waiter in &self.model.waiters {
             let answer = desk.answers.get(&waiter.ticket.place.sequence);
-            let answer = answer.map(|answer| answer.result.map(|grant| grant.agent));
+            let answer = answer.map(|answer| answer.result.map(|grant| grant.agent()));
             assert_eq!(answer, waiter.answer);
             if answer.is_some() {
                 assert!(waiter.flag.0.load(Ordering::Relaxed), "an answer without a wake-up");
@@ -520,7 +579,8 @@ impl Both {
         both.pool.close(&mut wakes);
         let refused = both.pool.try_allocate(&Request::any());
         assert_eq!(refused.map(drop), Err(AllocateError::Closed));
-        let held = both.leases.len();
+        let late = |held: &&Held| held.due.is_some_and(|due| due <= both.now);
+        let held = both.leases.len() - both.leases.iter().filter(late).count();
         both.leases.clear();
         assert_eq!(both.pool.tally().leases.abandoned as usize, held);
         both.void.clear();
@@ -556,7 +616,14 @@ proptest! {
     ) {
         let limit = NonZeroUsize::new(64).expect("not zero");
         let kept = Kept::new(&[Strategy::RoundRobin]).expect("one");
-        let pool = Pool::new(PoolConfig { max_agents: limit, max_waiting: limit, shards, kept });
+        let pool = Pool::new(PoolConfig {
+            max_agents: limit,
+            max_waiting: limit,
+            shards,
+            kept,
+            clock: Clock::real(),
+            ageing: None,
+        });
         let newcomers = Newcomers {
             name: &Arc::from("agent"),
             capabilities: &[],

@@ -10,7 +10,7 @@ use std::task::Waker;
 
 use super::desk::Desk;
 use super::waiting::Place;
-use super::{Pool, Ticket, broken};
+use super::{Pool, Ticket, broken, nanoseconds};
 use crate::fleet::lease::Lease;
 use crate::fleet::request::{AllocateError, Request};
 use crate::sync::atomic::Ordering;
@@ -25,14 +25,14 @@ impl Pool {
         waker: &mut Option<Waker>,
     ) -> Result<Result<Lease, Ticket>, AllocateError> {
         let ask = self.resolve(request)?;
-        if let Some(lease) = self.try_lease(&ask)? {
+        if let Ok(lease) = self.try_allocate(request) {
             return Ok(Ok(lease));
         }
         let mut desk = self.desk.lock();
         if desk.closed {
             return Err(AllocateError::Closed);
         }
-        if !desk.could_serve(&ask) {
+        if ask.agent.is_none() && !desk.could_serve(&ask) {
             return Err(AllocateError::NoSuchCapability);
         }
         // Rule 2: first the word, then a look into every shard.
@@ -49,7 +49,8 @@ impl Pool {
                 self.publish(at, &mut shard);
                 drop(shard);
                 self.attention.fetch_sub(2, Ordering::Relaxed);
-                return Ok(Ok(Lease::new(grant, Arc::clone(self))));
+                drop(desk);
+                return Ok(Ok(self.start(grant, &ask)));
             }
             Err(error) => error,
             // Answers count too: a grant that is withdrawn puts its request back among those who wait.
@@ -58,7 +59,9 @@ impl Pool {
                 AllocateError::TooManyWaiting
             }
             Ok(None) => {
-                let place = Place::new(request.urgency(), desk.tickets);
+                let step = self.ageing_ns.map_or(0, |step| self.now() / step);
+                let due = request.due().map(|due| nanoseconds(due.since_start()));
+                let place = Place::new(request.urgency(), step, due, desk.tickets);
                 desk.tickets += 1;
                 let ticket = Ticket { ask, place };
                 desk.waiting.insert(ticket, waker.take());
@@ -94,7 +97,8 @@ impl Pool {
     ) -> (Option<Result<Lease, AllocateError>>, Option<Waker>) {
         let mut desk = self.desk.lock();
         if let Some(answer) = desk.answers.remove(&ticket.place.sequence) {
-            let lease = answer.result.map(|grant| Lease::new(grant, Arc::clone(self)));
+            // The desk is held, so the agent of a grant lives until the lease has begun.
+            let lease = answer.result.map(|grant| self.start(grant, &answer.ticket.ask));
             return (Some(lease), Some(waker));
         }
         match desk.waiting.waker_mut(ticket) {
@@ -107,7 +111,6 @@ impl Pool {
     pub(in crate::fleet) fn give_up(&self, ticket: &Ticket) {
         let mut wakes = Vec::new();
         let mut hungry = false;
-        let mut freed = None;
         let spare = {
             let mut desk = self.desk.lock();
             let waker = desk.waiting.remove(ticket);
@@ -117,20 +120,17 @@ impl Pool {
                 && let Ok(grant) = answer.result
                 && !broken("fleet.grant-not-passed-on")
             {
-                let at = self.shard_of(grant.agent);
+                let at = self.shard_of(grant.agent());
                 let mut shard = self.shards[at].lock();
-                let local =
-                    shard.release(grant.agent).expect("grants of removed agents are withdrawn");
+                let local = shard
+                    .release(grant.agent(), None)
+                    .expect("grants of removed agents are withdrawn");
                 hungry = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
-                freed = shard.meet_want(local).then_some(grant.agent);
             }
             waker.flatten()
         };
         self.wake_all(wakes);
         self.discard(spare);
-        if let Some(agent) = freed {
-            self.tell_freed(agent);
-        }
         if hungry {
             self.tell_workers();
         }

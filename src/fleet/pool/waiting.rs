@@ -29,16 +29,22 @@ impl Key {
     }
 }
 
-/// Where a request stands: the lesser is served first.
+/// Where a request stands: the lesser is served first. It never changes: who waits one step of ageing
+/// longer is worth one level of priority more, whenever one looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::fleet) struct Place {
-    rank: u8,
+    /// The step of ageing in which it began to wait, less its level.
+    rank: i64,
+    /// In nanoseconds; the earlier is first among equals, and none is last.
+    deadline: u64,
     pub(super) sequence: u64,
 }
 
 impl Place {
-    pub(super) const fn new(priority: Priority, sequence: u64) -> Self {
-        Self { rank: 255 - priority.level(), sequence }
+    pub(super) fn new(priority: Priority, step: u64, deadline: Option<u64>, sequence: u64) -> Self {
+        let step = i64::try_from(step).unwrap_or(i64::MAX / 2);
+        let rank = step - i64::from(priority.level());
+        Self { rank, deadline: deadline.unwrap_or(u64::MAX), sequence }
     }
 }
 
@@ -98,6 +104,13 @@ impl Waiting {
         Some(waiter.waker)
     }
 
+    /// Takes the wakers of all who wait; whoever is woken and looks leaves another.
+    pub(super) fn take_wakers(&mut self, wakes: &mut Vec<Waker>) {
+        for lane in self.lanes.values_mut() {
+            wakes.extend(lane.values_mut().filter_map(|waiter| waiter.waker.take()));
+        }
+    }
+
     /// Takes out the most urgent request that an agent fits. Costs a look at each lane.
     pub(super) fn pop_for(
         &mut self,
@@ -113,15 +126,6 @@ impl Waiting {
         let ticket = fitting.min_by_key(|ticket| ticket.place)?;
         let waker = self.remove(&ticket).expect("it was just found");
         Some((ticket, waker))
-    }
-
-    /// How many requests a new agent with these capabilities would serve.
-    pub(super) fn fitting(&self, have: Mask) -> usize {
-        let fits = |lane: &&BTreeMap<Place, Waiter>| {
-            let (_, first) = lane.first_key_value().expect("rule 1");
-            first.ask.agent.is_none() && first.ask.misfit(have).is_some()
-        };
-        self.lanes.values().filter(fits).map(BTreeMap::len).sum()
     }
 
     /// Takes out every request whose lane is one of those asked for, which is told by any of its asks.

@@ -1,0 +1,198 @@
+//! The naive model: agents in a list, requests in a list, every question answered by looking at all.
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Wake;
+
+use super::super::{Strategy, Ticket};
+use crate::fleet::agent::AgentId;
+use crate::fleet::request::{AllocateError, Fit};
+
+#[derive(Debug, Default)]
+pub(super) struct Flag(pub(super) AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Asked {
+    pub(super) capabilities: u8,
+    pub(super) priority: u8,
+    pub(super) fit: Fit,
+    pub(super) strategy: Strategy,
+    /// One of the agents that ever lived.
+    pub(super) named: Option<usize>,
+    pub(super) ttl: Option<u64>,
+}
+
+/// An agent as the model sees it.
+#[derive(Clone, Debug)]
+pub(super) struct ModelAgent {
+    pub(super) id: AgentId,
+    pub(super) capabilities: u8,
+    pub(super) priority: u8,
+    pub(super) limit: u16,
+    pub(super) load: u16,
+    pub(super) changed: u64,
+    pub(super) turn: u64,
+    /// Of how it did, the class; the unit tests of the scores say that it is right.
+    pub(super) past: u32,
+}
+
+#[derive(Debug)]
+pub(super) struct ModelWaiter {
+    pub(super) ticket: Ticket,
+    pub(super) flag: Arc<Flag>,
+    pub(super) asked: Asked,
+    pub(super) agent: Option<AgentId>,
+    /// `None` while it waits.
+    pub(super) answer: Option<Result<AgentId, AllocateError>>,
+}
+
+impl ModelWaiter {
+    pub(super) fn place(&self) -> (Reverse<u8>, u64) {
+        (Reverse(self.asked.priority), self.ticket.place.sequence)
+    }
+}
+
+/// Agents in a list, waiters in a list, every question answered by looking at all of them.
+#[derive(Debug, Default)]
+pub(super) struct Model {
+    pub(super) strict: bool,
+    pub(super) agents: Vec<ModelAgent>,
+    pub(super) ever: Vec<AgentId>,
+    pub(super) waiters: Vec<ModelWaiter>,
+    pub(super) time: u64,
+}
+
+impl Model {
+    /// How badly an agent fits: what the documentation of [`Fit`] states.
+    pub(super) fn misfit(asked: &Asked, have: u8) -> Option<(u32, u32)> {
+        let missing = (asked.capabilities & !have).count_ones();
+        let others = (have & !asked.capabilities).count_ones();
+        match asked.fit {
+            Fit::All => (missing == 0).then_some((0, 0)),
+            Fit::Tightest => (missing == 0).then_some((0, others)),
+            Fit::BestFraction => {
+                let some = asked.capabilities == 0 || asked.capabilities & have != 0;
+                some.then_some((missing, others))
+            }
+        }
+    }
+
+    /// What the documentation of [`Strategy`] states.
+    pub(super) fn rank(strategy: Strategy, agent: &ModelAgent) -> (u32, u8) {
+        match strategy {
+            Strategy::LeastLoaded => (agent.load.into(), 7 - agent.priority / 32),
+            Strategy::Priority => (0, 255 - agent.priority),
+            Strategy::RoundRobin => (0, 0),
+            Strategy::Performance => (agent.past, 0),
+        }
+    }
+
+    pub(super) fn candidates(
+        &self,
+        asked: &Asked,
+        named: Option<AgentId>,
+    ) -> impl Iterator<Item = usize> {
+        (0..self.agents.len()).filter(move |&i| {
+            let agent = &self.agents[i];
+            named.is_none_or(|named| named == agent.id)
+                && agent.load < agent.limit
+                && Self::misfit(asked, agent.capabilities).is_some()
+        })
+    }
+
+    pub(super) fn best(&self, asked: &Asked, named: Option<AgentId>) -> Option<usize> {
+        self.candidates(asked, named).min_by_key(|&i| {
+            let agent = &self.agents[i];
+            let age = match asked.strategy {
+                Strategy::RoundRobin => agent.turn,
+                _ => agent.changed,
+            };
+            let misfit = Self::misfit(asked, agent.capabilities);
+            (misfit, Self::rank(asked.strategy, agent), age)
+        })
+    }
+
+    /// Whether the pool's choice is right, or good enough where it is not strict; takes it.
+    pub(super) fn follow(
+        &mut self,
+        asked: &Asked,
+        named: Option<AgentId>,
+        choice: Option<AgentId>,
+    ) {
+        let best = self.best(asked, named);
+        let Some(choice) = choice else {
+            assert_eq!(best, None, "the pool overlooked somebody");
+            return;
+        };
+        let best = best.expect("the pool took an agent where the scan finds none");
+        let index = self.agents.iter().position(|agent| agent.id == choice);
+        let index = index.expect("the pool took an agent that is gone");
+        let (chosen, best_one) = (&self.agents[index], &self.agents[best]);
+        assert!(self.candidates(asked, named).any(|i| i == index), "it does not fit");
+        if self.strict {
+            assert_eq!(chosen.id, best_one.id, "{asked:?}");
+        } else {
+            let misfit = |agent: &ModelAgent| Self::misfit(asked, agent.capabilities);
+            assert_eq!(misfit(chosen), misfit(best_one), "how it fits is exact across shards");
+            match asked.strategy {
+                Strategy::LeastLoaded => assert!(chosen.load <= best_one.load + 1, "the bound"),
+                Strategy::Priority => assert_eq!(chosen.priority, best_one.priority, "the bound"),
+                Strategy::Performance => assert_eq!(chosen.past, best_one.past, "the bound"),
+                Strategy::RoundRobin => {}
+            }
+        }
+        self.take(index);
+    }
+
+    pub(super) fn touch(&mut self, index: usize) {
+        self.agents[index].changed = self.time;
+        self.time += 1;
+    }
+
+    pub(super) fn take(&mut self, index: usize) {
+        self.agents[index].load += 1;
+        self.touch(index);
+        self.agents[index].turn = self.agents[index].changed;
+    }
+
+    pub(super) fn possible(&self, asked: &Asked) -> bool {
+        self.agents.iter().any(|agent| Self::misfit(asked, agent.capabilities).is_some())
+    }
+
+    /// Gives the free places of an agent to those who wait.
+    pub(super) fn serve(&mut self, index: usize) {
+        while self.agents[index].load < self.agents[index].limit {
+            let next = (0..self.waiters.len())
+                .filter(|&w| self.waiters[w].answer.is_none())
+                .filter(|&w| {
+                    let waiter = &self.waiters[w];
+                    let agent = &self.agents[index];
+                    waiter.agent.is_none_or(|named| named == agent.id)
+                        && Self::misfit(&waiter.asked, agent.capabilities).is_some()
+                })
+                .min_by_key(|&w| self.waiters[w].place());
+            let Some(next) = next else { return };
+            self.take(index);
+            self.waiters[next].answer = Some(Ok(self.agents[index].id));
+        }
+    }
+
+    pub(super) fn release(&mut self, agent: AgentId) {
+        let index = self.agents.iter().position(|known| known.id == agent);
+        let index = index.expect("the lease was not void");
+        let was_full = self.agents[index].load == self.agents[index].limit;
+        self.agents[index].load -= 1;
+        self.touch(index);
+        if was_full {
+            self.agents[index].turn = self.agents[index].changed;
+        }
+        self.serve(index);
+    }
+}

@@ -1,0 +1,170 @@
+//! Leases with a clock: those that expire, and those whose length becomes part of an agent's past.
+//!
+//! Rules that hold here:
+//!
+//! 1. A lease that expires is void from the moment it is due, whoever notices: its holder is refused, and the
+//!    place goes to others once it was noticed, by an allocation that found nothing, by a thread that waits,
+//!    by its holder, or by a tick.
+//! 2. The time of a lease that was waited for starts when its holder gets it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::wheel::Key;
+use super::{Ask, Gone, Grant, Pool, nanoseconds};
+use crate::clock::Timestamp;
+use crate::fleet::lease::{Lease, LeaseOutcome, Release};
+use crate::fleet::request::{AllocateError, Request};
+use crate::sync::atomic::Ordering;
+
+impl Pool {
+    /// The time, in nanoseconds.
+    pub(super) fn now(&self) -> u64 {
+        nanoseconds(self.clock.now().since_start())
+    }
+
+    /// Takes an agent for a lease with a clock, or says why there is none.
+    pub(super) fn try_allocate_timed(
+        self: &Arc<Self>,
+        request: &Request,
+    ) -> Result<Lease, AllocateError> {
+        let ask = self.resolve(request)?;
+        if ask.ttl.is_some() {
+            self.expires.store(true, Ordering::Relaxed);
+        }
+        loop {
+            let now = self.now();
+            if let Some((mut shard, at, local)) = self.find(&ask)? {
+                let grant = shard.lease(local);
+                let due = ask.ttl.map(|ttl| now.saturating_add(ttl));
+                let key = due.and_then(|due| shard.arm(grant.agent(), due));
+                self.publish(at, &mut shard);
+                self.lend_reference(&mut shard);
+                drop(shard);
+                if let Some(due) = due {
+                    self.tell_of_due(due);
+                }
+                return Ok(self.lease(grant).with_clock(key, now.max(1)));
+            }
+            if self.expire_due() == 0 {
+                return Err(self.why_none(&ask));
+            }
+        }
+    }
+
+    /// Starts the lease of a grant that was waited for (rule 2); the agent lives.
+    pub(super) fn start(self: &Arc<Self>, grant: Grant, ask: &Ask) -> Lease {
+        let lease = Lease::new(grant, Arc::clone(self));
+        if !self.keeps_pasts && ask.ttl.is_none() {
+            return lease;
+        }
+        let now = self.now();
+        let key = ask.ttl.and_then(|ttl| self.arm(grant, now.saturating_add(ttl)));
+        lease.with_clock(key, now.max(1))
+    }
+
+    fn arm(&self, grant: Grant, due: u64) -> Option<Key> {
+        self.expires.store(true, Ordering::Relaxed);
+        self.shards[self.shard_of(grant.agent())].lock().arm(grant.agent(), due)
+    }
+
+    /// Wakes those who wait if a lease is due before they look again.
+    fn tell_of_due(&self, due: u64) {
+        if self.attention.load(Ordering::Relaxed) < 2 || due >= self.look_at.load(Ordering::Relaxed)
+        {
+            return;
+        }
+        let mut wakes = Vec::new();
+        {
+            let mut desk = self.desk.lock();
+            self.look_at.store(u64::MAX, Ordering::Relaxed);
+            desk.waiting.take_wakers(&mut wakes);
+        }
+        self.wake_all(wakes);
+    }
+
+    /// Until when a thread that waits may sleep before it looks for leases that have expired.
+    pub(in crate::fleet) fn next_due(&self) -> Option<Timestamp> {
+        if !self.expires.load(Ordering::Relaxed) {
+            return None;
+        }
+        let desk = self.desk.lock();
+        let dues = self.shards.iter().filter_map(|shard| shard.lock().timed.as_ref()?.next_due());
+        let first = dues.min()?;
+        self.look_at.fetch_min(first, Ordering::Relaxed);
+        drop(desk);
+        Some(Timestamp::from_start(Duration::from_nanos(first)))
+    }
+
+    /// Gives back the leases that have expired; how many.
+    pub(in crate::fleet) fn expire_due(&self) -> usize {
+        if !self.expires.load(Ordering::Relaxed) {
+            return 0;
+        }
+        let now = self.now();
+        let (mut wakes, mut hungry, mut count) = (Vec::new(), false, 0);
+        {
+            let mut desk = self.desk.lock();
+            for (at, shard) in self.shards.iter().enumerate() {
+                let mut shard = shard.lock();
+                while let Some(local) = shard.expire_one(now) {
+                    hungry |= self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                    count += 1;
+                }
+            }
+            self.look_at.store(u64::MAX, Ordering::Relaxed);
+        }
+        self.wake_all(wakes);
+        if hungry {
+            self.tell_workers();
+        }
+        count
+    }
+
+    /// Ends a lease with a clock, and passes its place on to whoever waits for one like it.
+    pub(in crate::fleet) fn give_back_timed(
+        self: Arc<Self>,
+        grant: Grant,
+        key: Option<Key>,
+        since: u64,
+        how: Release,
+    ) -> Result<(), Gone> {
+        let now = self.now();
+        let held = now.saturating_sub(since);
+        let went = match how {
+            Release::Outcome(outcome) => Some((outcome == LeaseOutcome::Succeeded, held)),
+            // Whoever drops a lease says nothing of how it went.
+            Release::Abandoned => None,
+        };
+        self.give_back_by(grant, how, |shard| shard.end(grant.agent(), key, now, went))
+    }
+
+    /// Has a lease expire so long from now, and no sooner; refused if it is void.
+    pub(in crate::fleet) fn renew(
+        &self,
+        grant: Grant,
+        key: Option<Key>,
+        ttl: Duration,
+    ) -> Result<Key, Gone> {
+        let now = self.now();
+        let due = now.saturating_add(nanoseconds(ttl));
+        self.expires.store(true, Ordering::Relaxed);
+        let renewed = {
+            let mut shard = self.shards[self.shard_of(grant.agent())].lock();
+            shard.check(grant.agent(), key, now)?;
+            if let (Some(key), Some(wheel)) = (key, &mut shard.timed) {
+                wheel.remove(key);
+            }
+            shard.arm(grant.agent(), due).ok_or(Gone::Ended)?
+        };
+        self.tell_of_due(due);
+        Ok(renewed)
+    }
+
+    /// Whether a lease is void.
+    pub(in crate::fleet) fn is_void(&self, grant: Grant, key: Option<Key>) -> bool {
+        let now = if key.is_some() { self.now() } else { 0 };
+        let shard = self.shards[self.shard_of(grant.agent())].lock();
+        shard.check(grant.agent(), key, now).is_err()
+    }
+}

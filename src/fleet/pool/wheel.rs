@@ -1,0 +1,307 @@
+//! Leases that expire, in a hierarchical timing wheel: to add, to take out and to find one that is due
+//! costs the same however many there are.
+//!
+//! A level has 64 buckets; a bucket of the first level is a tick of about a millisecond wide, one of the
+//! next level 64 times as wide, and so on. Rules that hold between any two calls:
+//!
+//! 1. An entry is in the bucket of its tick: at the lowest level at which that tick and the wheel's own
+//!    time differ in no higher digit.
+//! 2. A bucket's bit is set exactly if its list is not empty; neighbours in a list name each other.
+//! 3. The serial of an entry changes when it ends, so a key of an entry that ended finds nothing.
+
+use std::num::NonZeroU64;
+
+use super::slot::NIL;
+use crate::fleet::agent::AgentId;
+
+const DIGIT: u32 = 6;
+const WIDTH: usize = 1 << DIGIT;
+/// So many levels reach beyond two thousand years.
+const LEVELS: usize = 8;
+/// A tick is 2^20 ns.
+const TICK_BITS: u32 = 20;
+
+/// Names an entry: its place, from one, above its serial.
+pub(in crate::fleet) type Key = NonZeroU64;
+
+#[derive(Clone, Copy, Debug)]
+struct Entry {
+    agent: AgentId,
+    /// Nanoseconds since the clock started.
+    due: u64,
+    tick: u64,
+    prev: u32,
+    next: u32,
+    serial: u32,
+    /// The number of the bucket, or [`NIL`] for an entry that is free.
+    bucket: u32,
+}
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Wheel {
+    entries: Vec<Entry>,
+    free: Vec<u32>,
+    heads: [u32; WIDTH * LEVELS],
+    occupied: [u64; LEVELS],
+    /// All ticks before this one have been dealt with.
+    now: u64,
+    len: usize,
+}
+
+impl Wheel {
+    pub(super) const fn new() -> Self {
+        Self {
+            entries: Vec::new(),
+            free: Vec::new(),
+            heads: [NIL; WIDTH * LEVELS],
+            occupied: [0; LEVELS],
+            now: 0,
+            len: 0,
+        }
+    }
+
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Adds a lease on an agent that is due at a moment.
+    pub(super) fn insert(&mut self, agent: AgentId, due: u64) -> Key {
+        let tick = (due >> TICK_BITS).max(self.now);
+        let place = self.free.pop().unwrap_or_else(|| {
+            let serial = 0;
+            let entry = Entry { agent, due, tick, prev: NIL, next: NIL, serial, bucket: NIL };
+            self.entries.push(entry);
+            u32::try_from(self.entries.len() - 1).expect("leases are bounded by agents and limits")
+        });
+        let entry = &mut self.entries[place as usize];
+        (entry.agent, entry.due, entry.tick) = (agent, due, tick);
+        self.len += 1;
+        self.link(place);
+        let key = (u64::from(place) + 1) << 32 | u64::from(self.entries[place as usize].serial);
+        NonZeroU64::new(key).expect("places count from one")
+    }
+
+    fn find(&self, key: Key) -> Option<u32> {
+        let place = u32::try_from((key.get() >> 32) - 1).expect("a key is of two halves");
+        let entry = self.entries.get(place as usize)?;
+        let lives = entry.serial == key.get() as u32 && entry.bucket != NIL;
+        lives.then_some(place)
+    }
+
+    /// When a lease is due, if it has not ended.
+    pub(super) fn due(&self, key: Key) -> Option<u64> {
+        self.find(key).map(|place| self.entries[place as usize].due)
+    }
+
+    /// Takes a lease out; whether it was in.
+    pub(super) fn remove(&mut self, key: Key) -> bool {
+        let Some(place) = self.find(key) else { return false };
+        self.unlink(place);
+        self.end(place);
+        true
+    }
+
+    fn end(&mut self, place: u32) {
+        let entry = &mut self.entries[place as usize];
+        entry.serial = entry.serial.wrapping_add(1);
+        entry.bucket = NIL;
+        self.free.push(place);
+        self.len -= 1;
+    }
+
+    /// Takes out a lease that is due, if there is one.
+    pub(super) fn pop_due(&mut self, now: u64) -> Option<AgentId> {
+        let tick = now >> TICK_BITS;
+        loop {
+            let Some((level, bucket, starts)) = self.next_bucket() else {
+                self.now = self.now.max(tick);
+                return None;
+            };
+            if starts > tick {
+                self.now = self.now.max(tick);
+                return None;
+            }
+            self.now = self.now.max(starts);
+            if level == 0 {
+                // Of a tick that is not over yet some may be due and some not.
+                let Some(place) = self.in_bucket(bucket).find(|place| self.is_due(*place, now))
+                else {
+                    return None;
+                };
+                let agent = self.entries[place as usize].agent;
+                self.unlink(place);
+                self.end(place);
+                return Some(agent);
+            }
+            // The digit of this bucket has come: all in it go to the levels below (rule 1).
+            while self.heads[bucket] != NIL {
+                let place = self.heads[bucket];
+                self.unlink(place);
+                self.link(place);
+            }
+        }
+    }
+
+    fn is_due(&self, place: u32, now: u64) -> bool {
+        self.entries[place as usize].due <= now
+    }
+
+    fn in_bucket(&self, bucket: usize) -> impl Iterator<Item = u32> {
+        let next =
+            |place: &u32| Some(self.entries[*place as usize].next).filter(|next| *next != NIL);
+        std::iter::successors(Some(self.heads[bucket]).filter(|head| *head != NIL), next)
+    }
+
+    /// A moment no later than the first lease is due, and that moment itself if it is near; `None` if there
+    /// is none.
+    pub(super) fn next_due(&self) -> Option<u64> {
+        let (level, bucket, starts) = self.next_bucket()?;
+        if level > 0 {
+            return Some(starts << TICK_BITS);
+        }
+        self.in_bucket(bucket).map(|place| self.entries[place as usize].due).min()
+    }
+
+    /// The level, the number and the first tick of the first bucket that is not empty.
+    fn next_bucket(&self) -> Option<(usize, usize, u64)> {
+        for (level, occupied) in self.occupied.into_iter().enumerate() {
+            if occupied == 0 {
+                continue;
+            }
+            let shift = DIGIT * level as u32;
+            // By rule 1 no bucket of a level lies before the wheel's own.
+            let digit = u64::from(occupied.trailing_zeros());
+            let above = self.now >> shift >> DIGIT << DIGIT << shift;
+            let starts = above | digit << shift;
+            return Some((level, level * WIDTH + digit as usize, starts));
+        }
+        None
+    }
+
+    fn link(&mut self, place: u32) {
+        let tick = self.entries[place as usize].tick;
+        let differ = (tick ^ self.now) | 1;
+        let level = ((63 - differ.leading_zeros()) / DIGIT).min(LEVELS as u32 - 1);
+        let digit = (tick >> (DIGIT * level)) as usize % WIDTH;
+        let bucket = level as usize * WIDTH + digit;
+        let head = self.heads[bucket];
+        let entry = &mut self.entries[place as usize];
+        (entry.prev, entry.next) = (NIL, head);
+        entry.bucket = bucket as u32;
+        if head != NIL {
+            self.entries[head as usize].prev = place;
+        }
+        self.heads[bucket] = place;
+        self.occupied[level as usize] |= 1 << digit;
+    }
+
+    fn unlink(&mut self, place: u32) {
+        let Entry { prev, next, bucket, .. } = self.entries[place as usize];
+        if next != NIL {
+            self.entries[next as usize].prev = prev;
+        }
+        if prev == NIL {
+            self.heads[bucket as usize] = next;
+        } else {
+            self.entries[prev as usize].next = next;
+        }
+        if self.heads[bucket as usize] == NIL {
+            self.occupied[bucket as usize / WIDTH] &= !(1 << (bucket as usize % WIDTH));
+        }
+    }
+
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn validate(&self) {
+        let mut found = 0;
+        for (bucket, head) in self.heads.iter().enumerate() {
+            let set = self.occupied[bucket / WIDTH] >> (bucket % WIDTH) & 1 == 1;
+            assert_eq!(set, *head != NIL, "rule 2");
+            let (mut prev, mut at) = (NIL, *head);
+            while at != NIL {
+                let entry = &self.entries[at as usize];
+                assert_eq!((entry.prev, entry.bucket as usize), (prev, bucket), "rule 2");
+                let shift = DIGIT * (bucket / WIDTH) as u32;
+                assert_eq!((entry.tick >> shift) as usize % WIDTH, bucket % WIDTH, "rule 1");
+                assert_eq!(entry.tick >> shift >> DIGIT, self.now >> shift >> DIGIT, "rule 1");
+                assert!(entry.tick >= entry.due >> TICK_BITS, "rule 1");
+                found += 1;
+                (prev, at) = (at, entry.next);
+            }
+        }
+        assert_eq!(found, self.len);
+        assert_eq!(self.entries.len() - self.free.len(), self.len);
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_the_wheel_gives_out_is_what_a_sorted_list_finds_due(
+            steps in prop::collection::vec((0..4_u8, 0..45_u32, any::<u64>()), 1..120),
+        ) {
+            let mut wheel = Wheel::new();
+            let (mut now, mut next_slot) = (0_u64, 0_u32);
+            let mut entries: BTreeMap<Key, (u32, u64)> = BTreeMap::new();
+            let mut ended = Vec::new();
+            for (what, width, number) in steps {
+                let number = number % (1 << width);
+                match what {
+                    0 | 1 => {
+                        let agent = AgentId { slot: next_slot, generation: 0 };
+                        let key = wheel.insert(agent, now + number);
+                        prop_assert!(!ended.contains(&key), "rule 3");
+                        entries.insert(key, (next_slot, now + number));
+                        next_slot += 1;
+                    }
+                    2 => {
+                        let key = entries.keys().nth(number as usize % entries.len().max(1)).copied();
+                        if let Some(key) = key {
+                            prop_assert_eq!(wheel.due(key), Some(entries[&key].1));
+                            prop_assert!(wheel.remove(key));
+                            prop_assert!(!wheel.remove(key));
+                            entries.remove(&key);
+                            ended.push(key);
+                        }
+                    }
+                    _ => {
+                        now += number;
+                        let mut popped = Vec::new();
+                        while let Some(agent) = wheel.pop_due(now) {
+                            popped.push(agent.slot);
+                        }
+                        popped.sort_unstable();
+                        let gone = entries.iter().filter(|(_, entry)| entry.1 <= now);
+                        let (keys, mut slots): (Vec<_>, Vec<_>) =
+                            gone.map(|(key, entry)| (*key, entry.0)).unzip();
+                        slots.sort_unstable();
+                        prop_assert_eq!(popped, slots);
+                        for key in keys {
+                            entries.remove(&key);
+                            prop_assert_eq!(wheel.due(key), None);
+                            ended.push(key);
+                        }
+                    }
+                }
+                wheel.validate();
+                prop_assert_eq!(wheel.len(), entries.len());
+                let first = entries.values().map(|entry| entry.1).min();
+                prop_assert_eq!(wheel.next_due().is_some(), first.is_some());
+                if let (Some(next), Some(first)) = (wheel.next_due(), first) {
+                    prop_assert!(next <= first, "it would be overslept");
+                    prop_assert!(next == first || next > now, "it would be waited for for ever");
+                }
+            }
+        }
+    }
+}
