@@ -148,6 +148,12 @@ impl Unit {
     pub const fn new(number: u8) -> Option<Self> {
         if number < UNIT_KINDS { Some(Self(number)) } else { None }
     }
+
+    /// The number.
+    #[must_use]
+    pub const fn get(self) -> u8 {
+        self.0
+    }
 }
 
 /// How much of one meter there is.
@@ -356,7 +362,8 @@ impl Budgets {
     }
 
     /// Forgets a scope's account; the account. What is reserved on it stays reserved there, and payers
-    /// that were made with it go on to pay from it.
+    /// that were made with it go on to pay from it. A new account of that scope knows nothing of them: until
+    /// they are gone the scope may use as much as both allow.
     pub fn remove(&self, scope: &Scope) -> Option<Account> {
         self.shared.accounts.write().remove(scope)
     }
@@ -367,13 +374,14 @@ impl Budgets {
     #[must_use]
     pub fn payer(&self, scopes: &[Scope]) -> Payer {
         let accounts = self.shared.accounts.read();
-        let mut payer = Payer::new();
-        for account in
-            std::iter::once(&Scope::Fleet).chain(scopes).filter_map(|scope| accounts.get(scope))
-        {
-            payer.add(account.clone());
-        }
-        payer
+        let scopes = std::iter::once(&Scope::Fleet).chain(scopes);
+        Payer::new(scopes.filter_map(|scope| accounts.get(scope)))
+    }
+
+    /// All accounts, in no order: what a host shows of its budgets. O(accounts), under the read lock.
+    #[must_use]
+    pub fn accounts(&self) -> Vec<Account> {
+        self.shared.accounts.read().values().cloned().collect()
     }
 
     /// How many accounts there are.

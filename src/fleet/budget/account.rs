@@ -69,9 +69,9 @@ impl Cell {
         fits(used, amount, hard)
     }
 
-    /// Takes so much if it fits; whether that crossed the soft line.
+    /// Takes so much if it fits; the soft line, if that crossed it.
     #[inline]
-    fn take(&self, amount: u64) -> Result<bool, Full> {
+    fn take(&self, amount: u64) -> Result<Option<u64>, Full> {
         let mut used = self.used.load(Ordering::Relaxed);
         let new = loop {
             let new = fits(used, amount, self.hard.load(Ordering::Relaxed))?;
@@ -91,11 +91,11 @@ impl Cell {
             self.peak.fetch_max(new, Ordering::Relaxed);
         }
         let soft = self.soft.load(Ordering::Relaxed);
-        let crossed = used < soft && soft <= new;
-        if crossed {
+        if used < soft && soft <= new {
             self.warnings.fetch_add(1, Ordering::Relaxed);
+            return Ok(Some(soft));
         }
-        Ok(crossed)
+        Ok(None)
     }
 
     #[inline]
@@ -112,8 +112,8 @@ impl Cell {
     }
 
     fn usage(&self) -> Usage {
-        // Spent first: a reset in between makes it look larger than it is, never larger than `used`,
-        // which is read from the other side of that same subtraction or later.
+        // What was spent is part of `used`, and a reset or a spending between the two loads could make it
+        // look like more than that.
         let used = self.used.load(Ordering::Relaxed);
         let soft = self.soft.load(Ordering::Relaxed);
         Usage {
@@ -190,7 +190,8 @@ impl Account {
 
     /// How a meter stands; `None` if the account does not have it.
     ///
-    /// Each figure is true of some moment during the call; the moments may differ.
+    /// Each figure is true of some moment during the call, and the moments may differ; what was spent is
+    /// never told as more than what is used.
     #[must_use]
     pub fn usage(&self, meter: Meter) -> Option<Usage> {
         self.cell(meter).map(Cell::usage)
@@ -203,8 +204,7 @@ impl Account {
         self.cell(meter).map_or(0, Cell::reset_spent)
     }
 
-    fn warning(&self, meter: Meter, cell: &Cell) -> Warning {
-        let soft = cell.soft.load(Ordering::Relaxed);
+    fn warning(&self, meter: Meter, soft: u64) -> Warning {
         Warning { scope: self.shared.scope.clone(), meter, soft }
     }
 
@@ -233,34 +233,23 @@ impl fmt::Debug for Account {
     }
 }
 
-/// Which soft lines a reservation crossed: one bit for each place of a payer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(in crate::fleet) struct Crossed(u8);
-
-impl Crossed {
-    pub(in crate::fleet) const fn is_empty(self) -> bool {
-        self.0 == 0
-    }
-}
-
 /// The accounts that a request pays from: at most one of each kind of scope.
 ///
 /// Made by [`Budgets::payer`](super::Budgets::payer). It holds the accounts as they were found: a scope
-/// that got its first quota later is not among them. To clone it costs one reference count an account.
+/// that got its first quota later is not among them. To clone it costs one reference count.
 #[derive(Clone)]
 pub struct Payer {
-    accounts: [Option<Account>; MAX_SCOPES],
+    accounts: Arc<[Option<Account>; MAX_SCOPES]>,
 }
 
 impl Payer {
-    pub(super) const fn new() -> Self {
-        Self { accounts: [const { None }; MAX_SCOPES] }
-    }
-
-    /// Pays from this account too, in the place of another one of its kind.
-    pub(super) fn add(&mut self, account: Account) {
-        let place = account.scope().place();
-        self.accounts[place] = Some(account);
+    /// Of two accounts of one kind of scope the later one pays.
+    pub(super) fn new<'a>(found: impl Iterator<Item = &'a Account>) -> Self {
+        let mut accounts = [const { None }; MAX_SCOPES];
+        for account in found {
+            accounts[account.scope().place()] = Some(account.clone());
+        }
+        Self { accounts: Arc::new(accounts) }
     }
 
     /// Whether one of the accounts has this meter; otherwise a reservation is free.
@@ -271,7 +260,8 @@ impl Payer {
 
     /// Reserves so much of a meter in all accounts, or in none.
     ///
-    /// Lock-free. It takes one atomic step for each account that has the meter, and none for others.
+    /// Lock-free. It takes one atomic step for each account that has the meter, none for others, and a
+    /// reference count of this payer.
     /// A reservation that loses the race for the last room of one account puts back what it had taken
     /// from those before it; whoever asked those in between may have been refused for want of just that.
     /// It is counted in [`Usage::rolled_back`], and nothing else is refused for want of room there is.
@@ -279,52 +269,53 @@ impl Payer {
     /// # Errors
     /// [`Exceeded`] names the first account without room.
     pub fn reserve(&self, meter: Meter, amount: u64) -> Result<Reservation, Exceeded> {
-        let crossed = self.take(meter, amount)?;
-        Ok(Reservation::new(self.clone(), meter, amount, crossed))
+        let warnings = self.take(meter, amount)?;
+        Ok(Reservation::new(self.clone(), meter, amount, warnings))
     }
 
-    /// The cells of a meter, each with the place of its account.
     #[inline]
-    fn cells(&self, meter: Meter) -> impl Iterator<Item = (usize, &Account, &Cell)> {
-        self.accounts.iter().enumerate().filter_map(move |(place, account)| {
-            let account = account.as_ref()?;
-            Some((place, account, account.cell(meter)?))
-        })
+    fn cells(&self, meter: Meter) -> impl Iterator<Item = (&Account, &Cell)> {
+        let accounts = self.accounts.iter().flatten();
+        accounts.filter_map(move |account| Some((account, account.cell(meter)?)))
     }
 
-    /// [`reserve`](Self::reserve) without the guard: who takes gives back (rule 3 of the module).
+    /// [`reserve`](Self::reserve) without the guard: who takes gives back (rule 2 of the module).
     #[inline]
-    pub(in crate::fleet) fn take(&self, meter: Meter, amount: u64) -> Result<Crossed, Exceeded> {
-        let mut crossed = Crossed::default();
+    pub(in crate::fleet) fn take(
+        &self,
+        meter: Meter,
+        amount: u64,
+    ) -> Result<Vec<Warning>, Exceeded> {
+        let mut warnings = Vec::new();
         if amount == 0 {
-            return Ok(crossed);
+            return Ok(warnings);
         }
-        for (_, account, cell) in self.cells(meter) {
+        for (account, cell) in self.cells(meter) {
             cell.room(amount).map_err(|full| account.exceeded(meter, amount, &full))?;
         }
-        for (place, account, cell) in self.cells(meter) {
+        for (taken, (account, cell)) in self.cells(meter).enumerate() {
             match cell.take(amount) {
-                Ok(over) => crossed.0 |= u8::from(over) << place,
+                Ok(None) => {}
+                Ok(Some(soft)) => warnings.push(account.warning(meter, soft)),
                 Err(full) => {
-                    let taken = self.cells(meter).take_while(|(before, ..)| *before < place);
-                    for (.., cell) in taken {
+                    for (_, cell) in self.cells(meter).take(taken) {
                         cell.give_back(amount);
                         cell.rolled_back.fetch_add(1, Ordering::Relaxed);
                     }
                     let mut exceeded = account.exceeded(meter, amount, &full);
-                    exceeded.warnings = self.warnings(meter, crossed);
+                    exceeded.warnings = warnings;
                     return Err(exceeded);
                 }
             }
         }
-        Ok(crossed)
+        Ok(warnings)
     }
 
     /// Gives back what was [taken](Self::take).
     #[inline]
     pub(in crate::fleet) fn give_back(&self, meter: Meter, amount: u64) {
         if amount > 0 {
-            for (.., cell) in self.cells(meter) {
+            for (_, cell) in self.cells(meter) {
                 cell.give_back(amount);
             }
         }
@@ -332,18 +323,9 @@ impl Payer {
 
     /// Makes so much of what was taken stay used.
     pub(super) fn spend(&self, meter: Meter, amount: u64) {
-        for (.., cell) in self.cells(meter) {
+        for (_, cell) in self.cells(meter) {
             cell.spent.fetch_add(amount, Ordering::Relaxed);
         }
-    }
-
-    /// What is to be told of the lines that were crossed.
-    pub(in crate::fleet) fn warnings(&self, meter: Meter, crossed: Crossed) -> Vec<Warning> {
-        if crossed.is_empty() {
-            return Vec::new();
-        }
-        let over = self.cells(meter).filter(|(place, ..)| crossed.0 & (1 << place) != 0);
-        over.map(|(_, account, cell)| account.warning(meter, cell)).collect()
     }
 }
 

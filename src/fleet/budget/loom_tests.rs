@@ -118,3 +118,23 @@ fn loom_what_was_taken_for_a_reservation_that_failed_is_put_back() {
         assert_eq!((usage(&budgets, &Scope::Fleet).used, usage(&budgets, &team).used), (0, 0));
     });
 }
+
+/// What one spends while two others reset is given back by one of them, or stays spent.
+#[test]
+fn loom_what_was_spent_is_given_back_once() {
+    explore(PREEMPTIONS, || {
+        let budgets = Budgets::new(NonZeroUsize::MIN);
+        let fleet = budgets.set(Scope::Fleet, leases(Limit::hard(9))).expect("it is valid");
+        let mut held = budgets.payer(&[]).reserve(LEASES, 7).expect("it fits");
+        held.spend(4).expect("it is held");
+        let resets = [fleet.clone(), fleet.clone()]
+            .map(|fleet| thread::spawn(move || fleet.reset_spent(LEASES)));
+        held.spend(2).expect("it is held");
+        let reset: u64 = resets.map(|reset| reset.join().expect("no panic")).iter().sum();
+        let usage = usage(&budgets, &Scope::Fleet);
+        assert_eq!((reset + usage.spent, usage.used), (6, 7 - reset), "each once");
+        drop(held);
+        assert_eq!(fleet.reset_spent(LEASES), 6 - reset);
+        assert_eq!(fleet.usage(LEASES).expect("it has the meter").used, 0);
+    });
+}

@@ -5,8 +5,7 @@
 
 use std::fmt;
 
-use super::account::{Crossed, Payer};
-use super::{Exceeded, Meter, Warning};
+use super::{Exceeded, Meter, Payer, Warning};
 
 /// So much of a meter, held in all accounts of a [`Payer`]; dropped, it is given back.
 ///
@@ -17,12 +16,12 @@ pub struct Reservation {
     payer: Payer,
     meter: Meter,
     left: u64,
-    crossed: Crossed,
+    warnings: Vec<Warning>,
 }
 
 impl Reservation {
-    pub(super) const fn new(payer: Payer, meter: Meter, left: u64, crossed: Crossed) -> Self {
-        Self { payer, meter, left, crossed }
+    pub(super) const fn new(payer: Payer, meter: Meter, left: u64, warnings: Vec<Warning>) -> Self {
+        Self { payer, meter, left, warnings }
     }
 
     /// Which meter.
@@ -37,10 +36,10 @@ impl Reservation {
         self.left
     }
 
-    /// The soft lines that it crossed when it was made or grew, each told once: a second call has no more.
+    /// The soft lines that it crossed when it was made, each told once: a second call has no more. Those
+    /// that it crossed when it grew were told then.
     pub fn take_warnings(&mut self) -> Vec<Warning> {
-        let crossed = std::mem::take(&mut self.crossed);
-        self.payer.warnings(self.meter, crossed)
+        std::mem::take(&mut self.warnings)
     }
 
     /// Reserves so much more, in all accounts or in none. The warnings are those of this step; those of
@@ -49,10 +48,10 @@ impl Reservation {
     /// # Errors
     /// [`Exceeded`]; what was held before is held still.
     pub fn grow(&mut self, more: u64) -> Result<Vec<Warning>, Exceeded> {
-        let crossed = self.payer.take(self.meter, more)?;
+        let warnings = self.payer.take(self.meter, more)?;
         // Without a meter in any account there is no limit; the number itself has one.
         self.left = self.left.saturating_add(more);
-        Ok(self.payer.warnings(self.meter, crossed))
+        Ok(warnings)
     }
 
     /// Gives so much of it back now, or all that is left if that is less; how much it was.

@@ -102,6 +102,20 @@ fn each_crossing_of_the_soft_line_is_told_once() {
 }
 
 #[test]
+fn a_warning_names_the_line_that_was_crossed_even_if_it_was_moved_since() {
+    let budgets = budgets();
+    budgets.set(Scope::Fleet, leases(Limit::hard(4).warn_at(2))).expect("it is valid");
+    let mut held = budgets.payer(&[]).reserve(LEASES, 2).expect("it fits");
+    budgets.set(Scope::Fleet, leases(Limit::hard(4))).expect("it is valid");
+    assert_eq!(held.take_warnings(), [Warning { scope: Scope::Fleet, meter: LEASES, soft: 2 }]);
+}
+
+#[test]
+fn a_payer_is_cloned_for_one_reference_count() {
+    assert_eq!(size_of::<Payer>(), size_of::<usize>());
+}
+
+#[test]
 fn what_is_spent_stays_used_until_it_is_reset() {
     let budgets = budgets();
     let quota = Quota::new().limit(TOKENS, Limit::hard(100).warn_at(95));
@@ -175,6 +189,8 @@ fn there_are_no_more_accounts_than_there_may_be() {
     assert!(budgets.account(&group(1)).is_none());
     budgets.set(group(2), leases(Limit::hard(1))).expect("there is room again");
     assert_eq!(budgets.len(), 1);
+    let scopes: Vec<_> = budgets.accounts().iter().map(|one| one.scope().clone()).collect();
+    assert_eq!(scopes, [group(2)]);
 }
 
 #[test]
@@ -212,6 +228,7 @@ fn a_payer_has_one_account_of_each_kind() {
 #[test]
 fn the_kinds_of_units_are_those_that_have_a_place() {
     assert_eq!(Unit::new(UNIT_KINDS), None);
+    assert_eq!(Unit::new(2).map(Unit::get), Some(2));
     assert_eq!(Unit::new(UNIT_KINDS - 1).map(Meter::Units).map(Meter::index), Some(METERS - 1));
 }
 
