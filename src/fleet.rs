@@ -57,11 +57,11 @@ mod lease;
 mod log;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
-#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod mailbox;
 mod pool;
+mod post;
+mod reply;
 mod request;
-#[cfg_attr(not(test), allow(dead_code, reason = "the fleet does not stand on it yet"))]
 mod runner;
 pub mod scale;
 mod stats;
@@ -69,6 +69,8 @@ mod stop;
 mod submit;
 pub mod supervise;
 mod task;
+mod tell;
+mod turn;
 mod wakers;
 mod work;
 
@@ -92,6 +94,7 @@ pub use handle::TaskHandle;
 pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
 pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Strategy};
+pub use reply::Reply;
 pub use request::{AllocateError, Fit, Priority, Request};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
@@ -99,6 +102,7 @@ pub use task::{
     Attempt, Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError,
     TaskErrorKind, TaskId,
 };
+pub use tell::{Returned, TellError};
 
 /// A pool of agents, and the tasks that run on them.
 ///
@@ -200,16 +204,18 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 return Err(Error::new(ErrorKind::Closed, "the fleet was shut down"));
             }
             let agents = inner.pool.insert(&newcomers, count, &mut wakes)?;
-            for agent in agents.iter().filter(|_| spec.factory.is_some()) {
+            for (agent, factory) in agents.iter().zip(std::iter::repeat(&spec.factory)) {
+                let Some(factory) = factory else { break };
                 let slot = agent.slot() as usize;
                 if state.behaviours.len() <= slot {
                     state.behaviours.resize_with(slot + 1, || None);
                 }
-                state.behaviours[slot] =
-                    Some(Behaviour { factory: spec.factory.clone(), ..Behaviour::default() });
+                state.behaviours[slot] = Some(Behaviour::default());
+                let mut home = inner.posts.get_or_make(agent.slot).lock();
+                home.open(agent.generation, inner.mailbox_capacity, Arc::clone(factory));
             }
             state.counts.agents_spawned += count as u64;
-            inner.work.notify_all();
+            inner.notify_workers(state);
             agents
         };
         inner.wake_all(wakes);
@@ -246,6 +252,17 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// `NotFound` if the agent is gone, by an earlier kill for example.
     pub fn kill(&self, agent: AgentId) -> Result<Killed, Error> {
         self.inner().kill(agent)
+    }
+
+    /// Ends an agent that holds no lease and for which no work waits, in one step.
+    ///
+    /// That is how a fleet is made smaller without anybody noticing: there is no moment at which the agent
+    /// is given work and is about to go. An agent that is busy is left as it is.
+    ///
+    /// # Errors
+    /// `InUse` if it holds a lease, or a queued task would run on it; `NotFound` if it is gone.
+    pub fn retire(&self, agent: AgentId) -> Result<(), Error> {
+        self.inner().retire(agent)
     }
 
     /// Takes an agent that fits, if there is one. Never waits.
@@ -399,7 +416,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// What the fleet has done so far, in one consistent reading.
     #[must_use]
     pub fn stats(&self) -> FleetStats {
-        self.inner().state.lock().stats()
+        self.inner().stats()
     }
 
     /// Takes no more tasks, and waits for those accepted to end, for so long at most.

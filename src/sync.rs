@@ -31,9 +31,14 @@ mod weakening;
 /// The models do not look inside: what is set once is set under a lock of theirs.
 pub(crate) use std::sync::OnceLock;
 
+#[cfg_attr(
+    not(feature = "wasm"),
+    allow(unused_imports, reason = "the sandbox alone waits on it")
+)]
+pub(crate) use imp::Condvar;
 #[cfg(feature = "durable")]
 pub(crate) use imp::MutexGuard;
-pub(crate) use imp::{Condvar, Mutex, RwLock, UnsafeCell, atomic, fence, hint, thread};
+pub(crate) use imp::{Mutex, RwLock, UnsafeCell, atomic, fence, hint, thread};
 
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
 pub(crate) use brief::{Brief, BriefGuard};
@@ -57,9 +62,11 @@ mod imp {
     pub(crate) use std::{hint, thread};
 
     /// A condition variable whose waits keep the guard in place.
+    #[cfg_attr(not(feature = "wasm"), allow(dead_code, reason = "the sandbox alone waits on it"))]
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(parking_lot::Condvar);
 
+    #[cfg_attr(not(feature = "wasm"), allow(dead_code, reason = "the sandbox alone waits on it"))]
     impl Condvar {
         pub(crate) const fn new() -> Self {
             Self(parking_lot::Condvar::new())

@@ -34,6 +34,8 @@ pub mod topics {
     pub const TASK_ACCEPTED: &str = "task/accepted";
     /// An attempt started, was lost, or came too late.
     pub const TASK_ATTEMPT: &str = "task/attempt";
+    /// Messages to an agent failed or came back.
+    pub const MESSAGE: &str = "message";
     /// A task got its outcome.
     pub const TASK_SETTLED: &str = "task/settled";
     /// Where the host's own events go unless it names a topic.
@@ -46,6 +48,7 @@ pub(super) struct Announcer<E> {
     agent: Topic,
     accepted: Topic,
     attempt: Topic,
+    message: Topic,
     settled: Topic,
     host: Topic,
     unpublished: AtomicU64,
@@ -61,6 +64,7 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             agent: bus.topic(topics::AGENT)?,
             accepted: bus.topic(topics::TASK_ACCEPTED)?,
             attempt: bus.topic(topics::TASK_ATTEMPT)?,
+            message: bus.topic(topics::MESSAGE)?,
             settled: bus.topic(topics::TASK_SETTLED)?,
             host: bus.topic(topics::HOST)?,
             unpublished: AtomicU64::new(0),
@@ -90,11 +94,13 @@ impl<E: Send + Sync + 'static> Announcer<E> {
         match event {
             FleetEvent::AgentSpawned { .. }
             | FleetEvent::AgentKilled { .. }
+            | FleetEvent::AgentRetired { .. }
             | FleetEvent::AgentStopped { .. } => self.agent,
             FleetEvent::TaskAccepted { .. } => self.accepted,
             FleetEvent::AttemptStarted { .. }
             | FleetEvent::TaskRequeued { .. }
             | FleetEvent::LateCompletionRefused { .. } => self.attempt,
+            FleetEvent::MessageFailed { .. } | FleetEvent::MessagesReturned { .. } => self.message,
             FleetEvent::TaskSettled { .. } => self.settled,
         }
     }

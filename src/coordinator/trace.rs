@@ -20,6 +20,12 @@ pub(super) fn emit(event: &FleetEvent) {
         } => {
             tracing::warn!(target: "phalanx::fleet", %task, %attempt, ?outcome, "task settled");
         }
+        FleetEvent::MessageFailed { agent, error } => {
+            tracing::warn!(target: "phalanx::fleet", %agent, %error, "message failed");
+        }
+        FleetEvent::MessagesReturned { agent, count, reason } => {
+            tracing::warn!(target: "phalanx::fleet", %agent, count, ?reason, "messages returned");
+        }
         other => tracing::debug!(target: "phalanx::fleet", event = ?other, "fleet event"),
     }
 }

@@ -42,6 +42,55 @@ where
 pub(super) type Handler<T, O> = Box<dyn Agent<T, O>>;
 pub(super) type Factory<T, O> = Arc<dyn Fn() -> Handler<T, O> + Send + Sync>;
 
+/// What an agent runs, and the handlers that it has and that are not running.
+pub(super) struct Crew<T, O> {
+    factory: Option<Factory<T, O>>,
+    idle: Vec<Handler<T, O>>,
+}
+
+/// A handler, or what makes one.
+pub(super) enum Hired<T, O> {
+    Made(Handler<T, O>),
+    ToMake(Factory<T, O>),
+}
+
+impl<T, O> Crew<T, O> {
+    /// The crew of no agent.
+    pub(super) const fn none() -> Self {
+        Self { factory: None, idle: Vec::new() }
+    }
+
+    pub(super) const fn new(factory: Factory<T, O>) -> Self {
+        Self { factory: Some(factory), idle: Vec::new() }
+    }
+
+    /// A handler for one who leased the agent; `None` if the agent is gone.
+    #[inline]
+    pub(super) fn hire(&mut self) -> Option<Hired<T, O>> {
+        match self.idle.pop() {
+            Some(handler) => Some(Hired::Made(handler)),
+            None => self.factory.clone().map(Hired::ToMake),
+        }
+    }
+
+    /// Takes a handler back. Only while the agent lives.
+    #[inline]
+    pub(super) fn dismiss(&mut self, handler: Handler<T, O>) {
+        self.idle.push(handler);
+    }
+
+    /// All that is to be dropped, outside the locks.
+    pub(super) fn into_parts(self) -> (Option<Factory<T, O>>, Vec<Handler<T, O>>) {
+        (self.factory, self.idle)
+    }
+}
+
+impl<T, O> fmt::Debug for Crew<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crew").field("idle", &self.idle.len()).finish_non_exhaustive()
+    }
+}
+
 /// How an agent is made: its name, what it can do, how many leases it may hold, what it runs.
 ///
 /// ```

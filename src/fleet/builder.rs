@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fmt;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,16 +11,20 @@ use super::inner::{Inner, State, Workers};
 use super::lanes::Lanes;
 use super::log::{Observer, TaskLog};
 use super::pool::{Feed, Kept, MAX_SHARDS, Pool, PoolConfig, Strategy};
+use super::post::{Counters, Posts, Station};
+use super::runner::Runner;
 use super::stats::FleetStats;
 use super::task::TaskId;
+use super::tell::Returned;
 use super::wakers::WakerSet;
 use crate::clock::Clock;
-use crate::sync::{Condvar, Mutex, cores, thread};
+use crate::sync::{Mutex, cores, thread};
 use crate::{Error, ErrorKind};
 
 const DEFAULT_QUEUE_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
 const DEFAULT_MAX_AGENTS: NonZeroUsize = NonZeroUsize::new(1_048_576).expect("not zero");
 const DEFAULT_MAX_WAITING: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+const DEFAULT_MAILBOX_CAPACITY: NonZeroU32 = NonZeroU32::new(1_024).expect("not zero");
 const DEFAULT_AGEING: Duration = Duration::from_millis(100);
 const FIRST_TASK_ID: TaskId = TaskId::new(1);
 
@@ -33,6 +37,8 @@ pub struct FleetBuilder<T, O> {
     max_waiting: NonZeroUsize,
     strategies: Vec<Strategy>,
     shards: Option<NonZeroUsize>,
+    mailbox_capacity: NonZeroU32,
+    returned: Option<Arc<dyn Returned<T>>>,
     ageing: Option<Duration>,
     clock: Clock,
     task_log: Option<Arc<dyn TaskLog<T, O>>>,
@@ -49,6 +55,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             max_waiting: DEFAULT_MAX_WAITING,
             strategies: vec![Strategy::default()],
             shards: None,
+            mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
+            returned: None,
             ageing: Some(DEFAULT_AGEING),
             clock: Clock::real(),
             task_log: None,
@@ -106,6 +114,20 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         self
     }
 
+    /// Sets how many messages the work lane of an agent's mailbox holds. Default: 1,024. The most:
+    /// `u32::MAX`. An empty mailbox takes no room for them.
+    pub const fn mailbox_capacity(mut self, messages: NonZeroU32) -> Self {
+        self.mailbox_capacity = messages;
+        self
+    }
+
+    /// Sets who is given the payloads of messages that were accepted and come back. Default: nobody, and
+    /// they are dropped.
+    pub fn returned(mut self, hook: Arc<dyn Returned<T>>) -> Self {
+        self.returned = Some(hook);
+        self
+    }
+
     /// Sets how long a request waits for an agent until that is worth one level of priority, so that urgent
     /// requests do not keep the others waiting for ever. Default: 100 ms, so that a request of normal
     /// priority goes before a new one of high priority after 6.4 s. `None`: priority alone counts.
@@ -150,18 +172,20 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// Makes the fleet and starts its threads.
     ///
     /// # Errors
-    /// `InvalidArgument` for more agents than a slot number can name, for no strategy or for too many
-    /// shards; `Io` if a thread does not start.
+    /// `InvalidArgument` for more agents than a slot number can name, for no strategy, for too many
+    /// shards or for more workers than 65,535; `Io` if a thread does not start.
     pub fn build(self) -> Result<Fleet<T, O>, Error> {
         let workers = self.workers;
         let inner = self.into_inner()?;
         // From here on a failure drops the fleet, which ends the threads that did start.
         let fleet = Fleet::from_inner(Arc::clone(&inner));
-        for index in 0..workers {
+        let seats = std::mem::take(&mut inner.state.lock().workers.seats);
+        for (index, seat) in seats.into_iter().enumerate() {
             let worker = Arc::clone(&inner);
             inner.state.lock().workers.alive += 1;
-            let started =
-                thread::Builder::new().name(format!("fleet-{index}")).spawn(move || worker.work());
+            let started = thread::Builder::new()
+                .name(format!("fleet-{index}"))
+                .spawn(move || worker.work(seat));
             match started {
                 Ok(handle) => inner.state.lock().workers.threads.push(handle),
                 Err(error) => {
@@ -201,6 +225,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             clock: self.clock.clone(),
             ageing: self.ageing,
         });
+        let workers = u16::try_from(self.workers).map_err(|_| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!("workers is {}, and may be {} at most", self.workers, u16::MAX),
+            )
+        })?;
+        let (runner, seats) = Runner::new(workers);
         let state = State {
             pool: Arc::clone(&pool),
             behaviours: Vec::new(),
@@ -215,13 +246,18 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             counts: FleetStats::default(),
             draining: false,
             stopping: false,
-            workers: Workers::default(),
+            workers: Workers { seats, ..Workers::default() },
         };
         let inner = Arc::new_cyclic(|me| Inner {
             me: me.clone(),
             pool,
             state: Mutex::new(state),
-            work: Condvar::new(),
+            runner,
+            posts: Posts::new(),
+            stations: (0..workers).map(|_| Station::new()).collect(),
+            counters: Counters::new(),
+            returned: self.returned,
+            mailbox_capacity: self.mailbox_capacity,
             clock: self.clock,
             log: self.task_log,
             observer: self.observer,
@@ -243,6 +279,8 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
             .field("max_waiting", &self.max_waiting)
             .field("strategies", &self.strategies)
             .field("shards", &self.shards)
+            .field("mailbox_capacity", &self.mailbox_capacity)
+            .field("returned", &self.returned.is_some())
             .field("ageing", &self.ageing)
             .field("clock", &self.clock)
             .field("task_log", &self.task_log.is_some())

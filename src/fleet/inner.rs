@@ -12,25 +12,28 @@
 //!    Running: its attempt, or whoever strikes that attempt. Committing: only the one who claimed it.
 //!    So a task is settled once, and an attempt that was struck finds another phase than its own.
 //! 4. `queue` holds exactly the tasks whose phase is queued.
-//! 5. A worker sleeps only if no queued task fits an available agent, or if a notification for that
-//!    task is on its way. It says to the pool that it starves, and then looks once more, before it sleeps
-//!    with tasks in the queue.
+//! 5. If a queued task fits an available agent, then the queue of tasks is in the runner's line, or a worker
+//!    looks into it, or whoever brought that about is on the way to line it up. A worker that finds no agent
+//!    for a task says to the pool that workers starve, and looks once more, before it turns to other things.
 
 use std::collections::{HashMap, HashSet};
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use super::agent::{AgentId, Factory, Handler};
+use super::agent::AgentId;
 use super::handle::{Cancels, OutcomeCell};
 use super::lanes::{Lanes, Mask, Place};
 use super::log::{FleetEvent, Observer, RequeueReason, TaskLog};
 use super::pool::{Feed, Pool};
+use super::post::{Counters, Posts, Station};
+use super::runner::{Runner, Seat};
 use super::stats::FleetStats;
 use super::task::{Attempt, Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError, TaskId};
+use super::tell::Returned;
 use super::wakers::{WakerSet, guarded};
 use crate::clock::Clock;
-use crate::sync::{Condvar, Mutex, thread};
+use crate::sync::{Mutex, thread};
 use crate::{Error, ErrorKind};
 
 /// See the file's head.
@@ -38,8 +41,14 @@ pub(super) struct Inner<T, O> {
     pub(super) me: Weak<Self>,
     pub(super) pool: Arc<Pool>,
     pub(super) state: Mutex<State<T, O>>,
-    /// Where idle workers sleep.
-    pub(super) work: Condvar,
+    pub(super) runner: Runner,
+    pub(super) posts: Posts<T, O>,
+    pub(super) stations: Box<[Station<T, O>]>,
+    pub(super) counters: Counters,
+    /// Who is given the payloads that come back.
+    pub(super) returned: Option<Arc<dyn Returned<T>>>,
+    /// How many messages the work lane of a mailbox holds.
+    pub(super) mailbox_capacity: NonZeroU32,
     pub(super) clock: Clock,
     pub(super) log: Option<Arc<dyn TaskLog<T, O>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,
@@ -50,8 +59,8 @@ pub(super) struct Inner<T, O> {
 
 pub(super) struct State<T, O> {
     pub(super) pool: Arc<Pool>,
-    /// What the agent of each slot runs; no longer than up to the last that runs tasks.
-    pub(super) behaviours: Vec<Option<Behaviour<T, O>>>,
+    /// What runs on the agent of each slot; no longer than up to the last that runs tasks.
+    pub(super) behaviours: Vec<Option<Behaviour>>,
     pub(super) queue: Lanes<TaskId>,
     pub(super) tasks: HashMap<TaskId, Record<T, O>>,
     pub(super) next_task: Option<u64>,
@@ -73,27 +82,20 @@ pub(super) struct State<T, O> {
 /// The worker threads, by what they are doing.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
+    /// The seats of those that are still to be started.
+    pub(super) seats: Vec<Seat>,
     pub(super) threads: Vec<thread::JoinHandle<()>>,
     pub(super) alive: usize,
-    pub(super) sleeping: usize,
-    /// Those with a task: in a handler, the log or the observer, which only that code can end.
-    pub(super) occupied: usize,
+    /// Whether the pool was told that tasks wait for an agent.
+    pub(super) starve: bool,
     /// Threads that are ending and that somebody is waiting for.
     pub(super) joining: usize,
 }
 
-pub(super) struct Behaviour<T, O> {
-    pub(super) factory: Option<Factory<T, O>>,
-    /// Handlers that were made and are not running.
-    pub(super) idle: Vec<Handler<T, O>>,
+#[derive(Debug, Default)]
+pub(super) struct Behaviour {
     /// The tasks that run on the agent now.
     pub(super) running: Vec<TaskId>,
-}
-
-impl<T, O> Default for Behaviour<T, O> {
-    fn default() -> Self {
-        Self { factory: None, idle: Vec::new(), running: Vec::new() }
-    }
 }
 
 pub(super) struct Record<T, O> {
@@ -205,29 +207,50 @@ impl<T, O> State<T, O> {
 }
 
 impl<T, O> Inner<T, O> {
-    /// Tells sleeping workers that so many more tasks may have become runnable (rule 5).
-    pub(super) fn notify_workers(&self, state: &State<T, O>, count: usize) {
-        if state.workers.sleeping > 0 && state.queue.len() > 0 {
-            if count == 1 {
-                self.work.notify_one();
-            } else {
-                self.work.notify_all();
-            }
+    /// Lines up the queue of tasks, in which one may have become runnable (rule 5).
+    pub(super) fn notify_workers(&self, state: &State<T, O>) {
+        if state.queue.len() > 0 {
+            self.runner.tasks_are_ready();
+        }
+    }
+
+    /// Wakes those that wait for tasks, messages or workers to end.
+    pub(super) fn tell_progress(&self) {
+        let mut wakes = Vec::new();
+        self.state.lock().progress.take_into(&mut wakes);
+        self.wake_all(wakes);
+    }
+
+    /// What the fleet has done so far.
+    pub(super) fn stats(&self) -> FleetStats {
+        let stats = self.state.lock().stats();
+        let messages = self.counters.read(&self.stations);
+        FleetStats {
+            messages_accepted: messages.accepted,
+            messages_refused: messages.refused,
+            messages_handled: messages.handled,
+            messages_failed: messages.failed,
+            messages_returned: messages.returned,
+            ..stats
         }
     }
 
     /// Drops a value of the host's outside the lock (rule 2).
     pub(super) fn discard<V>(&self, value: V) {
-        if guarded(|| drop(value)).is_err() {
+        if std::mem::needs_drop::<V>() && guarded(|| drop(value)).is_err() {
             self.state.lock().counts.other_panics += 1;
         }
     }
 
     pub(super) fn wake_all(&self, wakes: Vec<Waker>) {
         for waker in wakes {
-            if guarded(|| waker.wake()).is_err() {
-                self.state.lock().counts.other_panics += 1;
-            }
+            self.wake(waker);
+        }
+    }
+
+    pub(super) fn wake(&self, waker: Waker) {
+        if guarded(|| waker.wake()).is_err() {
+            self.state.lock().counts.other_panics += 1;
         }
     }
 
@@ -327,6 +350,10 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
 impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
     fn feed(&self) {
         let state = self.state.lock();
-        self.notify_workers(&state, 1);
+        self.notify_workers(&state);
+    }
+
+    fn freed(&self, agent: AgentId) {
+        self.runner.reschedule(agent);
     }
 }

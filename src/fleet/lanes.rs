@@ -81,6 +81,12 @@ impl<V> Lanes<V> {
         None
     }
 
+    /// How many entries something with these capabilities can serve.
+    pub(super) fn fitting(&self, have: Mask) -> usize {
+        let fits = |(mask, _): &(&Mask, _)| have & **mask == **mask;
+        self.lanes.iter().filter(fits).map(|(_, lane)| lane.len()).sum()
+    }
+
     /// Takes out every entry whose lane `fits`.
     pub(super) fn take(&mut self, mut fits: impl FnMut(Mask) -> bool) -> Vec<(Mask, Place, V)> {
         let mut taken = Vec::new();

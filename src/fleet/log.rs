@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::agent::AgentId;
-use super::task::{Attempt, Outcome, OutcomeKind, Task, TaskError, TaskId};
+use super::task::{Attempt, Outcome, OutcomeKind, ReturnReason, Task, TaskError, TaskId};
 use crate::Error;
 
 /// Where in the log an outcome stands. The fleet passes it on and reads nothing into it.
@@ -83,6 +83,11 @@ pub enum FleetEvent {
         /// The leases it held, those of running tasks included.
         leases_revoked: u32,
     },
+    /// An agent that held no lease was retired.
+    AgentRetired {
+        /// Which agent.
+        agent: AgentId,
+    },
     /// An agent ended with its fleet.
     AgentStopped {
         /// Which agent.
@@ -124,6 +129,22 @@ pub enum FleetEvent {
         attempt: Attempt,
         /// The killed agent.
         agent: AgentId,
+    },
+    /// The handler of an agent returned an error for a message, or panicked.
+    MessageFailed {
+        /// Which agent.
+        agent: AgentId,
+        /// What the handler said.
+        error: TaskError,
+    },
+    /// Messages that were accepted and not begun came back.
+    MessagesReturned {
+        /// The agent whose mailbox they were in.
+        agent: AgentId,
+        /// How many.
+        count: usize,
+        /// Why.
+        reason: ReturnReason,
     },
     /// A task ended. The outcome is in the log, and not yet visible in the handle.
     TaskSettled {

@@ -227,7 +227,7 @@ fn running() -> AgentSpec<(), u32> {
 /// broken rule shows as a failed assertion: loom cannot unwind a panic across threads or locks.
 fn work_once(fleet: &Fleet<(), u32>) -> bool {
     let mut after = inner::After::new();
-    let job = fleet.inner().state.lock().next_job(false, &mut after);
+    let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, &mut after);
     let Some(job) = job else { return false };
     fleet.inner().finish(after);
     fleet.inner().run(job);

@@ -123,8 +123,22 @@ impl<M> Mailbox<M> {
         self.generation == generation && self.flag != Flag::Closed
     }
 
+    /// Whose it is, if it is open.
+    pub(super) fn generation(&self) -> Option<u32> {
+        self.is_open(self.generation).then_some(self.generation)
+    }
+
+    /// Whether nothing lies there and nobody runs it; a closed one is idle.
+    pub(super) fn is_idle(&self) -> bool {
+        matches!(self.flag, Flag::Idle | Flag::Closed)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.work.len() + self.control.as_ref().map_or(0, |lane| lane.len())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// Puts a message in, and says whether somebody is to be told.
@@ -156,6 +170,7 @@ impl<M> Mailbox<M> {
         Ok(self.tell())
     }
 
+    #[cfg_attr(not(test), expect(dead_code, reason = "tasks to named agents will run again by it"))]
     /// Puts a message in that was accepted before, whether there is room or not.
     pub(super) fn put_back(&mut self, generation: u32, message: M) -> Result<Told, M> {
         if !self.is_open(generation) {

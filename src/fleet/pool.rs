@@ -19,6 +19,7 @@
 //!    `close` breaks.
 
 mod bits;
+mod census;
 mod desk;
 mod find;
 mod floors;
@@ -54,6 +55,7 @@ use floors::Floors;
 use shard::{Counts, Shard};
 use slot::Slot;
 
+pub(super) use census::NotIdle;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
 pub(super) use waiting::Ticket;
@@ -164,6 +166,8 @@ pub(super) enum Gone {
 /// Who is told that an agent came free while workers starve.
 pub(super) trait Feed: Send + Sync {
     fn feed(&self);
+    /// An agent that was [wanted](Pool::take_agent) and had no room has some now. Called under locks of the pool.
+    fn freed(&self, agent: AgentId);
 }
 
 /// What a pool is made of.
@@ -391,7 +395,7 @@ impl Pool {
         if !self.is_watched() {
             let mut shard = self.shards[at].lock();
             // Rule 2: read under the lock.
-            if !self.is_watched() {
+            if !self.is_watched() && !shard.is_wanted(agent) {
                 shard.release(agent, None)?;
                 self.publish(at, &mut shard);
                 return Ok(false);
@@ -403,7 +407,25 @@ impl Pool {
         Ok(self.pass_on(&mut desk, &mut shard, at, local, wakes))
     }
 
-    /// Gives the free places of an agent to those who wait (rule 3); whether some are left for workers
+    /// Takes this agent. If it has no room, whoever [feeds](Feed::freed) on the pool is told once it has;
+    /// requests that wait go first.
+    pub(super) fn take_agent(&self, agent: AgentId) -> Option<Grant> {
+        let at = self.shard_of(agent);
+        let mut shard = self.shards[at].lock();
+        let local = shard.find(agent)?;
+        if !shard.slot(local).has_room() {
+            shard.want(local);
+            drop(shard);
+            // Of the leases that it has, some may have run out.
+            self.expire_due();
+            return None;
+        }
+        let grant = shard.lease(local);
+        self.publish(at, &mut shard);
+        Some(grant)
+    }
+
+    /// Gives the free places of an agent to those who wait (rule 3), then to its mailbox; whether some are left for workers
     /// that starve.
     fn pass_on(
         &self,
@@ -416,12 +438,21 @@ impl Pool {
         desk.offer(shard, local, wakes);
         self.say_who_waits(desk);
         self.publish(at, shard);
+        if shard.meet_want(local) {
+            self.tell_freed(shard.id(local));
+        }
         shard.slot(local).has_room() && self.attention.load(Ordering::Relaxed) & 1 == 1
     }
 
     #[inline(always)]
     fn is_watched(&self) -> bool {
         self.attention.load(Ordering::Relaxed) != 0
+    }
+
+    fn tell_freed(&self, agent: AgentId) {
+        if let Some(feed) = self.feed.get().and_then(Weak::upgrade) {
+            feed.freed(agent);
+        }
     }
 
     fn tell_workers(&self) {
@@ -519,6 +550,11 @@ impl Pool {
         desk.refuse_hopeless(agent, wakes);
         self.say_who_waits(&desk);
         Some(load)
+    }
+
+    /// Whether the agent lives.
+    pub(super) fn lives(&self, agent: AgentId) -> bool {
+        self.shards[self.shard_of(agent)].lock().find(agent).is_some()
     }
 
     pub(super) fn status(&self, agent: AgentId) -> Option<AgentStatus> {

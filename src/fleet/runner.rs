@@ -9,8 +9,8 @@
 //!    rouses a sleeper unless one is searching, and the last to stop searching rouses another if more is ready.
 //! 4. `active` is the number of mailboxes that are not idle. While the fleet takes no more, none becomes
 //!    active: so a fleet that drains and has none active has handled every message it accepted.
-//! 5. A worker that was given something is occupied until it asks for the next; once the fleet stops, none is
-//!    given anything.
+//! 5. A worker that says it is occupied, which it does before it runs the host's code, is so until it asks for
+//!    the next thing; once the fleet stops, none is given anything.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -18,8 +18,8 @@ use std::task::Waker;
 use crossbeam::utils::CachePadded;
 
 use super::agent::AgentId;
-use crate::sync::atomic::{AtomicUsize, Ordering};
-use crate::sync::{Mutex, Parker, hint, left_out};
+use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use crate::sync::{Brief, Parker, hint, left_out};
 
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
@@ -42,11 +42,20 @@ pub(super) enum Ready {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Ended;
 
+/// A sleeper that is to be roused, outside the locks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use = "a worker that is not roused sleeps on"]
+pub(super) struct Roused(Option<u16>);
+
 /// See the file's head.
 pub(super) struct Runner {
-    line: CachePadded<Mutex<Line>>,
+    line: CachePadded<Brief<Line>>,
     /// How many entries are in line; what a worker that searches watches.
     length: CachePadded<AtomicUsize>,
+    /// Whether nothing new is taken: a hint, so that most who come too late need no lock.
+    closed: AtomicBool,
+    /// Which workers are occupied.
+    occupied: Box<[CachePadded<AtomicBool>]>,
     /// How to rouse each worker.
     wakers: Box<[Waker]>,
 }
@@ -60,7 +69,6 @@ struct Line {
     sleeping: Vec<u16>,
     /// Workers that look for something to do, those roused and not up yet included.
     searching: usize,
-    occupied: usize,
     active: usize,
     draining: bool,
     stopping: bool,
@@ -75,6 +83,12 @@ pub(super) struct Seat {
     occupied: bool,
 }
 
+impl Seat {
+    pub(super) const fn worker(&self) -> u16 {
+        self.worker
+    }
+}
+
 impl Runner {
     /// The runner of so many workers, and their seats.
     pub(super) fn new(workers: u16) -> (Self, Vec<Seat>) {
@@ -86,14 +100,15 @@ impl Runner {
             tasks: false,
             sleeping: Vec::with_capacity(seats.len()),
             searching: 0,
-            occupied: 0,
             active: 0,
             draining: false,
             stopping: false,
         };
         let runner = Self {
-            line: CachePadded::new(Mutex::new(line)),
+            line: CachePadded::new(Brief::new(line)),
             length: CachePadded::new(AtomicUsize::new(0)),
+            closed: AtomicBool::new(false),
+            occupied: seats.iter().map(|_| CachePadded::new(AtomicBool::new(false))).collect(),
             wakers: seats.iter().map(|seat| seat.parker.waker()).collect(),
         };
         (runner, seats)
@@ -101,17 +116,19 @@ impl Runner {
 
     /// Lines up a mailbox that was idle.
     #[inline]
-    pub(super) fn schedule(&self, agent: AgentId) -> Result<(), Ended> {
-        let roused = {
-            let mut line = self.line.lock();
-            if (line.draining || line.stopping) && !left_out("runner.schedule-while-draining") {
-                return Err(Ended);
-            }
-            line.active += 1;
-            self.line_up(&mut line, Ready::Mailbox(agent))
-        };
-        self.rouse(roused);
-        Ok(())
+    pub(super) fn schedule(&self, agent: AgentId) -> Result<Roused, Ended> {
+        let mut line = self.line.lock();
+        if (line.draining || line.stopping) && !left_out("runner.schedule-while-draining") {
+            return Err(Ended);
+        }
+        line.active += 1;
+        Ok(self.line_up(&mut line, Ready::Mailbox(agent)))
+    }
+
+    /// Whether it drains or stops, for all that is known here.
+    #[inline]
+    pub(super) fn takes_no_more(&self) -> bool {
+        self.closed.load(Ordering::Relaxed)
     }
 
     /// Lines up a mailbox that is active already.
@@ -132,10 +149,10 @@ impl Runner {
         self.rouse(roused);
     }
 
-    fn line_up(&self, line: &mut Line, ready: Ready) -> Option<u16> {
+    fn line_up(&self, line: &mut Line, ready: Ready) -> Roused {
         line.ready.push_back(ready);
         self.publish_length(line);
-        if line.searching > 0 { None } else { line.rouse() }
+        if line.searching > 0 { Roused(None) } else { line.rouse() }
     }
 
     fn publish_length(&self, line: &Line) {
@@ -143,8 +160,9 @@ impl Runner {
         self.length.store(line.ready.len(), Ordering::Relaxed);
     }
 
-    fn rouse(&self, worker: Option<u16>) {
-        if let Some(worker) = worker {
+    #[inline]
+    pub(super) fn rouse(&self, roused: Roused) {
+        if let Roused(Some(worker)) = roused {
             self.wakers[usize::from(worker)].wake_by_ref();
         }
     }
@@ -160,6 +178,7 @@ impl Runner {
     /// Takes nothing more in.
     pub(super) fn drain(&self) {
         self.line.lock().draining = true;
+        self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Takes nothing more in and gives nothing more out.
@@ -167,10 +186,11 @@ impl Runner {
         let sleeping = {
             let mut line = self.line.lock();
             line.stopping = true;
+            self.closed.store(true, Ordering::Relaxed);
             std::mem::take(&mut line.sleeping)
         };
         for worker in sleeping {
-            self.rouse(Some(worker));
+            self.rouse(Roused(Some(worker)));
         }
     }
 
@@ -178,9 +198,17 @@ impl Runner {
         self.line.lock().active
     }
 
-    /// How many workers are in the host's code, it may be.
+    /// Says that the worker is going to run the host's code. Under the lock under which it learns that there
+    /// is something to do: that of the tasks, or that of the mailbox.
+    pub(super) fn occupy(&self, seat: &mut Seat) {
+        seat.occupied = true;
+        // Relaxed: a stop takes each of those locks once before it reads this.
+        self.occupied[usize::from(seat.worker)].store(true, Ordering::Relaxed);
+    }
+
+    /// How many workers run the host's code, or have just done so.
     pub(super) fn occupied(&self) -> usize {
-        self.line.lock().occupied
+        self.occupied.iter().filter(|occupied| occupied.load(Ordering::Relaxed)).count()
     }
 
     pub(super) fn sleeping(&self) -> usize {
@@ -189,6 +217,10 @@ impl Runner {
 
     /// The next thing for this worker to do, waiting for it; `None` when the fleet stops.
     pub(super) fn next(&self, seat: &mut Seat) -> Option<Ready> {
+        if std::mem::take(&mut seat.occupied) {
+            // Relaxed: who reads too much waits for the thread to end, which wakes it.
+            self.occupied[usize::from(seat.worker)].store(false, Ordering::Relaxed);
+        }
         loop {
             if let Some(answer) = self.look(seat) {
                 return answer;
@@ -203,9 +235,6 @@ impl Runner {
     fn look(&self, seat: &mut Seat) -> Option<Option<Ready>> {
         let (ready, roused) = {
             let mut line = self.line.lock();
-            if std::mem::take(&mut seat.occupied) {
-                line.occupied -= 1;
-            }
             if line.stopping {
                 return Some(None);
             }
@@ -218,9 +247,7 @@ impl Runner {
             };
             self.publish_length(&line);
             line.tasks &= ready != Ready::Tasks;
-            line.occupied += 1;
-            seat.occupied = true;
-            let mut roused = None;
+            let mut roused = Roused(None);
             if std::mem::take(&mut seat.searching) {
                 line.searching -= 1;
                 if line.searching == 0 && !line.ready.is_empty() && !left_out("runner.pass-it-on") {
@@ -261,10 +288,10 @@ impl Runner {
 
 impl Line {
     /// Takes a sleeper out, which searches from now on.
-    fn rouse(&mut self) -> Option<u16> {
-        let worker = self.sleeping.pop()?;
-        self.searching += 1;
-        Some(worker)
+    fn rouse(&mut self) -> Roused {
+        let worker = self.sleeping.pop();
+        self.searching += usize::from(worker.is_some());
+        Roused(worker)
     }
 }
 

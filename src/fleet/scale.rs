@@ -16,6 +16,7 @@
 //!
 //! What it does not do: it does not know what an agent costs, and it does not scale across machines.
 
+mod autoscaler;
 mod forecast;
 mod observation;
 mod plan;
@@ -23,10 +24,15 @@ mod policy;
 #[cfg(all(test, feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
 mod simulation;
 mod system;
+mod warm;
+mod waves;
 mod window;
 
+pub use autoscaler::{Autoscaler, ScaleStats, Scaled};
 pub use forecast::{Backtest, Forecaster, LinearTrend, MAX_FORECASTERS, MovingAverage};
 pub use observation::Observation;
 pub use plan::{DownReason, Plan, Reading, Refusal, ScaleState, Step, UpReason, plan};
 pub use policy::{ScalePolicy, ScalePolicyBuilder};
 pub use system::{SystemReader, SystemReading};
+pub use warm::{WarmPool, WarmPools, Warmed};
+pub use waves::Waves;

@@ -4,7 +4,7 @@ use super::task::TaskId;
 
 /// What a fleet has done so far, read at one moment.
 ///
-/// In every reading `tasks_accepted` is the sum of `tasks_completed`, `tasks_failed`,
+/// What concerns messages is read right after the rest. In every reading `tasks_accepted` is the sum of `tasks_completed`, `tasks_failed`,
 /// `tasks_returned`, `tasks_cancelled`, `tasks_queued` and `tasks_running`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -13,6 +13,8 @@ pub struct FleetStats {
     pub agents_spawned: u64,
     /// Agents that were killed.
     pub agents_killed: u64,
+    /// Agents that were retired: taken out while they held no lease.
+    pub agents_retired: u64,
     /// Agents that ended with the fleet.
     pub agents_stopped: u64,
     /// Agents that live now.
@@ -33,6 +35,17 @@ pub struct FleetStats {
     pub tasks_queued: u64,
     /// Accepted tasks that run, or whose outcome is being recorded, now.
     pub tasks_running: u64,
+    /// Messages, told or asked, that were accepted. Never less than the sum of those handled, failed and
+    /// returned; the rest lie in mailboxes or are being handled.
+    pub messages_accepted: u64,
+    /// Messages that were handed back instead of accepted, for whatever reason.
+    pub messages_refused: u64,
+    /// Messages that a handler handled.
+    pub messages_handled: u64,
+    /// Messages whose handler returned an error or panicked.
+    pub messages_failed: u64,
+    /// Messages that were accepted and came back, as their agent or the fleet ended first.
+    pub messages_returned: u64,
     /// Attempts beyond a task's first.
     pub reruns: u64,
     /// Results of struck attempts that were thrown away.
@@ -69,7 +82,8 @@ pub struct FleetStats {
 
 /// How the accepted tasks of a fleet ended: counts over its whole life, and what has not ended.
 ///
-/// `accepted` is the sum of the four outcomes and the length of `unfinished`.
+/// `accepted` is the sum of the four outcomes and the length of `unfinished`; the messages' numbers add up
+/// likewise.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct DrainReport {
@@ -85,14 +99,24 @@ pub struct DrainReport {
     pub cancelled: u64,
     /// Tasks that have not ended: queued, running, or being recorded.
     pub unfinished: Vec<TaskId>,
+    /// Messages, told or asked, that were accepted.
+    pub messages_accepted: u64,
+    /// Messages that a handler handled.
+    pub messages_handled: u64,
+    /// Messages whose handler returned an error or panicked.
+    pub messages_failed: u64,
+    /// Messages that came back unhandled.
+    pub messages_returned: u64,
+    /// Messages that have not ended: in a mailbox or a handler.
+    pub messages_unfinished: u64,
     /// Worker threads that have not ended; after a shutdown, those whose handler did not return in time.
     pub workers_left: usize,
 }
 
 impl DrainReport {
-    /// Whether every accepted task has ended.
+    /// Whether every accepted task and message has ended.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.unfinished.is_empty()
+        self.unfinished.is_empty() && self.messages_unfinished == 0
     }
 }

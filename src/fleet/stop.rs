@@ -3,7 +3,7 @@
 //! Rules that hold here:
 //!
 //! 1. A kill is one step: the agent leaves the index, its leases become void, its tasks go back to
-//!    the queue. Its handlers may still be running; what they return is refused.
+//!    the queue, its mailbox is closed. Its handlers may still be running; what they return is refused.
 //! 2. A stop is made of steps each of which is done once, by whoever comes first; any number of
 //!    threads may stop the same fleet.
 //! 3. A worker thread never waits for worker threads.
@@ -12,10 +12,13 @@ use std::fmt;
 use std::time::Duration;
 
 use super::agent::AgentId;
-use super::inner::{After, Behaviour, Inner, State};
+use super::inner::{After, Inner, State};
 use super::log::FleetEvent;
+use super::pool::NotIdle;
+use super::post::{Home, MessageCounts, Post};
 use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason, TaskId};
+use super::tell::Remains;
 use crate::clock::Timestamp;
 use crate::sync::{Parker, thread};
 use crate::{Error, ErrorKind};
@@ -35,11 +38,7 @@ pub struct Killed {
 
 impl<T, O> State<T, O> {
     /// Rule 1, but for what is done outside the lock.
-    fn remove_agent(
-        &mut self,
-        agent: AgentId,
-        after: &mut After<T, O>,
-    ) -> Option<(Killed, Behaviour<T, O>)> {
+    fn remove_agent(&mut self, agent: AgentId, after: &mut After<T, O>) -> Option<Killed> {
         let leases_revoked = self.pool.remove(agent, &mut after.wakes)?;
         // An agent for leases alone has none.
         let behaviour = self.behaviours.get_mut(agent.slot() as usize).and_then(Option::take);
@@ -48,14 +47,20 @@ impl<T, O> State<T, O> {
         for id in &tasks_struck {
             self.strike(*id, after);
         }
-        Some((Killed { agent, leases_revoked, tasks_struck }, behaviour))
+        Some(Killed { agent, leases_revoked, tasks_struck })
     }
 
-    fn report(&self) -> DrainReport {
+    fn report(&self, messages: MessageCounts) -> DrainReport {
         let counts = &self.counts;
         let mut unfinished: Vec<_> = self.tasks.keys().copied().collect();
         unfinished.sort_unstable();
+        let MessageCounts { accepted, handled, failed, returned, .. } = messages;
         DrainReport {
+            messages_accepted: accepted,
+            messages_handled: handled,
+            messages_failed: failed,
+            messages_returned: returned,
+            messages_unfinished: accepted - handled - failed - returned,
             accepted: counts.tasks_accepted,
             completed: counts.tasks_completed,
             failed: counts.tasks_failed,
@@ -66,10 +71,6 @@ impl<T, O> State<T, O> {
         }
     }
 
-    fn has_ended(&self) -> bool {
-        self.tasks.is_empty() && self.reserved == 0
-    }
-
     /// Whether the calling thread is one of the workers.
     fn on_worker(&self) -> bool {
         let current = thread::current().id();
@@ -78,9 +79,18 @@ impl<T, O> State<T, O> {
 }
 
 impl<T, O> Inner<T, O> {
+    fn has_ended(&self, state: &State<T, O>) -> bool {
+        state.tasks.is_empty() && state.reserved == 0 && self.runner.active() == 0
+    }
+
+    fn report(&self) -> DrainReport {
+        let state = self.state.lock();
+        state.report(self.counters.read(&self.stations))
+    }
+
     pub(super) fn kill(&self, agent: AgentId) -> Result<Killed, Error> {
         let mut after = After::new();
-        let (killed, behaviour) = {
+        let (killed, remains) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             let Some(removed) = state.remove_agent(agent, &mut after) else {
@@ -90,21 +100,61 @@ impl<T, O> Inner<T, O> {
                 ));
             };
             state.counts.agents_killed += 1;
-            self.notify_workers(state, removed.0.tasks_struck.len());
-            removed
+            self.notify_workers(state);
+            // In the same step: the place may be the next agent's right after.
+            (removed, self.close_mailbox(agent, true))
         };
         let leases_revoked = killed.leases_revoked;
         after.events.insert(0, FleetEvent::AgentKilled { agent, leases_revoked });
         self.finish(after);
-        self.discard_behaviour(behaviour);
+        if let Some(remains) = remains {
+            self.return_messages(remains, ReturnReason::AgentGone);
+        }
         Ok(killed)
     }
 
-    fn discard_behaviour(&self, behaviour: Behaviour<T, O>) {
-        for handler in behaviour.idle {
-            self.discard(handler);
+    /// Ends an agent that nothing is asked of. Whoever has a message, a task or a request for it comes
+    /// either before, and then it stays, or after, and then is told that it is gone.
+    pub(super) fn retire(&self, agent: AgentId) -> Result<(), Error> {
+        let mut after = After::new();
+        let crew = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            let mut home = self.posts.get(agent.slot()).map(Post::lock);
+            let is_own = |home: &&mut Home<T, O>| home.mailbox.is_open(agent.generation());
+            let mut home = home.as_deref_mut().filter(is_own);
+            let has_messages = home.as_ref().is_some_and(|home| !home.mailbox.is_idle());
+            // A task that is being accepted was told that somebody can run it.
+            let (queue, accepting) = (&state.queue, state.reserved > 0);
+            let has_work =
+                |mask, is_last| has_messages || queue.fitting(mask) > 0 || (is_last && accepting);
+            let removed = self.pool.remove_idle(agent, has_work, &mut after.wakes);
+            removed.map_err(|why| match why {
+                NotIdle::Gone => {
+                    let message = format!("agent {agent} is gone or never was");
+                    Error::new(ErrorKind::NotFound, message)
+                }
+                NotIdle::Busy => {
+                    let message = format!("agent {agent} has work, or work waits for it");
+                    Error::new(ErrorKind::InUse, message)
+                }
+            })?;
+            let closed = home.as_mut().and_then(|home| home.close(agent.generation()));
+            state.counts.agents_retired += 1;
+            if let Some(behaviour) = state.behaviours.get_mut(agent.slot() as usize) {
+                *behaviour = None;
+            }
+            closed.map(|(left, crew)| {
+                debug_assert!(left.messages.is_empty(), "it was idle");
+                crew
+            })
+        };
+        after.events.push(FleetEvent::AgentRetired { agent });
+        self.finish(after);
+        if let Some(crew) = crew {
+            self.discard_crew(crew);
         }
-        self.discard(behaviour.factory);
+        Ok(())
     }
 
     pub(super) fn refuse_on_worker(&self, what: &str) -> Result<(), Error> {
@@ -115,6 +165,11 @@ impl<T, O> Inner<T, O> {
             ));
         }
         Ok(())
+    }
+
+    /// Waits for so long on the fleet's clock, or until the fleet stops.
+    pub(super) fn pause(&self, time: Duration) {
+        self.wait_until(Some(self.clock.now() + time), |state| state.stopping);
     }
 
     /// Waits until something holds, or the deadline passes; whether it holds.
@@ -151,11 +206,12 @@ impl<T, O> Inner<T, O> {
         {
             let mut state = self.state.lock();
             state.draining = true;
+            self.runner.drain();
             state.room.take_into(&mut wakes);
         }
         self.wake_all(wakes);
-        self.wait_until(Some(deadline), State::has_ended);
-        Ok(self.state.lock().report())
+        self.wait_until(Some(deadline), |state| self.has_ended(state));
+        Ok(self.report())
     }
 
     pub(super) fn shutdown(&self, timeout: Duration) -> Result<DrainReport, Error> {
@@ -177,13 +233,13 @@ impl<T, O> Inner<T, O> {
     /// Stops, waits for what runs until the deadline, and strikes the rest.
     fn stop(&self, deadline: Option<Timestamp>) -> DrainReport {
         self.stop_taking();
-        self.wait_until(deadline, State::has_ended);
+        self.wait_until(deadline, |state| self.has_ended(state));
         self.stop_agents();
         self.wait_until(deadline, |state| state.workers.alive == 0);
         // A worker outside the host's code ends by itself, so that wait needs no bound.
-        self.wait_until(None, |state| state.workers.alive <= state.workers.occupied);
+        self.wait_until(None, |state| state.workers.alive <= self.runner.occupied());
         self.join_workers();
-        self.state.lock().report()
+        self.report()
     }
 
     /// Refuses all that is new, and returns what is queued.
@@ -195,34 +251,43 @@ impl<T, O> Inner<T, O> {
             state.stopping = true;
             self.pool.close(&mut after.wakes);
             state.room.take_into(&mut after.wakes);
+            state.progress.take_into(&mut after.wakes);
             for (_, _, id) in state.queue.take(|_| true) {
                 let claim = state.claim(id, Outcome::Returned(ReturnReason::Shutdown));
                 after.claims.push(claim);
             }
-            self.work.notify_all();
+            self.runner.stop();
         }
         self.finish(after);
+        for remains in self.close_mailboxes() {
+            self.return_messages(remains, ReturnReason::Shutdown);
+        }
+    }
+
+    /// Closes all mailboxes; what their handlers have begun goes on.
+    fn close_mailboxes(&self) -> Vec<Remains<T, O>> {
+        // None is opened any more.
+        let open = |(slot, post): (u32, &Post<T, O>)| {
+            let generation = post.lock().mailbox.generation()?;
+            self.close_mailbox(AgentId { slot, generation }, false)
+        };
+        self.posts.iter().filter_map(open).collect()
     }
 
     fn stop_agents(&self) {
         let mut after = After::new();
-        let mut behaviours = Vec::new();
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             for agent in state.pool.ids() {
-                let (killed, behaviour) =
-                    state.remove_agent(agent, &mut after).expect("it was just listed");
+                let killed = state.remove_agent(agent, &mut after).expect("it was just listed");
                 let leases_revoked = killed.leases_revoked;
                 after.events.push(FleetEvent::AgentStopped { agent, leases_revoked });
                 state.counts.agents_stopped += 1;
-                behaviours.push(behaviour);
             }
         }
         self.finish(after);
-        for behaviour in behaviours {
-            self.discard_behaviour(behaviour);
-        }
+        self.strike_askers(ReturnReason::Shutdown);
     }
 
     /// Joins the threads that have left their loop, so that none is there when a stop returns.
@@ -262,7 +327,8 @@ impl<T, O> fmt::Debug for Inner<T, O> {
             .field("queued", &state.queue.len())
             .field("submitters_waiting", &state.room.len())
             .field("workers", &state.workers.alive)
-            .field("sleeping", &state.workers.sleeping)
+            .field("sleeping", &self.runner.sleeping())
+            .field("mailboxes_active", &self.runner.active())
             .field("stopping", &state.stopping)
             .finish_non_exhaustive()
     }

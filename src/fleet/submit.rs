@@ -247,7 +247,6 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             let state = &mut *guard;
             state.unreserve(named);
             state.counts.tasks_accepted += records.len() as u64;
-            let count = records.len();
             for (id, priority, mut record) in records {
                 record.place = Place::new(priority, state.sequence);
                 state.sequence += 1;
@@ -261,7 +260,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     state.queue.insert(mask, place, id);
                 }
             }
-            self.notify_workers(state, count);
+            self.notify_workers(state);
         }
         self.finish(after);
     }

@@ -85,38 +85,59 @@ impl fmt::Debug for Attempt {
 #[derive(Clone)]
 pub struct Task<T> {
     payload: T,
+    pub(super) id: Option<TaskId>,
+    /// `None` for the defaults, which most tasks and all messages have.
+    options: Option<Box<Options>>,
+}
+
+/// What a task asks for beside its payload.
+#[derive(Clone, Debug)]
+struct Options {
     request: Request,
     max_attempts: NonZeroU32,
-    pub(super) id: Option<TaskId>,
 }
+
+/// The options of a task that has none of its own.
+static DEFAULTS: Options = Options { request: Request::any(), max_attempts: DEFAULT_MAX_ATTEMPTS };
 
 impl<T> Task<T> {
     /// A task for any agent with a handler, of normal priority, with three attempts.
     #[must_use]
     pub const fn new(payload: T) -> Self {
-        Self { payload, request: Request::any(), max_attempts: DEFAULT_MAX_ATTEMPTS, id: None }
+        Self { payload, id: None, options: None }
+    }
+
+    fn options(&self) -> &Options {
+        self.options.as_deref().unwrap_or(&DEFAULTS)
+    }
+
+    /// Changes an option.
+    fn set(mut self, change: impl FnOnce(&mut Options)) -> Self {
+        change(self.options.get_or_insert_with(|| Box::new(DEFAULTS.clone())));
+        self
     }
 
     /// Asks for one more capability; an agent must have all that are asked for.
     #[must_use]
-    pub fn capability(mut self, name: impl AsRef<str>) -> Self {
-        self.request = self.request.capability(name);
-        self
+    pub fn capability(self, name: impl AsRef<str>) -> Self {
+        self.set(|options| {
+            options.request = std::mem::take(&mut options.request).capability(name);
+        })
     }
 
     /// Sets how urgent it is among those queued. Default: [`Priority::NORMAL`].
     #[must_use]
-    pub fn priority(mut self, priority: Priority) -> Self {
-        self.request = self.request.priority(priority);
-        self
+    pub fn priority(self, priority: Priority) -> Self {
+        self.set(|options| {
+            options.request = std::mem::take(&mut options.request).priority(priority);
+        })
     }
 
     /// Sets how many attempts may be lost to panics and retryable errors before the task fails.
     /// Default: 3. An attempt lost because its agent was killed does not count.
     #[must_use]
-    pub const fn max_attempts(mut self, attempts: NonZeroU32) -> Self {
-        self.max_attempts = attempts;
-        self
+    pub fn max_attempts(self, attempts: NonZeroU32) -> Self {
+        self.set(|options| options.max_attempts = attempts)
     }
 
     /// Gives it an id of the caller's own, for a task that was accepted in an earlier process.
@@ -129,7 +150,8 @@ impl<T> Task<T> {
         self
     }
 
-    /// The id: the caller's own before submission, always there once a handler sees it.
+    /// The id: the caller's own before submission, always there once a handler sees it; a message that was
+    /// told or asked has none.
     #[must_use]
     pub const fn id(&self) -> Option<TaskId> {
         self.id
@@ -149,14 +171,14 @@ impl<T> Task<T> {
 
     /// Which agents would do.
     #[must_use]
-    pub const fn request(&self) -> &Request {
-        &self.request
+    pub fn request(&self) -> &Request {
+        &self.options().request
     }
 
     /// How many attempts may be lost before the task fails.
     #[must_use]
-    pub const fn attempts(&self) -> NonZeroU32 {
-        self.max_attempts
+    pub fn attempts(&self) -> NonZeroU32 {
+        self.options().max_attempts
     }
 }
 
@@ -164,8 +186,8 @@ impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
             .field("id", &self.id)
-            .field("request", &self.request)
-            .field("max_attempts", &self.max_attempts)
+            .field("request", self.request())
+            .field("max_attempts", &self.attempts())
             .finish_non_exhaustive()
     }
 }
@@ -187,25 +209,31 @@ impl Signal {
         // Relaxed: as above.
         self.cancelled.store(true, Ordering::Relaxed);
     }
+
+    /// For the next who has it; a mailbox has no more than one handler at a time.
+    pub(super) fn reset(&self) {
+        // Relaxed: under the lock of the mailbox, as is the revoking of a turn.
+        self.revoked.store(false, Ordering::Relaxed);
+    }
 }
 
 /// What a handler knows of the attempt it runs.
 #[derive(Debug)]
 pub struct TaskContext<'a> {
-    pub(super) task: TaskId,
+    pub(super) task: Option<TaskId>,
     pub(super) attempt: Attempt,
     pub(super) agent: AgentId,
     pub(super) signal: &'a Signal,
 }
 
 impl TaskContext<'_> {
-    /// Which task.
+    /// Which task; `None` for a message that was told or asked, which has no id.
     #[must_use]
-    pub const fn task_id(&self) -> TaskId {
+    pub const fn task_id(&self) -> Option<TaskId> {
         self.task
     }
 
-    /// Which run of it.
+    /// Which run of it; [`Attempt::NONE`] for a message.
     #[must_use]
     pub const fn attempt(&self) -> Attempt {
         self.attempt
@@ -303,6 +331,8 @@ impl TaskError {
 pub enum ReturnReason {
     /// The fleet was shut down before the task was done.
     Shutdown,
+    /// It was for one agent, which ended before it was done.
+    AgentGone,
 }
 
 /// How an accepted task ended. Each gets exactly one of these.

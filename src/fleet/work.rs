@@ -2,10 +2,12 @@
 
 use std::sync::Arc;
 
-use super::agent::{AgentId, Factory, Handler};
+use super::agent::{AgentId, Handler, Hired};
 use super::inner::{After, Inner, Phase, State};
 use super::log::{FleetEvent, RequeueReason};
 use super::pool::broken;
+use super::post::Posts;
+use super::runner::{Ready, Seat};
 use super::task::{
     Attempt, Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, TaskErrorKind, TaskId,
 };
@@ -19,8 +21,15 @@ pub(super) struct Job<T, O> {
     task: Arc<Task<T>>,
     agent: AgentId,
     signal: Arc<Signal>,
-    handler: Option<Handler<T, O>>,
-    factory: Factory<T, O>,
+    hired: Hired<T, O>,
+}
+
+/// An attempt that came back.
+struct Attempted<T> {
+    id: TaskId,
+    attempt: Attempt,
+    task: Arc<Task<T>>,
+    agent: AgentId,
 }
 
 impl<T, O> State<T, O> {
@@ -29,6 +38,7 @@ impl<T, O> State<T, O> {
     /// A `thorough` look is for a worker that has said that it starves: see rule 2 of the pool.
     pub(super) fn next_job(
         &mut self,
+        posts: &Posts<T, O>,
         thorough: bool,
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
@@ -39,8 +49,8 @@ impl<T, O> State<T, O> {
         let slot = agent.slot() as usize;
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
         behaviour.running.push(id);
-        let handler = behaviour.idle.pop();
-        let factory = behaviour.factory.clone().expect("tasks ask for agents that run tasks");
+        let post = posts.get(grant.agent().slot).expect("tasks ask for agents that run tasks");
+        let hired = post.lock().crew.hire().expect("no agent ends but under the lock of the tasks");
 
         let record = self.tasks.get_mut(&id).expect("a queued task is in the table");
         record.attempt = Attempt(record.attempt.0.saturating_add(1));
@@ -53,8 +63,7 @@ impl<T, O> State<T, O> {
             task: Arc::clone(&record.task),
             agent,
             signal,
-            handler,
-            factory,
+            hired,
         };
         self.wake_for_room(&mut after.wakes);
         Some(job)
@@ -62,11 +71,27 @@ impl<T, O> State<T, O> {
 }
 
 impl<T, O> State<T, O> {
-    /// Takes back that workers starve, once none does.
-    fn settle_hunger(&self) {
-        if self.workers.sleeping == 0 || self.queue.len() == 0 {
+    /// The next job, after rule 5 of the shared state: who finds none though tasks are queued says so to
+    /// the pool and looks once more, and takes that back once one is found.
+    fn next_job_or_starve(
+        &mut self,
+        posts: &Posts<T, O>,
+        after: &mut After<T, O>,
+    ) -> Option<Job<T, O>> {
+        let mut job = self.next_job(posts, false, after);
+        let starve = job.is_none() && self.queue.len() > 0;
+        if starve && !self.workers.starve {
+            self.workers.starve = true;
+            self.pool.set_starving(true);
+        }
+        if starve {
+            job = self.next_job(posts, true, after);
+        }
+        if self.workers.starve && (job.is_some() || self.queue.len() == 0) {
+            self.workers.starve = false;
             self.pool.set_starving(false);
         }
+        job
     }
 }
 
@@ -87,49 +112,46 @@ impl<T, O> Drop for Leave<'_, T, O> {
 
 impl<T, O> Inner<T, O> {
     /// The life of a worker thread.
-    pub(super) fn work(&self) {
+    pub(super) fn work(&self, mut seat: Seat) {
         let _leave = Leave(self);
-        let mut worked = false;
-        loop {
-            let mut asked = self.time_if_observed();
-            let mut after = After::new();
-            let mut state = self.state.lock();
-            state.workers.occupied -= usize::from(worked);
-            worked = true;
-            let job = loop {
-                if state.stopping {
-                    return;
-                }
-                if let Some(job) = state.next_job(false, &mut after) {
-                    break job;
-                }
-                if state.queue.len() > 0 {
-                    // Rule 5 of the shared state.
-                    self.pool.set_starving(true);
-                    if let Some(job) = state.next_job(true, &mut after) {
-                        state.settle_hunger();
-                        break job;
-                    }
-                }
-                state.workers.sleeping += 1;
-                self.work.wait(&mut state);
-                state.workers.sleeping -= 1;
-                state.settle_hunger();
-                asked = self.time_if_observed();
-            };
-            state.workers.occupied += 1;
-            drop(state);
-            if let Some(asked) = asked {
-                after.events.push(FleetEvent::AttemptStarted {
-                    task: job.id,
-                    attempt: job.attempt,
-                    agent: job.agent,
-                    allocation: self.clock.now() - asked,
-                });
+        while let Some(ready) = self.runner.next(&mut seat) {
+            match ready {
+                Ready::Mailbox(agent) => self.turn(agent, &mut seat),
+                Ready::Tasks => self.run_next(&mut seat),
             }
-            self.finish(after);
-            self.run(job);
         }
+    }
+
+    /// Runs a task of the queue, if an agent is free for one.
+    fn run_next(&self, seat: &mut Seat) {
+        let asked = self.time_if_observed();
+        let mut after = After::new();
+        let job = {
+            let mut state = self.state.lock();
+            if state.stopping {
+                return;
+            }
+            let job = state.next_job_or_starve(&self.posts, &mut after);
+            // Another worker may find an agent for the next task; one that finds none looks no further.
+            if job.is_some() {
+                self.runner.occupy(seat);
+                if state.queue.len() > 0 {
+                    self.runner.tasks_are_ready();
+                }
+            }
+            job
+        };
+        let Some(job) = job else { return };
+        if let Some(asked) = asked {
+            after.events.push(FleetEvent::AttemptStarted {
+                task: job.id,
+                attempt: job.attempt,
+                agent: job.agent,
+                allocation: self.clock.now() - asked,
+            });
+        }
+        self.finish(after);
+        self.run(job);
     }
 
     /// The time costs more than the allocation, so it is read only if somebody is told.
@@ -138,21 +160,13 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Runs an attempt to its end.
-    pub(super) fn run(&self, mut job: Job<T, O>) {
-        let made = match job.handler.take() {
-            Some(handler) => Ok(handler),
-            None => guarded(|| (job.factory)()),
-        };
-        let (result, handler) = match made {
-            Err(what) => (Err(TaskError::panicked(format!("the factory panicked: {what}"))), None),
+    pub(super) fn run(&self, job: Job<T, O>) {
+        let Job { id, attempt, task, agent, signal, hired } = job;
+        let (result, handler) = match self.make(hired) {
+            Err(error) => (Err(error), None),
             Ok(mut handler) => {
-                let mut context = TaskContext {
-                    task: job.id,
-                    attempt: job.attempt,
-                    agent: job.agent,
-                    signal: &job.signal,
-                };
-                match guarded(|| handler.handle(&job.task, &mut context)) {
+                let mut context = TaskContext { task: Some(id), attempt, agent, signal: &signal };
+                match guarded(|| handler.handle(&task, &mut context)) {
                     Ok(result) => (result, Some(handler)),
                     // Whatever state the panic left the handler in, no task meets it.
                     Err(what) => {
@@ -162,17 +176,31 @@ impl<T, O> Inner<T, O> {
                 }
             }
         };
-        self.conclude(job, result, handler);
+        self.conclude(Attempted { id, attempt, task, agent }, result, handler);
+    }
+
+    /// The handler, made if it is to be made.
+    pub(super) fn make(&self, hired: Hired<T, O>) -> Result<Handler<T, O>, TaskError> {
+        match hired {
+            Hired::Made(handler) => Ok(handler),
+            Hired::ToMake(factory) => {
+                let made = guarded(|| factory())
+                    .map_err(|what| TaskError::panicked(format!("the factory panicked: {what}")));
+                // The last one of an agent that was killed meanwhile, it may be.
+                self.discard(factory);
+                made
+            }
+        }
     }
 
     /// Gives the agent back and decides, in one step, what the attempt's result means.
     fn conclude(
         &self,
-        job: Job<T, O>,
+        attempted: Attempted<T>,
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
     ) {
-        let Job { id, attempt, agent, task, factory, .. } = job;
+        let Attempted { id, attempt, agent, task } = attempted;
         let mut after = After::new();
         let mut refused = None;
         {
@@ -181,11 +209,15 @@ impl<T, O> Inner<T, O> {
             if let Err(error) = &result {
                 state.counts.handler_panics += u64::from(error.kind() == TaskErrorKind::Panicked);
             }
+            // Before the lease, so that whoever has that next finds the handler.
+            if let Some(made) = handler.take() {
+                let post = self.posts.get(agent.slot).expect("it ran something");
+                handler = post.lock().dismiss(agent.generation, made);
+            }
             if state.pool.release(agent, &mut after.wakes).is_ok() {
                 let slot = agent.slot() as usize;
                 let behaviour = state.behaviours[slot].as_mut().expect("the agent lives");
                 behaviour.running.retain(|running| *running != id);
-                behaviour.idle.extend(handler.take());
             }
             let won = state.tasks.get(&id).is_some_and(|record| {
                 record.attempt == attempt
@@ -208,14 +240,12 @@ impl<T, O> Inner<T, O> {
                 }
                 Err(_) => state.counts.late_failures_ignored += 1,
             }
-            self.notify_workers(state, 1);
+            self.notify_workers(state);
         }
         self.discard(refused);
         self.discard(handler);
         self.finish(after);
         self.discard(task);
-        // The last one of an agent that was killed meanwhile, it may be.
-        self.discard(factory);
     }
 }
 

@@ -2,6 +2,8 @@
 
 mod expiry;
 mod leases;
+mod messages;
+mod scaling;
 mod stop;
 mod storm;
 mod submit;

@@ -14,6 +14,7 @@ mod peers_dispatch;
 mod peers_pool;
 mod rows_lease;
 mod rows_size;
+mod rows_tell;
 mod rows_work;
 mod tally;
 
@@ -42,10 +43,10 @@ pub const ROWS: &[(&str, RowFn)] = &[
     ("dispatch-1000", rows_work::dispatch_1000),
     ("spawn-100k", rows_size::spawn_100k),
     ("bytes-idle", rows_size::bytes_idle),
-    ("tell-1000x1000", rows_work::tell_1000x1000),
-    ("tell-100x100", rows_work::tell_100x100),
-    ("ask", rows_work::ask),
-    ("stop-1000", rows_work::stop_1000),
+    ("tell-1000x1000", rows_tell::tell_1000x1000),
+    ("tell-100x100", rows_tell::tell_100x100),
+    ("ask", rows_tell::ask),
+    ("stop-1000", rows_tell::stop_1000),
     ("efficiency", rows_work::efficiency),
     ("spike", rows_size::spike),
     ("million", rows_size::million),

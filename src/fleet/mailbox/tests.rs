@@ -1,3 +1,5 @@
+//! Lanes, the run flag and generations by example, and against plain queues.
+
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
 

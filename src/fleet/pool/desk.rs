@@ -167,6 +167,11 @@ impl Desk {
         &self.kinds[kind as usize].kind
     }
 
+    /// Whether a single live agent has this set of capabilities.
+    pub(super) fn is_last_of(&self, mask: Mask) -> bool {
+        self.sets.get(&mask) == Some(&1)
+    }
+
     /// Whether a live agent, with room or not, fits.
     pub(super) fn could_serve(&self, ask: &Ask) -> bool {
         self.sets.keys().any(|have| ask.misfit(*have).is_some())

@@ -82,7 +82,7 @@ impl Pool {
         let at = pool.shard_of(grant.agent());
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() {
+        if pool.is_watched() || shard.is_wanted(grant.agent()) {
             drop(shard);
             return ManuallyDrop::into_inner(held).give_back_watched(at, how, end);
         }

@@ -267,6 +267,28 @@ impl Shard {
         Grant::new(self.id(local), lease)
     }
 
+    /// Remembers that somebody wants this agent as soon as it has room.
+    pub(super) fn want(&mut self, local: u32) {
+        self.slots[local as usize].standing = Standing::Wanted;
+    }
+
+    /// Whether somebody wants the agent of a lease that is about to come back.
+    #[inline(always)]
+    pub(super) fn is_wanted(&self, agent: AgentId) -> bool {
+        let slot = self.slots.get((agent.slot >> self.bits) as usize);
+        slot.is_some_and(|slot| slot.standing == Standing::Wanted)
+    }
+
+    /// Whether somebody who is to be told now wanted this agent.
+    pub(super) fn meet_want(&mut self, local: u32) -> bool {
+        let slot = &mut self.slots[local as usize];
+        let met = slot.has_room() && slot.standing == Standing::Wanted;
+        if met {
+            slot.standing = Standing::Routed;
+        }
+        met
+    }
+
     /// The place of the best agent for a request (rule 1).
     #[inline(always)]
     pub(super) fn first(&self, ask: &Ask) -> Option<u32> {

@@ -42,6 +42,8 @@ pub(super) enum Standing {
     Vacant,
     /// It is allocated.
     Routed,
+    /// It is allocated, and its mailbox waits for room.
+    Wanted,
 }
 
 impl Slot {
@@ -63,7 +65,7 @@ impl Slot {
     /// Whether the agent can be given another lease.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
-        self.load < self.limit && self.standing == Standing::Routed
+        self.load < self.limit && matches!(self.standing, Standing::Routed | Standing::Wanted)
     }
 }
 

@@ -128,6 +128,15 @@ impl Waiting {
         Some((ticket, waker))
     }
 
+    /// How many requests a new agent with these capabilities would serve.
+    pub(super) fn fitting(&self, have: Mask) -> usize {
+        let fits = |lane: &&BTreeMap<Place, Waiter>| {
+            let (_, first) = lane.first_key_value().expect("rule 1");
+            first.ask.agent.is_none() && first.ask.misfit(have).is_some()
+        };
+        self.lanes.values().filter(fits).map(BTreeMap::len).sum()
+    }
+
     /// Takes out every request whose lane is one of those asked for, which is told by any of its asks.
     pub(super) fn take(
         &mut self,

@@ -9,6 +9,11 @@ fn agent(slot: u32) -> AgentId {
     AgentId { slot, generation: 0 }
 }
 
+fn schedule(runner: &Runner, agent: AgentId) {
+    let roused = runner.schedule(agent).expect("it takes more");
+    runner.rouse(roused);
+}
+
 /// Two things become ready while two workers, each of which does one, search and lie down.
 fn two_workers() {
     let (runner, seats) = Runner::new(2);
@@ -20,7 +25,7 @@ fn two_workers() {
             thread::spawn(move || runner.next(&mut seat).expect("it does not stop"))
         })
         .collect();
-    runner.schedule(agent(1)).expect("it takes more");
+    schedule(&runner, agent(1));
     runner.tasks_are_ready();
     let mut given = workers.into_iter().map(|worker| worker.join().expect("no panic"));
     let both = [given.next(), given.next()];
@@ -66,7 +71,7 @@ fn drain_against_schedule() {
     let runner = Arc::new(runner);
     let sender = {
         let runner = Arc::clone(&runner);
-        thread::spawn(move || runner.schedule(agent(1)))
+        thread::spawn(move || runner.schedule(agent(1)).map(drop))
     };
     runner.drain();
     let drained = runner.active() == 0;

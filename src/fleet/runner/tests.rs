@@ -1,3 +1,5 @@
+//! The line, what counts as occupied and active, and workers that sleep.
+
 use std::sync::Arc;
 
 use super::*;
@@ -5,6 +7,11 @@ use crate::sync::thread;
 
 fn agent(slot: u32) -> AgentId {
     AgentId { slot, generation: 0 }
+}
+
+fn schedule(runner: &Runner, agent: AgentId) {
+    let roused = runner.schedule(agent).expect("it takes more");
+    runner.rouse(roused);
 }
 
 fn one() -> (Runner, Seat) {
@@ -16,10 +23,10 @@ fn one() -> (Runner, Seat) {
 #[test]
 fn tasks_and_mailboxes_take_turns_in_the_order_in_which_they_became_ready() {
     let (runner, mut seat) = one();
-    runner.schedule(agent(1)).expect("it takes more");
+    schedule(&runner, agent(1));
     runner.tasks_are_ready();
     runner.tasks_are_ready();
-    runner.schedule(agent(2)).expect("it takes more");
+    schedule(&runner, agent(2));
     let mut next = || runner.next(&mut seat);
     assert_eq!(next(), Some(Ready::Mailbox(agent(1))));
     assert_eq!(next(), Some(Ready::Tasks));
@@ -29,11 +36,13 @@ fn tasks_and_mailboxes_take_turns_in_the_order_in_which_they_became_ready() {
 }
 
 #[test]
-fn a_worker_is_occupied_from_what_it_was_given_to_its_next_question() {
+fn a_worker_is_occupied_from_its_saying_so_to_its_next_question() {
     let (runner, mut seat) = one();
-    runner.schedule(agent(1)).expect("it takes more");
+    schedule(&runner, agent(1));
     assert_eq!(runner.occupied(), 0);
     assert!(runner.next(&mut seat).is_some());
+    assert_eq!(runner.occupied(), 0, "it looks what there is to do");
+    runner.occupy(&mut seat);
     assert_eq!((runner.occupied(), runner.active()), (1, 1));
     assert!(!runner.retire(1), "nobody waits for that");
     runner.stop();
@@ -44,7 +53,7 @@ fn a_worker_is_occupied_from_what_it_was_given_to_its_next_question() {
 #[test]
 fn a_runner_that_drains_schedules_none_that_is_idle_and_tells_when_the_last_is() {
     let (runner, mut seat) = one();
-    runner.schedule(agent(1)).expect("it takes more");
+    schedule(&runner, agent(1));
     runner.drain();
     assert_eq!(runner.schedule(agent(2)), Err(Ended));
     runner.reschedule(agent(1));
@@ -65,7 +74,7 @@ fn sleeping_workers_are_roused_and_end_when_it_stops() {
         })
         .collect();
     for slot in 0..300 {
-        runner.schedule(agent(slot)).expect("it takes more");
+        schedule(&runner, agent(slot));
         if slot % 10 == 0 {
             while runner.sleeping() < 3 {
                 thread::yield_now();

@@ -5,8 +5,10 @@
 //! 1. Closed, all are admitted; open, nobody; half-open, one at a time.
 //! 2. Only the outcome of what was admitted in the present state counts: what began before the circuit
 //!    opened says nothing about how things are after it.
-//! 3. A trial that is not heard of keeps the circuit half-open for no longer than it was open; then
-//!    another one is admitted in its place, and its own outcome counts no more.
+//! 3. A trial that is not heard of keeps others out for the timeout of trials, and no longer: then another
+//!    one is admitted beside it. Its own outcome, should it come, counts still (rule 2), so that trials
+//!    that take longer than the timeout close the circuit too.
+//! 4. No moment is earlier than the latest one heard of.
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::time::Duration;
@@ -22,11 +24,12 @@ pub struct BreakerPolicy {
     window: Duration,
     open_for: Backoff,
     trials: NonZeroU32,
+    trial_timeout: Duration,
 }
 
 impl BreakerPolicy {
     /// Opens after so many failures within a window of this width; for 1 s at first, twice as long each
-    /// time a trial fails, up to 60 s; one good trial closes it.
+    /// time a trial fails, up to 60 s; one good trial closes it, and keeps others out for 60 s.
     ///
     /// A window of zero never fills, so such a circuit never opens. Costs 16 bytes for each failure.
     #[must_use]
@@ -36,6 +39,7 @@ impl BreakerPolicy {
             window,
             open_for: Backoff::exponential(Duration::from_secs(1), Duration::from_secs(60)),
             trials: NonZeroU32::MIN,
+            trial_timeout: Duration::from_secs(60),
         }
     }
 
@@ -51,6 +55,14 @@ impl BreakerPolicy {
     #[must_use]
     pub const fn trials(mut self, trials: NonZeroU32) -> Self {
         self.trials = trials;
+        self
+    }
+
+    /// Sets for how long a trial that was not reported keeps others out. Default: 60 s. At least a
+    /// nanosecond; better longer than a try takes, or several run at once.
+    #[must_use]
+    pub const fn trial_timeout(mut self, time: Duration) -> Self {
+        self.trial_timeout = if time.is_zero() { Duration::from_nanos(1) } else { time };
         self
     }
 }
@@ -72,7 +84,7 @@ pub enum BreakerState {
 
 /// The right to one try, which is to be given back with what came of it.
 #[derive(Debug, PartialEq, Eq)]
-#[must_use = "a trial that is not reported holds the circuit half-open until it is taken for lost"]
+#[must_use = "a trial that is not reported keeps others out until its timeout"]
 pub struct Permit {
     /// The state it was given in (rule 2), and in half-open which trial (rule 3).
     era: u64,
@@ -103,7 +115,7 @@ enum State {
 /// let later = start + Duration::from_secs(1);
 /// let trial = breaker.admit(later).expect("one may try");
 /// assert!(breaker.admit(later).is_err(), "and only one");
-/// breaker.succeeded(trial, later);
+/// breaker.succeeded(trial);
 /// assert_eq!(breaker.state(later), BreakerState::Closed);
 /// ```
 #[derive(Clone, Debug)]
@@ -114,21 +126,34 @@ pub struct Breaker {
     failures: Window,
     /// How often it opened since it was closed.
     opened: u32,
-    /// Counts changes of state and trials.
+    /// Counts changes of state and trials: the era of the trial that keeps others out.
     era: u64,
+    /// The era in which the present state began.
+    since: u64,
+    /// The latest moment heard of (rule 4).
+    now: Timestamp,
 }
 
 impl Breaker {
     /// A closed circuit. The seed decides the jitter of the time it is open.
     #[must_use]
     pub fn new(policy: BreakerPolicy, seed: u64) -> Self {
-        let failures = Window::new(policy.window, usize::from(policy.failures.get()));
-        Self { policy, seed, state: State::Closed, failures, opened: 0, era: 0 }
+        Self {
+            policy,
+            seed,
+            state: State::Closed,
+            failures: Window::new(policy.window),
+            opened: 0,
+            era: 0,
+            since: 0,
+            now: Timestamp::ZERO,
+        }
     }
 
     /// What it would do now.
     #[must_use]
     pub fn state(&self, now: Timestamp) -> BreakerState {
+        let now = self.now.max(now);
         match self.state {
             State::Closed => BreakerState::Closed,
             State::Open { until } if now < until => BreakerState::Open { until },
@@ -140,42 +165,51 @@ impl Breaker {
     ///
     /// # Errors
     /// When to ask again, at the latest: the moment of the next trial, or the one at which the present
-    /// trial is taken for lost.
+    /// trial keeps others out no longer.
     pub fn admit(&mut self, now: Timestamp) -> Result<Permit, Timestamp> {
+        let now = self.advance(now);
         match self.state {
             State::Closed => {}
             State::Open { until } if now < until => return Err(until),
             State::HalfOpen { trial_until: Some(until), .. } if now < until => return Err(until),
-            State::Open { .. } => self.start_trial(0, now),
-            State::HalfOpen { succeeded, .. } => self.start_trial(succeeded, now),
+            State::Open { .. } => {
+                let trial_until = Some(now + self.policy.trial_timeout);
+                self.enter(State::HalfOpen { succeeded: 0, trial_until });
+            }
+            State::HalfOpen { ref mut trial_until, .. } => {
+                self.era += 1;
+                *trial_until = Some(now + self.policy.trial_timeout);
+            }
         }
         Ok(Permit { era: self.era })
     }
 
-    fn start_trial(&mut self, succeeded: u32, now: Timestamp) {
-        self.era += 1;
-        self.state = State::HalfOpen { succeeded, trial_until: Some(now + self.open_for()) };
+    /// Rule 4.
+    fn advance(&mut self, now: Timestamp) -> Timestamp {
+        self.now = self.now.max(now);
+        self.now
     }
 
-    fn open_for(&self) -> Duration {
-        self.policy.open_for.delay(self.opened, self.seed)
+    fn enter(&mut self, state: State) {
+        self.era += 1;
+        self.since = self.era;
+        self.state = state;
     }
 
     /// Reports that a try succeeded.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
-    pub fn succeeded(&mut self, permit: Permit, _now: Timestamp) {
-        if permit.era != self.era {
+    pub fn succeeded(&mut self, permit: Permit) {
+        if permit.era < self.since {
             return;
         }
-        if let State::HalfOpen { succeeded, .. } = self.state {
-            self.era += 1;
-            let succeeded = succeeded + 1;
-            if succeeded >= self.policy.trials.get() {
-                self.state = State::Closed;
+        if let State::HalfOpen { succeeded, trial_until } = &mut self.state {
+            *succeeded += 1;
+            if *succeeded >= self.policy.trials.get() {
                 self.failures.clear();
                 self.opened = 0;
-            } else {
-                self.state = State::HalfOpen { succeeded, trial_until: None };
+                self.enter(State::Closed);
+            } else if permit.era == self.era {
+                *trial_until = None;
             }
         }
     }
@@ -183,18 +217,18 @@ impl Breaker {
     /// Reports that a try failed; whether that opened the circuit.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
     pub fn failed(&mut self, permit: Permit, now: Timestamp) -> bool {
-        if permit.era != self.era {
+        let now = self.advance(now);
+        if permit.era < self.since {
             return false;
         }
         if matches!(self.state, State::Closed) {
-            self.failures.push(now);
+            self.failures.record(now);
             if self.failures.count(now) < usize::from(self.policy.failures.get()) {
                 return false;
             }
         }
-        self.era += 1;
         self.opened = self.opened.saturating_add(1);
-        self.state = State::Open { until: now + self.open_for() };
+        self.enter(State::Open { until: now + self.policy.open_for.delay(self.opened, self.seed) });
         true
     }
 
@@ -206,7 +240,6 @@ impl Breaker {
         if permit.era == self.era
             && let State::HalfOpen { trial_until, .. } = &mut self.state
         {
-            self.era += 1;
             *trial_until = None;
         }
     }
@@ -221,11 +254,12 @@ mod tests {
         Timestamp::from_start(Duration::from_secs(seconds))
     }
 
-    /// Opens at 3 failures within 10 s, for 4, 8, 10, 10, ... s.
+    /// Opens at 3 failures within 10 s, for 4, 8, 10, 10, ... s; a trial keeps others out for 5 s.
     fn policy() -> BreakerPolicy {
         let open_for = Backoff::exponential(Duration::from_secs(4), Duration::from_secs(10));
         BreakerPolicy::new(NonZeroU16::new(3).expect("it is not zero"), Duration::from_secs(10))
             .open_for(open_for)
+            .trial_timeout(Duration::from_secs(5))
     }
 
     fn breaker() -> Breaker {
@@ -260,7 +294,7 @@ mod tests {
         fail(&mut breaker, at(0));
         fail(&mut breaker, at(0));
         let permit = breaker.admit(at(0)).expect("it admits");
-        breaker.succeeded(permit, at(0));
+        breaker.succeeded(permit);
         assert!(fail(&mut breaker, at(0)));
     }
 
@@ -272,8 +306,8 @@ mod tests {
         assert_eq!(breaker.state(at(3)), BreakerState::Open { until: at(4) });
         assert_eq!(breaker.state(at(4)), BreakerState::HalfOpen);
         let trial = breaker.admit(at(4)).expect("it admits");
-        assert_eq!(breaker.admit(at(4)), Err(at(8)), "the trial has as long as it was open");
-        breaker.succeeded(trial, at(5));
+        assert_eq!(breaker.admit(at(4)), Err(at(9)), "until its timeout");
+        breaker.succeeded(trial);
         assert_eq!(breaker.state(at(5)), BreakerState::Closed);
         open(&mut breaker, at(5));
         assert_eq!(
@@ -299,11 +333,11 @@ mod tests {
             Breaker::new(policy().trials(NonZeroU32::new(2).expect("it is not zero")), 0);
         open(&mut breaker, at(0));
         let trial = breaker.admit(at(4)).expect("it admits");
-        breaker.succeeded(trial, at(4));
+        breaker.succeeded(trial);
         assert_eq!(breaker.state(at(4)), BreakerState::HalfOpen);
         let trial = breaker.admit(at(4)).expect("the next may try at once");
         assert!(breaker.admit(at(4)).is_err());
-        breaker.succeeded(trial, at(4));
+        breaker.succeeded(trial);
         assert_eq!(breaker.state(at(4)), BreakerState::Closed);
     }
 
@@ -313,10 +347,10 @@ mod tests {
             Breaker::new(policy().trials(NonZeroU32::new(2).expect("it is not zero")), 0);
         open(&mut breaker, at(0));
         let trial = breaker.admit(at(4)).expect("it admits");
-        breaker.succeeded(trial, at(4));
+        breaker.succeeded(trial);
         assert!(fail(&mut breaker, at(4)));
         let trial = breaker.admit(at(12)).expect("it admits");
-        breaker.succeeded(trial, at(12));
+        breaker.succeeded(trial);
         assert_eq!(breaker.state(at(12)), BreakerState::HalfOpen);
     }
 
@@ -327,26 +361,94 @@ mod tests {
             (breaker.admit(at(0)).expect("it admits"), breaker.admit(at(0)).expect("it admits"));
         let late = breaker.admit(at(0)).expect("it admits");
         open(&mut breaker, at(0));
-        breaker.succeeded(early, at(1));
+        breaker.succeeded(early);
         assert!(!breaker.failed(slow, at(1)));
         assert_eq!(breaker.state(at(1)), BreakerState::Open { until: at(4) });
         let trial = breaker.admit(at(4)).expect("it admits");
         breaker.abandoned(late);
         assert!(breaker.admit(at(4)).is_err(), "the trial is still on its way");
-        breaker.succeeded(trial, at(4));
+        breaker.succeeded(trial);
         assert_eq!(breaker.state(at(4)), BreakerState::Closed);
     }
 
     #[test]
-    fn a_trial_that_is_not_heard_of_is_replaced_and_counts_no_more() {
+    fn a_trial_that_is_not_heard_of_keeps_others_out_until_its_timeout() {
         let mut breaker = breaker();
         open(&mut breaker, at(0));
-        let lost = breaker.admit(at(4)).expect("it admits");
-        assert_eq!(breaker.admit(at(7)), Err(at(8)));
-        let next = breaker.admit(at(8)).expect("the first is taken for lost");
-        assert!(!breaker.failed(lost, at(9)));
-        breaker.succeeded(next, at(9));
+        let _lost = breaker.admit(at(4)).expect("it admits");
+        assert_eq!(breaker.admit(at(8)), Err(at(9)));
+        let next = breaker.admit(at(9)).expect("the first has had its time");
+        assert_eq!(breaker.admit(at(9)), Err(at(14)), "and again one at a time");
+        breaker.succeeded(next);
         assert_eq!(breaker.state(at(9)), BreakerState::Closed);
+    }
+
+    #[test]
+    fn a_late_trial_counts_and_makes_no_room_beside_the_next() {
+        let trials = NonZeroU32::new(3).expect("it is not zero");
+        let mut breaker = Breaker::new(policy().trials(trials), 0);
+        open(&mut breaker, at(0));
+        let late = breaker.admit(at(4)).expect("it admits");
+        let later = breaker.admit(at(9)).expect("it admits");
+        let next = breaker.admit(at(14)).expect("it admits");
+        breaker.succeeded(late);
+        assert_eq!(breaker.admit(at(15)), Err(at(19)), "the next one is on its way");
+        breaker.abandoned(later);
+        assert_eq!(breaker.admit(at(15)), Err(at(19)));
+        breaker.succeeded(next);
+        let last = breaker.admit(at(15)).expect("it admits");
+        breaker.succeeded(last);
+        assert_eq!(breaker.state(at(15)), BreakerState::Closed, "three have succeeded");
+
+        open(&mut breaker, at(15));
+        let late = breaker.admit(at(19)).expect("it admits");
+        let _next = breaker.admit(at(24)).expect("it admits");
+        assert!(breaker.failed(late, at(25)));
+        assert_eq!(breaker.state(at(25)), BreakerState::Open { until: at(33) });
+    }
+
+    #[test]
+    fn trials_that_take_longer_than_their_timeout_close_it_still() {
+        let mut breaker = breaker();
+        open(&mut breaker, at(0));
+        // Each takes 9 s, which is more than the timeout of 5 s.
+        let mut trials = std::collections::VecDeque::new();
+        for now in 4..100 {
+            if let Ok(trial) = breaker.admit(at(now)) {
+                trials.push_back((trial, now + 9));
+            }
+            if trials.front().is_some_and(|(_, done)| *done == now) {
+                let (trial, _) = trials.pop_front().expect("it is there");
+                breaker.succeeded(trial);
+            }
+            if breaker.state(at(now)) == BreakerState::Closed {
+                return;
+            }
+        }
+        panic!("it never closed");
+    }
+
+    #[test]
+    fn a_circuit_that_is_open_for_no_time_has_one_trial_too() {
+        let mut breaker =
+            Breaker::new(policy().open_for(Backoff::NONE).trial_timeout(Duration::ZERO), 0);
+        open(&mut breaker, at(0));
+        let _trial = breaker.admit(at(0)).expect("it admits");
+        assert!(breaker.admit(at(0)).is_err());
+    }
+
+    #[test]
+    fn time_that_goes_back_opens_it_for_no_less() {
+        let mut breaker = breaker();
+        let early = breaker.admit(at(90)).expect("it admits");
+        assert!(!fail(&mut breaker, at(100)));
+        assert!(!fail(&mut breaker, at(100)));
+        assert!(fail(&mut breaker, at(50)));
+        assert_eq!(breaker.state(at(100)), BreakerState::Open { until: at(104) });
+        assert!(!breaker.failed(early, at(104)));
+        assert_eq!(breaker.state(at(99)), BreakerState::HalfOpen, "104 has been");
+        let _trial = breaker.admit(at(104)).expect("it admits");
+        assert_eq!(breaker.admit(at(60)), breaker.admit(at(104)));
     }
 
     #[test]
@@ -358,7 +460,7 @@ mod tests {
         assert_eq!(breaker.state(at(4)), BreakerState::HalfOpen);
         let next = breaker.admit(at(4)).expect("it admits");
         assert!(breaker.admit(at(4)).is_err());
-        breaker.succeeded(next, at(4));
+        breaker.succeeded(next);
         let closed = breaker.admit(at(4)).expect("it admits");
         breaker.abandoned(closed);
         assert_eq!(breaker.state(at(4)), BreakerState::Closed);
@@ -397,20 +499,23 @@ mod tests {
                     _ if permits.is_empty() => now = now + Duration::from_secs(pass),
                     what => {
                         let permit = permits.swap_remove(pass as usize % permits.len());
-                        let current = permit.era == breaker.era;
+                        let (counts, current) =
+                            (permit.era >= breaker.since, permit.era == breaker.era);
                         match what {
-                            2 => breaker.succeeded(permit, now),
+                            2 => breaker.succeeded(permit),
                             3 => drop(breaker.failed(permit, now)),
                             _ => breaker.abandoned(permit),
                         }
-                        if current {
-                            trial = None;
-                        } else {
+                        if !counts {
                             prop_assert_eq!(breaker.state(now), before, "an old permit moved it");
+                        }
+                        if current || breaker.state(now) != before {
+                            trial = None;
                         }
                         now = now + Duration::from_secs(pass / 2);
                     }
                 }
+                prop_assert!(breaker.failures.len() <= 3, "memory is bounded");
             }
         }
     }

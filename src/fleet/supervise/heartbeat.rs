@@ -7,6 +7,7 @@
 //! 2. A beat ends the silence and heals a degraded agent. A failed one stays failed: others may have
 //!    taken its place.
 //! 3. Each change is told once.
+//! 4. No moment is earlier than the latest one heard of.
 
 use std::time::Duration;
 
@@ -55,6 +56,8 @@ impl HeartbeatPolicy {
 #[derive(Clone, Debug)]
 pub struct Heartbeat {
     policy: HeartbeatPolicy,
+    /// The latest moment heard of (rule 4).
+    now: Timestamp,
     last: Timestamp,
     told: Health,
 }
@@ -63,23 +66,24 @@ impl Heartbeat {
     /// That of an agent that starts now.
     #[must_use]
     pub const fn new(policy: HeartbeatPolicy, now: Timestamp) -> Self {
-        Self { policy, last: now, told: Health::Healthy }
+        Self { policy, now, last: now, told: Health::Healthy }
     }
 
     /// It was heard of; whether it counts: a failed agent is not healed (rule 2).
     pub fn beat(&mut self, now: Timestamp) -> bool {
-        if self.health(now) == Health::Failed {
+        self.now = self.now.max(now);
+        if self.health(self.now) == Health::Failed {
             return false;
         }
-        self.last = self.last.max(now);
+        self.last = self.now;
         true
     }
 
     /// How it is now.
     #[must_use]
     pub fn health(&self, now: Timestamp) -> Health {
-        let silence = now - self.last;
-        if self.told == Health::Failed || silence >= self.policy.failed_after {
+        let silence = self.now.max(now) - self.last;
+        if silence >= self.policy.failed_after {
             Health::Failed
         } else if silence >= self.policy.degraded_after {
             Health::Degraded
@@ -90,16 +94,21 @@ impl Heartbeat {
 
     /// How it is now, if that was not told yet.
     pub fn check(&mut self, now: Timestamp) -> Option<Health> {
-        let health = self.health(now);
+        self.now = self.now.max(now);
+        let health = self.health(self.now);
         let changed = health != self.told;
         self.told = health;
         changed.then_some(health)
     }
 
     /// When a [check](Self::check) will have something to tell if nothing is heard until then; `None`
-    /// once it has failed.
+    /// once it was told that it has failed. After a beat that healed the agent, or came too late, that is
+    /// at once: whoever waits for this moment asks for it again after each beat.
     #[must_use]
     pub fn next_check(&self) -> Option<Timestamp> {
+        if self.health(self.now) != self.told {
+            return Some(self.now);
+        }
         match self.told {
             Health::Healthy => Some(self.last + self.policy.degraded_after),
             Health::Degraded => Some(self.last + self.policy.failed_after),
@@ -166,6 +175,31 @@ mod tests {
         assert!(heartbeat.beat(at(105)));
         assert!(heartbeat.beat(at(90)));
         assert_eq!(heartbeat.next_check(), Some(at(115)));
+    }
+
+    #[test]
+    fn a_beat_that_heals_is_to_be_told_at_once() {
+        let mut heartbeat = heartbeat();
+        assert_eq!(heartbeat.check(at(115)), Some(Degraded));
+        assert!(heartbeat.beat(at(116)));
+        assert_eq!(heartbeat.next_check(), Some(at(116)), "or nobody learns that it is well again");
+        assert_eq!(
+            (heartbeat.check(at(116)), heartbeat.next_check()),
+            (Some(Healthy), Some(at(126)))
+        );
+        assert!(!heartbeat.beat(at(146)));
+        assert_eq!(heartbeat.next_check(), Some(at(146)), "the beat has found it failed");
+        assert_eq!((heartbeat.check(at(146)), heartbeat.next_check()), (Some(Failed), None));
+    }
+
+    #[test]
+    fn time_that_goes_back_heals_nobody() {
+        let mut heartbeat = heartbeat();
+        assert_eq!(heartbeat.check(at(110)), Some(Degraded));
+        assert_eq!((heartbeat.check(at(109)), heartbeat.health(at(100))), (None, Degraded));
+        assert!(!heartbeat.beat(at(130)));
+        assert!(!heartbeat.beat(at(129)), "it had failed by then");
+        assert_eq!(heartbeat.health(at(129)), Failed);
     }
 
     #[test]

@@ -2,10 +2,12 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. Within any window there are no more restarts than the budget has; the next exit is given up.
-//! 2. The delay of a restart grows with the number of restarts in the window, so it is back at its start
-//!    once things have been quiet for as long as the window.
+//! 1. Within any window there are no more restarts than the budget has; the next exit is given up. A
+//!    restart counts from the moment at which it is due, so delays that differ do not crowd a window.
+//! 2. The delay of a restart grows with the number of restarts in the window and ahead, so it is back at
+//!    its start once things have been quiet for as long as the window.
 //! 3. While a restart of all is due, what ends meanwhile is part of it and costs nothing.
+//! 4. No moment is earlier than the latest one heard of.
 
 use std::time::Duration;
 
@@ -28,10 +30,13 @@ pub enum Restart {
 /// Who is started again when one has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub enum Restarts {
+pub enum RestartStrategy {
     /// Only the one that ended.
     OneForOne,
     /// All under this supervisor, because they do not work without each other.
+    ///
+    /// What ends before that restart is due belongs to it. With a delay of zero nothing does: of several
+    /// that end together each costs a restart.
     OneForAll,
 }
 
@@ -49,7 +54,7 @@ pub enum Exit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RestartPolicy {
     when: Restart,
-    restarts: Restarts,
+    strategy: RestartStrategy,
     max_restarts: u16,
     window: Duration,
     backoff: Backoff,
@@ -62,24 +67,24 @@ impl RestartPolicy {
     pub const fn new(when: Restart) -> Self {
         Self {
             when,
-            restarts: Restarts::OneForOne,
+            strategy: RestartStrategy::OneForOne,
             max_restarts: 3,
             window: Duration::from_secs(60),
             backoff: Backoff::exponential(Duration::from_millis(100), Duration::from_secs(10)),
         }
     }
 
-    /// Sets who is started again. Default: [`Restarts::OneForOne`].
+    /// Sets who is started again. Default: [`RestartStrategy::OneForOne`].
     #[must_use]
-    pub const fn restarts(mut self, restarts: Restarts) -> Self {
-        self.restarts = restarts;
+    pub const fn strategy(mut self, strategy: RestartStrategy) -> Self {
+        self.strategy = strategy;
         self
     }
 
     /// Sets how many restarts there may be within any window of this width. Default: 3 within 60 s.
     ///
-    /// With 0 every exit that calls for a restart is given up; a window of zero never fills. Costs 16
-    /// bytes for each restart of the budget.
+    /// With 0 every exit that calls for a restart is given up; a window of zero never fills, and neither
+    /// does one that is shorter than the delays add up to. Costs 16 bytes for each restart of the budget.
     #[must_use]
     pub const fn budget(mut self, max_restarts: u16, window: Duration) -> Self {
         self.max_restarts = max_restarts;
@@ -104,10 +109,10 @@ pub enum RestartDecision {
     /// Start again who ended, or all.
     Restart {
         /// Who.
-        restarts: Restarts,
+        strategy: RestartStrategy,
         /// Not before this moment.
         at: Timestamp,
-        /// The restarts within the window, this one included.
+        /// The restarts within the window and ahead, this one included.
         count: u16,
     },
     /// It will be started with all others, at the moment that was told before.
@@ -143,7 +148,10 @@ pub enum RestartDecision {
 pub struct Supervisor {
     policy: RestartPolicy,
     seed: u64,
-    recent: Window,
+    /// When restarts were due or will be.
+    due: Window,
+    /// The latest moment heard of (rule 4).
+    now: Timestamp,
     /// When a restart of all is due.
     all_at: Option<Timestamp>,
 }
@@ -152,12 +160,14 @@ impl Supervisor {
     /// One that has seen no exit. The seed decides the jitter of the delays.
     #[must_use]
     pub fn new(policy: RestartPolicy, seed: u64) -> Self {
-        let recent = Window::new(policy.window, usize::from(policy.max_restarts));
-        Self { policy, seed, recent, all_at: None }
+        let due = Window::new(policy.window);
+        Self { policy, seed, due, now: Timestamp::ZERO, all_at: None }
     }
 
     /// Decides about an exit.
     pub fn exited(&mut self, exit: Exit, now: Timestamp) -> RestartDecision {
+        self.now = self.now.max(now);
+        let now = self.now;
         let wanted = match self.policy.when {
             Restart::Never => false,
             Restart::OnFailure => exit == Exit::Failed,
@@ -169,17 +179,17 @@ impl Supervisor {
         if !wanted {
             return RestartDecision::Leave;
         }
-        let before = self.recent.count(now);
+        let before = self.due.count(now);
         if before >= usize::from(self.policy.max_restarts) {
-            return RestartDecision::GiveUp { relief: self.recent.relief() };
+            return RestartDecision::GiveUp { relief: self.due.relief() };
         }
-        self.recent.push(now);
         let count = before as u16 + 1;
         let at = now + self.policy.backoff.delay(u32::from(count), self.seed);
-        if self.policy.restarts == Restarts::OneForAll {
+        self.due.record(at);
+        if self.policy.strategy == RestartStrategy::OneForAll {
             self.all_at = Some(at);
         }
-        RestartDecision::Restart { restarts: self.policy.restarts, at, count }
+        RestartDecision::Restart { strategy: self.policy.strategy, at, count }
     }
 }
 
@@ -187,6 +197,7 @@ impl Supervisor {
 mod tests {
     use super::*;
     use RestartDecision::{Covered, GiveUp, Leave};
+    use proptest::prelude::*;
 
     const fn at(seconds: u64) -> Timestamp {
         Timestamp::from_start(Duration::from_secs(seconds))
@@ -198,7 +209,7 @@ mod tests {
     }
 
     fn one(due: u64, count: u16) -> RestartDecision {
-        RestartDecision::Restart { restarts: Restarts::OneForOne, at: at(due), count }
+        RestartDecision::Restart { strategy: RestartStrategy::OneForOne, at: at(due), count }
     }
 
     #[test]
@@ -218,10 +229,10 @@ mod tests {
         assert_eq!(supervisor.exited(Exit::Failed, at(0)), one(1, 1));
         assert_eq!(supervisor.exited(Exit::Failed, at(10)), one(12, 2));
         assert_eq!(supervisor.exited(Exit::Failed, at(20)), one(23, 3));
-        assert_eq!(supervisor.exited(Exit::Failed, at(30)), GiveUp { relief: Some(at(100)) });
-        assert_eq!(supervisor.exited(Exit::Failed, at(99)), GiveUp { relief: Some(at(100)) });
-        assert_eq!(supervisor.exited(Exit::Failed, at(100)), one(103, 3), "the first has left");
-        assert_eq!(supervisor.exited(Exit::Failed, at(109)), GiveUp { relief: Some(at(110)) });
+        assert_eq!(supervisor.exited(Exit::Failed, at(30)), GiveUp { relief: Some(at(101)) });
+        assert_eq!(supervisor.exited(Exit::Failed, at(100)), GiveUp { relief: Some(at(101)) });
+        assert_eq!(supervisor.exited(Exit::Failed, at(101)), one(104, 3), "the first has left");
+        assert_eq!(supervisor.exited(Exit::Failed, at(111)), GiveUp { relief: Some(at(112)) });
         assert_eq!(supervisor.exited(Exit::Failed, at(300)), one(301, 1), "all quiet since");
     }
 
@@ -243,10 +254,10 @@ mod tests {
 
     #[test]
     fn one_for_all_restarts_all_once_for_those_that_end_together() {
-        let policy = policy(Restart::OnFailure).restarts(Restarts::OneForAll);
+        let policy = policy(Restart::OnFailure).strategy(RestartStrategy::OneForAll);
         let mut supervisor = Supervisor::new(policy, 0);
         let all = |due, count| RestartDecision::Restart {
-            restarts: Restarts::OneForAll,
+            strategy: RestartStrategy::OneForAll,
             at: at(due),
             count,
         };
@@ -265,13 +276,27 @@ mod tests {
     }
 
     #[test]
+    fn a_restart_counts_from_the_moment_at_which_it_is_due() {
+        let policy = policy(Restart::OnFailure)
+            .budget(2, Duration::from_secs(10))
+            .backoff(Backoff::exponential(Duration::from_secs(20), Duration::from_secs(50)));
+        let mut supervisor = Supervisor::new(policy, 0);
+        assert_eq!(supervisor.exited(Exit::Failed, at(0)), one(20, 1));
+        assert_eq!(supervisor.exited(Exit::Failed, at(20)), one(60, 2), "it fails as it starts");
+        assert_eq!(supervisor.exited(Exit::Failed, at(29)), GiveUp { relief: Some(at(30)) });
+        assert_eq!(supervisor.exited(Exit::Failed, at(30)), one(70, 2));
+    }
+
+    #[test]
     fn time_that_goes_back_does_not_refill_the_budget() {
         let mut supervisor = Supervisor::new(policy(Restart::Always), 0);
         for moment in [50, 40, 30] {
             supervisor.exited(Exit::Failed, at(moment));
         }
-        assert!(matches!(supervisor.exited(Exit::Failed, at(20)), GiveUp { .. }));
-        assert!(matches!(supervisor.exited(Exit::Failed, at(149)), GiveUp { .. }));
+        let relief = Some(at(151));
+        assert_eq!(supervisor.exited(Exit::Failed, at(20)), GiveUp { relief });
+        assert_eq!(supervisor.exited(Exit::Failed, at(150)), GiveUp { relief });
+        assert_eq!(supervisor.exited(Exit::Failed, at(151)), one(154, 3));
     }
 
     #[test]
@@ -281,5 +306,44 @@ mod tests {
         let first = |seed| Supervisor::new(policy, seed).exited(Exit::Failed, at(0));
         assert_eq!(first(1), first(1));
         assert_ne!(first(1), first(2));
+    }
+
+    proptest! {
+        /// Rule 1, taken at its word, for exits at any time and delays of any size.
+        #[test]
+        fn no_window_has_more_restarts_than_the_budget(
+            exits in proptest::collection::vec((0..9_u64, 0..40_u64), 1..150),
+            (max, width, first, cap) in (0..5_u16, 0..50_u64, 0..40_u64, 0..90_u64),
+            (jitter, seed) in (0..=100_u8, any::<u64>()),
+        ) {
+            let seconds = Duration::from_secs;
+            let backoff = Backoff::exponential(seconds(first), seconds(cap)).factor(3);
+            let policy = RestartPolicy::new(Restart::Always)
+                .budget(max, seconds(width))
+                .backoff(backoff.jitter_percent(jitter));
+            let mut supervisor = Supervisor::new(policy, seed);
+            let mut dues = Vec::new();
+            let mut now = 0;
+            for (often, pass) in exits {
+                now += if often == 0 { pass } else { 0 };
+                match supervisor.exited(Exit::Failed, at(now)) {
+                    RestartDecision::Restart { at, count, .. } => {
+                        prop_assert!(count >= 1 && count <= max);
+                        dues.push(at);
+                    }
+                    GiveUp { relief } => {
+                        prop_assert_eq!(relief.is_none(), max == 0);
+                        prop_assert!(relief.is_none_or(|relief| relief > at(now)));
+                    }
+                    other => prop_assert!(false, "{:?}", other),
+                }
+                prop_assert!(supervisor.due.len() <= usize::from(max), "memory is bounded");
+            }
+            dues.sort();
+            for (index, due) in dues.iter().enumerate() {
+                let within = dues[index..].iter().filter(|other| **other - *due < seconds(width));
+                prop_assert!(within.count() <= usize::from(max));
+            }
+        }
     }
 }

@@ -4,6 +4,7 @@
 //!
 //! 1. An attempt is stuck when it passed no checkpoint for so long; its start is one without a name.
 //! 2. Each silence is told once; after the next checkpoint another one may be.
+//! 3. No moment is earlier than the latest one heard of.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -31,10 +32,12 @@ pub struct Stuck {
 
 /// Watches one attempt.
 #[derive(Clone, Debug)]
-pub struct Watch {
+pub struct Watchdog {
     task: TaskId,
     attempt: Attempt,
     stuck_after: Duration,
+    /// The latest moment heard of (rule 3).
+    now: Timestamp,
     began: Timestamp,
     last: Timestamp,
     checkpoint: Option<Cow<'static, str>>,
@@ -42,7 +45,7 @@ pub struct Watch {
     told: bool,
 }
 
-impl Watch {
+impl Watchdog {
     /// Watches an attempt that begins now and may pass no checkpoint for so long at most.
     #[must_use]
     pub const fn new(
@@ -55,6 +58,7 @@ impl Watch {
             task,
             attempt,
             stuck_after,
+            now,
             began: now,
             last: now,
             checkpoint: None,
@@ -67,13 +71,15 @@ impl Watch {
     pub fn checkpoint(&mut self, name: impl Into<Cow<'static, str>>, now: Timestamp) {
         self.checkpoint = Some(name.into());
         self.checkpoints += 1;
-        self.last = self.last.max(now);
+        self.now = self.now.max(now);
+        self.last = self.now;
         self.told = false;
     }
 
     /// Whether it is stuck, if that was not told yet, and where.
     pub fn check(&mut self, now: Timestamp) -> Option<Stuck> {
-        let silent = now - self.last;
+        self.now = self.now.max(now);
+        let silent = self.now - self.last;
         if self.told || silent < self.stuck_after {
             return None;
         }
@@ -84,7 +90,7 @@ impl Watch {
             checkpoint: self.checkpoint.clone(),
             checkpoints: self.checkpoints,
             silent,
-            running: now - self.began,
+            running: self.now - self.began,
         })
     }
 
@@ -104,8 +110,8 @@ mod tests {
         Timestamp::from_start(Duration::from_secs(seconds))
     }
 
-    fn watch() -> Watch {
-        Watch::new(TaskId::new(7), Attempt::new(2), Duration::from_secs(10), at(100))
+    fn watch() -> Watchdog {
+        Watchdog::new(TaskId::new(7), Attempt::new(2), Duration::from_secs(10), at(100))
     }
 
     #[test]
@@ -140,5 +146,15 @@ mod tests {
         watch.checkpoint("late", at(90));
         assert_eq!(watch.next_check(), Some(at(110)));
         assert_eq!(watch.check(at(109)), None);
+    }
+
+    #[test]
+    fn time_that_goes_back_tells_no_silence_twice() {
+        let mut watch = watch();
+        assert!(watch.check(at(112)).is_some());
+        assert_eq!(watch.check(at(95)), None);
+        watch.checkpoint("late", at(90));
+        assert_eq!((watch.check(at(112)), watch.next_check()), (None, Some(at(122))));
+        assert_eq!(watch.check(at(122)).expect("silent again").silent.as_secs(), 10);
     }
 }

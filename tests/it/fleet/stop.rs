@@ -235,11 +235,12 @@ fn a_last_handle_dropped_on_a_worker_thread_does_not_wait_for_itself() {
     fleet.spawn(spec).unwrap();
     fleet.spawn(mark).unwrap();
     gate.open();
-    assert_eq!(*fleet.submit(Task::new(1)).unwrap().wait(), Outcome::Completed(7));
+    let task = || Task::new(1).capability("last");
+    assert_eq!(*fleet.submit(task()).unwrap().wait(), Outcome::Completed(7));
     let handle = {
         // The task cannot see the slot before the handle is in it.
         let mut slot = slot.lock().unwrap();
-        let handle = fleet.submit(Task::new(1).capability("last")).unwrap();
+        let handle = fleet.submit(task()).unwrap();
         *slot = Some(fleet);
         handle
     };

@@ -2,12 +2,27 @@
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
-use phalanx::fleet::{AgentId, AgentSpec, Fleet, Lease, Request};
+use phalanx::fleet::{
+    Agent, AgentId, AgentSpec, Fleet, Lease, Request, Strategy, Task, TaskContext, TaskError,
+};
+
+use super::tally::{Counter, Tally};
 
 /// A fleet of which agents are only leased.
 pub fn lease_only() -> Fleet<(), ()> {
     Fleet::builder().workers(0).build().expect("the defaults are valid")
+}
+
+/// The same, in one exact order.
+pub fn strict() -> Fleet<(), ()> {
+    Fleet::builder().workers(0).strict().build().expect("it is valid")
+}
+
+/// The same as [`lease_only`], which chooses by this strategy.
+pub fn choosing(strategy: Strategy) -> Fleet<(), ()> {
+    Fleet::builder().workers(0).strategies(&[strategy]).build().expect("it is valid")
 }
 
 /// Agents that may hold so many leases each.
@@ -15,11 +30,23 @@ pub fn spec(max_leases: u32) -> AgentSpec<(), ()> {
     AgentSpec::new("agent").max_leases(NonZeroU32::new(max_leases).expect("it is not zero"))
 }
 
-/// A fleet with so many threads, of agents that answer with one more than they are given.
-pub fn answering(threads: usize, agents: usize) -> Fleet<u64, u64> {
-    let fleet = Fleet::builder().workers(threads).build().expect("the defaults are valid");
-    spawn(&fleet, &AgentSpec::new("agent").handler_fn(|task, _| Ok(task.payload() + 1)), agents);
-    fleet
+/// Agents that answer with one more than they are given.
+pub fn answering() -> AgentSpec<u64, u64> {
+    AgentSpec::new("agent").handler_fn(|task, _| Ok(task.payload() + 1))
+}
+
+/// Agents that count what they are told.
+pub fn counting(tally: &Arc<Tally>) -> AgentSpec<u64, ()> {
+    let tally = Arc::clone(tally);
+    AgentSpec::new("agent").handler(move || Counter::new(&tally))
+}
+
+impl Agent<u64, ()> for Counter {
+    #[inline(always)]
+    fn handle(&mut self, task: &Task<u64>, _: &mut TaskContext<'_>) -> Result<(), TaskError> {
+        self.handle(*task.payload());
+        Ok(())
+    }
 }
 
 pub fn spawn<T, O>(fleet: &Fleet<T, O>, spec: &AgentSpec<T, O>, agents: usize) -> Vec<AgentId>

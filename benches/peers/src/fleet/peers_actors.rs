@@ -153,8 +153,9 @@ pub struct Told(pub u64);
 impl xtra::Handler<Told> for XtraActor {
     type Return = ();
 
+    /// What lies in its mailbox is handled in some order of its own.
     async fn handle(&mut self, Told(message): Told, _: &mut xtra::Context<Self>) {
-        self.0.handle(message);
+        self.0.handle_whenever(message);
     }
 }
 

@@ -9,10 +9,10 @@ use std::sync::Barrier;
 use std::time::Instant;
 use std::{array, thread};
 
-use phalanx::fleet::{AgentId, Fleet, LeaseOutcome, Request};
+use phalanx::fleet::{AgentId, Fleet, Lease, LeaseOutcome, Priority, Request, Strategy};
 use serde_json::json;
 
-use super::ours::{hold_unevenly, lease_only, spawn, spec};
+use super::ours::{choosing, hold_unevenly, lease_only, spawn, spec, strict};
 use super::peers_pool::{
     PAIRS, array_queue, bb8, deadpool_unmanaged, object_pool, pairs, probe_cas,
 };
@@ -28,7 +28,7 @@ const AGENTS: usize = 1000;
 const HUNDRED_THOUSAND: usize = 100_000;
 
 /// The pairs that are looked at after a sample.
-const LOOKED_AT: u64 = 1000;
+const LOOKED_AT: usize = 1000;
 
 /// Takes an agent and gives it back, and says which it was.
 #[inline(always)]
@@ -74,17 +74,31 @@ pub fn checkout_full(settings: &Settings) -> Row {
         )
 }
 
+/// How many of these choices were the best; with each is the number of its request.
+type Best = dyn Fn(&[(usize, AgentId)]) -> usize;
+
 /// A fleet, and what is asked of it by turns.
 struct Asked<const N: usize> {
     fleet: Fleet<(), ()>,
     requests: [Request; N],
-    /// Whether an agent is the best choice for a request, by its number.
-    best: Box<dyn Fn(usize, AgentId) -> bool>,
+    best: Box<Best>,
     /// What lives as long.
-    _held: Vec<phalanx::fleet::Lease>,
+    _held: Vec<Lease>,
 }
 
 impl<const N: usize> Asked<N> {
+    /// One where a choice is the best or is not, whatever was chosen before.
+    fn new(
+        fleet: Fleet<(), ()>,
+        requests: [Request; N],
+        best: impl Fn(usize, AgentId) -> bool + 'static,
+    ) -> Self {
+        let best = move |chosen: &[(usize, AgentId)]| {
+            chosen.iter().filter(|(request, agent)| best(*request, *agent)).count()
+        };
+        Self { fleet, requests, best: Box::new(best), _held: Vec::new() }
+    }
+
     /// Does the pairs, and looks at some more.
     fn contestant(self, name: &'static str) -> Contestant<'static> {
         Contestant::timed(name, move |units| {
@@ -99,11 +113,9 @@ impl<const N: usize> Asked<N> {
             }
             let elapsed = now(Time::Wall) - start;
             assert_eq!(received, units * PAIRS, "an agent is idle");
-            let best = (0..LOOKED_AT as usize).map(|at| at % N).filter(|at| {
-                pair(&asked.fleet, &asked.requests[*at])
-                    .is_some_and(|agent| (asked.best)(*at, agent))
-            });
-            Sample::new(elapsed, received, Some(best.count() as u64))
+            let choose = |at| Some((at, pair(&asked.fleet, &asked.requests[at])?));
+            let chosen: Vec<_> = (0..LOOKED_AT).filter_map(|at| choose(at % N)).collect();
+            Sample::new(elapsed, received, Some((asked.best)(&chosen) as u64))
         })
     }
 }
@@ -151,12 +163,12 @@ fn strategy_work(agents: usize) -> serde_json::Value {
 
 /// A third of the agents hold nothing, a third one lease and a third two: the first are the best.
 fn least_loaded(agents: usize) -> Asked<1> {
-    let fleet = lease_only();
+    let fleet = strict();
     let agents = spawn(&fleet, &spec(4), agents);
     let held = hold_unevenly(&fleet, &agents);
     let idle: HashSet<_> = agents.into_iter().step_by(3).collect();
-    let best = Box::new(move |_, agent| idle.contains(&agent));
-    Asked { fleet, requests: [Request::any()], best, _held: held }
+    let asked = Asked::new(fleet, [Request::any()], move |_, agent| idle.contains(&agent));
+    Asked { _held: held, ..asked }
 }
 
 pub fn least_loaded_1k(settings: &Settings) -> Row {
@@ -179,16 +191,28 @@ pub fn least_loaded_100k(settings: &Settings) -> Row {
     )
 }
 
-// By priority, in turn, and by performance.
+// By priority.
 
-const NO_STRATEGIES: &str = "there are no strategies to choose from yet";
+/// The levels of priority, of which as many agents have each.
+const LEVELS: usize = 8;
 
-const NO_OPEN: Result<Open<1>, &str> = Err(NO_STRATEGIES);
+fn priority(agents: usize) -> Asked<1> {
+    let fleet = choosing(Strategy::Priority);
+    let mut highest = HashSet::new();
+    for level in 0..LEVELS {
+        let spec = spec(4).priority(Priority::new(level as u8 * 32));
+        let agents = spawn(&fleet, &spec, agents / LEVELS);
+        if level == LEVELS - 1 {
+            highest.extend(agents);
+        }
+    }
+    Asked::new(fleet, [Request::any()], move |_, agent| highest.contains(&agent))
+}
 
 pub fn priority_1k(settings: &Settings) -> Row {
     beside_cas(
         settings,
-        NO_OPEN,
+        Ok(priority),
         "priority-1k",
         "the agent of the highest priority of 1000, and back (ns a pair)",
         &[("probe-cas", 1.0 / 6.0)],
@@ -198,17 +222,33 @@ pub fn priority_1k(settings: &Settings) -> Row {
 pub fn priority_100k(settings: &Settings) -> Row {
     beside_1k(
         settings,
-        NO_OPEN,
+        Ok(priority),
         "priority-100k",
         "the agent of the highest priority of 100,000, and back (ns a pair)",
         &[("self-1k", 0.5)],
     )
 }
 
+// In turn.
+
+/// Agents of which none is two turns behind another.
+fn round_robin(agents: usize) -> Asked<1> {
+    let fleet = choosing(Strategy::RoundRobin);
+    spawn(&fleet, &spec(4), agents);
+    let best = |chosen: &[(usize, AgentId)]| {
+        let mut turns = HashMap::new();
+        chosen.iter().for_each(|(_, agent)| *turns.entry(*agent).or_insert(0) += 1);
+        assert!(chosen.len() <= AGENTS, "nobody has a second turn within a lap but by the bound");
+        turns.values().filter(|turns| **turns <= 2).sum()
+    };
+    let asked = Asked::new(fleet, [Request::any()], |_, _| true);
+    Asked { best: Box::new(best), ..asked }
+}
+
 pub fn round_robin_1k(settings: &Settings) -> Row {
     beside_cas(
         settings,
-        NO_OPEN,
+        Ok(round_robin),
         "round-robin-1k",
         "the next of 1000 agents, and back (ns a pair)",
         &[("probe-cas", 1.0 / 6.0)],
@@ -218,12 +258,16 @@ pub fn round_robin_1k(settings: &Settings) -> Row {
 pub fn round_robin_100k(settings: &Settings) -> Row {
     beside_1k(
         settings,
-        NO_OPEN,
+        Ok(round_robin),
         "round-robin-100k",
         "the next of 100,000 agents, and back (ns a pair)",
         &[("self-1k", 0.5)],
     )
 }
+
+// By performance.
+
+const NO_OPEN: Result<Open<1>, &str> = Err("agents have no record to be chosen by yet");
 
 pub fn performance_1k(settings: &Settings) -> Row {
     beside_cas(
@@ -271,8 +315,7 @@ fn capability(agents: usize) -> Asked<16> {
         let [language, tier] = names(set);
         Request::any().capability(language).capability(tier)
     });
-    let best = Box::new(move |set, agent| sets.get(&agent) == Some(&set));
-    Asked { fleet, requests, best, _held: Vec::new() }
+    Asked::new(fleet, requests, move |set, agent| sets.get(&agent) == Some(&set))
 }
 
 pub fn capability_1k(settings: &Settings) -> Row {

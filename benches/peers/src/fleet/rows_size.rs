@@ -8,7 +8,7 @@ use std::process::Command;
 use std::sync::Arc;
 use std::time::Instant;
 
-use phalanx::fleet::{AgentSpec, Fleet, LeaseOutcome, Request};
+use phalanx::fleet::{Fleet, LeaseOutcome, Request};
 use serde_json::json;
 
 use super::Lineup;
@@ -46,17 +46,13 @@ pub fn spawn_100k(settings: &Settings) -> Row {
         )
 }
 
-fn handler() -> AgentSpec<u64, u64> {
-    AgentSpec::new("agent").handler_fn(|task, _| Ok(task.payload() + 1))
-}
-
 fn ours_spawned(name: &'static str, batch: bool) -> Contestant<'static> {
     Contestant::timed(name, move |units| {
         let mut elapsed = std::time::Duration::ZERO;
         for _ in 0..units {
             let fleet =
                 Fleet::<u64, u64>::builder().workers(1).build().expect("defaults are valid");
-            let spec = handler();
+            let spec = ours::answering();
             let start = Instant::now();
             if batch {
                 fleet.spawn_batch(&spec, AGENTS).expect("there is room");
@@ -222,12 +218,18 @@ fn idle<A: Actors>() -> (u64, u64) {
 }
 
 fn ours_idle() -> (u64, u64) {
-    let fleet = Fleet::<u64, u64>::builder().workers(1).build().expect("the defaults are valid");
+    let tally = Tally::new(1);
+    let fleet = Fleet::<u64>::builder().workers(1).build().expect("the defaults are valid");
     let before = resident_bytes();
-    let agents = fleet.spawn_batch(&handler(), AGENTS).expect("there is room");
+    let agents = fleet.spawn_batch(&ours::counting(&tally), AGENTS).expect("there is room");
     let bytes = resident_bytes() - before;
-    let ready = agents.iter().filter(|agent| fleet.agent(**agent).is_some()).count();
-    (bytes, ready as u64)
+    // Each handles one message, to show that it can.
+    tally.begin(AGENTS);
+    for (at, agent) in agents.into_iter().enumerate() {
+        fleet.tell(agent, message(at, 0)).map_err(|_| ()).expect("the agent is there");
+    }
+    assert_eq!(tally.wait(), expected(AGENTS, 1), "each handles its message");
+    (bytes, AGENTS as u64)
 }
 
 fn ours_million() -> (u64, u64) {

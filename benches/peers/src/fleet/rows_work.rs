@@ -1,33 +1,22 @@
-//! The rows in which agents have something to do: tasks handed out, messages told and asked, and the end.
+//! The rows in which tasks are handed out, to whatever agent is free.
 //!
-//! One sender, on a thread of its own; the agents have one thread, at this crate as at the peers. The names of
-//! the peers say where it is otherwise: `-2` has two threads for the actors, `-multi` one of a runtime of
-//! many threads, and `-together` the sender and the actors on one thread, which spares it all crossing over.
+//! One sender, on a thread of its own; the workers have one thread, at this crate as at the peers. The names
+//! of the peers say where it is otherwise: `-2` has two threads for the workers, and `-together` the sender
+//! and the workers on one thread, which spares it all crossing over.
 
-use std::future::Future;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use phalanx::fleet::{AgentSpec, Fleet, Outcome, Task, TaskHandle};
-use serde_json::{Value, json};
+use phalanx::fleet::{Fleet, Outcome, Task, TaskHandle};
+use serde_json::json;
 
-use super::actors::{Actors, Home, Threads, Tokio, wait};
-use super::peers_actors::{
-    self as peers, Actix, Asked, Bounded, Kameo, Ractor, RactorMessage, Unbounded, UnboundedBatch,
-    Xtra,
-};
+use super::actors::Threads;
 use super::peers_dispatch::{
     self as dispatch, Dispatcher, KameoPool, Queuer, RactorFactory, RoundRobin, pipelined,
 };
-use super::tally::{Counter, Tally, expected, message, worth};
-use super::{Lineup, Targets, ours};
+use super::{Lineup, ours};
 use crate::Settings;
 use crate::measure::{Contestant, Sample};
-use crate::row::{OURS, Row, Time, Unit, median};
-
-const RATE: (Unit, Time) = (Unit::PerSecond, Time::Wall);
-const LATENCY: (Unit, Time) = (Unit::Nanoseconds, Time::Wall);
+use crate::row::{OURS, Row, Time, Unit};
 
 /// What was received in each unit, if it was the same in all of them.
 #[derive(Default)]
@@ -61,7 +50,7 @@ pub fn dispatch_1000(settings: &Settings) -> Row {
         .and(dispatched::<KameoPool>("kameo-pool", Some(Threads::One)))
         .beside(dispatched::<KameoPool>("kameo-pool-2", Some(Threads::Many(2))))
         .measure(
-            RATE,
+            (Unit::PerSecond, Time::Wall),
             "dispatch-1000",
             "one sender hands each task to one of 1000 workers and takes its result (tasks)",
             json!({ "workers": WORKERS, "tasks_a_unit": TASKS, "under_way": WINDOW }),
@@ -83,7 +72,7 @@ fn dispatched<D: Dispatcher>(name: &'static str, apart: Option<Threads>) -> Cont
 
 fn ours_dispatching(name: &'static str, threads: usize) -> Contestant<'static> {
     Contestant::timed(name, move |units| {
-        let fleet = ours::answering(threads, WORKERS);
+        let fleet = answering(threads, WORKERS);
         let mut same = Same::default();
         let start = Instant::now();
         (0..units).for_each(|_| same.unit(ours_pipelined(&fleet, TASKS)));
@@ -91,6 +80,12 @@ fn ours_dispatching(name: &'static str, threads: usize) -> Contestant<'static> {
         fleet.shutdown(Duration::from_secs(10)).expect("it is no worker that ends it");
         Sample::new(elapsed, units * TASKS, same.0)
     })
+}
+
+fn answering(threads: usize, agents: usize) -> Fleet<u64, u64> {
+    let fleet = Fleet::builder().workers(threads).build().expect("the defaults are valid");
+    ours::spawn(&fleet, &ours::answering(), agents);
+    fleet
 }
 
 fn ours_pipelined(fleet: &Fleet<u64, u64>, tasks: u64) -> u64 {
@@ -106,7 +101,7 @@ fn ours_pipelined(fleet: &Fleet<u64, u64>, tasks: u64) -> u64 {
 
 pub fn efficiency(settings: &Settings) -> Row {
     let ours = Contestant::timed(OURS, |units| {
-        let (few, many) = (ours::answering(1, 10), ours::answering(1, 1000));
+        let (few, many) = (answering(1, 10), answering(1, 1000));
         let (mut same, mut times) = (Same::default(), [Duration::ZERO; 2]);
         for unit in 0..2 * units {
             // By turns, a different one first each time.
@@ -129,434 +124,4 @@ pub fn efficiency(settings: &Settings) -> Row {
         json!({ "agents": [10, 1000], "tasks_a_unit": TASKS, "under_way": WINDOW, "limit-even": 1 }),
         &[("limit-even", 0.9)],
     )
-}
-
-// Messages told.
-
-#[derive(Clone, Copy)]
-struct Shape {
-    agents: usize,
-    each: u64,
-}
-
-impl Shape {
-    fn messages(self) -> u64 {
-        self.agents as u64 * self.each
-    }
-
-    fn work(self) -> Value {
-        json!({ "agents": self.agents, "messages_each": self.each, "order": "to each agent by turns" })
-    }
-
-    /// Tells every agent its messages, by turns.
-    #[inline(always)]
-    fn tell<A: Actors>(self, addresses: &[A::Address]) {
-        for number in 0..self.each {
-            for (agent, address) in addresses.iter().enumerate() {
-                A::tell(address, message(agent, number));
-            }
-        }
-    }
-}
-
-pub fn tell_1000x1000(settings: &Settings) -> Row {
-    told(
-        settings,
-        Shape { agents: 1000, each: 1000 },
-        "tell-1000x1000",
-        "one sender tells 1000 agents 1000 messages each, all handled (messages)",
-        &[("best-tokio", 1.3), ("best-ractor", 6.0), ("best-kameo", 6.0)],
-    )
-}
-
-pub fn tell_100x100(settings: &Settings) -> Row {
-    told(
-        settings,
-        Shape { agents: 100, each: 100 },
-        "tell-100x100",
-        "one sender tells 100 agents 100 messages each, all handled (messages)",
-        &[("best-tokio", 1.2)],
-    )
-}
-
-const NO_TELL: &str = "there is no way to tell a named agent something yet";
-
-fn told(
-    settings: &Settings,
-    shape: Shape,
-    id: &'static str,
-    what: &'static str,
-    targets: Targets,
-) -> Row {
-    Lineup::without_ours(settings, NO_TELL)
-        .and(apart::<Unbounded>("tokio", Threads::One, shape))
-        .and(apart::<UnboundedBatch>("tokio-batch", Threads::One, shape))
-        .and(together::<Unbounded>("tokio-together", shape))
-        .and(together::<UnboundedBatch>("tokio-batch-together", shape))
-        .and(apart::<Bounded>("tokio-bounded", Threads::One, shape))
-        .and(together::<Bounded>("tokio-bounded-together", shape))
-        .beside(apart::<Unbounded>("tokio-multi", Threads::Many(1), shape))
-        .beside(apart::<Unbounded>("tokio-multi-2", Threads::Many(2), shape))
-        .beside(apart::<Actix>("actix", Threads::One, shape))
-        .beside(together::<Actix>("actix-together", shape))
-        .beside(apart::<Xtra>("xtra", Threads::One, shape))
-        .beside(together::<Xtra>("xtra-together", shape))
-        .and(apart::<Kameo>("kameo", Threads::One, shape))
-        .and(together::<Kameo>("kameo-together", shape))
-        .and(apart::<Ractor>("ractor", Threads::One, shape))
-        .and(together::<Ractor>("ractor-together", shape))
-        .measure(RATE, id, what, shape.work(), targets)
-}
-
-/// Starts so many actors at home, and waits until all are there.
-async fn start<A: Actors>(agents: usize, tally: Arc<Tally>) -> Vec<A::Address> {
-    let mut addresses = Vec::with_capacity(agents);
-    for _ in 0..agents {
-        addresses.push(A::start(Counter::new(&tally)).await);
-    }
-    addresses
-}
-
-fn start_apart<A: Actors>(home: &A::Home, tally: &Arc<Tally>, agents: usize) -> Vec<A::Address> {
-    tally.begin(agents);
-    let reports = Arc::clone(tally);
-    let addresses = home.run(move || start::<A>(agents, reports));
-    tally.wait();
-    addresses
-}
-
-async fn start_together<A: Actors>(tally: &Arc<Tally>, agents: usize) -> Vec<A::Address> {
-    tally.begin(agents);
-    let addresses = start::<A>(agents, Arc::clone(tally)).await;
-    tally.wait_async().await;
-    addresses
-}
-
-/// The sum of what was reported, if it is what is expected.
-fn checked(reported: (u64, u64), expected: (u64, u64)) -> u64 {
-    assert_eq!(reported.0, expected.0, "messages were lost");
-    assert_eq!(reported.1, expected.1, "messages were out of order, or with another agent");
-    reported.1
-}
-
-fn apart<A: Actors>(name: &'static str, threads: Threads, shape: Shape) -> Contestant<'static> {
-    let expected = expected(shape.agents, shape.each);
-    Contestant::timed(name, move |units| {
-        let (home, tally) = (A::Home::apart(threads), Tally::new(shape.each as u32));
-        let addresses = start_apart::<A>(&home, &tally, shape.agents);
-        let start = Instant::now();
-        for _ in 0..units {
-            tally.begin(shape.agents);
-            shape.tell::<A>(&addresses);
-            checked(tally.wait(), expected);
-        }
-        let elapsed = start.elapsed();
-        // They report once more as they end.
-        tally.begin(shape.agents);
-        home.run(move || async move { addresses.into_iter().for_each(A::stop) });
-        tally.wait();
-        Sample::new(elapsed, units * shape.messages(), Some(expected.1))
-    })
-}
-
-fn together<A: Actors>(name: &'static str, shape: Shape) -> Contestant<'static> {
-    let expected = expected(shape.agents, shape.each);
-    Contestant::timed(name, move |units| {
-        let elapsed = A::Home::together(async move {
-            let tally = Tally::new(shape.each as u32);
-            let addresses = start_together::<A>(&tally, shape.agents).await;
-            let start = Instant::now();
-            for _ in 0..units {
-                tally.begin(shape.agents);
-                shape.tell::<A>(&addresses);
-                checked(tally.wait_async().await, expected);
-            }
-            let elapsed = start.elapsed();
-            tally.begin(shape.agents);
-            addresses.into_iter().for_each(A::stop);
-            tally.wait_async().await;
-            elapsed
-        });
-        Sample::new(elapsed, units * shape.messages(), Some(expected.1))
-    })
-}
-
-// Questions asked.
-
-/// Questions in a unit.
-const QUESTIONS: u64 = 256;
-
-const NO_ASK: &str = "there is no way to ask a named agent something yet";
-
-pub fn ask(settings: &Settings) -> Row {
-    Lineup::without_ours(settings, NO_ASK)
-        .and(asked_apart("tokio", Threads::One, || async { peers::answering() }, ask_tokio))
-        .and(asked_apart(
-            "tokio-bounded",
-            Threads::One,
-            || async { peers::answering_bounded() },
-            ask_tokio_bounded,
-        ))
-        .and(asked_apart(
-            "tokio-multi",
-            Threads::Many(1),
-            || async { peers::answering() },
-            ask_tokio,
-        ))
-        .beside(asked_together::<Tokio, _, _, _>(
-            "together-tokio",
-            || async { peers::answering() },
-            ask_tokio,
-        ))
-        .beside(asked_apart("xtra", Threads::One, lonely::<Xtra>, ask_xtra))
-        .beside(asked_together::<Tokio, _, _, _>("together-xtra", lonely::<Xtra>, ask_xtra))
-        .beside(asked_apart("kameo", Threads::One, lonely::<Kameo>, ask_kameo))
-        .beside(asked_together::<Tokio, _, _, _>("together-kameo", lonely::<Kameo>, ask_kameo))
-        .beside(asked_apart("ractor", Threads::One, lonely::<Ractor>, ask_ractor))
-        .beside(asked_together::<Tokio, _, _, _>("together-ractor", lonely::<Ractor>, ask_ractor))
-        .beside(asked_together::<<Actix as Actors>::Home, _, _, _>(
-            "together-actix",
-            lonely::<Actix>,
-            ask_actix,
-        ))
-        .measure(
-            LATENCY,
-            "ask",
-            "a thread asks an agent, whose thread is another, and waits for the answer (p50)",
-            json!({
-                "questions_a_unit": QUESTIONS,
-                "together": "asker and agent on one thread: another topology, no target",
-            }),
-            &[("best-tokio", 0.9)],
-        )
-}
-
-async fn lonely<A: Actors>() -> A::Address {
-    let tally = Tally::new(0);
-    tally.begin(2);
-    A::start(Counter::new(&tally)).await
-}
-
-async fn ask_tokio(address: &tokio::sync::mpsc::UnboundedSender<peers::Question>, n: u64) -> u64 {
-    let (answer, pending) = tokio::sync::oneshot::channel();
-    address.send((n, answer)).map_err(|_| ()).expect("the task is there");
-    pending.await.expect("the task answers")
-}
-
-async fn ask_tokio_bounded(address: &tokio::sync::mpsc::Sender<peers::Question>, n: u64) -> u64 {
-    let (answer, pending) = tokio::sync::oneshot::channel();
-    address.try_send((n, answer)).map_err(|_| ()).expect("the task is there, and has room");
-    pending.await.expect("the task answers")
-}
-
-async fn ask_xtra(address: &<Xtra as Actors>::Address, number: u64) -> u64 {
-    address.send(Asked(number)).await.expect("the actor answers")
-}
-
-async fn ask_kameo(address: &<Kameo as Actors>::Address, number: u64) -> u64 {
-    address.ask(Asked(number)).send().await.map_err(|_| ()).expect("the actor answers")
-}
-
-async fn ask_ractor(address: &<Ractor as Actors>::Address, number: u64) -> u64 {
-    let (answer, pending) = ractor::concurrency::oneshot();
-    let question = RactorMessage::Asked(number, answer.into());
-    address.send_message(question).map_err(|_| ()).expect("the actor is there");
-    pending.await.expect("the actor answers")
-}
-
-async fn ask_actix(address: &<Actix as Actors>::Address, number: u64) -> u64 {
-    address.send(Asked(number)).await.expect("the actor answers")
-}
-
-/// What came of the questions of a sample.
-struct Answers {
-    nanos: Vec<f64>,
-    sum: u64,
-    before: Instant,
-}
-
-impl Answers {
-    fn new(questions: u64) -> Self {
-        Self { nanos: Vec::with_capacity(questions as usize), sum: 0, before: Instant::now() }
-    }
-
-    fn answer(&mut self, number: u64) {
-        let after = Instant::now();
-        self.nanos.push((after - self.before).as_nanos() as f64);
-        self.before = after;
-        self.sum += number;
-    }
-
-    fn sample(self, elapsed: Duration, units: u64) -> Sample {
-        let unit = QUESTIONS * (QUESTIONS + 1) / 2;
-        let checksum = if self.sum == unit * units { unit } else { !self.sum };
-        let value = Some(median(&self.nanos));
-        Sample { value, ..Sample::new(elapsed, units * QUESTIONS, Some(checksum)) }
-    }
-}
-
-fn asked_apart<P: Send + Sync + 'static, S: Future<Output = P> + 'static>(
-    name: &'static str,
-    threads: Threads,
-    open: fn() -> S,
-    ask: impl AsyncFn(&P, u64) -> u64 + 'static,
-) -> Contestant<'static> {
-    Contestant::timed(name, move |units| {
-        let home = Tokio::apart(threads);
-        let address = home.run(open);
-        let mut answers = Answers::new(units * QUESTIONS);
-        let start = Instant::now();
-        for number in 0..units * QUESTIONS {
-            answers.answer(wait(ask(&address, number % QUESTIONS)));
-        }
-        answers.sample(start.elapsed(), units)
-    })
-}
-
-fn asked_together<H: Home, P, S, A>(
-    name: &'static str,
-    open: fn() -> S,
-    ask: A,
-) -> Contestant<'static>
-where
-    P: 'static,
-    S: Future<Output = P> + 'static,
-    A: AsyncFn(&P, u64) -> u64 + 'static,
-{
-    Contestant::timed(name, move |units| {
-        H::together(async {
-            let address = open().await;
-            let mut answers = Answers::new(units * QUESTIONS);
-            let start = Instant::now();
-            for number in 0..units * QUESTIONS {
-                answers.answer(ask(&address, number % QUESTIONS).await);
-            }
-            answers.sample(start.elapsed(), units)
-        })
-    })
-}
-
-// The end.
-
-const STOPPED: Shape = Shape { agents: 1000, each: 10 };
-
-pub fn stop_1000(settings: &Settings) -> Row {
-    Lineup::of(settings, ours_stopped())
-        .and(stopped_together::<Unbounded>("tokio-together"))
-        .and(stopped_together::<UnboundedBatch>("tokio-batch-together"))
-        .and(stopped_apart::<Unbounded>("tokio"))
-        .and(stopped_apart::<UnboundedBatch>("tokio-batch"))
-        .beside(stopped_together::<Actix>("actix-together"))
-        .beside(stopped_together::<Xtra>("xtra-together"))
-        .beside(stopped_apart::<Xtra>("xtra"))
-        .beside(stopped_together::<Kameo>("kameo-together"))
-        .beside(stopped_apart::<Kameo>("kameo"))
-        .beside(stopped_together::<Ractor>("ractor-together"))
-        .beside(stopped_apart::<Ractor>("ractor"))
-        .measure(
-            LATENCY,
-            "stop-1000",
-            "1000 agents with 10 messages each are ended: all handled and reported (ns for all)",
-            STOPPED.work(),
-            &[("best-tokio", 1.0)],
-        )
-}
-
-fn ours_stopped() -> Contestant<'static> {
-    let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed(OURS, move |units| {
-        let mut elapsed = Duration::ZERO;
-        for _ in 0..units {
-            let sum = Arc::new(AtomicU64::new(0));
-            let (open, gate) = mpsc::channel::<()>();
-            let (there, held) = mpsc::channel();
-            let gate = Mutex::new((gate, there));
-            let fleet = Fleet::builder().workers(1).build().expect("the defaults are valid");
-            let handled = Arc::clone(&sum);
-            let spec = AgentSpec::new("agent").handler_fn(move |task: &Task<u64>, _| {
-                if *task.payload() == HOLD {
-                    let gate = gate.lock().expect("it does not panic");
-                    gate.1.send(()).expect("who stops waits");
-                    gate.0.recv().expect_err("the gate is opened by dropping it");
-                } else {
-                    handled.fetch_add(worth(*task.payload()), Ordering::Relaxed);
-                }
-                Ok(())
-            });
-            ours::spawn(&fleet, &spec, STOPPED.agents);
-            // Its one thread is kept from handling anything until the end begins.
-            drop(fleet.submit(Task::new(HOLD)).map_err(|_| ()).expect("there is room"));
-            held.recv().expect("the thread says that it is held");
-            for number in 0..STOPPED.each {
-                for agent in 0..STOPPED.agents {
-                    let task = Task::new(message(agent, number));
-                    drop(fleet.submit(task).map_err(|_| ()).expect("there is room"));
-                }
-            }
-            let start = Instant::now();
-            drop(open);
-            let patience = Duration::from_secs(10);
-            let report = fleet.drain(patience).expect("it is no worker that ends it");
-            fleet.shutdown(patience).expect("it is no worker that ends it");
-            elapsed += start.elapsed();
-            assert!(report.is_complete(), "each task is reported");
-            checked((report.completed - 1, sum.load(Ordering::Relaxed)), expected);
-        }
-        Sample::new(elapsed, units, Some(expected.1))
-    })
-}
-
-/// The task that keeps the thread of a fleet busy.
-const HOLD: u64 = u64::MAX;
-
-fn stopped_together<A: Actors>(name: &'static str) -> Contestant<'static> {
-    let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed(name, move |units| {
-        let elapsed = A::Home::together(async move {
-            let (tally, mut elapsed) = (Tally::new(0), Duration::ZERO);
-            for _ in 0..units {
-                // They report at their end alone.
-                let addresses = start_together::<A>(&tally, STOPPED.agents).await;
-                STOPPED.tell::<A>(&addresses);
-                tally.begin(STOPPED.agents);
-                let start = Instant::now();
-                addresses.into_iter().for_each(A::stop);
-                let reported = tally.wait_async().await;
-                elapsed += start.elapsed();
-                checked(reported, expected);
-            }
-            elapsed
-        });
-        Sample::new(elapsed, units, Some(expected.1))
-    })
-}
-
-fn stopped_apart<A: Actors>(name: &'static str) -> Contestant<'static> {
-    let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed(name, move |units| {
-        let (home, tally) = (A::Home::apart(Threads::One), Tally::new(0));
-        let mut elapsed = Duration::ZERO;
-        for _ in 0..units {
-            let addresses = start_apart::<A>(&home, &tally, STOPPED.agents);
-            // Its one thread is kept from handling anything until the end begins.
-            let (open, gate) = mpsc::channel::<()>();
-            let (there, held) = mpsc::channel();
-            home.run(move || async move {
-                tokio::spawn(async move {
-                    there.send(()).expect("who stops waits");
-                    gate.recv().expect_err("the gate is opened by dropping it");
-                });
-            });
-            held.recv().expect("the thread says that it is held");
-            STOPPED.tell::<A>(&addresses);
-            tally.begin(STOPPED.agents);
-            let start = Instant::now();
-            drop(open);
-            addresses.into_iter().for_each(A::stop);
-            let reported = tally.wait();
-            elapsed += start.elapsed();
-            checked(reported, expected);
-        }
-        Sample::new(elapsed, units, Some(expected.1))
-    })
 }

@@ -80,7 +80,7 @@ pub fn message(agent: usize, number: u64) -> u64 {
 
 /// What one message adds to a sum.
 #[inline(always)]
-pub fn worth(message: u64) -> u64 {
+fn worth(message: u64) -> u64 {
     let odd = message.wrapping_mul(2).wrapping_add(1);
     odd.wrapping_mul(odd)
 }
@@ -122,6 +122,18 @@ impl Counter {
         if message != (u64::from(self.agent) << 32) | u64::from(self.count) {
             self.sum = self.sum.wrapping_add(1 << 20);
         }
+        self.handled();
+    }
+
+    /// The same, where messages need not come in their order.
+    #[inline(always)]
+    pub fn handle_whenever(&mut self, message: u64) {
+        self.sum = self.sum.wrapping_add(worth(message));
+        self.handled();
+    }
+
+    #[inline(always)]
+    fn handled(&mut self) {
         self.count += 1;
         if self.count == self.tally.unit {
             self.report();

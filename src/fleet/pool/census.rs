@@ -1,0 +1,112 @@
+//! What scaling asks of the pool: how many agents of a sort there are, who of them is idle, and the end of
+//! one that is.
+//!
+//! Rules that hold here:
+//!
+//! 1. A shard is locked for as long as it takes to look through it, and never two at once: allocation goes
+//!    on in the others. What is told of a shard was true at one moment.
+//! 2. An agent that is ended here held no lease and was granted none, and got none afterwards: it is looked
+//!    at and taken out under one lock.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::{Mask, Pool, RUNS_TASKS};
+use crate::fleet::agent::AgentId;
+
+/// The agents of one name.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(in crate::fleet) struct Census {
+    pub(in crate::fleet) agents: usize,
+    /// The leases that they hold.
+    pub(in crate::fleet) leases: u64,
+    /// Those that hold none, the ones first that have been idle for longest.
+    pub(in crate::fleet) idle: Vec<AgentId>,
+    /// The requests that wait and that one more of them would serve.
+    pub(in crate::fleet) waiting: usize,
+    /// What one of them can do, as far as the pool has heard of it.
+    pub(in crate::fleet) mask: Mask,
+}
+
+/// Why an agent is not ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) enum NotIdle {
+    /// It is gone, or never was.
+    Gone,
+    /// It holds leases, or there is work for it.
+    Busy,
+}
+
+impl Pool {
+    /// Counts the agents of a name (rule 1). O(agents), and O(idle ones log idle ones).
+    pub(in crate::fleet) fn census(
+        &self,
+        name: &str,
+        capabilities: &[Arc<str>],
+        runs_tasks: bool,
+    ) -> Census {
+        let mut census = Census::default();
+        // An agent's place in the order of its shard is what compares between shards.
+        let mut idle: Vec<(usize, AgentId)> = Vec::new();
+        let desk = self.desk.lock();
+        for shard in &self.shards {
+            let mut here: Vec<(u64, AgentId)> = Vec::new();
+            let mut known: Option<(u32, bool)> = None;
+            let shard = shard.lock();
+            for agent in shard.ids() {
+                let slot = shard.slot(shard.find(agent).expect("it was just listed"));
+                // Neighbours are mostly of one sort.
+                let is_one = match known {
+                    Some((kind, is_one)) if kind == slot.kind => is_one,
+                    _ => *desk.kind(slot.kind).name == *name,
+                };
+                known = Some((slot.kind, is_one));
+                if !is_one {
+                    continue;
+                }
+                census.agents += 1;
+                census.leases += u64::from(slot.load);
+                if slot.load == 0 {
+                    here.push((slot.stamp, agent));
+                }
+            }
+            drop(shard);
+            here.sort_unstable();
+            idle.extend(here.into_iter().enumerate().map(|(place, (_, agent))| (place, agent)));
+        }
+        let (mask, _) = desk.mask_of(capabilities);
+        census.mask = mask | if runs_tasks { RUNS_TASKS } else { 0 };
+        census.waiting = desk.waiting.fitting(census.mask);
+        drop(desk);
+        idle.sort_unstable();
+        census.idle = idle.into_iter().map(|(_, agent)| agent).collect();
+        census
+    }
+
+    /// Ends an agent that holds no lease (rule 2), unless there is work for agents that can do what it can;
+    /// of that `has_work` is told, and whether it is the last that can do it.
+    pub(in crate::fleet) fn remove_idle(
+        &self,
+        agent: AgentId,
+        has_work: impl FnOnce(Mask, bool) -> bool,
+        wakes: &mut Vec<Waker>,
+    ) -> Result<(), NotIdle> {
+        let mut desk = self.desk.lock();
+        let at = self.shard_of(agent);
+        let (kind, mask) = {
+            let mut shard = self.shards[at].lock();
+            let local = shard.find(agent).ok_or(NotIdle::Gone)?;
+            let mask = shard.mask(local);
+            if shard.slot(local).load > 0 || has_work(mask, desk.is_last_of(mask)) {
+                return Err(NotIdle::Busy);
+            }
+            let (_, kind, mask) = shard.remove(local);
+            self.publish(at, &mut shard);
+            (kind, mask)
+        };
+        desk.leave(kind, mask, at);
+        desk.refuse_hopeless(agent, wakes);
+        self.say_who_waits(&desk);
+        Ok(())
+    }
+}

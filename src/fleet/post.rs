@@ -1,0 +1,284 @@
+//! Where the agents' mailboxes are, and what the workers took out of them.
+//!
+//! Rules that hold here:
+//!
+//! 1. A place is made when the first agent with a handler comes near it, and stays: it is found without a
+//!    lock, and a mailbox in it belongs to whichever agent its generation names.
+//! 2. While a mailbox says that a worker runs it, the hand of that worker holds messages of that mailbox
+//!    alone, and both are changed together under the lock of the mailbox. So whoever closes it hands back
+//!    every message that no handler has begun, at once, whatever the handler is doing.
+//! 3. The order of locks: the tasks' state, then a mailbox, then a hand or the runner.
+
+use std::collections::VecDeque;
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use crossbeam::utils::CachePadded;
+
+use super::agent::{Crew, Factory, Handler, Hired};
+use super::mailbox::{Leftovers, Mailbox};
+use super::reply::ReplyCell;
+use super::task::Signal;
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::{Brief, OnceLock};
+
+/// How many mailboxes are made at once.
+const CHUNK: u32 = 64;
+/// Enough for every slot there can be, as each bucket has twice the chunks of the one before.
+const BUCKETS: usize = 27;
+/// How many counters share the counting of accepted messages.
+const COUNTERS: usize = 8;
+
+/// What lies in a mailbox.
+#[derive(Debug)]
+pub(super) enum Message<T, O> {
+    Told(T),
+    Asked(T, Arc<ReplyCell<O>>),
+}
+
+impl<T, O> Message<T, O> {
+    pub(super) fn into_payload(self) -> T {
+        match self {
+            Self::Told(payload) | Self::Asked(payload, _) => payload,
+        }
+    }
+}
+
+/// What an agent that runs something has beside its row in the pool.
+#[derive(Debug)]
+pub(super) struct Home<T, O> {
+    pub(super) mailbox: Mailbox<Message<T, O>>,
+    pub(super) crew: Crew<T, O>,
+}
+
+impl<T, O> Home<T, O> {
+    const fn vacant() -> Self {
+        Self { mailbox: Mailbox::closed(), crew: Crew::none() }
+    }
+
+    /// Gives it to an agent.
+    pub(super) fn open(&mut self, generation: u32, capacity: NonZeroU32, factory: Factory<T, O>) {
+        self.mailbox.open(generation, capacity);
+        self.crew = Crew::new(factory);
+    }
+
+    /// Closes it, and gives out what was in it and what the agent ran; `None` if it was closed or another's.
+    pub(super) fn close(&mut self, generation: u32) -> Option<(Messages<T, O>, Crew<T, O>)> {
+        let left = self.mailbox.close(generation)?;
+        Some((left, std::mem::replace(&mut self.crew, Crew::none())))
+    }
+
+    /// A handler for one who leased the agent; `None` if it is gone.
+    pub(super) fn hire(&mut self, generation: u32) -> Option<Hired<T, O>> {
+        if self.mailbox.is_open(generation) { self.crew.hire() } else { None }
+    }
+
+    /// Takes a handler back, if the agent lives; otherwise it is to be dropped outside the lock.
+    pub(super) fn dismiss(
+        &mut self,
+        generation: u32,
+        handler: Handler<T, O>,
+    ) -> Option<Handler<T, O>> {
+        if !self.mailbox.is_open(generation) {
+            return Some(handler);
+        }
+        self.crew.dismiss(handler);
+        None
+    }
+}
+
+/// What was left in a mailbox.
+pub(super) type Messages<T, O> = Leftovers<Message<T, O>>;
+pub(super) type Post<T, O> = Brief<Home<T, O>>;
+type Chunk<T, O> = OnceLock<Box<[Post<T, O>]>>;
+
+/// The mailboxes by slot (rule 1).
+pub(super) struct Posts<T, O> {
+    buckets: [OnceLock<Box<[Chunk<T, O>]>>; BUCKETS],
+}
+
+/// The bucket of a slot, the chunk in it, and the place in that.
+const fn locate(slot: u32) -> (usize, usize, usize) {
+    let chunk = slot / CHUNK + 1;
+    let bucket = chunk.ilog2();
+    (bucket as usize, (chunk - (1 << bucket)) as usize, (slot % CHUNK) as usize)
+}
+
+impl<T, O> Posts<T, O> {
+    pub(super) const fn new() -> Self {
+        Self { buckets: [const { OnceLock::new() }; BUCKETS] }
+    }
+
+    /// The mailbox of a slot, if an agent with a handler ever came near it.
+    #[inline]
+    pub(super) fn get(&self, slot: u32) -> Option<&Post<T, O>> {
+        let (bucket, chunk, place) = locate(slot);
+        self.buckets[bucket].get()?[chunk].get()?.get(place)
+    }
+
+    /// The mailbox of a slot.
+    pub(super) fn get_or_make(&self, slot: u32) -> &Post<T, O> {
+        let (bucket, chunk, place) = locate(slot);
+        let chunks = self.buckets[bucket]
+            .get_or_init(|| (0..1_usize << bucket).map(|_| OnceLock::new()).collect());
+        let posts =
+            chunks[chunk].get_or_init(|| (0..CHUNK).map(|_| Brief::new(Home::vacant())).collect());
+        &posts[place]
+    }
+
+    /// All mailboxes that were made.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Post<T, O>)> {
+        let chunks = self.buckets.iter().enumerate().filter_map(|(bucket, chunks)| {
+            let first = (1_u32 << bucket) - 1;
+            Some((first..).zip(chunks.get()?))
+        });
+        chunks
+            .flatten()
+            .filter_map(|(chunk, posts)| Some((chunk * CHUNK.., posts.get()?)))
+            .flat_map(|(slots, posts)| slots.zip(posts.iter()))
+    }
+}
+
+/// What one worker has before it, on lines of its own.
+pub(super) struct Station<T, O> {
+    pub(super) hand: CachePadded<Brief<Hand<T, O>>>,
+    /// Tells the handler that runs for a mailbox that its agent is gone.
+    pub(super) signal: Signal,
+    pub(super) handled: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+/// What a worker took out of the mailbox that it runs (rule 2).
+pub(super) struct Hand<T, O> {
+    pub(super) messages: VecDeque<Message<T, O>>,
+    /// Who asked what is being handled now.
+    pub(super) asker: Option<Arc<ReplyCell<O>>>,
+}
+
+impl<T, O> Station<T, O> {
+    pub(super) fn new() -> Self {
+        let hand = Hand { messages: VecDeque::new(), asker: None };
+        Self {
+            hand: CachePadded::new(Brief::new(hand)),
+            signal: Signal::default(),
+            handled: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts one of the worker's own messages; only that worker does.
+    pub(super) fn count(counter: &AtomicU64) {
+        let count = counter.load(Ordering::Relaxed) + 1;
+        // Ordering: Release, pairs with the Acquire of `Counters::read`, so that no message is seen as
+        // ended that is not seen as accepted.
+        counter.store(count, Ordering::Release);
+    }
+
+    #[inline]
+    /// The next message, whose asker is remembered until the one after.
+    pub(super) fn take(&self) -> Option<Message<T, O>> {
+        let mut hand = self.hand.lock();
+        let message = hand.messages.pop_front();
+        let before = match &message {
+            Some(Message::Asked(_, cell)) => hand.asker.replace(Arc::clone(cell)),
+            _ if hand.asker.is_none() => return message,
+            _ => hand.asker.take(),
+        };
+        drop(hand);
+        // It may be the last that knows of the question.
+        drop(before);
+        message
+    }
+}
+
+/// How many messages came in, and how many went back.
+pub(super) struct Counters {
+    accepted: [CachePadded<AtomicU64>; COUNTERS],
+    pub(super) returned: AtomicU64,
+    pub(super) refused: AtomicU64,
+}
+
+/// A reading of the counters.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct MessageCounts {
+    pub(super) accepted: u64,
+    pub(super) refused: u64,
+    pub(super) handled: u64,
+    pub(super) failed: u64,
+    pub(super) returned: u64,
+}
+
+impl Counters {
+    pub(super) fn new() -> Self {
+        Self {
+            accepted: std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))),
+            returned: AtomicU64::new(0),
+            refused: AtomicU64::new(0),
+        }
+    }
+
+    /// Counts a message that a mailbox took, while its lock is held.
+    #[inline]
+    pub(super) fn accept(&self, slot: u32) {
+        // Relaxed: the lock of the mailbox brings it to whoever ends the message.
+        self.accepted[slot as usize % COUNTERS].fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(super) fn give_back(&self, count: usize) {
+        // Ordering: Release, pairs with the Acquire of `read`, as in `Station::count`.
+        self.returned.fetch_add(count as u64, Ordering::Release);
+    }
+
+    pub(super) fn read<T, O>(&self, stations: &[Station<T, O>]) -> MessageCounts {
+        // Ordering: Acquire, pairs with the Release of those who count an end. Those who ended are read
+        // before those accepted: `accepted` is never less than the sum of the others.
+        let sum = |of: fn(&Station<T, O>) -> &AtomicU64| {
+            stations.iter().map(|station| of(station).load(Ordering::Acquire)).sum()
+        };
+        let (handled, failed) = (sum(|station| &station.handled), sum(|station| &station.failed));
+        let returned = self.returned.load(Ordering::Acquire);
+        let accepted = self.accepted.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        let refused = self.refused.load(Ordering::Relaxed);
+        MessageCounts { accepted, refused, handled, failed, returned }
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_slot_has_a_place_of_its_own() {
+        let mut last = None;
+        for slot in (0..100_000).chain([u32::MAX - 1, u32::MAX]) {
+            let place = locate(slot);
+            assert!(Some(place) > last && place.0 < BUCKETS && place.1 < 1 << place.0);
+            last = Some(place);
+        }
+    }
+
+    #[test]
+    fn a_slot_finds_the_mailbox_that_was_made_for_it() {
+        let posts = Posts::<u32, ()>::new();
+        for slot in [0, 63, 64, 10_000] {
+            let made = std::ptr::from_ref(posts.get_or_make(slot));
+            assert!(std::ptr::eq(made, posts.get(slot).expect("it was made")));
+        }
+        assert!(posts.get(5_000).is_none(), "nobody came near");
+        let slots: Vec<_> = posts.iter().map(|(slot, _)| slot).collect();
+        let near = [0..64, 64..128, 9_984..10_048];
+        assert_eq!(slots, near.into_iter().flatten().collect::<Vec<_>>());
+        for (slot, post) in posts.iter() {
+            assert!(std::ptr::eq(post, posts.get(slot).expect("it was listed")));
+        }
+    }
+
+    #[test]
+    fn a_small_message_takes_two_words() {
+        assert!(size_of::<Message<u64, u64>>() <= 16);
+    }
+}

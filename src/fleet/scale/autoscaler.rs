@@ -1,0 +1,283 @@
+//! What carries plans out: it observes a fleet, plans, and adds or retires agents, on the host's thread.
+//!
+//! Rules that hold here:
+//!
+//! 1. Nothing happens between steps: there is no thread and no timer. The host steps, by tick, by event, or
+//!    when the last plan said.
+//! 2. An agent is retired only while it holds no lease and no work waits for it: one that got work since it
+//!    was observed is kept, and counted as kept.
+//! 3. An autoscaler keeps no fleet alive.
+
+use std::fmt;
+use std::time::Duration;
+
+use super::super::{AgentId, AgentSpec, Fleet, WeakFleet};
+use super::forecast::{Backtest, Forecaster};
+use super::observation::Observation;
+use super::plan::{Plan, ScaleState, Step, plan};
+use super::policy::ScalePolicy;
+use super::system::SystemReader;
+use crate::{Error, ErrorKind, Timestamp};
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
+    /// What is true of the agents of a spec's name, and of what is asked of agents like it.
+    ///
+    /// Each part of the fleet is read at one moment, one after the other, so that allocation goes on
+    /// meanwhile: what moves from the queue to an agent during the reading may be seen twice, or not at
+    /// all. Work that agents of several names could do counts for each of them. O(agents).
+    #[must_use]
+    pub fn observe(&self, spec: &AgentSpec<T, O>) -> Observation {
+        let inner = self.inner();
+        let census = inner.pool.census(&spec.name, &spec.capabilities, spec.factory.is_some());
+        let tasks = inner.state.lock().queue.fitting(census.mask);
+        Observation::new()
+            .with_serving(u32::try_from(census.agents).unwrap_or(u32::MAX))
+            .with_leases_per_agent(spec.max_leases.get())
+            .with_leases(census.leases)
+            .with_queued((census.waiting + tasks) as u64)
+            .with_idle(census.idle)
+    }
+}
+
+/// What a step of an [`Autoscaler`] did.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct Scaled {
+    /// What was to be done, and why.
+    pub plan: Plan,
+    /// The agents that were added.
+    pub spawned: Vec<AgentId>,
+    /// The agents that were retired.
+    pub retired: Vec<AgentId>,
+    /// The agents that were to be retired, and got work or ended in between.
+    pub kept: Vec<AgentId>,
+}
+
+/// What an [`Autoscaler`] has done so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ScaleStats {
+    /// Steps that were made.
+    pub steps: u64,
+    /// Agents that were added.
+    pub spawned: u64,
+    /// Agents that were retired.
+    pub retired: u64,
+    /// Agents that were to be retired, and got work or ended in between.
+    pub kept: u64,
+    /// Steps whose agents could not be added.
+    pub spawns_failed: u64,
+    /// Readings of the system that failed.
+    pub readings_failed: u64,
+}
+
+/// Keeps as many agents of one spec as the work calls for.
+///
+/// It is stepped by the host, on whatever thread: [`step`](Self::step) observes, plans and acts at once,
+/// and never waits. Step it on a tick; or when an event says that work came or ended, and when
+/// [`next_check`](Self::next_check) is due.
+///
+/// ```
+/// use phalanx::fleet::scale::{Autoscaler, ScalePolicy};
+/// use phalanx::fleet::{AgentSpec, Fleet, Request};
+/// use std::time::Duration;
+///
+/// let fleet = Fleet::<(), ()>::builder().build()?;
+/// let policy = ScalePolicy::builder().min(2).max(10).up_window(Duration::ZERO).build()?;
+/// let mut scaler = Autoscaler::new(&fleet, AgentSpec::new("crawler"), policy);
+///
+/// assert_eq!(scaler.step()?.spawned.len(), 2);
+/// let _busy = [fleet.try_allocate(&Request::any())?, fleet.try_allocate(&Request::any())?];
+/// let next = scaler.next_check();
+/// # let _ = next;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct Autoscaler<T = (), O = ()> {
+    fleet: WeakFleet<T, O>,
+    spec: AgentSpec<T, O>,
+    policy: ScalePolicy,
+    state: ScaleState,
+    forecast: Option<Backtest>,
+    system: Option<SystemReader>,
+    flow: Flow,
+    stats: ScaleStats,
+    next_check: Option<Timestamp>,
+}
+
+/// How long leases are held, by Little's law: those held on average, by those that end in a time.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    last: Option<(Timestamp, u64, u64)>,
+    service: Option<Duration>,
+}
+
+impl Flow {
+    /// The least time between two looks, so that enough leases end in between.
+    const APART: Duration = Duration::from_millis(100);
+
+    fn look(&mut self, now: Timestamp, held: u64, ended: u64) {
+        let Some((at, held_then, ended_then)) = self.last else {
+            self.last = Some((now, held, ended));
+            return;
+        };
+        if now - at < Self::APART {
+            return;
+        }
+        self.last = Some((now, held, ended));
+        let ended = ended.saturating_sub(ended_then);
+        if ended > 0 {
+            let held = (held as f64 + held_then as f64) / 2.0;
+            let seconds = held * (now - at).as_secs_f64() / ended as f64;
+            self.service = Duration::try_from_secs_f64(seconds).ok();
+        }
+    }
+}
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
+    /// One that keeps agents of this spec in this fleet. Agents of the spec's name that are there already
+    /// count, whoever spawned them.
+    #[must_use]
+    pub fn new(fleet: &Fleet<T, O>, spec: AgentSpec<T, O>, policy: ScalePolicy) -> Self {
+        Self {
+            fleet: fleet.downgrade(),
+            spec,
+            policy,
+            state: ScaleState::new(),
+            forecast: None,
+            system: None,
+            flow: Flow::default(),
+            stats: ScaleStats::default(),
+            next_check: None,
+        }
+    }
+
+    /// Has it look ahead. Default: it does not. Each observation is a sample of demand.
+    #[must_use]
+    pub fn forecast(mut self, forecast: Backtest) -> Self {
+        self.forecast = Some(forecast);
+        self
+    }
+
+    /// Has it read CPU and memory from the system at each step. Default: it does not. Costs some 100
+    /// microseconds a step.
+    #[must_use]
+    pub fn system(mut self, system: SystemReader) -> Self {
+        self.system = Some(system);
+        self
+    }
+
+    /// What it may do.
+    #[must_use]
+    pub const fn policy(&self) -> &ScalePolicy {
+        &self.policy
+    }
+
+    /// Sets what it may do from the next step on; windows and cooldowns go on.
+    pub const fn set_policy(&mut self, policy: ScalePolicy) {
+        self.policy = policy;
+    }
+
+    /// When to step again even if nothing happens before, by the fleet's clock; `None` if time alone
+    /// changes nothing.
+    #[must_use]
+    pub const fn next_check(&self) -> Option<Timestamp> {
+        self.next_check
+    }
+
+    /// What it has done so far.
+    #[must_use]
+    pub const fn stats(&self) -> ScaleStats {
+        self.stats
+    }
+
+    /// Observes the fleet: its agents, its work, how long leases are held, and what forecast and system say.
+    ///
+    /// Of how long leases are held it knows the average over the whole fleet. A reading of the system that
+    /// fails is counted and left out, and a policy that asks for it says so in its plan.
+    ///
+    /// # Errors
+    /// `Closed` if the fleet is gone.
+    pub fn observe(&mut self) -> Result<Observation, Error> {
+        let fleet = self.fleet()?;
+        let now = fleet.inner().clock.now();
+        let leases = fleet.inner().pool.tally().leases;
+        self.flow.look(now, leases.held, leases.granted - leases.held);
+        let mut seen = fleet.observe(&self.spec);
+        seen.service_time = self.flow.service;
+        if let Some(system) = &mut self.system {
+            match system.read() {
+                Ok(reading) => seen = reading.observe(seen),
+                Err(_) => self.stats.readings_failed += 1,
+            }
+        }
+        if let Some(forecast) = &mut self.forecast {
+            forecast.observe(now, seen.demand(self.policy.backlog_within));
+            seen.forecast = forecast.forecast(now + forecast.horizon());
+        }
+        Ok(seen)
+    }
+
+    /// Observes, plans, and does what the plan says.
+    ///
+    /// # Errors
+    /// As [`step_with`](Self::step_with).
+    pub fn step(&mut self) -> Result<Scaled, Error> {
+        self.step_with(|seen| seen)
+    }
+
+    /// The same, with an observation that the host completes: by a response time, by readings of its own.
+    ///
+    /// # Errors
+    /// `Closed` if the fleet is gone or was shut down, and whatever [`Fleet::spawn_batch`] says. The step
+    /// counts as taken: the next one comes after its cooldown.
+    pub fn step_with(
+        &mut self,
+        complete: impl FnOnce(Observation) -> Observation,
+    ) -> Result<Scaled, Error> {
+        let seen = complete(self.observe()?);
+        let fleet = self.fleet()?;
+        let plan = plan(&seen, &self.policy, &mut self.state, fleet.inner().clock.now());
+        self.stats.steps += 1;
+        self.next_check = plan.next_check;
+        let (mut spawned, mut retired, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        match &plan.step {
+            Step::Hold => {}
+            Step::Spawn { agents, .. } => match fleet.spawn_batch(&self.spec, *agents as usize) {
+                Ok(agents) => spawned = agents,
+                Err(error) => {
+                    self.stats.spawns_failed += 1;
+                    return Err(error);
+                }
+            },
+            Step::Retire { agents, .. } => {
+                for agent in agents {
+                    // Rule 2.
+                    let list = if fleet.retire(*agent).is_ok() { &mut retired } else { &mut kept };
+                    list.push(*agent);
+                }
+            }
+        }
+        self.stats.spawned += spawned.len() as u64;
+        self.stats.retired += retired.len() as u64;
+        self.stats.kept += kept.len() as u64;
+        Ok(Scaled { plan, spawned, retired, kept })
+    }
+
+    fn fleet(&self) -> Result<Fleet<T, O>, Error> {
+        let gone = || Error::new(ErrorKind::Closed, "the fleet that is scaled is gone");
+        self.fleet.upgrade().ok_or_else(gone)
+    }
+}
+
+impl<T, O> fmt::Debug for Autoscaler<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Autoscaler")
+            .field("spec", &self.spec)
+            .field("policy", &self.policy)
+            .field("forecast", &self.forecast)
+            .field("system", &self.system)
+            .field("stats", &self.stats)
+            .field("next_check", &self.next_check)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,351 @@
+//! Messages to named agents: told, asked, and what becomes of those that nobody handles.
+//!
+//! Rules that hold here:
+//!
+//! 1. A message that was accepted ends exactly once: it is handled, or fails, or is returned. The counters
+//!    say how many of each; what was asked gets its [`Outcome`] too.
+//! 2. What is refused is handed back whole, and is counted as refused.
+//! 3. Payloads that are returned go to the [`Returned`] hook outside every lock.
+
+use std::fmt;
+use std::sync::Arc;
+
+use super::Fleet;
+use super::agent::{AgentId, Crew};
+use super::inner::Inner;
+use super::log::FleetEvent;
+use super::mailbox::{Lane, Leftovers, Refusal, Told};
+use super::post::Message;
+use super::reply::{Filled, Reply, ReplyCell};
+use super::task::{Outcome, ReturnReason};
+use super::wakers::guarded;
+
+/// Why a message was not accepted. It carries the payload back.
+#[derive(thiserror::Error)]
+#[non_exhaustive]
+pub enum TellError<T> {
+    /// The lane of the agent's mailbox has no room.
+    #[error("the agent's mailbox is full")]
+    Full(T),
+    /// The agent is gone or never was.
+    #[error("the agent is gone")]
+    Gone(T),
+    /// The agent has no handler, so it has no mailbox.
+    #[error("the agent has no handler")]
+    NoMailbox(T),
+    /// The fleet drains or was shut down.
+    #[error("the fleet takes no more messages")]
+    Closed(T),
+}
+
+impl<T> TellError<T> {
+    /// The payload.
+    #[must_use]
+    pub fn into_inner(self) -> T {
+        match self {
+            Self::Full(payload)
+            | Self::Gone(payload)
+            | Self::NoMailbox(payload)
+            | Self::Closed(payload) => payload,
+        }
+    }
+}
+
+impl<T> fmt::Debug for TellError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Full(_) => "Full(..)",
+            Self::Gone(_) => "Gone(..)",
+            Self::NoMailbox(_) => "NoMailbox(..)",
+            Self::Closed(_) => "Closed(..)",
+        })
+    }
+}
+
+/// Is given the payloads of messages that were accepted and that no handler began: those that lay in the
+/// mailbox of an agent that ended, or of a fleet that was shut down.
+///
+/// It is called outside the fleet's locks, by the thread that ended the agent, once for each agent, with the
+/// payloads in the order in which they would have been handled. A panic in it is caught and counted. A
+/// closure is one.
+pub trait Returned<T>: Send + Sync {
+    /// Takes the payloads back.
+    fn returned(&self, agent: AgentId, reason: ReturnReason, payloads: Vec<T>);
+}
+
+impl<T, F: Fn(AgentId, ReturnReason, Vec<T>) + Send + Sync> Returned<T> for F {
+    fn returned(&self, agent: AgentId, reason: ReturnReason, payloads: Vec<T>) {
+        self(agent, reason, payloads);
+    }
+}
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
+    /// Leaves a message in an agent's mailbox. Never waits.
+    ///
+    /// The agent handles its messages one at a time, in the order in which they came, on a worker thread
+    /// and under a lease of its own; between two of them it may do tasks of the queue. An agent all of whose
+    /// leases are held handles none until one comes back. Nobody is told what comes of a message: it is
+    /// counted as handled, as failed if the handler returned an error or panicked, or as returned if the
+    /// agent or the fleet ended first ([`Returned`]). It is not tried again, and no log records it; work
+    /// that needs that is a [`Task`](super::Task).
+    ///
+    /// # Errors
+    /// The [`TellError`] hands the payload back, and says whether the mailbox is full, the agent is gone or
+    /// has no handler, or the fleet takes no more.
+    ///
+    /// # Complexity
+    /// O(1): one short lock of the mailbox, and one of the line of agents if the mailbox was idle.
+    ///
+    /// ```
+    /// use phalanx::fleet::{AgentSpec, Fleet};
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    /// use std::sync::Arc;
+    /// use std::time::Duration;
+    ///
+    /// let sum = Arc::new(AtomicU64::new(0));
+    /// let fleet = Fleet::<u64>::builder().workers(1).build()?;
+    /// let adder = {
+    ///     let sum = Arc::clone(&sum);
+    ///     AgentSpec::new("adder").handler_fn(move |task, _cx| {
+    ///         sum.fetch_add(*task.payload(), Ordering::Relaxed);
+    ///         Ok(())
+    ///     })
+    /// };
+    /// let adder = fleet.spawn(adder)?;
+    /// for number in 1..=10 {
+    ///     fleet.tell(adder, number)?;
+    /// }
+    /// let report = fleet.drain(Duration::from_secs(5))?;
+    /// assert_eq!((report.messages_handled, sum.load(Ordering::Relaxed)), (10, 55));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn tell(&self, agent: AgentId, payload: T) -> Result<(), TellError<T>> {
+        self.inner().put(agent, Lane::Work, Message::Told(payload))
+    }
+
+    /// Leaves a message in the control lane of an agent's mailbox. Never waits.
+    ///
+    /// It is handled before all that [`tell`](Self::tell) and [`ask`](Self::ask) left there, though not
+    /// before the few that the worker took out already. The lane has room for 16, and work cannot fill it.
+    ///
+    /// # Errors
+    /// As [`tell`](Self::tell).
+    pub fn tell_control(&self, agent: AgentId, payload: T) -> Result<(), TellError<T>> {
+        self.inner().put(agent, Lane::Control, Message::Told(payload))
+    }
+
+    /// Asks an agent something. Never waits; the [`Reply`] does.
+    ///
+    /// A question is a message like any other ([`tell`](Self::tell)), and what the handler returns is its
+    /// answer. It gets exactly one outcome: completed, failed, or returned if the agent or the fleet ended
+    /// first, also while the handler was running.
+    ///
+    /// # Errors
+    /// As [`tell`](Self::tell).
+    ///
+    /// ```
+    /// use phalanx::fleet::{AgentSpec, Fleet, Outcome};
+    ///
+    /// let fleet = Fleet::<String, usize>::builder().workers(1).build()?;
+    /// let spec = AgentSpec::new("counter").handler_fn(|task, _cx| Ok(task.payload().len()));
+    /// let counter = fleet.spawn(spec)?;
+    /// let reply = fleet.ask(counter, "phalanx".to_owned())?;
+    /// assert_eq!(reply.wait(), Outcome::Completed(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn ask(&self, agent: AgentId, payload: T) -> Result<Reply<O>, TellError<T>> {
+        let cell = Arc::new(ReplyCell::new());
+        let reply = Reply::new(Arc::clone(&cell), self.inner().clock.clone());
+        self.inner().put(agent, Lane::Work, Message::Asked(payload, cell))?;
+        Ok(reply)
+    }
+
+    /// How many messages lie in an agent's mailbox, those that a worker took out already not counted;
+    /// `None` for an agent that is gone or has no handler.
+    #[must_use]
+    pub fn mailbox_len(&self, agent: AgentId) -> Option<usize> {
+        let mailbox = &self.inner().posts.get(agent.slot)?.lock().mailbox;
+        mailbox.is_open(agent.generation).then(|| mailbox.len())
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    #[inline]
+    fn put(&self, agent: AgentId, lane: Lane, message: Message<T, O>) -> Result<(), TellError<T>> {
+        if self.runner.takes_no_more() {
+            return Err(self.refuse_message(TellError::Closed, message));
+        }
+        let Some(post) = self.posts.get(agent.slot) else {
+            return Err(self.refuse_absent(agent, message));
+        };
+        let mut home = post.lock();
+        let mailbox = &mut home.mailbox;
+        let told = match mailbox.push(agent.generation, lane, message) {
+            Ok(told) => told,
+            Err((refusal, message)) => {
+                drop(home);
+                return Err(match refusal {
+                    Refusal::Full => self.refuse_message(TellError::Full, message),
+                    Refusal::Gone => self.refuse_absent(agent, message),
+                });
+            }
+        };
+        if told == Told::Already {
+            self.counters.accept(agent.slot);
+            return Ok(());
+        }
+        match self.runner.schedule(agent) {
+            Ok(roused) => {
+                self.counters.accept(agent.slot);
+                drop(home);
+                self.runner.rouse(roused);
+                Ok(())
+            }
+            Err(_ended) => {
+                let message = mailbox.take_back(lane).expect("it was just put in");
+                drop(home);
+                Err(self.refuse_message(TellError::Closed, message))
+            }
+        }
+    }
+
+    #[cold]
+    fn refuse_message(
+        &self,
+        error: impl FnOnce(T) -> TellError<T>,
+        message: Message<T, O>,
+    ) -> TellError<T> {
+        self.counters.refuse();
+        error(message.into_payload())
+    }
+
+    #[cold]
+    fn refuse_absent(&self, agent: AgentId, message: Message<T, O>) -> TellError<T> {
+        let alive = self.pool.lives(agent);
+        let error = if alive { TellError::NoMailbox } else { TellError::Gone };
+        self.refuse_message(error, message)
+    }
+
+    /// Ends an outcome's way: to the asker, or out of the world. Whether it was in time.
+    pub(super) fn reply(
+        &self,
+        cell: &ReplyCell<O>,
+        outcome: Outcome<O>,
+        count: impl FnOnce(),
+    ) -> bool {
+        match cell.fill(outcome, count) {
+            Filled::Ended(waker) => {
+                if let Some(waker) = waker {
+                    self.wake(waker);
+                }
+                true
+            }
+            Filled::Unwanted(outcome) => {
+                self.discard(outcome);
+                true
+            }
+            Filled::Late(outcome) => {
+                self.discard(outcome);
+                false
+            }
+        }
+    }
+
+    /// Takes out of an agent's mailbox all that no handler has begun, and closes it. What it gives back is
+    /// to be [returned](Self::return_messages) outside the locks.
+    pub(super) fn close_mailbox(&self, agent: AgentId, strike: bool) -> Option<Remains<T, O>> {
+        let post = self.posts.get(agent.slot)?;
+        let mut home = post.lock();
+        let (left, crew) = home.close(agent.generation)?;
+        let Leftovers { mut messages, worker, active } = left;
+        let mut asker = None;
+        if let Some(worker) = worker {
+            let station = &self.stations[usize::from(worker)];
+            let mut hand = station.hand.lock();
+            // What the worker took out came first.
+            hand.messages.append(&mut messages);
+            messages = std::mem::take(&mut hand.messages);
+            if strike {
+                station.signal.revoke();
+                asker = hand.asker.take();
+            }
+        }
+        drop(home);
+        // A mailbox that runs is retired by its worker.
+        let retired = active && worker.is_none() && self.runner.retire(1);
+        Some(Remains { agent, messages: messages.into(), asker, crew, last: retired })
+    }
+
+    /// Ends the question that a worker is running, for a mailbox that is closed already.
+    pub(super) fn strike_askers(&self, reason: ReturnReason) {
+        for station in &self.stations {
+            let asker = {
+                let mut hand = station.hand.lock();
+                station.signal.revoke();
+                hand.asker.take()
+            };
+            self.strike_asker(asker, reason);
+        }
+    }
+
+    fn strike_asker(&self, asker: Option<Arc<ReplyCell<O>>>, reason: ReturnReason) {
+        if let Some(cell) = asker {
+            // If the handler was faster, the asker has its answer.
+            self.reply(&cell, Outcome::Returned(reason), || self.counters.give_back(1));
+        }
+    }
+
+    /// Gives messages back that nobody began (rules 1 and 3).
+    pub(super) fn return_messages(&self, remains: Remains<T, O>, reason: ReturnReason) {
+        let Remains { agent, messages, asker, crew, last } = remains;
+        self.strike_asker(asker, reason);
+        let count = messages.len();
+        if count > 0 {
+            // Before any asker knows.
+            self.counters.give_back(count);
+            let mut payloads = Vec::with_capacity(count);
+            for message in messages {
+                match message {
+                    Message::Told(payload) => payloads.push(payload),
+                    Message::Asked(payload, cell) => {
+                        payloads.push(payload);
+                        self.reply(&cell, Outcome::Returned(reason), || ());
+                    }
+                }
+            }
+            self.notice(&FleetEvent::MessagesReturned { agent, count, reason });
+            match &self.returned {
+                Some(hook) => {
+                    if guarded(|| hook.returned(agent, reason, payloads)).is_err() {
+                        self.state.lock().counts.other_panics += 1;
+                    }
+                }
+                None => payloads.into_iter().for_each(|payload| self.discard(payload)),
+            }
+        }
+        self.discard_crew(crew);
+        if last {
+            self.tell_progress();
+        }
+    }
+
+    /// Drops what an agent ran.
+    pub(super) fn discard_crew(&self, crew: Crew<T, O>) {
+        let (factory, handlers) = crew.into_parts();
+        handlers.into_iter().for_each(|handler| self.discard(handler));
+        self.discard(factory);
+    }
+}
+
+/// What was left of an agent's mailbox, and what the agent ran.
+#[derive(Debug)]
+#[must_use = "the messages are to be returned"]
+pub(super) struct Remains<T, O> {
+    agent: AgentId,
+    messages: Vec<Message<T, O>>,
+    /// Who asked what was running.
+    asker: Option<Arc<ReplyCell<O>>>,
+    crew: Crew<T, O>,
+    /// Whether it was the last active mailbox, and somebody waits for that.
+    last: bool,
+}

@@ -1,0 +1,204 @@
+//! A worker's turn with one mailbox.
+//!
+//! Rules that hold here:
+//!
+//! 1. A turn holds a lease of the agent from before the first handler to after the last, so the agent's load
+//!    is true. If all its leases are held there is no turn, and the release of one lines the mailbox up.
+//! 2. A turn takes [`TURN`] messages at most; then others that are ready come first.
+//! 3. What a worker took out of the mailbox and has not begun is in its hand, where whoever closes the
+//!    mailbox finds it (rule 2 of the posts).
+
+use super::agent::{AgentId, Factory, Handler, Hired};
+use super::inner::Inner;
+use super::log::FleetEvent;
+use super::mailbox::Rest;
+use super::post::{Message, Post, Station};
+use super::reply::ReplyCell;
+use super::runner::Seat;
+use super::task::{Attempt, Outcome, Task, TaskContext, TaskError, TaskErrorKind};
+use super::wakers::guarded;
+
+/// How many messages an agent handles before others come.
+const TURN: usize = 256;
+/// How many a worker takes out at once: so many fewer times it takes the lock that senders want.
+const CLAIM: usize = 64;
+
+/// What a turn works with.
+struct Turn<'a, T, O> {
+    agent: AgentId,
+    post: &'a Post<T, O>,
+    station: &'a Station<T, O>,
+    /// What was hired; `None` before the first message of a turn and after a panic.
+    handler: Option<Handler<T, O>>,
+    factory: Option<Factory<T, O>>,
+}
+
+impl<T, O> Inner<T, O> {
+    /// Runs a turn of an agent's mailbox, if there is one to run.
+    pub(super) fn turn(&self, agent: AgentId, seat: &mut Seat) {
+        // If it has no room, the mailbox comes back into the line once it has.
+        if self.pool.take_agent(agent).is_none() {
+            return;
+        }
+        let worker = seat.worker();
+        let post = self.posts.get(agent.slot).expect("what is in line has a mailbox");
+        let station = &self.stations[usize::from(worker)];
+        let begun = {
+            let mut home = post.lock();
+            if home.mailbox.begin(agent.generation, worker) {
+                self.runner.occupy(seat);
+                station.signal.reset();
+                home.mailbox.claim(CLAIM, &mut station.hand.lock().messages);
+                Some(home.crew.hire())
+            } else {
+                None
+            }
+        };
+        if let Some(hired) = begun {
+            let mut turn = Turn { agent, post, station, handler: None, factory: None };
+            turn.take_on(hired);
+            let rest = self.work_through(&mut turn, worker);
+            self.release(agent);
+            match rest {
+                Rest::Again => self.runner.reschedule(agent),
+                Rest::Idle | Rest::Closed => {
+                    if self.runner.retire(1) {
+                        self.tell_progress();
+                    }
+                }
+            }
+        } else {
+            self.release(agent);
+        }
+    }
+
+    /// Gives back the lease of a turn.
+    fn release(&self, agent: AgentId) {
+        let mut wakes = Vec::new();
+        // Of an agent that is gone it is void already.
+        let hungry = self.pool.release(agent, &mut wakes).unwrap_or(false);
+        self.wake_all(wakes);
+        if hungry {
+            self.notify_workers(&self.state.lock());
+        }
+    }
+
+    /// Handles what was claimed and what else there is, as far as rule 2 goes, and ends the turn.
+    fn work_through(&self, turn: &mut Turn<'_, T, O>, worker: u16) -> Rest {
+        let (agent, post, station) = (turn.agent, turn.post, turn.station);
+        let mut left = TURN;
+        loop {
+            while let Some(message) = station.take() {
+                self.handle(turn, message);
+                left = left.saturating_sub(1);
+            }
+            let mut home = post.lock();
+            if left > 0
+                && !home.mailbox.is_empty()
+                && home.mailbox.is_run_by(agent.generation, worker)
+            {
+                home.mailbox.claim(CLAIM.min(left), &mut station.hand.lock().messages);
+                continue;
+            }
+            // Whoever has the mailbox next finds the handler.
+            let handler = turn.handler.take();
+            let spare = handler.and_then(|handler| home.dismiss(agent.generation, handler));
+            let rest = home.mailbox.rest(agent.generation, worker);
+            drop(home);
+            self.discard(spare);
+            self.discard(turn.factory.take());
+            return rest;
+        }
+    }
+
+    fn handle(&self, turn: &mut Turn<'_, T, O>, message: Message<T, O>) {
+        let (payload, cell) = match message {
+            Message::Told(payload) => (payload, None),
+            Message::Asked(payload, cell) => (payload, Some(cell)),
+        };
+        let task = Task::new(payload);
+        let result = self.attempt(turn, &task);
+        let station = turn.station;
+        match (result, cell) {
+            (Ok(output), None) => {
+                Station::<T, O>::count(&station.handled);
+                self.discard(output);
+            }
+            (Ok(output), Some(cell)) => self.answer(turn, &cell, Outcome::Completed(output)),
+            (Err(error), cell) => {
+                if error.kind() == TaskErrorKind::Panicked {
+                    self.state.lock().counts.handler_panics += 1;
+                }
+                if self.observer.is_some() {
+                    let error = error.clone();
+                    self.notice(&FleetEvent::MessageFailed { agent: turn.agent, error });
+                }
+                match cell {
+                    None => Station::<T, O>::count(&station.failed),
+                    Some(cell) => self.answer(turn, &cell, Outcome::Failed(error)),
+                }
+            }
+        }
+        self.discard(task);
+    }
+
+    /// Tells the asker, unless somebody struck the question meanwhile.
+    fn answer(&self, turn: &Turn<'_, T, O>, cell: &ReplyCell<O>, outcome: Outcome<O>) {
+        let completed = matches!(outcome, Outcome::Completed(_));
+        let station = turn.station;
+        let counter = if completed { &station.handled } else { &station.failed };
+        if !self.reply(cell, outcome, || Station::<T, O>::count(counter)) {
+            let counts = &mut self.state.lock().counts;
+            if completed {
+                counts.late_completions_refused += 1;
+            } else {
+                counts.late_failures_ignored += 1;
+            }
+        }
+    }
+
+    #[inline]
+    fn attempt(&self, turn: &mut Turn<'_, T, O>, task: &Task<T>) -> Result<O, TaskError> {
+        if turn.handler.is_none() {
+            self.make_handler(turn)?;
+        }
+        let handler = turn.handler.as_mut().expect("it was just made");
+        let mut context = TaskContext {
+            task: None,
+            attempt: Attempt::NONE,
+            agent: turn.agent,
+            signal: &turn.station.signal,
+        };
+        guarded(|| handler.handle(task, &mut context)).unwrap_or_else(|what| {
+            // Whatever state the panic left the handler in, no message meets it.
+            self.discard(turn.handler.take());
+            Err(TaskError::panicked(format!("the handler panicked: {what}")))
+        })
+    }
+
+    #[cold]
+    fn make_handler(&self, turn: &mut Turn<'_, T, O>) -> Result<(), TaskError> {
+        if turn.factory.is_none() {
+            let hired = turn.post.lock().hire(turn.agent.generation);
+            turn.take_on(hired);
+        }
+        if let Some(factory) = turn.factory.take() {
+            turn.handler = Some(self.make(Hired::ToMake(factory))?);
+        }
+        if turn.handler.is_none() {
+            // The agent ended between a panic and this.
+            return Err(TaskError::permanent("the agent is gone"));
+        }
+        Ok(())
+    }
+}
+
+impl<T, O> Turn<'_, T, O> {
+    fn take_on(&mut self, hired: Option<Hired<T, O>>) {
+        match hired {
+            Some(Hired::Made(handler)) => self.handler = Some(handler),
+            Some(Hired::ToMake(factory)) => self.factory = Some(factory),
+            None => {}
+        }
+    }
+}
