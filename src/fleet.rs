@@ -15,7 +15,8 @@
 //!    sees it. A handler may run more than once for a task; one attempt counts, the others are refused
 //!    and counted.
 //! 3. A [killed](Fleet::kill) agent is never allocated again. Its leases are void at once and its tasks
-//!    run elsewhere at once, even while its handlers are still running.
+//!    run elsewhere at once, even while its handlers are still running; those that were for it alone come
+//!    back as returned.
 //! 4. An agent that comes free goes to the most urgent request that waits for one like it. A request
 //!    that is cancelled passes on what was granted to it.
 //! 5. A panic in a handler, a factory, the log, the observer, a waker or a destructor neither wedges
@@ -58,6 +59,7 @@ mod log;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
 mod mailbox;
+mod mailed;
 mod pool;
 mod post;
 mod reply;

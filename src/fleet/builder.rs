@@ -236,6 +236,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             pool: Arc::clone(&pool),
             behaviours: Vec::new(),
             queue: Lanes::new(),
+            mailed: 0,
             tasks: HashMap::new(),
             next_task: Some(self.first_task_id.get()),
             sequence: 0,

@@ -11,7 +11,9 @@
 //! 3. A task's phase says who may end it. Queued: whoever takes it out of the queue under the lock.
 //!    Running: its attempt, or whoever strikes that attempt. Committing: only the one who claimed it.
 //!    So a task is settled once, and an attempt that was struck finds another phase than its own.
-//! 4. `queue` holds exactly the tasks whose phase is queued.
+//!    Mailed, in the mailbox of the one agent that it is for: whoever changes the phase under the lock; what
+//!    lies in the mailbox is its id, and says nothing.
+//! 4. `queue` holds exactly the tasks whose phase is queued, and `mailed` counts those whose phase is mailed.
 //! 5. If a queued task fits an available agent, then the queue of tasks is in the runner's line, or a worker
 //!    looks into it, or whoever brought that about is on the way to line it up. A worker that finds no agent
 //!    for a task says to the pool that workers starve, and looks once more, before it turns to other things.
@@ -63,6 +65,8 @@ pub(super) struct State<T, O> {
     pub(super) behaviours: Vec<Option<Behaviour>>,
     pub(super) queue: Lanes<TaskId>,
     pub(super) tasks: HashMap<TaskId, Record<T, O>>,
+    /// Tasks that wait in mailboxes.
+    pub(super) mailed: usize,
     pub(super) next_task: Option<u64>,
     pub(super) sequence: u64,
     /// Places in the queue held for tasks whose acceptance is being recorded.
@@ -113,6 +117,7 @@ pub(super) struct Record<T, O> {
 
 pub(super) enum Phase {
     Queued,
+    Mailed,
     Running { agent: AgentId, signal: Arc<Signal> },
     Committing,
 }
@@ -130,17 +135,19 @@ pub(super) struct After<T, O> {
     pub(super) wakes: Vec<Waker>,
     pub(super) events: Vec<FleetEvent>,
     pub(super) claims: Vec<Claim<T, O>>,
+    /// Tasks to be put into the mailbox of their agent.
+    pub(super) mail: Vec<(AgentId, TaskId)>,
 }
 
 impl<T, O> After<T, O> {
     pub(super) const fn new() -> Self {
-        Self { wakes: Vec::new(), events: Vec::new(), claims: Vec::new() }
+        Self { wakes: Vec::new(), events: Vec::new(), claims: Vec::new(), mail: Vec::new() }
     }
 }
 
 impl<T, O> State<T, O> {
     pub(super) fn stats(&self) -> FleetStats {
-        let queued = self.queue.len();
+        let queued = self.queue.len() + self.mailed;
         let pool = self.pool.tally();
         FleetStats {
             agents_live: pool.live,
@@ -163,6 +170,7 @@ impl<T, O> State<T, O> {
     /// Claims a task that nobody else may end (rule 3); the caller says why that is so.
     pub(super) fn claim(&mut self, id: TaskId, outcome: Outcome<O>) -> Claim<T, O> {
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
+        self.mailed -= usize::from(matches!(record.phase, Phase::Mailed));
         record.phase = Phase::Committing;
         Claim { id, attempt: record.attempt, task: Arc::clone(&record.task), outcome }
     }
@@ -170,10 +178,28 @@ impl<T, O> State<T, O> {
     /// Puts a task whose attempt was lost back to its place in the queue.
     pub(super) fn requeue(&mut self, id: TaskId, reason: RequeueReason, after: &mut After<T, O>) {
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
-        record.phase = Phase::Queued;
         after.events.push(FleetEvent::TaskRequeued { task: id, attempt: record.attempt, reason });
-        let (mask, place) = (record.mask, record.place);
-        self.queue.insert(mask, place, id);
+        self.line_up(id, after);
+    }
+
+    /// Puts a task where it waits for its next attempt: into the queue, or, outside the lock, into the mailbox
+    /// of its agent.
+    pub(super) fn line_up(&mut self, id: TaskId, after: &mut After<T, O>) {
+        let record = self.tasks.get_mut(&id).expect("the caller found the task");
+        if let Some(agent) = record.task.agent() {
+            record.phase = Phase::Mailed;
+            self.mailed += 1;
+            after.mail.push((agent, id));
+        } else {
+            record.phase = Phase::Queued;
+            let (mask, place) = (record.mask, record.place);
+            self.queue.insert(mask, place, id);
+        }
+    }
+
+    /// Whether a task waits in a mailbox.
+    pub(super) fn is_mailed(&self, id: TaskId) -> bool {
+        self.tasks.get(&id).is_some_and(|record| matches!(record.phase, Phase::Mailed))
     }
 
     /// Takes a running task away from its attempt: to run again, or to end.
@@ -189,6 +215,9 @@ impl<T, O> State<T, O> {
         } else if self.stopping {
             let claim = self.claim(id, Outcome::Returned(ReturnReason::Shutdown));
             after.claims.push(claim);
+        } else if record.task.agent().is_some() {
+            let claim = self.claim(id, Outcome::Returned(ReturnReason::AgentGone));
+            after.claims.push(claim);
         } else {
             self.requeue(id, RequeueReason::AgentKilled, after);
         }
@@ -197,7 +226,7 @@ impl<T, O> State<T, O> {
     /// How many more tasks may be queued.
     pub(super) fn room(&self, capacity: NonZeroUsize) -> usize {
         // Tasks that run again may take the queue over its capacity, by no more than there are workers.
-        capacity.get().saturating_sub(self.queue.len() + self.reserved)
+        capacity.get().saturating_sub(self.queue.len() + self.mailed + self.reserved)
     }
 
     /// Wakes the submitter whose turn it is, after the queue became shorter or the turn changed.
@@ -271,6 +300,9 @@ impl<T, O> Inner<T, O> {
         for claim in after.claims {
             self.settle(claim);
         }
+        for (agent, id) in after.mail {
+            self.mail(agent, id);
+        }
     }
 
     /// Ends a task: the log first, then the observer, then everybody.
@@ -332,6 +364,11 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
                     record.cancelled = true;
                     signal.cancel();
                     return true;
+                }
+                Phase::Mailed => {
+                    let claim = state.claim(id, Outcome::Cancelled);
+                    after.claims.push(claim);
+                    state.wake_for_room(&mut after.wakes);
                 }
                 Phase::Queued => {
                     let (mask, place) = (record.mask, record.place);

@@ -152,6 +152,7 @@ impl Feed for Told {
     fn feed(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
+    fn freed(&self, _: AgentId) {}
 }
 
 /// The host gives back the only agent while a worker looks for one and, finding none, goes to sleep.
@@ -239,6 +240,61 @@ fn queue_is_true(fleet: &Fleet<(), u32>) -> bool {
     let state = fleet.inner().state.lock();
     let queued = |record: &inner::Record<(), u32>| matches!(record.phase, inner::Phase::Queued);
     state.tasks.values().filter(|record| queued(record)).count() == state.queue.len()
+}
+
+/// An agent is killed while it is told something and while its mailbox is run.
+fn tell_against_kill() {
+    let returned = Arc::new(Mutex::new(Vec::new()));
+    let hook = {
+        let returned = Arc::clone(&returned);
+        move |_, _, payloads: Vec<u32>| returned.lock().extend(payloads)
+    };
+    let builder = Fleet::<u32, ()>::builder().workers(1).returned(Arc::new(hook));
+    let fleet = Fleet::from_inner(builder.into_inner().expect("the values are valid"));
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let spec = {
+        let handled = Arc::clone(&handled);
+        AgentSpec::<u32, ()>::new("worker").handler_fn(move |task, _| {
+            handled.lock().push(*task.payload());
+            Ok(())
+        })
+    };
+    let agent = fleet.spawn(spec).expect("there is room");
+    fleet.tell(agent, 1).expect("it is idle");
+    let worker = {
+        let fleet = fleet.clone();
+        thread::spawn(move || {
+            let mut seats = std::mem::take(&mut fleet.inner().state.lock().workers.seats);
+            let mut seat = seats.pop().expect("there is one worker");
+            fleet.inner().turn(agent, &mut seat);
+        })
+    };
+    let sender = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.tell(agent, 2).is_ok())
+    };
+    fleet.kill(agent).expect("nobody else kills it");
+    worker.join().expect("a turn does not panic");
+    let accepted = 1 + u64::from(sender.join().expect("telling does not panic"));
+    let mut ended: Vec<_> = handled.lock().iter().chain(&*returned.lock()).copied().collect();
+    ended.sort_unstable();
+    assert_eq!(ended.len() as u64, accepted, "each is handled or comes back: {ended:?}");
+    assert!(ended.windows(2).all(|pair| pair[0] != pair[1]), "one ended twice: {ended:?}");
+    let stats = fleet.stats();
+    assert_eq!(stats.messages_accepted, accepted);
+    assert_eq!(stats.messages_handled + stats.messages_returned, accepted);
+    assert_eq!((fleet.inner().runner.active(), stats.leases_live), (0, 0));
+}
+
+#[test]
+fn loom_a_message_is_handled_or_comes_back_whatever_a_kill_meets() {
+    explore(Some(2), tell_against_kill);
+}
+
+#[test]
+#[should_panic(expected = "each is handled or comes back")]
+fn loom_twin_what_a_worker_holds_in_its_hand_is_lost_if_a_kill_does_not_look_there() {
+    weakened("fleet.leave-the-hand", || explore(Some(2), tell_against_kill));
 }
 
 /// An attempt comes back while its agent is killed.

@@ -170,7 +170,6 @@ impl<M> Mailbox<M> {
         Ok(self.tell())
     }
 
-    #[cfg_attr(not(test), expect(dead_code, reason = "tasks to named agents will run again by it"))]
     /// Puts a message in that was accepted before, whether there is room or not.
     pub(super) fn put_back(&mut self, generation: u32, message: M) -> Result<Told, M> {
         if !self.is_open(generation) {

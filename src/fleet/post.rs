@@ -18,7 +18,7 @@ use crossbeam::utils::CachePadded;
 use super::agent::{Crew, Factory, Handler, Hired};
 use super::mailbox::{Leftovers, Mailbox};
 use super::reply::ReplyCell;
-use super::task::Signal;
+use super::task::{Signal, TaskId};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Brief, OnceLock};
 
@@ -34,14 +34,8 @@ const COUNTERS: usize = 8;
 pub(super) enum Message<T, O> {
     Told(T),
     Asked(T, Arc<ReplyCell<O>>),
-}
-
-impl<T, O> Message<T, O> {
-    pub(super) fn into_payload(self) -> T {
-        match self {
-            Self::Told(payload) | Self::Asked(payload, _) => payload,
-        }
-    }
+    /// A task in the table, which says whether it is still to be done.
+    Task(TaskId),
 }
 
 /// What an agent that runs something has beside its row in the pool.

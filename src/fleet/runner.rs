@@ -125,6 +125,13 @@ impl Runner {
         Ok(self.line_up(&mut line, Ready::Mailbox(agent)))
     }
 
+    /// Lines up a mailbox that was idle, for a task that was accepted before.
+    pub(super) fn schedule_accepted(&self, agent: AgentId) -> Roused {
+        let mut line = self.line.lock();
+        line.active += 1;
+        self.line_up(&mut line, Ready::Mailbox(agent))
+    }
+
     /// Whether it drains or stops, for all that is known here.
     #[inline]
     pub(super) fn takes_no_more(&self) -> bool {

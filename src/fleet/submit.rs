@@ -43,7 +43,11 @@ impl<T, O> State<T, O> {
         let mut own_ids = HashSet::new();
         let mut masks = Vec::with_capacity(tasks.len());
         for task in tasks {
-            let Some(mask) = self.pool.task_mask(task.request()) else {
+            let mask = match task.agent() {
+                Some(agent) => inner.has_mailbox(agent).then_some(0),
+                None => self.pool.task_mask(task.request()),
+            };
+            let Some(mask) = mask else {
                 return Err(SubmitError::NoAgent(()));
             };
             masks.push(mask);
@@ -250,14 +254,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             for (id, priority, mut record) in records {
                 record.place = Place::new(priority, state.sequence);
                 state.sequence += 1;
-                let (mask, place) = (record.mask, record.place);
                 state.tasks.insert(id, record);
                 if state.stopping {
                     // Rule 2: the stop did not see this task in the queue, so it ends here.
                     let claim = state.claim(id, Outcome::Returned(ReturnReason::Shutdown));
                     after.claims.push(claim);
                 } else {
-                    state.queue.insert(mask, place, id);
+                    state.line_up(id, &mut after);
                 }
             }
             self.notify_workers(state);

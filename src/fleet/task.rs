@@ -95,10 +95,12 @@ pub struct Task<T> {
 struct Options {
     request: Request,
     max_attempts: NonZeroU32,
+    agent: Option<AgentId>,
 }
 
 /// The options of a task that has none of its own.
-static DEFAULTS: Options = Options { request: Request::any(), max_attempts: DEFAULT_MAX_ATTEMPTS };
+static DEFAULTS: Options =
+    Options { request: Request::any(), max_attempts: DEFAULT_MAX_ATTEMPTS, agent: None };
 
 impl<T> Task<T> {
     /// A task for any agent with a handler, of normal priority, with three attempts.
@@ -140,6 +142,17 @@ impl<T> Task<T> {
         self.set(|options| options.max_attempts = attempts)
     }
 
+    /// Sends it to this agent and no other.
+    ///
+    /// It waits in the agent's mailbox, in the order of coming, whatever its priority and the agent's
+    /// capabilities; the fleet's [queue](super::FleetBuilder::queue_capacity) bounds how many do. If the agent
+    /// ends first, it ends as returned ([`ReturnReason::AgentGone`]). All else is as for any task. Default:
+    /// any agent that fits.
+    #[must_use]
+    pub fn to(self, agent: AgentId) -> Self {
+        self.set(|options| options.agent = Some(agent))
+    }
+
     /// Gives it an id of the caller's own, for a task that was accepted in an earlier process.
     ///
     /// Ids that the fleet gives afterwards are greater than every id it was given. It refuses an id
@@ -173,6 +186,12 @@ impl<T> Task<T> {
     #[must_use]
     pub fn request(&self) -> &Request {
         &self.options().request
+    }
+
+    /// The agent that it is for, if it is for one alone.
+    #[must_use]
+    pub fn agent(&self) -> Option<AgentId> {
+        self.options().agent
     }
 
     /// How many attempts may be lost before the task fails.

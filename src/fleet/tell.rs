@@ -19,6 +19,7 @@ use super::post::Message;
 use super::reply::{Filled, Reply, ReplyCell};
 use super::task::{Outcome, ReturnReason};
 use super::wakers::guarded;
+use crate::sync::left_out;
 
 /// Why a message was not accepted. It carries the payload back.
 #[derive(thiserror::Error)]
@@ -216,7 +217,10 @@ impl<T, O> Inner<T, O> {
         message: Message<T, O>,
     ) -> TellError<T> {
         self.counters.refuse();
-        error(message.into_payload())
+        match message {
+            Message::Told(payload) | Message::Asked(payload, _) => error(payload),
+            Message::Task(_) => unreachable!("a task comes by another way"),
+        }
     }
 
     #[cold]
@@ -265,6 +269,9 @@ impl<T, O> Inner<T, O> {
             // What the worker took out came first.
             hand.messages.append(&mut messages);
             messages = std::mem::take(&mut hand.messages);
+            if left_out("fleet.leave-the-hand") {
+                messages.clear();
+            }
             if strike {
                 station.signal.revoke();
                 asker = hand.asker.take();
@@ -299,8 +306,10 @@ impl<T, O> Inner<T, O> {
     pub(super) fn return_messages(&self, remains: Remains<T, O>, reason: ReturnReason) {
         let Remains { agent, messages, asker, crew, last } = remains;
         self.strike_asker(asker, reason);
-        let count = messages.len();
-        if count > 0 {
+        let is_task = |message: &&_| matches!(message, Message::Task(_));
+        let count = messages.len() - messages.iter().filter(is_task).count();
+        let mut tasks = Vec::with_capacity(messages.len() - count);
+        if !messages.is_empty() {
             // Before any asker knows.
             self.counters.give_back(count);
             let mut payloads = Vec::with_capacity(count);
@@ -311,17 +320,23 @@ impl<T, O> Inner<T, O> {
                         payloads.push(payload);
                         self.reply(&cell, Outcome::Returned(reason), || ());
                     }
+                    Message::Task(id) => tasks.push(id),
                 }
             }
-            self.notice(&FleetEvent::MessagesReturned { agent, count, reason });
+            if count > 0 {
+                self.notice(&FleetEvent::MessagesReturned { agent, count, reason });
+            }
             match &self.returned {
-                Some(hook) => {
+                Some(hook) if count > 0 => {
                     if guarded(|| hook.returned(agent, reason, payloads)).is_err() {
                         self.state.lock().counts.other_panics += 1;
                     }
                 }
-                None => payloads.into_iter().for_each(|payload| self.discard(payload)),
+                _ => payloads.into_iter().for_each(|payload| self.discard(payload)),
             }
+        }
+        if !tasks.is_empty() {
+            self.return_tasks(agent, &tasks, reason);
         }
         self.discard_crew(crew);
         if last {

@@ -15,7 +15,7 @@ use super::mailbox::Rest;
 use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
-use super::task::{Attempt, Outcome, Task, TaskContext, TaskError, TaskErrorKind};
+use super::task::{Attempt, Outcome, Signal, Task, TaskContext, TaskError, TaskErrorKind, TaskId};
 use super::wakers::guarded;
 
 /// How many messages an agent handles before others come.
@@ -24,8 +24,8 @@ const TURN: usize = 256;
 const CLAIM: usize = 64;
 
 /// What a turn works with.
-struct Turn<'a, T, O> {
-    agent: AgentId,
+pub(super) struct Turn<'a, T, O> {
+    pub(super) agent: AgentId,
     post: &'a Post<T, O>,
     station: &'a Station<T, O>,
     /// What was hired; `None` before the first message of a turn and after a panic.
@@ -115,9 +115,10 @@ impl<T, O> Inner<T, O> {
         let (payload, cell) = match message {
             Message::Told(payload) => (payload, None),
             Message::Asked(payload, cell) => (payload, Some(cell)),
+            Message::Task(id) => return self.run_mailed(turn, id),
         };
         let task = Task::new(payload);
-        let result = self.attempt(turn, &task);
+        let result = self.attempt(turn, &task, None);
         let station = turn.station;
         match (result, cell) {
             (Ok(output), None) => {
@@ -158,16 +159,21 @@ impl<T, O> Inner<T, O> {
     }
 
     #[inline]
-    fn attempt(&self, turn: &mut Turn<'_, T, O>, task: &Task<T>) -> Result<O, TaskError> {
+    pub(super) fn attempt(
+        &self,
+        turn: &mut Turn<'_, T, O>,
+        task: &Task<T>,
+        followed: Option<(TaskId, Attempt, &Signal)>,
+    ) -> Result<O, TaskError> {
         if turn.handler.is_none() {
             self.make_handler(turn)?;
         }
         let handler = turn.handler.as_mut().expect("it was just made");
         let mut context = TaskContext {
-            task: None,
-            attempt: Attempt::NONE,
+            task: followed.map(|(id, ..)| id),
+            attempt: followed.map_or(Attempt::NONE, |(_, attempt, _)| attempt),
             agent: turn.agent,
-            signal: &turn.station.signal,
+            signal: followed.map_or(&turn.station.signal, |(.., signal)| signal),
         };
         guarded(|| handler.handle(task, &mut context)).unwrap_or_else(|what| {
             // Whatever state the panic left the handler in, no message meets it.

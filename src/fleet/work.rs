@@ -25,11 +25,13 @@ pub(super) struct Job<T, O> {
 }
 
 /// An attempt that came back.
-struct Attempted<T> {
-    id: TaskId,
-    attempt: Attempt,
-    task: Arc<Task<T>>,
-    agent: AgentId,
+pub(super) struct Attempted<T> {
+    pub(super) id: TaskId,
+    pub(super) attempt: Attempt,
+    pub(super) task: Arc<Task<T>>,
+    pub(super) agent: AgentId,
+    /// Whether the agent was leased for this attempt alone.
+    pub(super) leased: bool,
 }
 
 impl<T, O> State<T, O> {
@@ -155,7 +157,7 @@ impl<T, O> Inner<T, O> {
     }
 
     /// The time costs more than the allocation, so it is read only if somebody is told.
-    fn time_if_observed(&self) -> Option<Timestamp> {
+    pub(super) fn time_if_observed(&self) -> Option<Timestamp> {
         self.observer.as_ref().map(|_| self.clock.now())
     }
 
@@ -176,7 +178,7 @@ impl<T, O> Inner<T, O> {
                 }
             }
         };
-        self.conclude(Attempted { id, attempt, task, agent }, result, handler);
+        self.conclude(Attempted { id, attempt, task, agent, leased: true }, result, handler);
     }
 
     /// The handler, made if it is to be made.
@@ -194,13 +196,13 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Gives the agent back and decides, in one step, what the attempt's result means.
-    fn conclude(
+    pub(super) fn conclude(
         &self,
         attempted: Attempted<T>,
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
     ) {
-        let Attempted { id, attempt, agent, task } = attempted;
+        let Attempted { id, attempt, agent, task, leased } = attempted;
         let mut after = After::new();
         let mut refused = None;
         {
@@ -214,9 +216,12 @@ impl<T, O> Inner<T, O> {
                 let post = self.posts.get(agent.slot).expect("it ran something");
                 handler = post.lock().dismiss(agent.generation, made);
             }
-            if state.pool.release(agent, &mut after.wakes).is_ok() {
-                let slot = agent.slot() as usize;
-                let behaviour = state.behaviours[slot].as_mut().expect("the agent lives");
+            if leased {
+                // Of an agent that is gone it is void already.
+                let _ = state.pool.release(agent, &mut after.wakes);
+            }
+            // It may be the next agent's by now, which does not run this task.
+            if let Some(behaviour) = &mut state.behaviours[agent.slot as usize] {
                 behaviour.running.retain(|running| *running != id);
             }
             let won = state.tasks.get(&id).is_some_and(|record| {

@@ -3,6 +3,7 @@
 mod expiry;
 mod leases;
 mod messages;
+mod named;
 mod scaling;
 mod stop;
 mod storm;

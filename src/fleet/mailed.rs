@@ -1,0 +1,97 @@
+//! Tasks to one agent: into its mailbox, out of it, and back when the agent ends.
+//!
+//! What lies in the mailbox is the id; the task stays in the table. Rules that hold here:
+//!
+//! 1. A task whose phase is mailed lies in the mailbox of its agent, or is in the hand of the worker that runs
+//!    that mailbox, or whoever put it in that phase is on the way to the mailbox, or whoever closed the mailbox
+//!    is on the way to end it.
+//! 2. An id whose task is in another phase is stale, and is passed over.
+
+use std::sync::Arc;
+
+use super::agent::AgentId;
+use super::inner::{After, Inner, Phase};
+use super::log::FleetEvent;
+use super::mailbox::Told;
+use super::post::Message;
+use super::task::{Attempt, Outcome, ReturnReason, Signal, TaskId};
+use super::turn::Turn;
+use super::work::Attempted;
+
+impl<T, O> Inner<T, O> {
+    /// Whether an agent lives and runs tasks.
+    pub(super) fn has_mailbox(&self, agent: AgentId) -> bool {
+        let post = self.posts.get(agent.slot);
+        post.is_some_and(|post| post.lock().mailbox.is_open(agent.generation))
+    }
+
+    /// Puts a task into the mailbox of its agent, or ends it if the agent is gone.
+    pub(super) fn mail(&self, agent: AgentId, id: TaskId) {
+        let told = self.posts.get(agent.slot).map(|post| {
+            let mut home = post.lock();
+            let told = home.mailbox.put_back(agent.generation, Message::Task(id));
+            // The task was accepted, so a drain waits for it.
+            told.map(|told| (told == Told::Schedule).then(|| self.runner.schedule_accepted(agent)))
+        });
+        match told {
+            Some(Ok(None)) => {}
+            Some(Ok(Some(roused))) => self.runner.rouse(roused),
+            Some(Err(_)) | None => self.return_tasks(agent, &[id], ReturnReason::AgentGone),
+        }
+    }
+
+    /// Ends tasks that lay in a mailbox that was closed.
+    pub(super) fn return_tasks(&self, agent: AgentId, tasks: &[TaskId], reason: ReturnReason) {
+        let mut after = After::new();
+        {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            for id in tasks {
+                let is_its = state.is_mailed(*id)
+                    && state.tasks.get(id).is_some_and(|record| record.task.agent() == Some(agent));
+                if is_its {
+                    let reason = if state.stopping { ReturnReason::Shutdown } else { reason };
+                    let claim = state.claim(*id, Outcome::Returned(reason));
+                    after.claims.push(claim);
+                }
+            }
+            state.wake_for_room(&mut after.wakes);
+        }
+        self.finish(after);
+    }
+
+    /// Runs an attempt of a task that a turn has come to.
+    pub(super) fn run_mailed(&self, turn: &mut Turn<'_, T, O>, id: TaskId) {
+        let agent = turn.agent;
+        let asked = self.time_if_observed();
+        let mut after = After::new();
+        let (attempt, task, signal) = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            // Rule 2; and a kill may have come between.
+            if !state.is_mailed(id) || !self.pool.lives(agent) {
+                drop(guard);
+                return self.return_tasks(agent, &[id], ReturnReason::AgentGone);
+            }
+            let record = state.tasks.get_mut(&id).expect("it was just found");
+            record.attempt = Attempt(record.attempt.0.saturating_add(1));
+            state.counts.reruns += u64::from(record.attempt.0 > 1);
+            let signal = Arc::new(Signal::default());
+            record.phase = Phase::Running { agent, signal: Arc::clone(&signal) };
+            state.mailed -= 1;
+            let begun = (record.attempt, Arc::clone(&record.task), signal);
+            let behaviour = state.behaviours[agent.slot as usize].as_mut();
+            behaviour.expect("a live agent has a behaviour").running.push(id);
+            state.wake_for_room(&mut after.wakes);
+            begun
+        };
+        if let Some(asked) = asked {
+            let allocation = self.clock.now() - asked;
+            let event = FleetEvent::AttemptStarted { task: id, attempt, agent, allocation };
+            after.events.push(event);
+        }
+        self.finish(after);
+        let result = self.attempt(turn, &task, Some((id, attempt, &signal)));
+        self.conclude(Attempted { id, attempt, task, agent, leased: false }, result, None);
+    }
+}
