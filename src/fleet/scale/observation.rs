@@ -142,13 +142,16 @@ impl Observation {
     /// `within` this time.
     ///
     /// By Little's law that is what waits times the service time, divided by `within`; never more than a
-    /// lease for each that waits, which is also what counts while the service time is not known. It is
-    /// what a forecaster of demand is fed.
+    /// lease for each that waits, which is also what counts while the service time is not known. A service
+    /// time of zero counts as a nanosecond: what waits is never nothing. It is what a forecaster of demand
+    /// is fed.
     #[must_use]
     pub fn demand(&self, within: Duration) -> f64 {
         let queued = self.queued as f64;
         let share = match self.service_time {
-            Some(time) if time < within => time.as_secs_f64() / within.as_secs_f64(),
+            Some(time) if time < within => {
+                time.max(Duration::from_nanos(1)).as_secs_f64() / within.as_secs_f64()
+            }
             _ => 1.0,
         };
         self.leases as f64 + queued * share

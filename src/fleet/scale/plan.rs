@@ -22,7 +22,7 @@ use super::policy::ScalePolicy;
 use super::window::Window;
 use crate::Timestamp;
 
-/// How far below its ceiling a share has to fall until growth goes on.
+/// How far below its ceiling a share has to fall until growth goes on, or to half of it.
 const RELEASE: f64 = 0.05;
 /// What floats that should be equal may differ by, in leases.
 const SLACK: f64 = 1e-6;
@@ -322,13 +322,14 @@ struct Planner<'a> {
 impl Planner<'_> {
     /// The agents that meet the target for so many leases.
     fn agents_for(&self, leases: f64) -> u32 {
-        // The cast saturates.
-        (leases / (self.policy.target * self.seen.slots_per_agent()) - SLACK).ceil() as u32
+        // The cast saturates. Work that is less than the slack needs an agent too.
+        let agents = leases / (self.policy.target * self.seen.slots_per_agent()) - SLACK;
+        (agents.ceil() as u32).max(u32::from(leases > 0.0))
     }
 
     /// The leases above which there are too few agents.
     fn too_many_leases_for(&self, agents: u32) -> f64 {
-        self.policy.high * self.seen.slots_of(agents) + SLACK
+        if agents == 0 { 0.0 } else { self.policy.high * self.seen.slots_of(agents) + SLACK }
     }
 
     /// A share or a count that can be reckoned with.
@@ -410,7 +411,7 @@ impl Planner<'_> {
             self.refusals.push(Refusal::NotRead(reading));
             return false;
         };
-        share >= if braked { ceiling - RELEASE } else { ceiling }
+        share >= if braked { (ceiling - RELEASE).max(ceiling / 2.0) } else { ceiling }
     }
 
     fn step(&mut self, state: &ScaleState, demand: &Demand) -> Step {
@@ -427,13 +428,13 @@ impl Planner<'_> {
         }
     }
 
-    /// How many more there may be, draining ones counted.
-    fn room(&self) -> u32 {
-        self.policy.hard_max().saturating_sub(self.current.saturating_add(self.seen.draining))
+    /// How many more there may be, draining ones counted, if so many may be there.
+    fn room(&self, limit: u32) -> u32 {
+        limit.saturating_sub(self.current.saturating_add(self.seen.draining))
     }
 
     fn fill_up(&mut self) -> Step {
-        let agents = (self.policy.min - self.current).min(self.room());
+        let agents = (self.policy.min - self.current).min(self.room(self.policy.max));
         if agents == 0 {
             self.refusals.push(Refusal::AtMax);
             return Step::Hold;
@@ -460,10 +461,11 @@ impl Planner<'_> {
             self.refusals.push(Refusal::AtMax);
         }
         let missing = wanted.min(limit).saturating_sub(self.current);
-        if missing > self.room() && wanted <= limit {
+        let room = self.room(limit);
+        if missing > room && wanted <= limit {
             self.refusals.push(Refusal::AtMax);
         }
-        let missing = missing.min(self.room());
+        let missing = missing.min(room);
         if missing == 0 || self.is_braked(state) {
             return Step::Hold;
         }

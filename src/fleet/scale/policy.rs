@@ -187,14 +187,14 @@ impl ScalePolicyBuilder {
     }
 
     /// Sets the share of CPU from which on the fleet does not grow. Default: none. In `(0, 1]`. It grows
-    /// again once the share is 0.05 below this.
+    /// again once the share is 0.05 below this, or below half of it if that is nearer.
     pub const fn cpu_ceiling(mut self, share: f64) -> Self {
         self.policy.cpu_ceiling = Some(share);
         self
     }
 
     /// Sets the share of memory from which on the fleet does not grow. Default: none. In `(0, 1]`. It
-    /// grows again once the share is 0.05 below this.
+    /// grows again once the share is 0.05 below this, or below half of it if that is nearer.
     pub const fn memory_ceiling(mut self, share: f64) -> Self {
         self.policy.memory_ceiling = Some(share);
         self

@@ -28,8 +28,9 @@ const BETTER: f64 = 0.9;
 ///
 /// Every sample is compared with what each of them said one horizon earlier; the mean of how far they
 /// were off, the newest counting most, decides. Who is chosen has to beat the others, and the assumption
-/// that all stays as it is, by a tenth; while nobody does, there is no forecast. So a forecaster that lies
-/// is heard for a few samples at most.
+/// that all stays as it is, by a tenth; while nobody does, there is no forecast. A forecaster that begins
+/// to lie is heard for one horizon, until its first lie comes due, and then as long as its mean takes to
+/// show it: the greater the lie, the shorter.
 ///
 /// It is a [`Forecaster`] itself. A sample costs some ten nanoseconds with two forecasters.
 ///
@@ -49,8 +50,6 @@ const BETTER: f64 = 0.9;
 pub struct Backtest {
     horizon: Duration,
     candidates: Vec<Candidate>,
-    /// How "it stays as it is" does.
-    unchanged: Score,
     pending: VecDeque<Pending>,
     last: Option<(Timestamp, f64)>,
     chosen: Option<usize>,
@@ -61,6 +60,14 @@ pub struct Backtest {
 struct Candidate {
     forecaster: Box<dyn Forecaster>,
     score: Score,
+    /// How "it stays as it is" did on the same moments (rule 2).
+    unchanged: Score,
+}
+
+impl Candidate {
+    fn is_believed(&self) -> bool {
+        self.score.beats(self.unchanged.error)
+    }
 }
 
 /// What was foretold at one moment for another.
@@ -110,12 +117,15 @@ impl Backtest {
         }
         let candidates = forecasters
             .into_iter()
-            .map(|forecaster| Candidate { forecaster, score: Score::default() })
+            .map(|forecaster| Candidate {
+                forecaster,
+                score: Score::default(),
+                unchanged: Score::default(),
+            })
             .collect();
         Ok(Self {
             horizon,
             candidates,
-            unchanged: Score::default(),
             pending: VecDeque::with_capacity(PENDING),
             last: None,
             chosen: None,
@@ -172,10 +182,10 @@ impl Backtest {
             let gap = (at - before).as_secs_f64();
             let share = if gap > 0.0 { (pending.due - before).as_secs_f64() / gap } else { 1.0 };
             let happened = earlier + share * (value - earlier);
-            self.unchanged.compare(pending.unchanged, happened);
             for (candidate, forecast) in self.candidates.iter_mut().zip(pending.forecasts) {
                 if let Some(forecast) = forecast {
                     candidate.score.compare(forecast, happened);
+                    candidate.unchanged.compare(pending.unchanged, happened);
                 }
             }
         }
@@ -183,7 +193,7 @@ impl Backtest {
 
     fn choose(&mut self) {
         let best = (0..self.candidates.len())
-            .filter(|index| self.candidates[*index].score.beats(self.unchanged.error))
+            .filter(|index| self.candidates[*index].is_believed())
             .min_by(|one, other| {
                 let error = |index: usize| self.candidates[index].score.error;
                 error(*one).total_cmp(&error(*other))
@@ -195,7 +205,7 @@ impl Backtest {
         self.chosen = match self.chosen {
             // One that is better by a hair is not worth a change.
             Some(chosen)
-                if self.candidates[chosen].score.beats(self.unchanged.error)
+                if self.candidates[chosen].is_believed()
                     && !self.candidates[best].score.beats(self.candidates[chosen].score.error) =>
             {
                 Some(chosen)

@@ -190,6 +190,20 @@ fn liars_are_never_believed() {
 }
 
 #[test]
+fn a_forecaster_that_speaks_where_nothing_changes_is_judged_by_that() {
+    // Flat for 20 s, up for 20 s, and again; a forecast of the flat is off by one where none is needed.
+    let curve = |second: f64| 100.0 + 10.0 * (second % 40.0 - 20.0).max(0.0);
+    let mut backtest = oracles(vec![Oracle("flat", |second| {
+        (10.0..20.0).contains(&(second % 40.0)).then_some(101.0)
+    })]);
+    for second in 0..400 {
+        backtest.observe(at(f64::from(second)), curve(f64::from(second)));
+        assert_eq!(backtest.chosen(), None, "{second}");
+    }
+    assert!(backtest.errors().all(|(_, error, compared)| error <= 1.0 && compared > 50));
+}
+
+#[test]
 fn a_forecaster_that_begins_to_lie_is_dropped_within_a_horizon() {
     let mut backtest = oracles(vec![Oracle("turncoat", |second| {
         Some(if second < 200.0 { sine(second) } else { 1e6 })

@@ -168,6 +168,15 @@ fn a_burst_takes_demand_that_max_agents_cannot_bear() {
 }
 
 #[test]
+fn the_room_of_a_burst_is_for_its_demand_alone() {
+    let policy = || eager().burst(20);
+    let plan = first(&seen(90, 730, 0).with_draining(10), policy());
+    assert_eq!(held(&plan), [Refusal::AtMax], "draining ones count towards max");
+    assert_eq!(spawned(&first(&seen(90, 801, 0).with_draining(10), policy())).0, 20);
+    assert_eq!(held(&first(&seen(5, 0, 0).with_draining(95), policy())), [Refusal::AtMax]);
+}
+
+#[test]
 fn a_burst_ends_when_max_agents_meet_the_target() {
     let policy = || eager().burst(20);
     assert_eq!(held(&first(&seen(120, 500, 120), policy())), [], "100 agents just meet it");
@@ -320,6 +329,21 @@ fn an_empty_fleet_wakes_up_for_the_first_task() {
 }
 
 #[test]
+fn an_empty_fleet_wakes_up_for_work_of_any_shortness() {
+    let policy = || eager().min(0).backlog_within(SECOND * 5);
+    for time in [Duration::ZERO, Duration::from_nanos(1), Duration::from_micros(50)] {
+        for per_agent in [1, 16, u32::MAX] {
+            let one = Observation::new().with_leases_per_agent(per_agent).with_queued(1);
+            let short = one.clone().with_service_time(time);
+            assert_eq!(spawned(&first(&short, policy())), (1, UpReason::Backlog), "{time:?}");
+            assert_eq!(held(&first(&short.with_serving(1).with_idle(ids(1)), policy())), []);
+            let wanted = first(&one, policy()).wanted;
+            assert_eq!(wanted, if per_agent == 1 { 2 } else { 1 }, "{per_agent}");
+        }
+    }
+}
+
+#[test]
 fn a_backlog_counts_by_the_time_it_takes() {
     let policy = || eager().backlog_within(SECOND * 10);
     let backlog = seen(20, 150, 0).with_queued(100);
@@ -434,6 +458,16 @@ fn a_busy_processor_holds_growth_until_it_is_well_below_its_ceiling() {
     let mut state = ScaleState::new();
     let idle = seen(20, 0, 20).with_cpu(1.0);
     assert_eq!(retired(&plan(&idle, &policy, &mut state, at(0.0))).0, 10);
+}
+
+#[test]
+fn a_low_ceiling_lets_growth_go_on_too() {
+    let policy = built(eager().cpu_ceiling(0.04));
+    let mut state = ScaleState::new();
+    let mut step = |cpu| plan(&seen(20, 200, 20).with_cpu(cpu), &policy, &mut state, at(0.0));
+    assert_eq!(held(&step(0.04)), [Refusal::CpuCeiling]);
+    assert_eq!(held(&step(0.02)), [Refusal::CpuCeiling]);
+    spawned(&step(0.019));
 }
 
 #[test]
