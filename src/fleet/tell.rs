@@ -278,6 +278,9 @@ impl<T, O> Inner<T, O> {
             }
         }
         drop(home);
+        // Before any asker knows, and before a drain finds that nothing is left. Tasks are counted as such.
+        let count = messages.iter().filter(|message| !matches!(message, Message::Task(_))).count();
+        self.counters.give_back(count);
         // A mailbox that runs is retired by its worker.
         let retired = active && worker.is_none() && self.runner.retire(1);
         Some(Remains { agent, messages: messages.into(), asker, crew, last: retired })
@@ -306,12 +309,9 @@ impl<T, O> Inner<T, O> {
     pub(super) fn return_messages(&self, remains: Remains<T, O>, reason: ReturnReason) {
         let Remains { agent, messages, asker, crew, last } = remains;
         self.strike_asker(asker, reason);
-        let is_task = |message: &&_| matches!(message, Message::Task(_));
-        let count = messages.len() - messages.iter().filter(is_task).count();
+        let count = messages.iter().filter(|message| !matches!(message, Message::Task(_))).count();
         let mut tasks = Vec::with_capacity(messages.len() - count);
         if !messages.is_empty() {
-            // Before any asker knows.
-            self.counters.give_back(count);
             let mut payloads = Vec::with_capacity(count);
             for message in messages {
                 match message {

@@ -335,6 +335,32 @@ fn a_drain_handles_what_was_accepted_and_refuses_what_comes() {
 }
 
 #[test]
+fn a_drain_that_finds_nothing_left_knows_what_became_of_every_message() {
+    let fleet = Arc::new(std::sync::OnceLock::<Fleet<u64, u64>>::new());
+    let seen = Arc::new(Mutex::new(None));
+    let observer = {
+        let (fleet, seen) = (Arc::clone(&fleet), Arc::clone(&seen));
+        move |event: &FleetEvent| {
+            if matches!(event, FleetEvent::AgentKilled { .. }) {
+                let report = fleet.get().unwrap().drain(Duration::ZERO).unwrap();
+                *seen.lock().unwrap() = Some(report);
+            }
+        }
+    };
+    let built = Fleet::builder().workers(1).observer(Arc::new(observer)).build().unwrap();
+    let fleet = fleet.get_or_init(|| built);
+    let agent = fleet.spawn(scribe(&Arc::default())).unwrap();
+    // Nothing begins, as the host holds the agent.
+    let _lease = fleet.try_allocate(&Request::any()).unwrap();
+    fleet.tell(agent, 1).unwrap();
+    fleet.tell(agent, 2).unwrap();
+    fleet.kill(agent).unwrap();
+    let report = seen.lock().unwrap().take().unwrap();
+    assert_eq!((report.messages_returned, report.messages_unfinished), (2, 0));
+    finish(fleet);
+}
+
+#[test]
 fn an_agent_whose_leases_are_held_handles_its_messages_once_one_comes_back() {
     let fleet = Fleet::<u64, u64>::builder().workers(2).build().unwrap();
     let notes = Arc::default();
