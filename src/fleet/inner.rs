@@ -386,7 +386,12 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
 
 impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
     fn feed(&self) {
-        let state = self.state.lock();
+        let mut state = self.state.lock();
+        if state.queue.len() == 0 && state.workers.starve {
+            // What they starved for was cancelled: leases need not come back by the desk any more.
+            state.workers.starve = false;
+            self.pool.set_starving(false);
+        }
         self.notify_workers(&state);
     }
 

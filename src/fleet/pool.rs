@@ -484,11 +484,8 @@ impl Pool {
         wakes: &mut Vec<Waker>,
     ) -> Result<Vec<AgentId>, Error> {
         let mut desk = self.desk.lock();
-        let mut mask = desk.intern(newcomers.capabilities)?;
-        if newcomers.runs_tasks {
-            mask |= RUNS_TASKS;
-        }
-        desk.check_room(count, self.max_agents, mask)?;
+        let base = if newcomers.runs_tasks { RUNS_TASKS } else { 0 };
+        let mask = desk.intern(newcomers.capabilities, base, count, self.max_agents)?;
         let mut agents = Vec::with_capacity(count);
         if count == 0 {
             return Ok(agents);

@@ -67,10 +67,19 @@ impl Desk {
         Ok(())
     }
 
-    /// The mask of a spec's capabilities; new names get a bit.
-    pub(super) fn intern(&mut self, names: &[Arc<str>]) -> Result<Mask, Error> {
+    /// The mask of a spec's capabilities, to which come those of `base`; new names get a bit. It changes
+    /// nothing if it fails, which it does too if so many more agents may not join.
+    pub(super) fn intern(
+        &mut self,
+        names: &[Arc<str>],
+        base: Mask,
+        count: usize,
+        max_agents: usize,
+    ) -> Result<Mask, Error> {
         self.check_names(names)?;
-        let mut mask = 0;
+        let (known, complete) = self.mask_of(names);
+        self.check_room(count, max_agents, complete.then_some(known | base))?;
+        let mut mask = base;
         for name in names {
             // Bit 0 is RUNS_TASKS.
             let next = u32::try_from(self.names.len() + 1).expect("at most 127 names");
@@ -86,13 +95,8 @@ impl Desk {
         (mask, mask.count_ones() as usize == names.len())
     }
 
-    /// Whether so many more agents with this set may join.
-    pub(super) fn check_room(
-        &self,
-        count: usize,
-        max_agents: usize,
-        mask: Mask,
-    ) -> Result<(), Error> {
+    /// Whether so many more agents with this set, or with one that is new, may join.
+    fn check_room(&self, count: usize, max_agents: usize, mask: Option<Mask>) -> Result<(), Error> {
         if self.live.saturating_add(count) > max_agents {
             return Err(Error::new(
                 ErrorKind::LimitReached,
@@ -102,7 +106,8 @@ impl Desk {
                 ),
             ));
         }
-        if !self.sets.contains_key(&mask) && self.sets.len() >= MAX_CAPABILITY_SETS {
+        let is_new = mask.is_none_or(|mask| !self.sets.contains_key(&mask));
+        if is_new && self.sets.len() >= MAX_CAPABILITY_SETS {
             return Err(Error::new(
                 ErrorKind::LimitReached,
                 format!(

@@ -11,6 +11,8 @@ use crate::ErrorKind;
 use crate::fleet::lease::LeaseOutcome;
 use crate::fleet::pool::shard::NO_FLOOR;
 
+mod limits;
+
 impl Pool {
     /// Checks the rules of all files from scratch.
     pub(in crate::fleet) fn validate(&self) {
@@ -654,10 +656,10 @@ proptest! {
 fn a_capability_beyond_the_last_is_refused_and_takes_nothing() {
     let mut desk = Desk::new(1);
     let names: Vec<Arc<str>> = (0..MAX_CAPABILITIES).map(|n| Arc::from(n.to_string())).collect();
-    let all = desk.intern(&names).expect("as many as there may be");
+    let all = desk.intern(&names, 0, 1, 1).expect("as many as there may be");
     assert_eq!(all, Mask::MAX & !RUNS_TASKS, "one bit each, and bit 0 left alone");
     let one_more = [Arc::from("one"), Arc::from("0")];
-    assert_eq!(desk.intern(&one_more).map_err(|e| e.kind()), Err(ErrorKind::LimitReached));
+    assert_eq!(desk.intern(&one_more, 0, 1, 1).map_err(|e| e.kind()), Err(ErrorKind::LimitReached));
     assert_eq!(desk.mask_of(&[Arc::from("one")]), (0, false));
     assert_eq!(desk.mask_of(&[Arc::from("0")]), (2, true));
 }

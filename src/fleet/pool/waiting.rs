@@ -7,6 +7,7 @@
 //! 2. A place is used once: its sequence is unique among all that ever waited.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::task::Waker;
 
 use super::Ask;
@@ -15,17 +16,23 @@ use crate::fleet::agent::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::request::{AllocateError, Fit, Priority};
 
-/// What would do: requests with equal keys are served by the same agents.
+/// What would do: requests with equal keys are served by the same agents. Those that name the same agent,
+/// or none, are neighbours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Key {
+    agent: Option<AgentId>,
     mask: Mask,
     partial: bool,
-    agent: Option<AgentId>,
 }
 
 impl Key {
     fn of(ask: &Ask) -> Self {
-        Self { mask: ask.mask, partial: ask.fit == Fit::BestFraction, agent: ask.agent }
+        Self { agent: ask.agent, mask: ask.mask, partial: ask.fit == Fit::BestFraction }
+    }
+
+    /// All keys that name this agent, or none.
+    fn naming(agent: Option<AgentId>) -> RangeInclusive<Self> {
+        Self { agent, mask: 0, partial: false }..=Self { agent, mask: Mask::MAX, partial: true }
     }
 }
 
@@ -111,16 +118,18 @@ impl Waiting {
         }
     }
 
-    /// Takes out the most urgent request that an agent fits. Costs a look at each lane.
+    /// Takes out the most urgent request that an agent fits. Costs a look at each lane that names it or none,
+    /// as this is done while its shard is locked.
     pub(super) fn pop_for(
         &mut self,
         agent: AgentId,
         have: Mask,
     ) -> Option<(Ticket, Option<Waker>)> {
-        let fitting = self.lanes.values().filter_map(|lane| {
+        let for_any = self.lanes.range(Key::naming(None));
+        let lanes = for_any.chain(self.lanes.range(Key::naming(Some(agent))));
+        let fitting = lanes.filter_map(|(_, lane)| {
             let (place, waiter) = lane.first_key_value()?;
-            let fits = waiter.ask.agent.is_none_or(|named| named == agent)
-                && waiter.ask.misfit(have).is_some();
+            let fits = waiter.ask.misfit(have).is_some();
             fits.then_some(Ticket { ask: waiter.ask, place: *place })
         });
         let ticket = fitting.min_by_key(|ticket| ticket.place)?;

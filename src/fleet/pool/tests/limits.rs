@@ -1,0 +1,102 @@
+//! The pool at its limits: names, sets, leases; and what it says of those who starve.
+
+use super::*;
+
+/// Agents without capabilities, or with those named.
+fn join(
+    pool: &Pool,
+    capabilities: &[Arc<str>],
+    limit: u16,
+    count: usize,
+) -> Result<Vec<AgentId>, Error> {
+    let newcomers = Newcomers {
+        name: &Arc::from("agent"),
+        capabilities,
+        runs_tasks: false,
+        priority: Priority::NORMAL,
+        limit,
+    };
+    pool.insert(&newcomers, count, &mut Vec::new())
+}
+
+fn pool_of(max_agents: usize, shards: usize, strategy: Strategy) -> Arc<Pool> {
+    let limit = |count| NonZeroUsize::new(count).expect("not zero");
+    let kept = Kept::new(&[strategy]).expect("one strategy");
+    Pool::new(PoolConfig {
+        max_agents: limit(max_agents),
+        max_waiting: limit(8),
+        shards,
+        kept,
+        clock: Clock::real(),
+        ageing: None,
+    })
+}
+
+#[test]
+fn agents_that_are_refused_use_up_no_capability_names() {
+    let pool = pool_of(1, 1, Strategy::LeastLoaded);
+    join(&pool, &[], 1, 1).expect("there is room");
+    let name = |n: usize| -> Arc<str> { Arc::from(n.to_string()) };
+    let lost: Vec<_> = (0..100).map(name).collect();
+    assert_eq!(join(&pool, &lost, 1, 1).map_err(|e| e.kind()), Err(ErrorKind::LimitReached));
+    let agent = pool.ids()[0];
+    pool.remove(agent, &mut Vec::new()).expect("it lives");
+    let others: Vec<_> = (100..100 + MAX_CAPABILITIES).map(name).collect();
+    join(&pool, &others, 1, 1).expect("nobody has any of the names");
+}
+
+#[test]
+fn live_agents_have_as_many_sets_of_capabilities_as_there_may_be_and_no_more() {
+    let pool = pool_of(MAX_CAPABILITY_SETS + 1, 2, Strategy::LeastLoaded);
+    let names: Vec<Arc<str>> = (0..13).map(|n: u8| Arc::from(n.to_string())).collect();
+    let set = |bits: usize| -> Vec<Arc<str>> {
+        (0..13).filter(|bit| bits >> bit & 1 == 1).map(|bit| Arc::clone(&names[bit])).collect()
+    };
+    let agents: Vec<_> = (0..MAX_CAPABILITY_SETS)
+        .map(|bits| join(&pool, &set(bits), 1, 1).expect("there is room")[0])
+        .collect();
+    let one_more = set(MAX_CAPABILITY_SETS);
+    assert_eq!(join(&pool, &one_more, 1, 1).map_err(|e| e.kind()), Err(ErrorKind::LimitReached));
+    for bits in [0, 1, MAX_CAPABILITY_SETS - 1] {
+        let request = set(bits).iter().fold(Request::any(), Request::capability);
+        let lease = pool.try_allocate(&request.fit(Fit::Tightest)).expect("it is idle");
+        assert_eq!(lease.agent(), agents[bits], "the last class is found as the first is");
+    }
+    pool.remove(agents[7], &mut Vec::new()).expect("it lives");
+    join(&pool, &one_more, 1, 1).expect("a set is free again");
+}
+
+#[test]
+fn an_agent_gives_as_many_leases_as_any_may_and_takes_them_all_back() {
+    let pool = pool_of(1, 1, Strategy::LeastLoaded);
+    let most = u16::try_from(MAX_LEASES_PER_AGENT).expect("it fits in a row");
+    join(&pool, &[], most, 1).expect("there is room");
+    let mut leases: Vec<_> = (0..most).map(|_| pool.try_allocate(&Request::any())).collect();
+    assert!(leases.iter().all(Result::is_ok));
+    let one_more = pool.try_allocate(&Request::any()).map(drop);
+    assert_eq!(one_more, Err(AllocateError::NoneIdle));
+    pool.validate();
+    drop(leases.pop());
+    pool.validate();
+    drop(leases);
+    pool.validate();
+    assert_eq!(pool.tally().leases.held, 0);
+    pool.close(&mut Vec::new());
+}
+
+#[test]
+fn nobody_is_told_that_workers_starve_once_what_they_starved_for_is_cancelled() {
+    use crate::fleet::{AgentSpec, Fleet, Task};
+
+    let fleet = Fleet::<(), ()>::builder().workers(1).build().expect("the thread starts");
+    fleet.spawn(AgentSpec::new("worker").handler_fn(|_, _| Ok(()))).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let handle = fleet.submit(Task::new(())).expect("there is room");
+    let attention = || fleet.inner().pool.attention.load(Ordering::Relaxed);
+    while attention() == 0 {
+        std::thread::yield_now();
+    }
+    assert!(handle.cancel());
+    drop(lease);
+    assert_eq!(attention(), 0, "each lease that comes back would tell workers in vain");
+}
