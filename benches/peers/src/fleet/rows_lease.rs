@@ -341,28 +341,42 @@ pub fn capability_100k(settings: &Settings) -> Row {
 // Two threads.
 
 pub fn two_threads(settings: &Settings) -> Row {
-    Lineup::of(settings, on_threads(OURS, 2)).and(on_threads("self-one-thread", 1)).measure(
-        (Unit::PerSecond, Time::Wall),
-        "two-threads",
-        "two threads take any one of 1000 agents and give it back (pairs of both)",
-        json!({ "agents": AGENTS, "pairs_a_unit": PAIRS, "threads": 2, "self-one-thread": 1 }),
-        &[("self-one-thread", 1.4)],
-    )
+    Lineup::of(settings, on_threads(OURS, 2, 1))
+        .and(on_threads("self-one-thread", 1, 1))
+        .and(on_threads("self-two-fleets", 2, 2))
+        .measure(
+            (Unit::PerSecond, Time::Wall),
+            "two-threads",
+            "two threads take any one of 1000 agents and give it back (pairs of both)",
+            json!({
+                "agents": AGENTS,
+                "pairs_a_unit": PAIRS,
+                "threads": 2,
+                "self-one-thread": "one thread",
+                "self-two-fleets": "each thread has a fleet of its own: what the machine can do",
+            }),
+            &[("self-one-thread", 1.4)],
+        )
 }
 
-/// The same pairs, by so many threads.
-fn on_threads(name: &'static str, threads: u64) -> Contestant<'static> {
-    let (fleet, request) = (lease_only(), Request::any());
-    spawn(&fleet, &spec(1), AGENTS);
+/// The same pairs, by so many threads that share so many fleets.
+fn on_threads(name: &'static str, threads: usize, fleets: usize) -> Contestant<'static> {
+    let fleets: Vec<_> = (0..fleets).map(|_| lease_only()).collect();
+    for fleet in &fleets {
+        spawn(fleet, &spec(1), AGENTS);
+    }
+    let request = Request::any();
     Contestant::timed(name, move |units| {
-        let (gate, each) = (Barrier::new(threads as usize), units * PAIRS / threads);
+        let (gate, each) = (Barrier::new(threads), units * PAIRS / threads as u64);
         thread::scope(|scope| {
+            let (gate, request) = (&gate, &request);
             let threads: Vec<_> = (0..threads)
-                .map(|_| {
-                    scope.spawn(|| {
+                .map(|at| {
+                    let fleet = &fleets[at % fleets.len()];
+                    scope.spawn(move || {
                         gate.wait();
                         let start = Instant::now();
-                        let taken = (0..each).filter(|_| pair(&fleet, &request).is_some()).count();
+                        let taken = (0..each).filter(|_| pair(fleet, request).is_some()).count();
                         (taken as u64, start, Instant::now())
                     })
                 })

@@ -4,11 +4,13 @@
 //! sample: so what an allocator adds is counted, and what somebody else left behind is not.
 
 use std::fs;
+use std::num::NonZeroU32;
 use std::process::Command;
-use std::sync::Arc;
-use std::time::Instant;
+use std::sync::{Arc, Mutex, mpsc};
+use std::time::{Duration, Instant};
 
-use phalanx::fleet::{Fleet, LeaseOutcome, Request};
+use phalanx::fleet::scale::{Autoscaler, ScalePolicy};
+use phalanx::fleet::{AgentSpec, AgentState, Fleet, LeaseOutcome, Outcome, Request, Task};
 use serde_json::json;
 
 use super::Lineup;
@@ -48,7 +50,7 @@ pub fn spawn_100k(settings: &Settings) -> Row {
 
 fn ours_spawned(name: &'static str, batch: bool) -> Contestant<'static> {
     Contestant::timed(name, move |units| {
-        let mut elapsed = std::time::Duration::ZERO;
+        let mut elapsed = Duration::ZERO;
         for _ in 0..units {
             let fleet =
                 Fleet::<u64, u64>::builder().workers(1).build().expect("defaults are valid");
@@ -70,7 +72,7 @@ fn ours_spawned(name: &'static str, batch: bool) -> Contestant<'static> {
 
 fn spawned<A: Actors>(name: &'static str) -> Contestant<'static> {
     Contestant::timed(name, move |units| {
-        let mut elapsed = std::time::Duration::ZERO;
+        let mut elapsed = Duration::ZERO;
         for _ in 0..units {
             elapsed += A::Home::together(async {
                 let tally = Tally::new(1);
@@ -88,7 +90,7 @@ fn spawned<A: Actors>(name: &'static str) -> Contestant<'static> {
 /// The same from another thread than theirs.
 fn spawned_apart<A: Actors>(name: &'static str, threads: Threads) -> Contestant<'static> {
     Contestant::timed(name, move |units| {
-        let mut elapsed = std::time::Duration::ZERO;
+        let mut elapsed = Duration::ZERO;
         for _ in 0..units {
             let (home, tally) = (A::Home::apart(threads), Tally::new(1));
             let start = Instant::now();
@@ -250,14 +252,71 @@ fn ours_million() -> (u64, u64) {
 /// The most that it may take.
 const SPIKE_MAX_MS: f64 = 250.0;
 
+/// The agents before, and after.
+const SPIKE: (u32, u32) = (10, 100);
+/// The tasks that come at once: more than all of the agents take.
+const BURST: u64 = 200;
+
 pub fn spike(settings: &Settings) -> Row {
-    Lineup::without_ours(settings, "the fleet does not scale by itself yet")
-        .and(Contestant::limit("limit-spike", SPIKE_MAX_MS))
-        .measure(
-            (Unit::Milliseconds, Time::Wall),
-            "spike",
-            "from a burst of tasks until 10 agents have become 100 that are ready",
-            json!({ "agents": [10, 100], "breach_window_ns": 0, "limit-spike": SPIKE_MAX_MS }),
-            &[("limit-spike", 1.0)],
-        )
+    let ours = Contestant::timed(OURS, |units| {
+        let elapsed = (0..units).map(|_| spiked()).sum();
+        Sample::new(elapsed, units, Some(u64::from(SPIKE.1)))
+    });
+    Lineup::of(settings, ours).and(Contestant::limit("limit-spike", SPIKE_MAX_MS)).measure(
+        (Unit::Milliseconds, Time::Wall),
+        "spike",
+        "from a burst of tasks until 10 agents have become 100 that are ready",
+        json!({
+            "agents": [SPIKE.0, SPIKE.1],
+            "burst": BURST,
+            "breach_window_ns": 0,
+            "stepped": "by the thread that sent the burst, until all are ready",
+            "limit-spike": SPIKE_MAX_MS,
+        }),
+        &[("limit-spike", 1.0)],
+    )
+}
+
+/// How long it took, the submission of the burst included.
+fn spiked() -> Duration {
+    let fleet = Fleet::<u64, u64>::builder().workers(1).build().expect("the defaults are valid");
+    // No task ends before all agents are there.
+    let (open, gate) = mpsc::channel::<()>();
+    let gate = Mutex::new(gate);
+    let spec = AgentSpec::new("agent").handler_fn(move |task: &Task<u64>, _| {
+        gate.lock().expect("it does not panic").recv().expect_err("it is opened by dropping it");
+        Ok(task.payload() + 1)
+    });
+    let policy = ScalePolicy::builder()
+        .min(SPIKE.0)
+        .max(SPIKE.1)
+        .up_window(Duration::ZERO)
+        .up_cooldown(Duration::ZERO)
+        .step_up(NonZeroU32::new(SPIKE.1).expect("it is not zero"), 0.0)
+        .build()
+        .expect("it is valid");
+    let mut scaler = Autoscaler::new(&fleet, spec, policy);
+    scaler.step().expect("it scales");
+    assert_eq!(fleet.stats().agents_live, u64::from(SPIKE.0));
+
+    let start = Instant::now();
+    let tasks: Vec<_> = (0..BURST)
+        .map(|number| fleet.submit(Task::new(number)).map_err(|_| ()).expect("there is room"))
+        .collect();
+    while ready(&fleet) < SPIKE.1 as usize {
+        scaler.step().expect("it scales");
+    }
+    let elapsed = start.elapsed();
+
+    drop(open);
+    for (number, task) in (0..).zip(tasks) {
+        assert!(matches!(*task.wait(), Outcome::Completed(done) if done == number + 1));
+    }
+    fleet.shutdown(Duration::from_secs(10)).expect("it is no worker that ends it");
+    elapsed
+}
+
+fn ready(fleet: &Fleet<u64, u64>) -> usize {
+    let ready = |state| matches!(state, AgentState::Ready | AgentState::Busy);
+    fleet.agents().iter().filter(|agent| ready(agent.state)).count()
 }
