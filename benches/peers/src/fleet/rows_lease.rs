@@ -6,7 +6,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Barrier;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use std::{array, thread};
 
 use phalanx::fleet::{AgentId, Fleet, Lease, LeaseOutcome, Priority, Request, Strategy};
@@ -60,7 +60,12 @@ pub fn checkout(settings: &Settings) -> Row {
 
 pub fn checkout_full(settings: &Settings) -> Row {
     let objects = AGENTS as u64;
-    Lineup::without_ours(settings, "there are no quotas, expiry and scores yet")
+    let fleet = choosing(Strategy::Performance);
+    spawn(&fleet, &spec(1), AGENTS);
+    let request = Request::any().ttl(Duration::from_secs(60));
+    let without_quota = pairs("self-without-quota", move || pair(&fleet, &request).is_some());
+    Lineup::without_ours(settings, "allocations know of no quotas yet")
+        .and(without_quota)
         .and(deadpool_unmanaged(objects))
         .and(bb8(objects))
         .beside(object_pool(objects))
@@ -126,33 +131,31 @@ type Open<const N: usize> = fn(usize) -> Asked<N>;
 /// A row of 1000 agents beside two compare-and-swaps.
 fn beside_cas<const N: usize>(
     settings: &Settings,
-    open: Result<Open<N>, &'static str>,
+    open: Open<N>,
     id: &'static str,
     what: &'static str,
     targets: Targets,
 ) -> Row {
-    match open {
-        Ok(open) => Lineup::of(settings, open(AGENTS).contestant(OURS)),
-        Err(absent) => Lineup::without_ours(settings, absent),
-    }
-    .and(probe_cas())
-    .measure(PAIR, id, what, strategy_work(AGENTS), targets)
+    Lineup::of(settings, open(AGENTS).contestant(OURS)).and(probe_cas()).measure(
+        PAIR,
+        id,
+        what,
+        strategy_work(AGENTS),
+        targets,
+    )
 }
 
 /// A row of 100,000 agents beside one of 1000.
 fn beside_1k<const N: usize>(
     settings: &Settings,
-    open: Result<Open<N>, &'static str>,
+    open: Open<N>,
     id: &'static str,
     what: &'static str,
     targets: Targets,
 ) -> Row {
-    match open {
-        Ok(open) => Lineup::of(settings, open(HUNDRED_THOUSAND).contestant(OURS))
-            .and(open(AGENTS).contestant("self-1k")),
-        Err(absent) => Lineup::without_ours(settings, absent),
-    }
-    .measure(PAIR, id, what, strategy_work(HUNDRED_THOUSAND), targets)
+    Lineup::of(settings, open(HUNDRED_THOUSAND).contestant(OURS))
+        .and(open(AGENTS).contestant("self-1k"))
+        .measure(PAIR, id, what, strategy_work(HUNDRED_THOUSAND), targets)
 }
 
 fn strategy_work(agents: usize) -> serde_json::Value {
@@ -174,7 +177,7 @@ fn least_loaded(agents: usize) -> Asked<1> {
 pub fn least_loaded_1k(settings: &Settings) -> Row {
     beside_cas(
         settings,
-        Ok(least_loaded),
+        least_loaded,
         "least-loaded-1k",
         "the least loaded of 1000 agents, exactly, and back (ns a pair)",
         &[("probe-cas", 1.0 / 8.0)],
@@ -184,7 +187,7 @@ pub fn least_loaded_1k(settings: &Settings) -> Row {
 pub fn least_loaded_100k(settings: &Settings) -> Row {
     beside_1k(
         settings,
-        Ok(least_loaded),
+        least_loaded,
         "least-loaded-100k",
         "the least loaded of 100,000 agents, exactly, and back (ns a pair)",
         &[("self-1k", 1.0 / 1.8)],
@@ -212,7 +215,7 @@ fn priority(agents: usize) -> Asked<1> {
 pub fn priority_1k(settings: &Settings) -> Row {
     beside_cas(
         settings,
-        Ok(priority),
+        priority,
         "priority-1k",
         "the agent of the highest priority of 1000, and back (ns a pair)",
         &[("probe-cas", 1.0 / 6.0)],
@@ -222,7 +225,7 @@ pub fn priority_1k(settings: &Settings) -> Row {
 pub fn priority_100k(settings: &Settings) -> Row {
     beside_1k(
         settings,
-        Ok(priority),
+        priority,
         "priority-100k",
         "the agent of the highest priority of 100,000, and back (ns a pair)",
         &[("self-1k", 0.5)],
@@ -248,7 +251,7 @@ fn round_robin(agents: usize) -> Asked<1> {
 pub fn round_robin_1k(settings: &Settings) -> Row {
     beside_cas(
         settings,
-        Ok(round_robin),
+        round_robin,
         "round-robin-1k",
         "the next of 1000 agents, and back (ns a pair)",
         &[("probe-cas", 1.0 / 6.0)],
@@ -258,7 +261,7 @@ pub fn round_robin_1k(settings: &Settings) -> Row {
 pub fn round_robin_100k(settings: &Settings) -> Row {
     beside_1k(
         settings,
-        Ok(round_robin),
+        round_robin,
         "round-robin-100k",
         "the next of 100,000 agents, and back (ns a pair)",
         &[("self-1k", 0.5)],
@@ -267,12 +270,33 @@ pub fn round_robin_100k(settings: &Settings) -> Row {
 
 // By performance.
 
-const NO_OPEN: Result<Open<1>, &str> = Err("agents have no record to be chosen by yet");
+/// How often each of the agents that fail does so beforehand.
+const FAILURES: usize = 32;
+
+/// Every other agent has failed and the rest have not: any of those is better than all of these.
+fn performance(agents: usize) -> Asked<1> {
+    let fleet = choosing(Strategy::Performance);
+    let agents = spawn(&fleet, &spec(4), agents);
+    let mut good = HashSet::new();
+    for (at, agent) in agents.into_iter().enumerate() {
+        let (outcome, times) = if at % 2 == 0 {
+            good.insert(agent);
+            (LeaseOutcome::Succeeded, 1)
+        } else {
+            (LeaseOutcome::Failed, FAILURES)
+        };
+        for _ in 0..times {
+            let lease = fleet.try_allocate(&Request::any().agent(agent)).expect("it is idle");
+            lease.complete(outcome).expect("it is there");
+        }
+    }
+    Asked::new(fleet, [Request::any()], move |_, agent| good.contains(&agent))
+}
 
 pub fn performance_1k(settings: &Settings) -> Row {
     beside_cas(
         settings,
-        NO_OPEN,
+        performance,
         "performance-1k",
         "the agent of the best record of 1000, and back (ns a pair)",
         &[("probe-cas", 1.0 / 6.0)],
@@ -282,7 +306,7 @@ pub fn performance_1k(settings: &Settings) -> Row {
 pub fn performance_100k(settings: &Settings) -> Row {
     beside_1k(
         settings,
-        NO_OPEN,
+        performance,
         "performance-100k",
         "the agent of the best record of 100,000, and back (ns a pair)",
         &[("self-1k", 0.5)],
@@ -321,7 +345,7 @@ fn capability(agents: usize) -> Asked<16> {
 pub fn capability_1k(settings: &Settings) -> Row {
     beside_cas(
         settings,
-        Ok(capability),
+        capability,
         "capability-1k",
         "one of 1000 agents that has both of two capabilities, and back (ns a pair)",
         &[("probe-cas", 1.0 / 6.0)],
@@ -331,7 +355,7 @@ pub fn capability_1k(settings: &Settings) -> Row {
 pub fn capability_100k(settings: &Settings) -> Row {
     beside_1k(
         settings,
-        Ok(capability),
+        capability,
         "capability-100k",
         "one of 100,000 agents that has both of two capabilities, and back (ns a pair)",
         &[("self-1k", 0.5)],
