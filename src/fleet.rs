@@ -51,15 +51,21 @@ mod agent;
 mod backoff;
 mod budget;
 mod builder;
+mod dependencies;
+mod graph;
 mod handle;
+mod history;
 mod inner;
+mod keyed;
 mod lanes;
 mod lease;
+mod ledger;
 mod log;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
 mod mailbox;
 mod mailed;
+mod options;
 mod pool;
 mod post;
 mod reply;
@@ -72,6 +78,7 @@ mod submit;
 pub mod supervise;
 mod task;
 mod tell;
+mod timers;
 mod turn;
 mod wakers;
 mod work;
@@ -92,7 +99,9 @@ pub use budget::{
     UNIT_KINDS, Unit, Usage, Warning,
 };
 pub use builder::FleetBuilder;
+pub use graph::IfDependencyFails;
 pub use handle::TaskHandle;
+pub use history::IdempotencyKey;
 pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
 pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Strategy};
@@ -306,10 +315,15 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         self.core.inner.pool.try_allocate_batch(request, count, false)
     }
 
-    /// Notices what time has brought about: gives back the agents of leases that have expired. Returns how
-    /// many those were. A host whose leases expire calls it now and then; see [`Request::ttl`] for who
-    /// notices besides.
+    /// Notices what time has brought about: gives back the agents of leases that have expired, ends the tasks
+    /// that are past their deadlines, and queues those whose backoff is over. Returns how many leases had
+    /// expired.
+    ///
+    /// A host whose leases expire calls it now and then; see [`Request::ttl`] for who notices besides. What is
+    /// due of tasks the workers notice by themselves, between attempts and while they sleep; a host whose
+    /// workers are all in handlers calls it for deadlines to be kept. O(what is due), under the locks.
     pub fn tick(&self) -> usize {
+        self.inner().tick();
         self.core.inner.pool.expire_due()
     }
 

@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Fleet;
 use super::inner::{Inner, State, Workers};
 use super::lanes::Lanes;
+use super::ledger::{Keeping, Ledger};
 use super::log::{Observer, TaskLog};
 use super::pool::{Feed, Kept, MAX_SHARDS, Pool, PoolConfig, Strategy};
 use super::post::{Counters, Posts, Station};
@@ -16,6 +17,7 @@ use super::runner::Runner;
 use super::stats::FleetStats;
 use super::task::TaskId;
 use super::tell::Returned;
+use super::timers::Timers;
 use super::wakers::WakerSet;
 use crate::clock::Clock;
 use crate::sync::{Mutex, cores, thread};
@@ -44,6 +46,7 @@ pub struct FleetBuilder<T, O> {
     task_log: Option<Arc<dyn TaskLog<T, O>>>,
     observer: Option<Arc<dyn Observer>>,
     first_task_id: TaskId,
+    pub(super) keeping: Keeping,
 }
 
 impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
@@ -62,6 +65,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             task_log: None,
             observer: None,
             first_task_id: FIRST_TASK_ID,
+            keeping: Keeping::default(),
         }
     }
 
@@ -231,12 +235,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
                 format!("workers is {}, and may be {} at most", self.workers, u16::MAX),
             )
         })?;
-        let (runner, seats) = Runner::new(workers);
+        let (runner, seats) = Runner::new(workers, self.clock.clone());
         let state = State {
             pool: Arc::clone(&pool),
             behaviours: Vec::new(),
             queue: Lanes::new(),
             mailed: 0,
+            timers: Timers::default(),
+            ledger: Ledger::new(self.keeping),
             tasks: HashMap::new(),
             next_task: Some(self.first_task_id.get()),
             sequence: 0,
@@ -287,6 +293,7 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
             .field("task_log", &self.task_log.is_some())
             .field("observer", &self.observer.is_some())
             .field("first_task_id", &self.first_task_id)
+            .field("keeping", &self.keeping)
             .finish()
     }
 }

@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::log::LogPosition;
-use super::task::{Outcome, TaskId};
+use super::task::{Outcome, OutcomeKind, TaskId};
 use super::wakers::WakerSet;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::{Mutex, Parker};
@@ -48,6 +48,16 @@ impl<O> OutcomeCell<O> {
         state.wakers.take_into(wakes);
     }
 
+    /// How the task ended, if it has.
+    pub(super) fn kind(&self) -> Option<OutcomeKind> {
+        self.state.lock().outcome.as_ref().map(|(outcome, _)| outcome.kind())
+    }
+
+    /// Whether this is that cell.
+    pub(super) fn is(&self, other: &dyn Ends) -> bool {
+        std::ptr::from_ref(self).cast() == other.address()
+    }
+
     fn outcome(&self) -> Option<Arc<Outcome<O>>> {
         self.state.lock().outcome.as_ref().map(|(outcome, _)| Arc::clone(outcome))
     }
@@ -71,6 +81,24 @@ impl<O> OutcomeCell<O> {
             let waker = self.state.lock().wakers.remove(key);
             drop(waker);
         }
+    }
+}
+
+/// What a task that waits for another one asks of it.
+pub(super) trait Ends: Send + Sync {
+    /// How it ended, if it has.
+    fn ended(&self) -> Option<OutcomeKind>;
+    /// Tells cells apart.
+    fn address(&self) -> *const ();
+}
+
+impl<O: Send + Sync> Ends for OutcomeCell<O> {
+    fn ended(&self) -> Option<OutcomeKind> {
+        self.kind()
+    }
+
+    fn address(&self) -> *const () {
+        std::ptr::from_ref(self).cast()
     }
 }
 
@@ -100,6 +128,14 @@ impl<O> TaskHandle<O> {
     #[must_use]
     pub const fn id(&self) -> TaskId {
         self.id
+    }
+
+    /// Where others look whether it has ended.
+    pub(super) fn ends(&self) -> Arc<dyn Ends>
+    where
+        O: Send + Sync + 'static,
+    {
+        self.cell.clone()
     }
 
     /// Waits until the task has ended.

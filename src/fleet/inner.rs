@@ -18,7 +18,7 @@
 //!    looks into it, or whoever brought that about is on the way to line it up. A worker that finds no agent
 //!    for a task says to the pool that workers starve, and looks once more, before it turns to other things.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -26,6 +26,7 @@ use std::task::Waker;
 use super::agent::AgentId;
 use super::handle::{Cancels, OutcomeCell};
 use super::lanes::{Lanes, Mask, Place};
+use super::ledger::Ledger;
 use super::log::{FleetEvent, Observer, RequeueReason, TaskLog};
 use super::pool::{Feed, Pool};
 use super::post::{Counters, Posts, Station};
@@ -33,8 +34,9 @@ use super::runner::{Runner, Seat};
 use super::stats::FleetStats;
 use super::task::{Attempt, Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError, TaskId};
 use super::tell::Returned;
+use super::timers::{Alarm, Timers};
 use super::wakers::{WakerSet, guarded};
-use crate::clock::Clock;
+use crate::clock::{Clock, Timestamp};
 use crate::sync::{Mutex, thread};
 use crate::{Error, ErrorKind};
 
@@ -64,6 +66,8 @@ pub(super) struct State<T, O> {
     /// What runs on the agent of each slot; no longer than up to the last that runs tasks.
     pub(super) behaviours: Vec<Option<Behaviour>>,
     pub(super) queue: Lanes<TaskId>,
+    pub(super) timers: Timers,
+    pub(super) ledger: Ledger<O>,
     pub(super) tasks: HashMap<TaskId, Record<T, O>>,
     /// Tasks that wait in mailboxes.
     pub(super) mailed: usize,
@@ -111,6 +115,7 @@ pub(super) struct Record<T, O> {
     pub(super) attempt: Attempt,
     /// Attempts lost to errors and panics; a killed agent does not count.
     pub(super) attempts_lost: u32,
+    pub(super) deadline: Option<Timestamp>,
     pub(super) cancelled: bool,
     pub(super) phase: Phase,
 }
@@ -118,7 +123,16 @@ pub(super) struct Record<T, O> {
 pub(super) enum Phase {
     Queued,
     Mailed,
-    Running { agent: AgentId, signal: Arc<Signal> },
+    /// Waits for other tasks to end.
+    Held,
+    /// Waits for its next attempt until then.
+    Delayed {
+        until: Timestamp,
+    },
+    Running {
+        agent: AgentId,
+        signal: Arc<Signal>,
+    },
     Committing,
 }
 
@@ -143,11 +157,22 @@ impl<T, O> After<T, O> {
     pub(super) const fn new() -> Self {
         Self { wakes: Vec::new(), events: Vec::new(), claims: Vec::new(), mail: Vec::new() }
     }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.wakes.is_empty()
+            && self.events.is_empty()
+            && self.claims.is_empty()
+            && self.mail.is_empty()
+    }
+
+    pub(super) fn requeued(&mut self, task: TaskId, attempt: Attempt, reason: RequeueReason) {
+        self.events.push(FleetEvent::TaskRequeued { task, attempt, reason });
+    }
 }
 
 impl<T, O> State<T, O> {
     pub(super) fn stats(&self) -> FleetStats {
-        let queued = self.queue.len() + self.mailed;
+        let queued = self.queued();
         let pool = self.pool.tally();
         FleetStats {
             agents_live: pool.live,
@@ -170,15 +195,30 @@ impl<T, O> State<T, O> {
     /// Claims a task that nobody else may end (rule 3); the caller says why that is so.
     pub(super) fn claim(&mut self, id: TaskId, outcome: Outcome<O>) -> Claim<T, O> {
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
-        self.mailed -= usize::from(matches!(record.phase, Phase::Mailed));
+        if let Some(deadline) = record.deadline {
+            self.timers.remove(deadline, id, Alarm::Deadline);
+        }
+        match record.phase {
+            Phase::Delayed { until } => self.timers.remove(until, id, Alarm::Retry),
+            Phase::Held => self.ledger.graph.forget(id),
+            Phase::Mailed => self.mailed -= 1,
+            Phase::Queued | Phase::Running { .. } | Phase::Committing => {}
+        }
         record.phase = Phase::Committing;
         Claim { id, attempt: record.attempt, task: Arc::clone(&record.task), outcome }
+    }
+
+    /// Claims a task that cannot be done.
+    pub(super) fn fail(&mut self, id: TaskId, error: TaskError) -> Claim<T, O> {
+        let cancelled = self.tasks.get(&id).is_some_and(|record| record.cancelled);
+        let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Failed(error) };
+        self.claim(id, outcome)
     }
 
     /// Puts a task whose attempt was lost back to its place in the queue.
     pub(super) fn requeue(&mut self, id: TaskId, reason: RequeueReason, after: &mut After<T, O>) {
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
-        after.events.push(FleetEvent::TaskRequeued { task: id, attempt: record.attempt, reason });
+        after.requeued(id, record.attempt, reason);
         self.line_up(id, after);
     }
 
@@ -223,10 +263,16 @@ impl<T, O> State<T, O> {
         }
     }
 
+    /// How many tasks are queued, or are going to be.
+    pub(super) fn queued(&self) -> usize {
+        let parked = self.timers.delayed() + self.ledger.graph.parked();
+        self.queue.len() + self.mailed + parked
+    }
+
     /// How many more tasks may be queued.
     pub(super) fn room(&self, capacity: NonZeroUsize) -> usize {
         // Tasks that run again may take the queue over its capacity, by no more than there are workers.
-        capacity.get().saturating_sub(self.queue.len() + self.mailed + self.reserved)
+        capacity.get().saturating_sub(self.queued() + self.reserved)
     }
 
     /// Wakes the submitter whose turn it is, after the queue became shorter or the turn changed.
@@ -297,16 +343,21 @@ impl<T, O> Inner<T, O> {
         for event in &after.events {
             self.notice(event);
         }
-        for claim in after.claims {
-            self.settle(claim);
+        let mut claims = VecDeque::from(after.claims);
+        let mut mail = after.mail;
+        while let Some(claim) = claims.pop_front() {
+            // The end of one task may be that of others, or have them lined up.
+            let others = self.settle(claim);
+            claims.extend(others.claims);
+            mail.extend(others.mail);
         }
-        for (agent, id) in after.mail {
+        for (agent, id) in mail {
             self.mail(agent, id);
         }
     }
 
     /// Ends a task: the log first, then the observer, then everybody.
-    fn settle(&self, claim: Claim<T, O>) {
+    fn settle(&self, claim: Claim<T, O>) -> After<T, O> {
         let Claim { id, attempt, task, outcome } = claim;
         let recorded = match &self.log {
             None => Ok(None),
@@ -329,10 +380,13 @@ impl<T, O> Inner<T, O> {
         self.notice(&FleetEvent::TaskSettled { task: id, attempt, outcome: kind, position });
 
         let mut wakes = Vec::new();
-        let record = {
-            let mut state = self.state.lock();
+        let mut after = After::new();
+        let (record, forgotten) = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
             let record = state.tasks.remove(&id).expect("rule 3: a claimed task is ended once");
             record.cell.fill(Arc::new(outcome), position, &mut wakes);
+            let forgotten = state.ledger.settled(id, &task, &record.cell);
             let counts = &mut state.counts;
             counts.outcomes_not_recorded += unrecorded;
             match kind {
@@ -341,14 +395,17 @@ impl<T, O> Inner<T, O> {
                 OutcomeKind::Returned => counts.tasks_returned += 1,
                 OutcomeKind::Cancelled => counts.tasks_cancelled += 1,
             }
+            self.release_dependants(state, id, kind, &mut after);
             if state.tasks.is_empty() {
                 state.progress.take_into(&mut wakes);
             }
-            record
+            (record, forgotten)
         };
         self.wake_all(wakes);
         self.discard(record);
+        self.discard(forgotten);
         self.discard(task);
+        after
     }
 }
 
@@ -365,14 +422,11 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
                     signal.cancel();
                     return true;
                 }
-                Phase::Mailed => {
-                    let claim = state.claim(id, Outcome::Cancelled);
-                    after.claims.push(claim);
-                    state.wake_for_room(&mut after.wakes);
-                }
-                Phase::Queued => {
-                    let (mask, place) = (record.mask, record.place);
-                    state.queue.remove(mask, place).expect("rule 4");
+                Phase::Queued | Phase::Mailed | Phase::Delayed { .. } | Phase::Held => {
+                    if matches!(record.phase, Phase::Queued) {
+                        let (mask, place) = (record.mask, record.place);
+                        state.queue.remove(mask, place).expect("rule 4");
+                    }
                     let claim = state.claim(id, Outcome::Cancelled);
                     after.claims.push(claim);
                     state.wake_for_room(&mut after.wakes);

@@ -112,7 +112,7 @@ pub enum FleetEvent {
         /// waiting for locks included and waiting for work excluded.
         allocation: Duration,
     },
-    /// An attempt was lost and the task queued again.
+    /// An attempt was lost and the task queued again, at once or once its backoff is over.
     TaskRequeued {
         /// Which task.
         task: TaskId,
@@ -121,13 +121,14 @@ pub enum FleetEvent {
         /// What it was lost to.
         reason: RequeueReason,
     },
-    /// An attempt whose agent had been killed came back with a result, which was thrown away.
+    /// An attempt whose agent had been killed, or whose task was past its deadline, came back with a
+    /// result, which was thrown away.
     LateCompletionRefused {
         /// Which task.
         task: TaskId,
         /// The struck attempt.
         attempt: Attempt,
-        /// The killed agent.
+        /// The agent it ran on.
         agent: AgentId,
     },
     /// The handler of an agent returned an error for a message, or panicked.

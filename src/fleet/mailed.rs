@@ -65,12 +65,17 @@ impl<T, O> Inner<T, O> {
         let agent = turn.agent;
         let asked = self.time_if_observed();
         let mut after = After::new();
-        let (attempt, task, signal) = {
+        let (attempt, task, signal, deadline) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
+            if let Some(now) = self.time_if_alarmed(state) {
+                state.ring(now, &mut after);
+                self.publish_alarm(state);
+            }
             // Rule 2; and a kill may have come between.
             if !state.is_mailed(id) || !self.pool.lives(agent) {
                 drop(guard);
+                self.finish(after);
                 return self.return_tasks(agent, &[id], ReturnReason::AgentGone);
             }
             let record = state.tasks.get_mut(&id).expect("it was just found");
@@ -79,7 +84,7 @@ impl<T, O> Inner<T, O> {
             let signal = Arc::new(Signal::default());
             record.phase = Phase::Running { agent, signal: Arc::clone(&signal) };
             state.mailed -= 1;
-            let begun = (record.attempt, Arc::clone(&record.task), signal);
+            let begun = (record.attempt, Arc::clone(&record.task), signal, record.deadline);
             let behaviour = state.behaviours[agent.slot as usize].as_mut();
             behaviour.expect("a live agent has a behaviour").running.push(id);
             state.wake_for_room(&mut after.wakes);
@@ -92,6 +97,7 @@ impl<T, O> Inner<T, O> {
         }
         self.finish(after);
         let result = self.attempt(turn, &task, Some((id, attempt, &signal)));
-        self.conclude(Attempted { id, attempt, task, agent, leased: false }, result, None);
+        let attempted = Attempted { id, attempt, task, agent, leased: false, deadline };
+        self.conclude(attempted, result, None);
     }
 }

@@ -11,6 +11,8 @@
 //!    active: so a fleet that drains and has none active has handled every message it accepted.
 //! 5. A worker that says it is occupied, which it does before it runs the host's code, is so until it asks for
 //!    the next thing; once the fleet stops, none is given anything.
+//! 6. While an alarm is set and a worker sleeps, one of those that sleep sleeps only until then: the keeper of the
+//!    watch. Whoever sets an earlier alarm rouses it, and when it leaves for something else another one is roused.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -18,6 +20,7 @@ use std::task::Waker;
 use crossbeam::utils::CachePadded;
 
 use super::agent::AgentId;
+use crate::clock::{Clock, Timestamp};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Brief, Parker, hint, left_out};
 
@@ -56,6 +59,7 @@ pub(super) struct Runner {
     closed: AtomicBool,
     /// Which workers are occupied.
     occupied: Box<[CachePadded<AtomicBool>]>,
+    clock: Clock,
     /// How to rouse each worker.
     wakers: Box<[Waker]>,
 }
@@ -70,6 +74,10 @@ struct Line {
     /// Workers that look for something to do, those roused and not up yet included.
     searching: usize,
     active: usize,
+    /// When the queue of tasks is to be looked at, whatever else happens.
+    alarm: Option<Timestamp>,
+    /// Who keeps the watch, and until when it sleeps.
+    keeper: Option<(u16, Timestamp)>,
     draining: bool,
     stopping: bool,
 }
@@ -83,6 +91,14 @@ pub(super) struct Seat {
     occupied: bool,
 }
 
+/// Whether a worker sleeps.
+enum Bed {
+    /// There is something to do.
+    None,
+    /// It sleeps, until then if that is said.
+    Until(Option<Timestamp>),
+}
+
 impl Seat {
     pub(super) const fn worker(&self) -> u16 {
         self.worker
@@ -91,7 +107,7 @@ impl Seat {
 
 impl Runner {
     /// The runner of so many workers, and their seats.
-    pub(super) fn new(workers: u16) -> (Self, Vec<Seat>) {
+    pub(super) fn new(workers: u16, clock: Clock) -> (Self, Vec<Seat>) {
         let seats: Vec<_> = (0..workers)
             .map(|worker| Seat { parker: Parker::new(), worker, searching: false, occupied: false })
             .collect();
@@ -101,6 +117,8 @@ impl Runner {
             sleeping: Vec::with_capacity(seats.len()),
             searching: 0,
             active: 0,
+            alarm: None,
+            keeper: None,
             draining: false,
             stopping: false,
         };
@@ -109,6 +127,7 @@ impl Runner {
             length: CachePadded::new(AtomicUsize::new(0)),
             closed: AtomicBool::new(false),
             occupied: seats.iter().map(|_| CachePadded::new(AtomicBool::new(false))).collect(),
+            clock,
             wakers: seats.iter().map(|seat| seat.parker.waker()).collect(),
         };
         (runner, seats)
@@ -156,6 +175,21 @@ impl Runner {
         self.rouse(roused);
     }
 
+    /// Sets when the queue of tasks is to be looked at next, if nothing has it looked at before.
+    pub(super) fn set_alarm(&self, alarm: Option<Timestamp>) {
+        let roused = {
+            let mut line = self.line.lock();
+            line.alarm = alarm;
+            match (alarm, line.keeper) {
+                (Some(alarm), Some((_, until))) if alarm < until => line.rouse_keeper(),
+                (Some(_), None) if line.searching == 0 => line.rouse(),
+                // It looks when it wakes, or those who search look when they lie down.
+                _ => Roused(None),
+            }
+        };
+        self.rouse(roused);
+    }
+
     fn line_up(&self, line: &mut Line, ready: Ready) -> Roused {
         line.ready.push_back(ready);
         self.publish_length(line);
@@ -194,6 +228,7 @@ impl Runner {
             let mut line = self.line.lock();
             line.stopping = true;
             self.closed.store(true, Ordering::Relaxed);
+            line.keeper = None;
             std::mem::take(&mut line.sleeping)
         };
         for worker in sleeping {
@@ -232,9 +267,42 @@ impl Runner {
             if let Some(answer) = self.look(seat) {
                 return answer;
             }
-            if !self.search() && self.lie_down(seat) {
-                seat.parker.park();
+            if !self.search() {
+                match self.lie_down(seat) {
+                    Bed::None => {}
+                    Bed::Until(None) => seat.parker.park(),
+                    Bed::Until(Some(alarm)) => self.keep_watch(seat, alarm),
+                }
             }
+        }
+    }
+
+    /// Sleeps until the alarm, unless it is roused.
+    fn keep_watch(&self, seat: &Seat, alarm: Timestamp) {
+        if self.clock.park_until(&seat.parker, Some(alarm)) {
+            return;
+        }
+        let asleep = {
+            let mut line = self.line.lock();
+            let asleep = line.keeper.is_some_and(|(worker, _)| worker == seat.worker);
+            if asleep {
+                line.keeper = None;
+                line.sleeping.retain(|worker| *worker != seat.worker);
+                // As one that was roused (see `lie_down`).
+                line.searching += 1;
+                if line.alarm == Some(alarm) {
+                    line.alarm = None;
+                }
+                if !std::mem::replace(&mut line.tasks, true) {
+                    line.ready.push_back(Ready::Tasks);
+                    self.publish_length(&line);
+                }
+            }
+            asleep
+        };
+        if !asleep {
+            // Somebody roused it in the same moment: that token is on its way, and is not for the next sleep.
+            seat.parker.park();
         }
     }
 
@@ -257,7 +325,9 @@ impl Runner {
             let mut roused = Roused(None);
             if std::mem::take(&mut seat.searching) {
                 line.searching -= 1;
-                if line.searching == 0 && !line.ready.is_empty() && !left_out("runner.pass-it-on") {
+                let unwatched = line.alarm.is_some() && line.keeper.is_none();
+                let more = !line.ready.is_empty() || unwatched;
+                if line.searching == 0 && more && !left_out("runner.pass-it-on") {
                     roused = line.rouse();
                 }
             }
@@ -278,27 +348,46 @@ impl Runner {
         false
     }
 
-    /// Ends the search; whether to sleep.
-    fn lie_down(&self, seat: &mut Seat) -> bool {
+    /// Ends the search; whether to sleep, and until when.
+    fn lie_down(&self, seat: &mut Seat) -> Bed {
         let mut line = self.line.lock();
         if (!line.ready.is_empty() && !left_out("runner.lie-down-without-a-look")) || line.stopping
         {
-            return false;
+            return Bed::None;
         }
         line.searching -= 1;
         line.sleeping.push(seat.worker);
+        let watch = if line.keeper.is_none() { line.alarm } else { None };
+        line.keeper = watch.map(|alarm| (seat.worker, alarm)).or(line.keeper);
         // Whoever rouses it counts it as searching from then on.
         seat.searching = true;
-        true
+        Bed::Until(watch)
     }
 }
 
 impl Line {
-    /// Takes a sleeper out, which searches from now on.
+    /// Takes a sleeper out, which searches from now on; the keeper of the watch only if it is alone.
     fn rouse(&mut self) -> Roused {
+        let keeper = self.keeper.map(|(worker, _)| worker);
+        let last = self.sleeping.len().checked_sub(1);
+        let Some(last) = last else { return Roused(None) };
+        if last > 0 && keeper == Some(self.sleeping[last]) {
+            self.sleeping.swap(last - 1, last);
+        }
         let worker = self.sleeping.pop();
-        self.searching += usize::from(worker.is_some());
+        if worker == keeper {
+            self.keeper = None;
+        }
+        self.searching += 1;
         Roused(worker)
+    }
+
+    /// Takes the keeper of the watch out, which searches from now on.
+    fn rouse_keeper(&mut self) -> Roused {
+        let Some((keeper, _)) = self.keeper.take() else { return Roused(None) };
+        self.sleeping.retain(|worker| *worker != keeper);
+        self.searching += 1;
+        Roused(Some(keeper))
     }
 }
 

@@ -23,6 +23,8 @@ pub struct FleetStats {
     pub tasks_accepted: u64,
     /// Tasks that were handed back instead of accepted, for whatever reason.
     pub tasks_refused: u64,
+    /// Submissions with the key of a task that was known already; they were neither accepted nor refused.
+    pub tasks_repeated: u64,
     /// Tasks that ended as completed.
     pub tasks_completed: u64,
     /// Tasks that ended as failed.

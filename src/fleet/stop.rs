@@ -256,6 +256,10 @@ impl<T, O> Inner<T, O> {
                 let claim = state.claim(id, Outcome::Returned(ReturnReason::Shutdown));
                 after.claims.push(claim);
             }
+            for id in state.delayed().into_iter().chain(state.ledger.graph.all_parked()) {
+                let claim = state.claim(id, Outcome::Returned(ReturnReason::Shutdown));
+                after.claims.push(claim);
+            }
             self.runner.stop();
         }
         self.finish(after);

@@ -12,11 +12,13 @@ use std::collections::HashSet;
 use std::slice;
 use std::sync::Arc;
 
-use super::handle::{Cancels, OutcomeCell, TaskHandle};
+use super::handle::{OutcomeCell, TaskHandle};
+use super::history::Known;
 use super::inner::{After, Inner, Phase, Record, State};
 use super::lanes::{Mask, Place};
 use super::log::FleetEvent;
 use super::task::{Attempt, Outcome, ReturnReason, SubmitError, Task, TaskId};
+use super::timers::Alarm;
 use super::wakers::guarded;
 use crate::clock::Timestamp;
 use crate::sync::Parker;
@@ -29,6 +31,29 @@ pub(super) enum Patience {
     Until(Option<Timestamp>),
 }
 
+/// Why tasks do not come in.
+pub(super) enum Refused {
+    Error(SubmitError<()>),
+    /// One with the same key came first.
+    KeyTaken,
+}
+
+impl Refused {
+    /// For tasks that have no keys.
+    fn without_key(self) -> SubmitError<()> {
+        match self {
+            Self::Error(error) => error,
+            Self::KeyTaken => unreachable!("no key, so none that is taken"),
+        }
+    }
+}
+
+impl From<SubmitError<()>> for Refused {
+    fn from(error: SubmitError<()>) -> Self {
+        Self::Error(error)
+    }
+}
+
 impl<T, O> State<T, O> {
     /// Finds out whether these tasks may come in now, and if so holds their places and names them.
     fn reserve(
@@ -36,9 +61,17 @@ impl<T, O> State<T, O> {
         inner: &Inner<T, O>,
         tasks: &[Task<T>],
         turn: Option<u64>,
-    ) -> Result<Vec<(TaskId, Mask)>, SubmitError<()>> {
+    ) -> Result<Vec<(TaskId, Mask)>, Refused> {
+        // Before all else: a task that is known needs no room and no agent.
+        let keys = &self.ledger.keys;
+        if tasks.iter().filter_map(Task::key).any(|key| keys.get(key).is_some()) {
+            return Err(Refused::KeyTaken);
+        }
+        if tasks.is_empty() {
+            return Ok(Vec::new());
+        }
         if self.draining || self.stopping {
-            return Err(SubmitError::Closed(()));
+            return Err(SubmitError::Closed(()).into());
         }
         let mut own_ids = HashSet::new();
         let mut masks = Vec::with_capacity(tasks.len());
@@ -48,7 +81,7 @@ impl<T, O> State<T, O> {
                 None => self.pool.task_mask(task.request()),
             };
             let Some(mask) = mask else {
-                return Err(SubmitError::NoAgent(()));
+                return Err(SubmitError::NoAgent(()).into());
             };
             masks.push(mask);
             if let Some(id) = task.id()
@@ -56,12 +89,13 @@ impl<T, O> State<T, O> {
                     || self.reserved_ids.contains(&id)
                     || !own_ids.insert(id))
             {
-                return Err(SubmitError::Duplicate(()));
+                return Err(SubmitError::Duplicate(()).into());
             }
         }
+        self.check_dependencies(tasks)?;
         let my_turn = self.room.first().is_none_or(|first| Some(first) == turn);
         if !my_turn || self.room(inner.queue_capacity) < tasks.len() {
-            return Err(SubmitError::Full(()));
+            return Err(SubmitError::Full(()).into());
         }
 
         let mut next = self.next_task;
@@ -78,7 +112,7 @@ impl<T, O> State<T, O> {
                 }
                 (None, None) => {
                     let error = Error::new(ErrorKind::LimitReached, "the task ids are used up");
-                    return Err(SubmitError::NotRecorded { returned: (), error });
+                    return Err(SubmitError::NotRecorded { returned: (), error }.into());
                 }
             };
             named.push((id, mask));
@@ -87,6 +121,12 @@ impl<T, O> State<T, O> {
         self.reserved += tasks.len();
         // Those that the fleet gave, too: a caller may come with one of them before its task is queued.
         self.reserved_ids.extend(named.iter().map(|(id, _)| *id));
+        for key in tasks.iter().filter_map(Task::key) {
+            self.ledger.keys.set(key, Known::Pending);
+        }
+        for (task, (id, _)) in tasks.iter().zip(&named) {
+            self.hold(*id, task);
+        }
         Ok(named)
     }
 
@@ -105,8 +145,16 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         task: Task<T>,
         patience: Patience,
     ) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
+        if task.key().is_some() {
+            return match self.submit_keyed(vec![task], patience) {
+                Ok(mut handles) => Ok(handles.pop().expect("each task gets a handle")),
+                Err(refused) => {
+                    Err(refused.map(|mut tasks| tasks.pop().expect("it is handed back whole")))
+                }
+            };
+        }
         let mut handle = None;
-        match self.accept(slice::from_ref(&task), patience) {
+        match self.accept(slice::from_ref(&task), patience).map_err(Refused::without_key) {
             Err(refused) => {
                 self.state.lock().counts.tasks_refused += 1;
                 Err(refused.map(|()| task))
@@ -127,7 +175,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         if tasks.is_empty() {
             return Ok(handles);
         }
-        match self.accept(&tasks, patience) {
+        if tasks.iter().any(|task| task.key().is_some()) {
+            return self.submit_keyed(tasks, patience);
+        }
+        match self.accept(&tasks, patience).map_err(Refused::without_key) {
             Err(refused) => {
                 self.state.lock().counts.tasks_refused += tasks.len() as u64;
                 Err(refused.map(|()| tasks))
@@ -140,17 +191,19 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     }
 
     /// Reserves room, waiting for it if asked, and has the log accept.
-    fn accept(
+    pub(super) fn accept(
         &self,
         tasks: &[Task<T>],
         patience: Patience,
-    ) -> Result<Vec<(TaskId, Mask)>, SubmitError<()>> {
+    ) -> Result<Vec<(TaskId, Mask)>, Refused> {
         let named = match patience {
             Patience::None => self.state.lock().reserve(self, tasks, None)?,
             Patience::Until(deadline) => self.wait_for_room(tasks, deadline)?,
         };
         let accepted = match &self.log {
             None => Ok(()),
+            // All of them are known already.
+            Some(_) if tasks.is_empty() => Ok(()),
             Some(log) => {
                 let list: Vec<_> =
                     named.iter().zip(tasks).map(|((id, _), task)| (*id, task)).collect();
@@ -164,11 +217,17 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             {
                 let mut state = self.state.lock();
                 state.unreserve(&named);
+                for key in tasks.iter().filter_map(Task::key) {
+                    state.ledger.keys.withdraw(key);
+                }
+                for (id, _) in &named {
+                    state.ledger.graph.forget(*id);
+                }
                 state.wake_for_room(&mut wakes);
                 state.progress.take_into(&mut wakes);
             }
             self.wake_all(wakes);
-            return Err(SubmitError::NotRecorded { returned: (), error });
+            return Err(SubmitError::NotRecorded { returned: (), error }.into());
         }
         for (id, _) in &named {
             self.notice(&FleetEvent::TaskAccepted { task: *id });
@@ -180,10 +239,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         &self,
         tasks: &[Task<T>],
         deadline: Option<Timestamp>,
-    ) -> Result<Vec<(TaskId, Mask)>, SubmitError<()>> {
+    ) -> Result<Vec<(TaskId, Mask)>, Refused> {
         // What can never fit is refused at once, not waited for.
         if tasks.len() > self.queue_capacity.get() {
-            return Err(SubmitError::Full(()));
+            return Err(SubmitError::Full(()).into());
         }
         let parker = Parker::new();
         let mut turn = None;
@@ -195,7 +254,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                 let state = &mut *guard;
                 let result = state.reserve(self, tasks, turn);
                 match &result {
-                    Err(SubmitError::Full(())) if !late => {
+                    Err(Refused::Error(SubmitError::Full(()))) if !late => {
                         let key = *turn.get_or_insert_with(|| state.room.key());
                         state.room.register(key, parker.waker());
                     }
@@ -211,7 +270,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             };
             self.wake_all(wakes);
             match result {
-                Err(SubmitError::Full(())) if !late => {
+                Err(Refused::Error(SubmitError::Full(()))) if !late => {
                     late = !self.clock.park_until(&parker, deadline);
                 }
                 result => return result,
@@ -220,19 +279,20 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     }
 
     /// Queues tasks that the log has accepted.
-    fn enqueue(
+    pub(super) fn enqueue(
         &self,
         tasks: impl IntoIterator<Item = Task<T>>,
         named: &[(TaskId, Mask)],
         mut hand_out: impl FnMut(TaskHandle<O>),
     ) {
-        let fleet: std::sync::Weak<dyn Cancels> = self.me.clone();
         let mut records = Vec::with_capacity(named.len());
+        let timed = |task: &Task<T>| task.options.as_ref().and_then(|options| options.timeout);
         for (mut task, (id, mask)) in tasks.into_iter().zip(named) {
             task.id = Some(*id);
             let priority = task.request().urgency();
             let cell = Arc::new(OutcomeCell::new(self.clock.clone()));
-            hand_out(TaskHandle::new(*id, Arc::clone(&cell), fleet.clone()));
+            hand_out(self.task_handle(*id, Arc::clone(&cell)));
+            let deadline = timed(&task).map(|timeout| self.clock.now() + timeout);
             let record = Record {
                 task: Arc::new(task),
                 cell,
@@ -240,12 +300,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                 place: Place::new(priority, 0),
                 attempt: Attempt::NONE,
                 attempts_lost: 0,
+                deadline,
                 cancelled: false,
                 phase: Phase::Queued,
             };
             records.push((*id, priority, record));
         }
         let mut after = After::new();
+        let mut keyed = false;
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
@@ -254,16 +316,28 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             for (id, priority, mut record) in records {
                 record.place = Place::new(priority, state.sequence);
                 state.sequence += 1;
+                if let Some(deadline) = record.deadline {
+                    state.timers.set(deadline, id, Alarm::Deadline);
+                }
+                if let Some(key) = record.task.key() {
+                    state.ledger.keys.set(key, Known::Task(id, Arc::clone(&record.cell)));
+                    keyed = true;
+                }
                 state.tasks.insert(id, record);
                 if state.stopping {
                     // Rule 2: the stop did not see this task in the queue, so it ends here.
                     let claim = state.claim(id, Outcome::Returned(ReturnReason::Shutdown));
                     after.claims.push(claim);
                 } else {
-                    state.line_up(id, &mut after);
+                    state.queue_or_park(id, &mut after);
                 }
             }
             self.notify_workers(state);
+            self.publish_alarm(state);
+            if keyed {
+                // Those who wait to learn of it.
+                state.progress.take_into(&mut after.wakes);
+            }
         }
         self.finish(after);
     }

@@ -4,11 +4,9 @@ use std::fmt;
 use std::num::NonZeroU32;
 
 use super::agent::AgentId;
+use super::options::{DEFAULTS, Options};
 use super::request::{Priority, Request};
 use crate::sync::atomic::{AtomicBool, Ordering};
-
-/// The attempts a task has unless it says otherwise.
-const DEFAULT_MAX_ATTEMPTS: NonZeroU32 = NonZeroU32::new(3).expect("three is not zero");
 
 /// Names a task for as long as its log lives.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -87,20 +85,8 @@ pub struct Task<T> {
     payload: T,
     pub(super) id: Option<TaskId>,
     /// `None` for the defaults, which most tasks and all messages have.
-    options: Option<Box<Options>>,
+    pub(super) options: Option<Box<Options>>,
 }
-
-/// What a task asks for beside its payload.
-#[derive(Clone, Debug)]
-struct Options {
-    request: Request,
-    max_attempts: NonZeroU32,
-    agent: Option<AgentId>,
-}
-
-/// The options of a task that has none of its own.
-static DEFAULTS: Options =
-    Options { request: Request::any(), max_attempts: DEFAULT_MAX_ATTEMPTS, agent: None };
 
 impl<T> Task<T> {
     /// A task for any agent with a handler, of normal priority, with three attempts.
@@ -114,7 +100,7 @@ impl<T> Task<T> {
     }
 
     /// Changes an option.
-    fn set(mut self, change: impl FnOnce(&mut Options)) -> Self {
+    pub(super) fn set(mut self, change: impl FnOnce(&mut Options)) -> Self {
         change(self.options.get_or_insert_with(|| Box::new(DEFAULTS.clone())));
         self
     }
@@ -205,8 +191,7 @@ impl<T> fmt::Debug for Task<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Task")
             .field("id", &self.id)
-            .field("request", self.request())
-            .field("max_attempts", &self.attempts())
+            .field("options", self.options())
             .finish_non_exhaustive()
     }
 }
@@ -264,7 +249,8 @@ impl TaskContext<'_> {
         self.agent
     }
 
-    /// Whether this agent was killed meanwhile, so that whatever comes of this attempt is refused.
+    /// Whether this agent was killed or the task's deadline passed meanwhile, so that whatever comes of
+    /// this attempt is refused.
     ///
     /// A long handler asks from time to time and returns early. It is a hint, not a fence: the agent
     /// may be killed right after it was asked.
@@ -291,6 +277,10 @@ pub enum TaskErrorKind {
     Panicked,
     /// The work was done, and the [`TaskLog`](super::TaskLog) could not record it.
     NotRecorded,
+    /// It had not ended at its deadline ([`Task::timeout`]).
+    DeadlineExceeded,
+    /// A task that it waited for did not complete ([`Task::after`]).
+    DependencyFailed,
 }
 
 /// Why an attempt failed; in [`Outcome::Failed`], why the last one did.
@@ -319,6 +309,28 @@ impl TaskError {
 
     pub(super) fn panicked(message: impl Into<String>) -> Self {
         Self { kind: TaskErrorKind::Panicked, message: message.into(), retryable: true }
+    }
+
+    pub(super) fn dependency_failed(dependency: TaskId, outcome: OutcomeKind) -> Self {
+        let how = match outcome {
+            OutcomeKind::Completed => "completed",
+            OutcomeKind::Failed => "failed",
+            OutcomeKind::Returned => "was returned",
+            OutcomeKind::Cancelled => "was cancelled",
+        };
+        Self {
+            kind: TaskErrorKind::DependencyFailed,
+            message: format!("task {dependency}, which it waited for, {how}"),
+            retryable: false,
+        }
+    }
+
+    pub(super) fn deadline_exceeded() -> Self {
+        Self {
+            kind: TaskErrorKind::DeadlineExceeded,
+            message: "the task had not ended at its deadline".to_owned(),
+            retryable: false,
+        }
     }
 
     pub(super) fn not_recorded(message: impl Into<String>) -> Self {
@@ -422,6 +434,9 @@ pub enum SubmitError<R> {
     /// A task of this id is in the fleet already.
     #[error("a task of this id was submitted already")]
     Duplicate(R),
+    /// It waits for a task that is not known: it was not accepted before, or has ended and is forgotten.
+    #[error("a task that it waits for is not known")]
+    UnknownDependency(R),
     /// The log could not record the acceptance.
     #[error("the acceptance was not recorded: {error}")]
     NotRecorded {
@@ -442,6 +457,7 @@ impl<R> SubmitError<R> {
             | Self::Closed(returned)
             | Self::NoAgent(returned)
             | Self::Duplicate(returned)
+            | Self::UnknownDependency(returned)
             | Self::NotRecorded { returned, .. } => returned,
         }
     }
@@ -452,6 +468,7 @@ impl<R> SubmitError<R> {
             Self::Closed(returned) => SubmitError::Closed(f(returned)),
             Self::NoAgent(returned) => SubmitError::NoAgent(f(returned)),
             Self::Duplicate(returned) => SubmitError::Duplicate(f(returned)),
+            Self::UnknownDependency(returned) => SubmitError::UnknownDependency(f(returned)),
             Self::NotRecorded { returned, error } => {
                 SubmitError::NotRecorded { returned: f(returned), error }
             }
@@ -466,6 +483,7 @@ impl<R> fmt::Debug for SubmitError<R> {
             Self::Closed(_) => f.write_str("Closed(..)"),
             Self::NoAgent(_) => f.write_str("NoAgent(..)"),
             Self::Duplicate(_) => f.write_str("Duplicate(..)"),
+            Self::UnknownDependency(_) => f.write_str("UnknownDependency(..)"),
             Self::NotRecorded { error, .. } => {
                 f.debug_struct("NotRecorded").field("error", error).finish_non_exhaustive()
             }

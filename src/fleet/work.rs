@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::agent::{AgentId, Handler, Hired};
 use super::inner::{After, Inner, Phase, State};
-use super::log::{FleetEvent, RequeueReason};
+use super::log::FleetEvent;
 use super::pool::broken;
 use super::post::Posts;
 use super::runner::{Ready, Seat};
@@ -22,6 +22,7 @@ pub(super) struct Job<T, O> {
     agent: AgentId,
     signal: Arc<Signal>,
     hired: Hired<T, O>,
+    deadline: Option<Timestamp>,
 }
 
 /// An attempt that came back.
@@ -32,6 +33,7 @@ pub(super) struct Attempted<T> {
     pub(super) agent: AgentId,
     /// Whether the agent was leased for this attempt alone.
     pub(super) leased: bool,
+    pub(super) deadline: Option<Timestamp>,
 }
 
 impl<T, O> State<T, O> {
@@ -66,6 +68,7 @@ impl<T, O> State<T, O> {
             agent,
             signal,
             hired,
+            deadline: record.deadline,
         };
         self.wake_for_room(&mut after.wakes);
         Some(job)
@@ -133,6 +136,9 @@ impl<T, O> Inner<T, O> {
             if state.stopping {
                 return;
             }
+            if let Some(now) = self.time_if_alarmed(&state) {
+                state.ring(now, &mut after);
+            }
             let job = state.next_job_or_starve(&self.posts, &mut after);
             // Another worker may find an agent for the next task; one that finds none looks no further.
             if job.is_some() {
@@ -140,10 +146,14 @@ impl<T, O> Inner<T, O> {
                 if state.queue.len() > 0 {
                     self.runner.tasks_are_ready();
                 }
+            } else if !after.is_empty() {
+                // The log and the observer are the host's code too.
+                self.runner.occupy(seat);
             }
+            self.publish_alarm(&mut state);
             job
         };
-        let Some(job) = job else { return };
+        let Some(job) = job else { return self.finish(after) };
         if let Some(asked) = asked {
             after.events.push(FleetEvent::AttemptStarted {
                 task: job.id,
@@ -161,9 +171,20 @@ impl<T, O> Inner<T, O> {
         self.observer.as_ref().map(|_| self.clock.now())
     }
 
+    /// The time at the end of an attempt, if its task has a deadline or waits before the next attempt.
+    fn time_if_needed(
+        &self,
+        deadline: Option<Timestamp>,
+        task: &Task<T>,
+        result: &Result<O, TaskError>,
+    ) -> Timestamp {
+        let needed = deadline.is_some() || (result.is_err() && task.options.is_some());
+        if needed { self.clock.now() } else { Timestamp::ZERO }
+    }
+
     /// Runs an attempt to its end.
     pub(super) fn run(&self, job: Job<T, O>) {
-        let Job { id, attempt, task, agent, signal, hired } = job;
+        let Job { id, attempt, task, agent, signal, hired, deadline } = job;
         let (result, handler) = match self.make(hired) {
             Err(error) => (Err(error), None),
             Ok(mut handler) => {
@@ -178,7 +199,11 @@ impl<T, O> Inner<T, O> {
                 }
             }
         };
-        self.conclude(Attempted { id, attempt, task, agent, leased: true }, result, handler);
+        self.conclude(
+            Attempted { id, attempt, task, agent, leased: true, deadline },
+            result,
+            handler,
+        );
     }
 
     /// The handler, made if it is to be made.
@@ -202,7 +227,9 @@ impl<T, O> Inner<T, O> {
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
     ) {
-        let Attempted { id, attempt, agent, task, leased } = attempted;
+        let Attempted { id, attempt, agent, task, leased, deadline } = attempted;
+        let now = self.time_if_needed(deadline, &task, &result);
+        let late = deadline.is_some_and(|deadline| deadline <= now);
         let mut after = After::new();
         let mut refused = None;
         {
@@ -229,11 +256,25 @@ impl<T, O> Inner<T, O> {
                     && matches!(record.phase, Phase::Running { agent: on, .. } if on == agent)
             }) || broken("fleet.claim-unchecked");
             match result {
+                // Rule 3 of the timers.
+                result if won && late => {
+                    let claim = state.fail(id, TaskError::deadline_exceeded());
+                    after.claims.push(claim);
+                    if let Ok(output) = result {
+                        state.counts.late_completions_refused += 1;
+                        after.events.push(FleetEvent::LateCompletionRefused {
+                            task: id,
+                            attempt,
+                            agent,
+                        });
+                        refused = Some(output);
+                    }
+                }
                 Ok(output) if won => {
                     let claim = state.claim(id, Outcome::Completed(output));
                     after.claims.push(claim);
                 }
-                Err(error) if won => state.attempt_failed(id, error, &mut after),
+                Err(error) if won => state.attempt_failed(id, error, now, &mut after),
                 Ok(output) => {
                     state.counts.late_completions_refused += 1;
                     after.events.push(FleetEvent::LateCompletionRefused {
@@ -246,6 +287,7 @@ impl<T, O> Inner<T, O> {
                 Err(_) => state.counts.late_failures_ignored += 1,
             }
             self.notify_workers(state);
+            self.publish_alarm(state);
         }
         self.discard(refused);
         self.discard(handler);
@@ -255,7 +297,13 @@ impl<T, O> Inner<T, O> {
 }
 
 impl<T, O> State<T, O> {
-    fn attempt_failed(&mut self, id: TaskId, error: TaskError, after: &mut After<T, O>) {
+    fn attempt_failed(
+        &mut self,
+        id: TaskId,
+        error: TaskError,
+        now: Timestamp,
+        after: &mut After<T, O>,
+    ) {
         let record = self.tasks.get_mut(&id).expect("the attempt won, so its task is in the table");
         record.attempts_lost += 1;
         let again = error.is_retryable() && record.attempts_lost < record.task.attempts().get();
@@ -264,7 +312,7 @@ impl<T, O> State<T, O> {
         } else if again && self.stopping {
             Outcome::Returned(ReturnReason::Shutdown)
         } else if again {
-            return self.requeue(id, RequeueReason::AttemptFailed(error), after);
+            return self.try_again(id, error, now, after);
         } else {
             Outcome::Failed(error)
         };

@@ -1,6 +1,8 @@
 //! The fleet: leases, tasks, and nothing lost when agents die.
 
+mod dependencies;
 mod expiry;
+mod keys;
 mod leases;
 mod messages;
 mod named;
@@ -10,3 +12,4 @@ mod storm;
 mod submit;
 mod support;
 mod tasks;
+mod timing;

@@ -16,7 +16,7 @@ fn schedule(runner: &Runner, agent: AgentId) {
 
 /// Two things become ready while two workers, each of which does one, search and lie down.
 fn two_workers() {
-    let (runner, seats) = Runner::new(2);
+    let (runner, seats) = Runner::new(2, Clock::real());
     let runner = Arc::new(runner);
     let workers: Vec<_> = seats
         .into_iter()
@@ -53,7 +53,7 @@ fn loom_twin_a_worker_that_passes_nothing_on_leaves_the_other_asleep() {
 #[test]
 fn loom_a_stop_reaches_a_worker_that_lies_down() {
     explore(3, || {
-        let (runner, mut seats) = Runner::new(1);
+        let (runner, mut seats) = Runner::new(1, Clock::real());
         let runner = Arc::new(runner);
         let mut seat = seats.pop().expect("one worker has one seat");
         let worker = {
@@ -67,7 +67,7 @@ fn loom_a_stop_reaches_a_worker_that_lies_down() {
 
 /// A mailbox becomes active while somebody drains and finds none that is.
 fn drain_against_schedule() {
-    let (runner, _seats) = Runner::new(1);
+    let (runner, _seats) = Runner::new(1, Clock::real());
     let runner = Arc::new(runner);
     let sender = {
         let runner = Arc::clone(&runner);

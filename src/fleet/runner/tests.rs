@@ -15,7 +15,7 @@ fn schedule(runner: &Runner, agent: AgentId) {
 }
 
 fn one() -> (Runner, Seat) {
-    let (runner, mut seats) = Runner::new(1);
+    let (runner, mut seats) = Runner::new(1, Clock::real());
     let seat = seats.pop().expect("one worker has one seat");
     (runner, seat)
 }
@@ -64,7 +64,7 @@ fn a_runner_that_drains_schedules_none_that_is_idle_and_tells_when_the_last_is()
 
 #[test]
 fn sleeping_workers_are_roused_and_end_when_it_stops() {
-    let (runner, seats) = Runner::new(3);
+    let (runner, seats) = Runner::new(3, Clock::real());
     let runner = Arc::new(runner);
     let workers: Vec<_> = seats
         .into_iter()

@@ -1,0 +1,177 @@
+//! Tasks that wait for other tasks: what they ask for, and how the fleet holds and releases them.
+//!
+//! The rules are those of the [graph](super::graph). Whether a dependency has ended is decided under the
+//! lock under which outcomes become visible, so none is missed between looking and waiting.
+
+use std::collections::HashSet;
+use std::fmt;
+use std::sync::Arc;
+
+use super::graph::{Fate, IfDependencyFails};
+use super::handle::{Ends, TaskHandle};
+use super::inner::{After, Inner, Phase, State};
+use super::task::{OutcomeKind, SubmitError, Task, TaskError, TaskId};
+
+/// A task that another one waits for.
+#[derive(Clone)]
+pub(super) struct Dependency {
+    id: TaskId,
+    /// Where its outcome appears, if it was named by its handle.
+    cell: Option<Arc<dyn Ends>>,
+}
+
+impl fmt::Debug for Dependency {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.id.fmt(f)
+    }
+}
+
+impl<T> Task<T> {
+    /// Waits for another task of the same fleet to end before it is queued. Default: it waits for none.
+    ///
+    /// The other one may have ended already: its handle knows. While it waits it takes a place in the queue.
+    /// A task can wait only for tasks that were accepted before it, so there are no cycles.
+    #[must_use]
+    pub fn after<O: Send + Sync + 'static>(self, other: &TaskHandle<O>) -> Self {
+        let dependency = Dependency { id: other.id(), cell: Some(other.ends()) };
+        self.set(|options| options.dependencies.push(dependency))
+    }
+
+    /// As [`after`](Self::after), for a task that is known by its id: one that has not ended, is still in the
+    /// [history](super::FleetBuilder::history), or stands before it in the same batch under an id of the
+    /// caller's own.
+    #[must_use]
+    pub fn after_id(self, other: TaskId) -> Self {
+        let dependency = Dependency { id: other, cell: None };
+        self.set(|options| options.dependencies.push(dependency))
+    }
+
+    /// Sets what becomes of it if one that it waits for ends in any way but completed. Default:
+    /// [`IfDependencyFails::Fail`]: it fails with
+    /// [`TaskErrorKind::DependencyFailed`](super::TaskErrorKind::DependencyFailed) at once.
+    #[must_use]
+    pub fn if_dependency_fails(self, then: IfDependencyFails) -> Self {
+        self.set(|options| options.if_dependency_fails = then)
+    }
+
+    fn dependencies(&self) -> &[Dependency] {
+        self.options.as_ref().map_or(&[], |options| &options.dependencies)
+    }
+}
+
+/// What is known of a dependency.
+enum Standing {
+    Live,
+    Ended(OutcomeKind),
+    Unknown,
+}
+
+impl<T, O> State<T, O> {
+    fn standing(&self, dependency: &Dependency) -> Standing {
+        let ended = |kind: Option<OutcomeKind>| kind.map_or(Standing::Unknown, Standing::Ended);
+        let live = self.tasks.get(&dependency.id);
+        match (&dependency.cell, live) {
+            (Some(cell), _) if cell.ended().is_some() => ended(cell.ended()),
+            // The handle may be another fleet's.
+            (Some(cell), Some(record)) if record.cell.is(&**cell) => Standing::Live,
+            (Some(_), _) => Standing::Unknown,
+            (None, Some(_)) => Standing::Live,
+            (None, None) => {
+                ended(self.ledger.history.get(dependency.id).and_then(|cell| cell.kind()))
+            }
+        }
+    }
+
+    /// Refuses tasks that wait for what is not known.
+    pub(super) fn check_dependencies(&self, tasks: &[Task<T>]) -> Result<(), SubmitError<()>> {
+        if tasks.iter().all(|task| task.dependencies().is_empty()) {
+            return Ok(());
+        }
+        let mut before = HashSet::new();
+        for task in tasks {
+            for dependency in task.dependencies() {
+                let unknown = matches!(self.standing(dependency), Standing::Unknown);
+                if unknown && (dependency.cell.is_some() || !before.contains(&dependency.id)) {
+                    return Err(SubmitError::UnknownDependency(()));
+                }
+            }
+            before.extend(task.id());
+        }
+        Ok(())
+    }
+
+    /// Holds a task that waits for others, from the step in which its place is reserved.
+    pub(super) fn hold(&mut self, id: TaskId, task: &Task<T>) {
+        let Some(options) = task.options.as_ref().filter(|it| !it.dependencies.is_empty()) else {
+            return;
+        };
+        let mut live = Vec::new();
+        for dependency in &options.dependencies {
+            match self.standing(dependency) {
+                Standing::Ended(OutcomeKind::Completed) => {}
+                Standing::Ended(outcome) => {
+                    if options.if_dependency_fails == IfDependencyFails::Fail {
+                        let fate = Fate::Fail { dependency: dependency.id, outcome };
+                        return self.ledger.graph.doom(id, fate);
+                    }
+                }
+                // Unknown: it stands before this one in the batch.
+                Standing::Live | Standing::Unknown => live.push(dependency.id),
+            }
+        }
+        live.sort_unstable();
+        live.dedup();
+        if !live.is_empty() {
+            self.ledger.graph.hold(id, live, options.if_dependency_fails);
+        }
+    }
+
+    /// Queues a task that has come into the table, unless it is to wait or cannot be done.
+    pub(super) fn queue_or_park(&mut self, id: TaskId, after: &mut After<T, O>) {
+        let record = self.tasks.get_mut(&id).expect("the caller found the task");
+        if !record.task.dependencies().is_empty() {
+            if let Some(fate) = self.ledger.graph.take_doom(id) {
+                return self.decide(id, fate, after);
+            }
+            if self.ledger.graph.park(id) {
+                record.phase = Phase::Held;
+                return;
+            }
+        }
+        self.line_up(id, after);
+    }
+
+    fn decide(&mut self, id: TaskId, fate: Fate, after: &mut After<T, O>) {
+        match fate {
+            Fate::Run => self.line_up(id, after),
+            Fate::Fail { dependency, outcome } => {
+                let claim = self.fail(id, TaskError::dependency_failed(dependency, outcome));
+                after.claims.push(claim);
+            }
+        }
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    /// A task has ended: releases and fails those that wait for it.
+    pub(super) fn release_dependants(
+        &self,
+        state: &mut State<T, O>,
+        id: TaskId,
+        outcome: OutcomeKind,
+        after: &mut After<T, O>,
+    ) {
+        let fates = state.ledger.graph.ended(id, outcome);
+        let any = !fates.is_empty();
+        for (task, fate) in fates {
+            if state.tasks.contains_key(&task) {
+                state.decide(task, fate, after);
+            } else if fate != Fate::Run {
+                state.ledger.graph.doom(task, fate);
+            }
+        }
+        if any {
+            self.notify_workers(state);
+        }
+    }
+}
