@@ -68,6 +68,7 @@ mod mailed;
 mod options;
 mod pool;
 mod post;
+mod progress;
 mod reply;
 mod request;
 mod runner;
@@ -80,6 +81,7 @@ mod task;
 mod tell;
 mod timers;
 mod turn;
+mod verify;
 mod wakers;
 mod work;
 
@@ -105,6 +107,7 @@ pub use history::IdempotencyKey;
 pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
 pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Strategy};
+pub use progress::Progress;
 pub use reply::Reply;
 pub use request::{AllocateError, Fit, Priority, Request};
 pub use stats::{DrainReport, FleetStats};
@@ -114,6 +117,7 @@ pub use task::{
     TaskErrorKind, TaskId,
 };
 pub use tell::{Returned, TellError};
+pub use verify::Verifier;
 
 /// A pool of agents, and the tasks that run on them.
 ///

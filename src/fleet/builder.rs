@@ -18,6 +18,7 @@ use super::stats::FleetStats;
 use super::task::TaskId;
 use super::tell::Returned;
 use super::timers::Timers;
+use super::verify::Verifier;
 use super::wakers::WakerSet;
 use crate::clock::Clock;
 use crate::sync::{Mutex, cores, thread};
@@ -45,6 +46,7 @@ pub struct FleetBuilder<T, O> {
     clock: Clock,
     task_log: Option<Arc<dyn TaskLog<T, O>>>,
     observer: Option<Arc<dyn Observer>>,
+    verifier: Option<Arc<dyn Verifier<T, O>>>,
     first_task_id: TaskId,
     pub(super) keeping: Keeping,
 }
@@ -64,6 +66,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             clock: Clock::real(),
             task_log: None,
             observer: None,
+            verifier: None,
             first_task_id: FIRST_TASK_ID,
             keeping: Keeping::default(),
         }
@@ -157,6 +160,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// the clock for each attempt.
     pub fn observer(mut self, observer: Arc<dyn Observer>) -> Self {
         self.observer = Some(observer);
+        self
+    }
+
+    /// Sets who checks what agents say they have done. Default: nobody, and a handler's word is enough.
+    /// Costs a call for each attempt that returned an output; the agent is busy meanwhile.
+    pub fn verifier(mut self, verifier: Arc<dyn Verifier<T, O>>) -> Self {
+        self.verifier = Some(verifier);
         self
     }
 
@@ -268,6 +278,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             clock: self.clock,
             log: self.task_log,
             observer: self.observer,
+            verifier: self.verifier,
             queue_capacity: self.queue_capacity,
             runs_tasks: self.workers > 0,
         });
@@ -292,6 +303,7 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
             .field("clock", &self.clock)
             .field("task_log", &self.task_log.is_some())
             .field("observer", &self.observer.is_some())
+            .field("verifier", &self.verifier.is_some())
             .field("first_task_id", &self.first_task_id)
             .field("keeping", &self.keeping)
             .finish()

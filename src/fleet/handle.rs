@@ -14,6 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::log::LogPosition;
+use super::progress::Progress;
 use super::task::{Outcome, OutcomeKind, TaskId};
 use super::wakers::WakerSet;
 use crate::clock::{Clock, Timestamp};
@@ -105,6 +106,7 @@ impl<O: Send + Sync> Ends for OutcomeCell<O> {
 /// What a handle asks of the fleet that has its task.
 pub(super) trait Cancels: Send + Sync {
     fn cancel(&self, task: TaskId) -> bool;
+    fn progress(&self, task: TaskId) -> Option<Progress>;
 }
 
 /// Follows one accepted task to its outcome.
@@ -184,6 +186,14 @@ impl<O> TaskHandle<O> {
     #[must_use]
     pub fn log_position(&self) -> Option<LogPosition> {
         self.cell.state.lock().outcome.as_ref().and_then(|(_, position)| *position)
+    }
+
+    /// What the attempt that runs now has reported last; `None` if it has reported nothing, or none runs.
+    ///
+    /// O(1), under the fleet's lock.
+    #[must_use]
+    pub fn progress(&self) -> Option<Progress> {
+        self.fleet.upgrade()?.progress(self.id)
     }
 
     /// Asks for the task not to be done; whether that was in time to matter.

@@ -30,11 +30,13 @@ use super::ledger::Ledger;
 use super::log::{FleetEvent, Observer, RequeueReason, TaskLog};
 use super::pool::{Feed, Pool};
 use super::post::{Counters, Posts, Station};
+use super::progress::Progress;
 use super::runner::{Runner, Seat};
 use super::stats::FleetStats;
 use super::task::{Attempt, Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError, TaskId};
 use super::tell::Returned;
 use super::timers::{Alarm, Timers};
+use super::verify::Verifier;
 use super::wakers::{WakerSet, guarded};
 use crate::clock::{Clock, Timestamp};
 use crate::sync::{Mutex, thread};
@@ -56,6 +58,7 @@ pub(super) struct Inner<T, O> {
     pub(super) clock: Clock,
     pub(super) log: Option<Arc<dyn TaskLog<T, O>>>,
     pub(super) observer: Option<Arc<dyn Observer>>,
+    pub(super) verifier: Option<Arc<dyn Verifier<T, O>>>,
     pub(super) queue_capacity: NonZeroUsize,
     /// Whether there are worker threads.
     pub(super) runs_tasks: bool,
@@ -410,6 +413,13 @@ impl<T, O> Inner<T, O> {
 }
 
 impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
+    fn progress(&self, id: TaskId) -> Option<Progress> {
+        match &self.state.lock().tasks.get(&id)?.phase {
+            Phase::Running { signal, .. } => signal.progress(),
+            _ => None,
+        }
+    }
+
     fn cancel(&self, id: TaskId) -> bool {
         let mut after = After::new();
         {

@@ -97,6 +97,7 @@ impl<T, O> Inner<T, O> {
         }
         self.finish(after);
         let result = self.attempt(turn, &task, Some((id, attempt, &signal)));
+        let result = self.verified(&task, attempt, result);
         let attempted = Attempted { id, attempt, task, agent, leased: false, deadline };
         self.conclude(attempted, result, None);
     }

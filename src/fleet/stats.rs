@@ -50,6 +50,8 @@ pub struct FleetStats {
     pub messages_returned: u64,
     /// Attempts beyond a task's first.
     pub reruns: u64,
+    /// Attempts whose output the verifier did not accept.
+    pub attempts_rejected: u64,
     /// Results of struck attempts that were thrown away.
     pub late_completions_refused: u64,
     /// Errors and panics of struck attempts that were thrown away.

@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 
 use super::agent::AgentId;
 use super::options::{DEFAULTS, Options};
+use super::progress::Progress;
 use super::request::{Priority, Request};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicBool, Ordering};
 
 /// Names a task for as long as its log lives.
@@ -201,9 +203,18 @@ impl<T> fmt::Debug for Task<T> {
 pub(super) struct Signal {
     revoked: AtomicBool,
     cancelled: AtomicBool,
+    progress: Mutex<Option<Progress>>,
 }
 
 impl Signal {
+    pub(super) fn report(&self, progress: Progress) {
+        *self.progress.lock() = Some(progress);
+    }
+
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.progress.lock().clone()
+    }
+
     pub(super) fn revoke(&self) {
         // Relaxed: a hint to the handler; what decides is the task's phase, under the lock.
         self.revoked.store(true, Ordering::Relaxed);
@@ -277,6 +288,8 @@ pub enum TaskErrorKind {
     Panicked,
     /// The work was done, and the [`TaskLog`](super::TaskLog) could not record it.
     NotRecorded,
+    /// The [`Verifier`](super::Verifier) did not accept the output.
+    Rejected,
     /// It had not ended at its deadline ([`Task::timeout`]).
     DeadlineExceeded,
     /// A task that it waited for did not complete ([`Task::after`]).
@@ -331,6 +344,12 @@ impl TaskError {
             message: "the task had not ended at its deadline".to_owned(),
             retryable: false,
         }
+    }
+
+    /// As the verdict of a verifier.
+    pub(super) fn rejected(mut self) -> Self {
+        self.kind = TaskErrorKind::Rejected;
+        self
     }
 
     pub(super) fn not_recorded(message: impl Into<String>) -> Self {

@@ -199,6 +199,7 @@ impl<T, O> Inner<T, O> {
                 }
             }
         };
+        let result = self.verified(&task, attempt, result);
         self.conclude(
             Attempted { id, attempt, task, agent, leased: true, deadline },
             result,

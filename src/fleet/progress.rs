@@ -1,0 +1,37 @@
+//! How far an attempt says it has come.
+//!
+//! Rules that hold here:
+//!
+//! 1. What is reported is that of one attempt, and gone with it: a task that runs again starts anew, and
+//!    one that was struck reports to nobody.
+//! 2. Only the last report is kept.
+
+use std::borrow::Cow;
+
+use super::task::{Attempt, TaskContext};
+
+/// What an attempt reported last.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct Progress {
+    /// Which run of the task.
+    pub attempt: Attempt,
+    /// How much is done, from 0 to 1.
+    pub fraction: f32,
+    /// What it is doing, for people.
+    pub note: Cow<'static, str>,
+}
+
+impl TaskContext<'_> {
+    /// Says how far this attempt has come, for whoever asks the [handle](super::TaskHandle::progress).
+    ///
+    /// A fraction below 0 is 0, one above 1 is 1, and one that is no number is 0. It replaces the report
+    /// before; a message that was told or asked reports to nobody. It takes one short lock of its own.
+    pub fn report_progress(&self, fraction: f32, note: impl Into<Cow<'static, str>>) {
+        if self.task.is_none() {
+            return;
+        }
+        let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
+        self.signal.report(Progress { attempt: self.attempt, fraction, note: note.into() });
+    }
+}
