@@ -18,6 +18,8 @@
 
 mod autoscaler;
 mod forecast;
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
 mod observation;
 mod plan;
 mod policy;

@@ -200,6 +200,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
     pub fn observe(&mut self) -> Result<Observation, Error> {
         let fleet = self.fleet()?;
         let now = fleet.inner().clock.now();
+        // A lease that has expired is no load.
+        fleet.tick();
         let leases = fleet.inner().pool.tally().leases;
         self.flow.look(now, leases.held, leases.granted - leases.held);
         let mut seen = fleet.observe(&self.spec);

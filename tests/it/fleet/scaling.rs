@@ -297,6 +297,18 @@ fn how_long_leases_are_held_follows_from_how_many_end() {
 }
 
 #[test]
+fn an_agent_whose_lease_has_expired_is_idle() {
+    let (fleet, hand) = timed();
+    fleet.spawn_batch(&spec(), 4).unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec(), eager().build().unwrap());
+    let lost = fleet.try_allocate(&Request::any().ttl(SECOND)).unwrap();
+    assert_eq!(scaler.observe().unwrap().leases, 1);
+    hand.advance(SECOND * 2);
+    assert_eq!(scaler.step().unwrap().retired.len(), 4);
+    assert!(lost.complete(LeaseOutcome::Succeeded).is_err(), "it came too late");
+}
+
+#[test]
 fn a_forecast_adds_agents_before_the_load_calls_for_them() {
     let run = |with_forecast: bool| {
         let (fleet, hand) = timed();

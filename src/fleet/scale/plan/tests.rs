@@ -523,6 +523,15 @@ fn what_memory_pressure_took_only_demand_brings_back() {
 }
 
 #[test]
+fn a_signal_that_asks_for_no_more_than_the_demand_is_not_refused_after_a_shedding() {
+    let policy = built(eager().memory_ceiling(0.8).memory_shed(0.9));
+    let mut state = ScaleState::new();
+    let seen = seen(20, 117, 20).with_forecast(117.0);
+    retired(&plan(&seen.clone().with_memory(0.9), &policy, &mut state, at(0.0)));
+    assert_eq!(held(&plan(&seen.with_memory(0.5), &policy, &mut state, at(0.0))), []);
+}
+
+#[test]
 fn the_next_check_is_when_the_first_refusal_ends() {
     let policy = eager().up_window(SECOND * 5).down_cooldown(SECOND * 3);
     let policy = policy.memory_ceiling(0.8).memory_shed(0.9).utilisation(0.1, 0.5, 0.6);
