@@ -11,7 +11,8 @@
 //! 2. No agent that holds a lease is taken away.
 //! 3. Constant demand settles: a step leads into the band, and nothing but demand leads out of it.
 //!    Forecasts that are wrong, slow answers and short memory move the fleet inside of it.
-//! 4. Two steps are never closer than the policy says, and never more than it says at once.
+//! 4. Two steps are never closer than the policy says, and never more than it says at once; filling up to
+//!    `min` alone waits for nothing.
 //! 5. What it does not do it explains: each [`Plan`] lists its [`Refusal`]s.
 //!
 //! What it does not do: it does not know what an agent costs, and it does not scale across machines.

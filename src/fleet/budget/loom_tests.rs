@@ -130,6 +130,8 @@ fn loom_what_was_spent_is_given_back_once() {
         let resets = [fleet.clone(), fleet.clone()]
             .map(|fleet| thread::spawn(move || fleet.reset_spent(LEASES)));
         held.spend(2).expect("it is held");
+        let seen = usage(&budgets, &Scope::Fleet);
+        assert!(seen.spent <= seen.used, "what was spent is part of what is used");
         let reset: u64 = resets.map(|reset| reset.join().expect("no panic")).iter().sum();
         let usage = usage(&budgets, &Scope::Fleet);
         assert_eq!((reset + usage.spent, usage.used), (6, 7 - reset), "each once");
