@@ -67,7 +67,7 @@ impl Source {
         }
         for group in self.memory_limits(&groups)? {
             // The older control groups write "no limit" as a number greater than any memory.
-            if group.limit_bytes < memory.total_bytes {
+            if group.limit_bytes <= memory.total_bytes {
                 share = share.max(group.used_bytes as f64 / group.limit_bytes.max(1) as f64);
                 memory_bytes = memory_bytes.min(group.limit_bytes);
             }

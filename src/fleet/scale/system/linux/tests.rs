@@ -121,6 +121,16 @@ fn older_control_groups_count_too() {
 }
 
 #[test]
+fn a_limit_of_more_memory_than_there_is_is_none() {
+    let machine = Machine::new();
+    machine.file("sys/fs/cgroup/memory.current", &(15 * GIB).to_string());
+    machine.file("sys/fs/cgroup/memory.max", &(16 * GIB).to_string());
+    assert_eq!(first(&machine).memory, 0.9375);
+    machine.file("sys/fs/cgroup/memory.max", &(16 * GIB + 1).to_string());
+    assert_eq!(first(&machine).memory, 0.75);
+}
+
+#[test]
 fn a_group_that_is_not_mounted_falls_back_to_the_one_that_is() {
     let machine = Machine::new();
     machine.file("proc/self/cgroup", "0::/of/the/outside\n");
