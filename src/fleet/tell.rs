@@ -148,7 +148,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// use phalanx::fleet::{AgentSpec, Fleet, Outcome};
     ///
     /// let fleet = Fleet::<String, usize>::builder().workers(1).build()?;
-    /// let spec = AgentSpec::new("counter").handler_fn(|task, _cx| Ok(task.payload().len()));
+    /// let spec = AgentSpec::<String, usize>::new("counter")
+    ///     .handler_fn(|task, _cx| Ok(task.payload().len()));
     /// let counter = fleet.spawn(spec)?;
     /// let reply = fleet.ask(counter, "phalanx".to_owned())?;
     /// assert_eq!(reply.wait(), Outcome::Completed(7));
