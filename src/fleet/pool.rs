@@ -163,6 +163,16 @@ pub(super) enum Gone {
     Expired,
 }
 
+/// Who is to be told, outside the locks, of an agent that has a place more.
+#[derive(Clone, Copy, Debug, Default)]
+#[must_use = "a mailbox or a worker that is not told waits on"]
+struct Passed {
+    /// The agent, if its mailbox waits for room and there is some.
+    freed: Option<AgentId>,
+    /// Whether workers starve and there is room.
+    hungry: bool,
+}
+
 /// Who is told that an agent came free while workers starve.
 pub(super) trait Feed: Send + Sync {
     fn feed(&self);
@@ -401,10 +411,14 @@ impl Pool {
                 return Ok(false);
             }
         }
-        let mut desk = self.desk.lock();
-        let mut shard = self.shards[at].lock();
-        let local = shard.release(agent, None)?;
-        Ok(self.pass_on(&mut desk, &mut shard, at, local, wakes))
+        let passed = {
+            let mut desk = self.desk.lock();
+            let mut shard = self.shards[at].lock();
+            let local = shard.release(agent, None)?;
+            self.pass_on(&mut desk, &mut shard, at, local, wakes)
+        };
+        self.tell_freed(passed.freed);
+        Ok(passed.hungry)
     }
 
     /// Takes this agent. If it has no room, whoever [feeds](Feed::freed) on the pool is told once it has;
@@ -425,8 +439,7 @@ impl Pool {
         Some(grant)
     }
 
-    /// Gives the free places of an agent to those who wait (rule 3), then to its mailbox; whether some are left for workers
-    /// that starve.
+    /// Gives the free places of an agent to those who wait (rule 3); who else is to be told.
     fn pass_on(
         &self,
         desk: &mut Desk,
@@ -434,14 +447,15 @@ impl Pool {
         at: usize,
         local: u32,
         wakes: &mut Vec<Waker>,
-    ) -> bool {
+    ) -> Passed {
         desk.offer(shard, local, wakes);
         self.say_who_waits(desk);
         self.publish(at, shard);
-        if shard.meet_want(local) {
-            self.tell_freed(shard.id(local));
+        let starving = self.attention.load(Ordering::Relaxed) & 1 == 1;
+        Passed {
+            freed: shard.meet_want(local).then(|| shard.id(local)),
+            hungry: starving && shard.slot(local).has_room(),
         }
-        shard.slot(local).has_room() && self.attention.load(Ordering::Relaxed) & 1 == 1
     }
 
     #[inline(always)]
@@ -449,8 +463,12 @@ impl Pool {
         self.attention.load(Ordering::Relaxed) != 0
     }
 
-    fn tell_freed(&self, agent: AgentId) {
-        if let Some(feed) = self.feed.get().and_then(Weak::upgrade) {
+    /// Has the mailbox of an agent that has room again lined up. Outside the locks: what feeds on the pool may
+    /// end with this call.
+    fn tell_freed(&self, freed: Option<AgentId>) {
+        if let Some(agent) = freed
+            && let Some(feed) = self.feed.get().and_then(Weak::upgrade)
+        {
             feed.freed(agent);
         }
     }

@@ -132,7 +132,9 @@ impl Pool {
         if grants.len() < count && (whole || grants.is_empty()) {
             return Err(self.why_none(&ask));
         }
-        Ok(grants.into_iter().map(|grant| self.start(grant, &ask)).collect())
+        let leases = grants.into_iter().map(|grant| self.start(grant, &ask)).collect();
+        self.tell_of_start(&ask);
+        Ok(leases)
     }
 
     fn take_several(

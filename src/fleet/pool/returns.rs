@@ -17,7 +17,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use super::shard::Shard;
-use super::{Gone, Grant, Pool};
+use super::{Gone, Grant, Passed, Pool};
 use crate::fleet::lease::{Lease, Release};
 
 /// How many counts a shard keeps at most.
@@ -106,19 +106,20 @@ impl Pool {
         how: Release,
         end: impl FnOnce(&mut Shard) -> (Result<(), Gone>, Option<u32>),
     ) -> Result<(), Gone> {
-        let (mut wakes, mut hungry) = (Vec::new(), false);
+        let (mut wakes, mut passed) = (Vec::new(), Passed::default());
         let result = {
             let mut desk = self.desk.lock();
             let mut shard = self.shards[at].lock();
             let (result, freed) = end(&mut shard);
             shard.count(result.is_ok(), how);
             if let Some(local) = freed {
-                hungry = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
             }
             result
         };
         self.wake_all(wakes);
-        if hungry {
+        self.tell_freed(passed.freed);
+        if passed.hungry {
             self.tell_workers();
         }
         result

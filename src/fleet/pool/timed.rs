@@ -6,6 +6,9 @@
 //!    place goes to others once it was noticed, by an allocation that found nothing, by a thread that waits,
 //!    by its holder, or by a tick.
 //! 2. The time of a lease that was waited for starts when its holder gets it.
+//! 3. `look_at` is no sooner than the first of the threads that sleep as they wait looks; it changes under the
+//!    desk's lock. Who begins to sleep reads the wheels under it, and a lease that begins is told of after
+//!    it is in its wheel: so either the thread sees when it is due or it is woken to look.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,7 +55,7 @@ impl Pool {
         }
     }
 
-    /// Starts the lease of a grant that was waited for (rule 2); the agent lives.
+    /// Starts the lease of a grant that was waited for (rule 2); to be [told of](Self::tell_of_start).
     pub(super) fn start(self: &Arc<Self>, grant: Grant, ask: &Ask) -> Lease {
         let lease = Lease::new(grant, Arc::clone(self));
         if !self.keeps_pasts && ask.ttl.is_none() {
@@ -68,15 +71,25 @@ impl Pool {
         self.shards[self.shard_of(grant.agent())].lock().arm(grant.agent(), due)
     }
 
-    /// Wakes those who wait if a lease is due before they look again.
+    /// Tells those who wait of leases that have just [started](Self::start), outside the locks.
+    pub(super) fn tell_of_start(&self, ask: &Ask) {
+        if let Some(ttl) = ask.ttl {
+            self.tell_of_due(self.now().saturating_add(ttl));
+        }
+    }
+
+    /// Wakes those who wait if a lease is due before they look again (rule 3).
     fn tell_of_due(&self, due: u64) {
-        if self.attention.load(Ordering::Relaxed) < 2 || due >= self.look_at.load(Ordering::Relaxed)
-        {
+        // The lock of the shard, under which the lease began, shows who waited before.
+        if self.attention.load(Ordering::Relaxed) < 2 {
             return;
         }
         let mut wakes = Vec::new();
         {
             let mut desk = self.desk.lock();
+            if due >= self.look_at.load(Ordering::Relaxed) {
+                return;
+            }
             self.look_at.store(u64::MAX, Ordering::Relaxed);
             desk.waiting.take_wakers(&mut wakes);
         }
@@ -102,19 +115,22 @@ impl Pool {
             return 0;
         }
         let now = self.now();
-        let (mut wakes, mut hungry, mut count) = (Vec::new(), false, 0);
+        let (mut wakes, mut freed, mut hungry, mut count) = (Vec::new(), Vec::new(), false, 0);
         {
             let mut desk = self.desk.lock();
             for (at, shard) in self.shards.iter().enumerate() {
                 let mut shard = shard.lock();
                 while let Some(local) = shard.expire_one(now) {
-                    hungry |= self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                    let passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                    freed.extend(passed.freed);
+                    hungry |= passed.hungry;
                     count += 1;
                 }
             }
             self.look_at.store(u64::MAX, Ordering::Relaxed);
         }
         self.wake_all(wakes);
+        freed.into_iter().for_each(|agent| self.tell_freed(Some(agent)));
         if hungry {
             self.tell_workers();
         }

@@ -10,7 +10,7 @@ use std::task::Waker;
 
 use super::desk::Desk;
 use super::waiting::Place;
-use super::{Pool, Ticket, broken, nanoseconds};
+use super::{Passed, Pool, Ticket, broken, nanoseconds};
 use crate::fleet::lease::Lease;
 use crate::fleet::request::{AllocateError, Request};
 use crate::sync::atomic::Ordering;
@@ -50,7 +50,9 @@ impl Pool {
                 drop(shard);
                 self.attention.fetch_sub(2, Ordering::Relaxed);
                 drop(desk);
-                return Ok(Ok(self.start(grant, &ask)));
+                let lease = self.start(grant, &ask);
+                self.tell_of_start(&ask);
+                return Ok(Ok(lease));
             }
             Err(error) => error,
             // Answers count too: a grant that is withdrawn puts its request back among those who wait.
@@ -85,6 +87,8 @@ impl Pool {
             self.attention.fetch_add(waiting - now, Ordering::Relaxed);
         } else {
             self.attention.fetch_sub(now - waiting, Ordering::Relaxed);
+            // Who has left may be the one that was to look first.
+            self.look_at.store(u64::MAX, Ordering::Relaxed);
         }
     }
 
@@ -99,6 +103,10 @@ impl Pool {
         if let Some(answer) = desk.answers.remove(&ticket.place.sequence) {
             // The desk is held, so the agent of a grant lives until the lease has begun.
             let lease = answer.result.map(|grant| self.start(grant, &answer.ticket.ask));
+            drop(desk);
+            if lease.is_ok() {
+                self.tell_of_start(&answer.ticket.ask);
+            }
             return (Some(lease), Some(waker));
         }
         match desk.waiting.waker_mut(ticket) {
@@ -110,7 +118,7 @@ impl Pool {
     /// Gives up a ticket. What was granted to it meanwhile is passed on.
     pub(in crate::fleet) fn give_up(&self, ticket: &Ticket) {
         let mut wakes = Vec::new();
-        let mut hungry = false;
+        let mut passed = Passed::default();
         let spare = {
             let mut desk = self.desk.lock();
             let waker = desk.waiting.remove(ticket);
@@ -125,13 +133,14 @@ impl Pool {
                 let local = shard
                     .release(grant.agent(), None)
                     .expect("grants of removed agents are withdrawn");
-                hungry = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
             }
             waker.flatten()
         };
         self.wake_all(wakes);
         self.discard(spare);
-        if hungry {
+        self.tell_freed(passed.freed);
+        if passed.hungry {
             self.tell_workers();
         }
     }

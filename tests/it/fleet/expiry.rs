@@ -12,6 +12,8 @@ use phalanx::fleet::{
     AgentSpec, AllocateError, Allocation, Fleet, Lease, LeaseOutcome, Priority, Request, Strategy,
 };
 
+use super::support::eventually;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn fleet_of(count: usize, strategies: &[Strategy]) -> (Fleet, ManualClock) {
@@ -118,6 +120,26 @@ fn a_thread_that_waits_wakes_when_a_lease_expires_even_one_that_began_later() {
     hand.advance(2 * SECOND);
     assert_eq!(waiter.join().unwrap(), Ok(held.agent()));
     assert!(held.is_revoked());
+}
+
+#[test]
+fn a_thread_that_waits_wakes_when_a_lease_expires_that_another_one_had_waited_for() {
+    let (fleet, hand) = fleet_of(1, &[Strategy::LeastLoaded]);
+    let held = fleet.try_allocate(&Request::any()).unwrap();
+    let mut first = fleet.allocate_async(&Request::any().ttl(SECOND));
+    assert!(poll(&mut first).is_none());
+    let second = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.allocate(&Request::any()).map(|lease| lease.agent()))
+    };
+    eventually("both wait", || fleet.stats().requests_waiting == 2);
+    // The second sleeps without an end, and when the first has the agent there is one.
+    drop(held);
+    let late = poll(&mut first).unwrap().unwrap();
+    eventually("the second knows when to look", || hand.sleepers() == 1);
+    hand.advance(2 * SECOND);
+    assert_eq!(second.join().unwrap(), Ok(late.agent()));
+    assert!(late.is_revoked());
 }
 
 #[test]
