@@ -36,7 +36,10 @@ pub enum Strategy {
     /// always the highest; only the order among equals is that of a shard.
     Priority,
     /// Each in its turn: whoever is taken goes to the end of the line, and so does whoever has room again
-    /// after it had none. Bound: one lap, so no agent that always had room is two turns behind another.
+    /// after it had none. Bound, for requests that ask for no capability: one lap, so of agents that were
+    /// there from its start and always had room none is two turns behind another. Requests that ask for
+    /// capabilities take turns within a shard alone: which shard's turn it is does not depend on them, so
+    /// where that matters the fleet has to be strict.
     RoundRobin,
     /// The best past: leases on it that the host completed as succeeded cost the least time each, as moving
     /// averages of success and latency see it (each new one weighs an eighth), in classes less than a
