@@ -22,6 +22,10 @@
 //! 5. A panic in a handler, a factory, the log, the observer, a waker or a destructor neither wedges
 //!    the fleet nor ends a worker thread; it is counted. Under `panic = "abort"` it ends the process.
 //!
+//! 6. A task that has a deadline has ended by then or fails, and what its handler brings later is refused. A
+//!    task with an [`IdempotencyKey`] is done once as long as the key is known. A task that waits for others
+//!    runs after they have ended, and cannot wait in a circle. What a [`Verifier`] rejects completes nothing.
+//!
 //! What it does not do: it cannot stop a handler that does not return; it does not undo what a struck
 //! handler did elsewhere; waiting requests go before queued tasks of any priority when an agent comes
 //! free.
