@@ -32,8 +32,8 @@ mod weakening;
 pub(crate) use std::sync::OnceLock;
 
 #[cfg_attr(
-    not(feature = "wasm"),
-    allow(unused_imports, reason = "the sandbox alone waits on it")
+    all(not(feature = "wasm"), target_os = "linux", not(any(phalanx_loom, phalanx_shuttle))),
+    expect(unused_imports, reason = "the sandbox alone waits on it")
 )]
 pub(crate) use imp::Condvar;
 #[cfg(feature = "durable")]
@@ -62,11 +62,13 @@ mod imp {
     pub(crate) use std::{hint, thread};
 
     /// A condition variable whose waits keep the guard in place.
-    #[cfg_attr(not(feature = "wasm"), allow(dead_code, reason = "the sandbox alone waits on it"))]
     #[derive(Debug, Default)]
     pub(crate) struct Condvar(parking_lot::Condvar);
 
-    #[cfg_attr(not(feature = "wasm"), allow(dead_code, reason = "the sandbox alone waits on it"))]
+    #[cfg_attr(
+        all(not(feature = "wasm"), target_os = "linux"),
+        expect(dead_code, reason = "the sandbox alone waits on it")
+    )]
     impl Condvar {
         pub(crate) const fn new() -> Self {
             Self(parking_lot::Condvar::new())

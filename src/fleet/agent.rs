@@ -79,9 +79,10 @@ impl<T, O> Crew<T, O> {
         self.idle.push(handler);
     }
 
-    /// All that is to be dropped, outside the locks.
-    pub(super) fn into_parts(self) -> (Option<Factory<T, O>>, Vec<Handler<T, O>>) {
-        (self.factory, self.idle)
+    /// All that is to be dropped, each piece by `discard`, outside the locks.
+    pub(super) fn dissolve(self, mut discard: impl FnMut(Handler<T, O>)) -> Option<Factory<T, O>> {
+        self.idle.into_iter().for_each(&mut discard);
+        self.factory
     }
 }
 

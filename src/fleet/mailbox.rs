@@ -27,7 +27,8 @@ mod tests;
 /// How many messages the control lane holds.
 pub(super) const CONTROL_CAPACITY: usize = 16;
 
-/// A lane with more room than this gives it back when the mailbox becomes idle.
+/// A work lane with more room than this gives half of it back whenever the mailbox becomes idle and has used
+/// less than a quarter since it last was: bursts find the room that the last one left.
 const KEPT_ROOM: usize = 64;
 
 /// Which of the two lanes.
@@ -82,9 +83,12 @@ enum Flag {
 pub(super) struct Mailbox<M> {
     generation: u32,
     capacity: u32,
+    /// The most messages that a worker found in the work lane since the mailbox was last idle.
+    peak: u32,
     flag: Flag,
     work: VecDeque<M>,
     /// Made with the first message of its kind, as most mailboxes never see one.
+    #[expect(clippy::box_collection, reason = "it keeps the mailbox on one line of the cache")]
     control: Option<Box<VecDeque<M>>>,
 }
 
@@ -105,6 +109,7 @@ impl<M> Mailbox<M> {
         Self {
             generation: 0,
             capacity: 0,
+            peak: 0,
             flag: Flag::Closed,
             work: VecDeque::new(),
             control: None,
@@ -217,6 +222,7 @@ impl<M> Mailbox<M> {
     /// Takes out so many messages at most, by rule 5. Only for the worker that has the mailbox.
     pub(super) fn claim(&mut self, most: usize, into: &mut VecDeque<M>) {
         let mut left = most;
+        self.peak = self.peak.max(u32::try_from(self.work.len()).unwrap_or(u32::MAX));
         if let Some(control) = &mut self.control {
             let count = left.min(control.len());
             into.extend(control.drain(..count));
@@ -234,13 +240,14 @@ impl<M> Mailbox<M> {
         if !self.is_run_by(generation, worker) {
             return Rest::Closed;
         }
-        if self.len() > 0 && !left_out("mailbox.rest-without-a-look") {
+        if !self.is_empty() && !left_out("mailbox.rest-without-a-look") {
             self.flag = Flag::Scheduled;
             return Rest::Again;
         }
         self.flag = Flag::Idle;
-        if self.work.capacity() > KEPT_ROOM {
-            self.work = VecDeque::new();
+        let room = self.work.capacity();
+        if room > KEPT_ROOM && std::mem::take(&mut self.peak) as usize <= room / 4 {
+            self.work.shrink_to(room / 2);
         }
         Rest::Idle
     }
@@ -277,7 +284,7 @@ impl<M> Mailbox<M> {
             assert_eq!(self.len(), 0, "rules 2 and 4");
         }
         if self.flag == Flag::Scheduled {
-            assert!(self.len() > 0, "nobody is told of nothing");
+            assert!(!self.is_empty(), "nobody is told of nothing");
         }
     }
 }

@@ -30,7 +30,9 @@ mod loom_tests;
 mod tests;
 
 /// How often a worker looks before it sleeps. A model need not look twice.
-const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 200 };
+const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 50 };
+/// Pauses between two looks.
+const PAUSES: usize = 8;
 
 /// What a worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,9 +54,7 @@ pub(super) struct Roused(Option<u16>);
 
 /// See the file's head.
 pub(super) struct Runner {
-    line: CachePadded<Brief<Line>>,
-    /// How many entries are in line; what a worker that searches watches.
-    length: CachePadded<AtomicUsize>,
+    shared: CachePadded<Shared>,
     /// Whether nothing new is taken: a hint, so that most who come too late need no lock.
     closed: AtomicBool,
     /// Which workers are occupied.
@@ -62,6 +62,14 @@ pub(super) struct Runner {
     clock: Clock,
     /// How to rouse each worker.
     wakers: Box<[Waker]>,
+}
+
+/// What changes with every entry, on one line of the cache: who lines something up has it for both.
+#[derive(Debug)]
+struct Shared {
+    line: Brief<Line>,
+    /// How many entries are in line; what a worker that searches watches.
+    length: AtomicUsize,
 }
 
 #[derive(Debug)]
@@ -123,8 +131,10 @@ impl Runner {
             stopping: false,
         };
         let runner = Self {
-            line: CachePadded::new(Brief::new(line)),
-            length: CachePadded::new(AtomicUsize::new(0)),
+            shared: CachePadded::new(Shared {
+                line: Brief::new(line),
+                length: AtomicUsize::new(0),
+            }),
             closed: AtomicBool::new(false),
             occupied: seats.iter().map(|_| CachePadded::new(AtomicBool::new(false))).collect(),
             clock,
@@ -136,7 +146,7 @@ impl Runner {
     /// Lines up a mailbox that was idle.
     #[inline]
     pub(super) fn schedule(&self, agent: AgentId) -> Result<Roused, Ended> {
-        let mut line = self.line.lock();
+        let mut line = self.shared.line.lock();
         if (line.draining || line.stopping) && !left_out("runner.schedule-while-draining") {
             return Err(Ended);
         }
@@ -146,7 +156,7 @@ impl Runner {
 
     /// Lines up a mailbox that was idle, for a task that was accepted before.
     pub(super) fn schedule_accepted(&self, agent: AgentId) -> Roused {
-        let mut line = self.line.lock();
+        let mut line = self.shared.line.lock();
         line.active += 1;
         self.line_up(&mut line, Ready::Mailbox(agent))
     }
@@ -159,14 +169,14 @@ impl Runner {
 
     /// Lines up a mailbox that is active already.
     pub(super) fn reschedule(&self, agent: AgentId) {
-        let roused = self.line_up(&mut self.line.lock(), Ready::Mailbox(agent));
+        let roused = self.line_up(&mut self.shared.line.lock(), Ready::Mailbox(agent));
         self.rouse(roused);
     }
 
     /// Lines up the queue of tasks, if it is not in line.
     pub(super) fn tasks_are_ready(&self) {
         let roused = {
-            let mut line = self.line.lock();
+            let mut line = self.shared.line.lock();
             if std::mem::replace(&mut line.tasks, true) {
                 return;
             }
@@ -178,7 +188,7 @@ impl Runner {
     /// Sets when the queue of tasks is to be looked at next, if nothing has it looked at before.
     pub(super) fn set_alarm(&self, alarm: Option<Timestamp>) {
         let roused = {
-            let mut line = self.line.lock();
+            let mut line = self.shared.line.lock();
             line.alarm = alarm;
             match (alarm, line.keeper) {
                 (Some(alarm), Some((_, until))) if alarm < until => line.rouse_keeper(),
@@ -198,7 +208,7 @@ impl Runner {
 
     fn publish_length(&self, line: &Line) {
         // Relaxed: a hint to those who search; they take the lock before they sleep.
-        self.length.store(line.ready.len(), Ordering::Relaxed);
+        self.shared.length.store(line.ready.len(), Ordering::Relaxed);
     }
 
     #[inline]
@@ -211,21 +221,21 @@ impl Runner {
     /// A mailbox has become idle, or was closed while it was not. `true` means that it was the last and
     /// that somebody may be waiting for that.
     pub(super) fn retire(&self, count: usize) -> bool {
-        let mut line = self.line.lock();
+        let mut line = self.shared.line.lock();
         line.active -= count;
         count > 0 && line.active == 0 && (line.draining || line.stopping)
     }
 
     /// Takes nothing more in.
     pub(super) fn drain(&self) {
-        self.line.lock().draining = true;
+        self.shared.line.lock().draining = true;
         self.closed.store(true, Ordering::Relaxed);
     }
 
     /// Takes nothing more in and gives nothing more out.
     pub(super) fn stop(&self) {
         let sleeping = {
-            let mut line = self.line.lock();
+            let mut line = self.shared.line.lock();
             line.stopping = true;
             self.closed.store(true, Ordering::Relaxed);
             line.keeper = None;
@@ -237,7 +247,7 @@ impl Runner {
     }
 
     pub(super) fn active(&self) -> usize {
-        self.line.lock().active
+        self.shared.line.lock().active
     }
 
     /// Says that the worker is going to run the host's code. Under the lock under which it learns that there
@@ -254,7 +264,7 @@ impl Runner {
     }
 
     pub(super) fn sleeping(&self) -> usize {
-        self.line.lock().sleeping.len()
+        self.shared.line.lock().sleeping.len()
     }
 
     /// The next thing for this worker to do, waiting for it; `None` when the fleet stops.
@@ -283,7 +293,7 @@ impl Runner {
             return;
         }
         let asleep = {
-            let mut line = self.line.lock();
+            let mut line = self.shared.line.lock();
             let asleep = line.keeper.is_some_and(|(worker, _)| worker == seat.worker);
             if asleep {
                 line.keeper = None;
@@ -309,7 +319,7 @@ impl Runner {
     /// `Some` is the answer; `None` means that there is nothing to do, and that the worker searches.
     fn look(&self, seat: &mut Seat) -> Option<Option<Ready>> {
         let (ready, roused) = {
-            let mut line = self.line.lock();
+            let mut line = self.shared.line.lock();
             if line.stopping {
                 return Some(None);
             }
@@ -340,17 +350,20 @@ impl Runner {
     /// Watches the line for a moment; whether something came.
     fn search(&self) -> bool {
         for _ in 0..LOOKS {
-            if self.length.load(Ordering::Relaxed) > 0 {
+            if self.shared.length.load(Ordering::Relaxed) > 0 {
                 return true;
             }
-            hint::spin_loop();
+            // Each look takes the line from whoever is about to write to it.
+            for _ in 0..PAUSES {
+                hint::spin_loop();
+            }
         }
         false
     }
 
     /// Ends the search; whether to sleep, and until when.
     fn lie_down(&self, seat: &mut Seat) -> Bed {
-        let mut line = self.line.lock();
+        let mut line = self.shared.line.lock();
         if (!line.ready.is_empty() && !left_out("runner.lie-down-without-a-look")) || line.stopping
         {
             return Bed::None;
@@ -393,6 +406,6 @@ impl Line {
 
 impl std::fmt::Debug for Runner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Runner").field("line", &*self.line).finish_non_exhaustive()
+        f.debug_struct("Runner").field("line", &self.shared.line).finish_non_exhaustive()
     }
 }

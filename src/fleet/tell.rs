@@ -347,8 +347,7 @@ impl<T, O> Inner<T, O> {
 
     /// Drops what an agent ran.
     pub(super) fn discard_crew(&self, crew: Crew<T, O>) {
-        let (factory, handlers) = crew.into_parts();
-        handlers.into_iter().for_each(|handler| self.discard(handler));
+        let factory = crew.dissolve(|handler| self.discard(handler));
         self.discard(factory);
     }
 }

@@ -54,7 +54,7 @@ fn an_agent_that_has_the_place_later_gets_nothing_of_the_one_before() {
 }
 
 #[test]
-fn a_mailbox_that_is_idle_again_gives_back_a_large_lane() {
+fn a_mailbox_gives_back_the_room_of_a_burst_by_and_by() {
     let mut mailbox = Mailbox::closed();
     mailbox.open(1, NonZeroU32::new(10_000).expect("not zero"));
     for message in 0..5_000 {
@@ -62,11 +62,18 @@ fn a_mailbox_that_is_idle_again_gives_back_a_large_lane() {
     }
     assert!(mailbox.begin(1, 0));
     let mut claimed = VecDeque::new();
-    while mailbox.len() > 0 {
+    while !mailbox.is_empty() {
         mailbox.claim(64, &mut claimed);
     }
     assert_eq!(mailbox.rest(1, 0), Rest::Idle);
     assert!(claimed.into_iter().eq(0..5_000));
+    assert!(mailbox.work.capacity() >= 5_000, "the next burst finds it");
+    for _ in 0..10 {
+        assert_eq!(mailbox.push(1, Lane::Work, 0), Ok(Told::Schedule));
+        assert!(mailbox.begin(1, 0));
+        mailbox.claim(1, &mut VecDeque::new());
+        assert_eq!(mailbox.rest(1, 0), Rest::Idle);
+    }
     assert!(mailbox.work.capacity() <= KEPT_ROOM);
 }
 
