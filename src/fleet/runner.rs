@@ -34,6 +34,9 @@ const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 50
 /// Pauses between two looks.
 const PAUSES: usize = 8;
 
+/// How many entries of agents that have ended may stand in line whatever its length.
+const GONE: usize = 64;
+
 /// What a worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ready {
@@ -75,6 +78,8 @@ struct Shared {
 #[derive(Debug)]
 struct Line {
     ready: VecDeque<Ready>,
+    /// Agents that ended while their mailboxes were scheduled, and that may still be in line.
+    gone: Vec<AgentId>,
     /// Whether the queue of tasks is in line.
     tasks: bool,
     /// Workers that sleep; the last to lie down is the first to be roused.
@@ -121,6 +126,7 @@ impl Runner {
             .collect();
         let line = Line {
             ready: VecDeque::new(),
+            gone: Vec::new(),
             tasks: false,
             sleeping: Vec::with_capacity(seats.len()),
             searching: 0,
@@ -224,6 +230,22 @@ impl Runner {
         let mut line = self.shared.line.lock();
         line.active -= count;
         count > 0 && line.active == 0 && (line.draining || line.stopping)
+    }
+
+    /// As [`retire`](Self::retire), for the mailbox of an agent that ended while it was scheduled. What stands
+    /// in line for it is taken out before such entries are more than all others and [`GONE`].
+    pub(super) fn retire_gone(&self, agent: AgentId) -> bool {
+        {
+            let mut line = self.shared.line.lock();
+            if !line.stopping {
+                line.gone.push(agent);
+                if line.gone.len() > GONE.max(line.ready.len() / 2) {
+                    line.sweep();
+                    self.publish_length(&line);
+                }
+            }
+        }
+        self.retire(1)
     }
 
     /// Takes nothing more in.
@@ -379,6 +401,16 @@ impl Runner {
 }
 
 impl Line {
+    /// Takes out what stands in line for agents that have ended: no agent has their ids again.
+    fn sweep(&mut self) {
+        let mut gone = std::mem::take(&mut self.gone);
+        gone.sort_unstable();
+        self.ready.retain(|ready| match ready {
+            Ready::Mailbox(agent) => gone.binary_search(agent).is_err(),
+            Ready::Tasks => true,
+        });
+    }
+
     /// Takes a sleeper out, which searches from now on; the keeper of the watch only if it is alone.
     fn rouse(&mut self) -> Roused {
         let keeper = self.keeper.map(|(worker, _)| worker);

@@ -283,7 +283,7 @@ impl<T, O> Inner<T, O> {
         let count = messages.iter().filter(|message| !matches!(message, Message::Task(_))).count();
         self.counters.give_back(count);
         // A mailbox that runs is retired by its worker.
-        let retired = active && worker.is_none() && self.runner.retire(1);
+        let retired = active && worker.is_none() && self.runner.retire_gone(agent);
         Some(Remains { agent, messages: messages.into(), asker, crew, last: retired })
     }
 

@@ -88,3 +88,19 @@ fn sleeping_workers_are_roused_and_end_when_it_stops() {
     let given: usize = workers.into_iter().map(|worker| worker.join().expect("no panic")).sum();
     assert_eq!(given, 300);
 }
+
+#[test]
+fn agents_that_end_before_their_turn_leave_no_line_behind_them() {
+    let (runner, mut seat) = one();
+    schedule(&runner, agent(0));
+    runner.tasks_are_ready();
+    for slot in 1..10_000 {
+        schedule(&runner, agent(slot));
+        assert!(!runner.retire_gone(agent(slot)), "nobody waits for that");
+        assert!(runner.shared.line.lock().ready.len() <= 2 * (GONE + 1), "the line grows");
+    }
+    assert_eq!(runner.active(), 1);
+    let mut next = || runner.next(&mut seat);
+    assert_eq!(next(), Some(Ready::Mailbox(agent(0))));
+    assert_eq!(next(), Some(Ready::Tasks));
+}
