@@ -98,7 +98,7 @@ use inner::{Behaviour, Inner};
 use pool::Newcomers;
 use submit::Patience;
 
-pub use agent::{Agent, AgentId, AgentSpec, AgentState, AgentStatus};
+pub use agent::{Agent, AgentId, AgentSpec, AgentState, AgentStatus, Condition, Resources};
 pub use backoff::Backoff;
 pub use budget::{
     Account, Budgets, Exceeded, GroupKey, Limit, Meter, Payer, Quota, Reservation, Scope,
@@ -214,6 +214,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             runs_tasks: spec.factory.is_some(),
             priority: spec.priority,
             limit,
+            labels: &spec.labels,
+            resources: spec.resources,
+            condition: spec.condition,
         };
         let mut wakes = Vec::new();
         let agents = {
@@ -257,6 +260,34 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     #[must_use]
     pub fn agents(&self) -> Vec<AgentStatus> {
         self.inner().pool.all()
+    }
+
+    /// Says what an agent is fit for; returns what it was fit for before. In one step it is allocated or
+    /// not, and its free places go to those who wait. Leases that it holds live on.
+    ///
+    /// # Errors
+    /// `NotFound` if the agent is gone.
+    pub fn set_condition(&self, agent: AgentId, condition: Condition) -> Result<Condition, Error> {
+        self.inner().pool.set_condition(agent, condition).ok_or_else(|| stop::gone(agent))
+    }
+
+    /// Has an agent not be allocated any more: [`Condition::Draining`]. Its leases and running tasks live
+    /// on.
+    ///
+    /// # Errors
+    /// `NotFound` if the agent is gone.
+    pub fn unroute(&self, agent: AgentId) -> Result<(), Error> {
+        self.set_condition(agent, Condition::Draining).map(drop)
+    }
+
+    /// Ends an agent as soon as it holds no lease: it is [unrouted](Self::unroute), waited for on this thread
+    /// for so long at most, and ended. Returns whether it has ended; if not, it stays unrouted, and holds its
+    /// leases. Messages that are still in its mailbox are returned.
+    ///
+    /// # Errors
+    /// `NotFound` if the agent is gone, `Unsupported` on a worker thread of this fleet.
+    pub fn drain_agent(&self, agent: AgentId, timeout: Duration) -> Result<bool, Error> {
+        self.inner().drain_agent(agent, timeout)
     }
 
     /// Ends an agent at once.

@@ -111,6 +111,9 @@ pub struct AgentSpec<T, O> {
     pub(super) capabilities: Vec<Arc<str>>,
     pub(super) priority: Priority,
     pub(super) max_leases: NonZeroU32,
+    pub(super) labels: Vec<(Arc<str>, Arc<str>)>,
+    pub(super) resources: Resources,
+    pub(super) condition: Condition,
     pub(super) factory: Option<Factory<T, O>>,
 }
 
@@ -123,6 +126,9 @@ impl<T, O> AgentSpec<T, O> {
             capabilities: Vec::new(),
             priority: Priority::NORMAL,
             max_leases: NonZeroU32::MIN,
+            labels: Vec::new(),
+            resources: Resources::default(),
+            condition: Condition::Fit,
             factory: None,
         }
     }
@@ -146,6 +152,32 @@ impl<T, O> AgentSpec<T, O> {
     #[must_use]
     pub const fn max_leases(mut self, limit: NonZeroU32) -> Self {
         self.max_leases = limit;
+        self
+    }
+
+    /// Adds a label, or replaces the one of that name. The fleet shows labels and makes nothing of them.
+    #[must_use]
+    pub fn label(mut self, name: impl AsRef<str>, value: impl AsRef<str>) -> Self {
+        let (name, value) = (name.as_ref(), Arc::from(value.as_ref()));
+        match self.labels.iter_mut().find(|(known, _)| &**known == name) {
+            Some((_, known)) => *known = value,
+            None => self.labels.push((Arc::from(name), value)),
+        }
+        self
+    }
+
+    /// Sets what it takes of the machine. Default: nothing.
+    #[must_use]
+    pub const fn resources(mut self, resources: Resources) -> Self {
+        self.resources = resources;
+        self
+    }
+
+    /// Sets the condition in which it begins. Default: [`Condition::Fit`]. One that begins as
+    /// [`Condition::Starting`] is allocated once the host says that it is fit.
+    #[must_use]
+    pub const fn condition(mut self, condition: Condition) -> Self {
+        self.condition = condition;
         self
     }
 
@@ -180,6 +212,9 @@ impl<T, O> Clone for AgentSpec<T, O> {
             capabilities: self.capabilities.clone(),
             priority: self.priority,
             max_leases: self.max_leases,
+            labels: self.labels.clone(),
+            resources: self.resources,
+            condition: self.condition,
             factory: self.factory.clone(),
         }
     }
@@ -192,6 +227,9 @@ impl<T, O> fmt::Debug for AgentSpec<T, O> {
             .field("capabilities", &self.capabilities)
             .field("priority", &self.priority)
             .field("max_leases", &self.max_leases)
+            .field("labels", &self.labels)
+            .field("resources", &self.resources)
+            .field("condition", &self.condition)
             .field("has_handler", &self.factory.is_some())
             .finish()
     }
@@ -231,14 +269,62 @@ impl fmt::Debug for AgentId {
     }
 }
 
-/// What an agent is doing, derived from its leases and from nothing else.
+/// What an agent is fit for, as the host says with [`Fleet::set_condition`](super::Fleet::set_condition).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Condition {
+    /// It is being made ready, and not allocated yet.
+    Starting,
+    /// It is allocated.
+    #[default]
+    Fit,
+    /// It is allocated where no agent that is fit would do.
+    Degraded,
+    /// It is not allocated any more; the leases that it holds live on.
+    Draining,
+    /// It is not allocated, since it does not work; the leases that it holds live on.
+    Failed,
+}
+
+/// What an agent is doing, derived from its condition and its leases and from nothing else. One that has
+/// stopped has no state: it is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AgentState {
-    /// It holds no lease.
+    /// It is being made ready.
+    Starting,
+    /// It is fit and holds no lease.
     Ready,
-    /// It holds at least one lease; it may have room for more.
+    /// It is fit and holds at least one lease; it may have room for more.
     Busy,
+    /// It is degraded: the last to be allocated.
+    Degraded,
+    /// It is not allocated any more.
+    Draining,
+    /// It has failed.
+    Failed,
+}
+
+impl AgentState {
+    pub(super) const fn of(condition: Condition, load: u32) -> Self {
+        match condition {
+            Condition::Starting => Self::Starting,
+            Condition::Fit if load == 0 => Self::Ready,
+            Condition::Fit => Self::Busy,
+            Condition::Degraded => Self::Degraded,
+            Condition::Draining => Self::Draining,
+            Condition::Failed => Self::Failed,
+        }
+    }
+}
+
+/// What an agent takes of the machine, as its spec says; the fleet passes it on and measures nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Resources {
+    /// Memory, in bytes.
+    pub memory_bytes: u64,
+    /// Processor time, in thousandths of one processor.
+    pub cpu_millis: u32,
 }
 
 /// What is true of a live agent at one moment.
@@ -249,7 +335,7 @@ pub struct AgentStatus {
     pub id: AgentId,
     /// The name of its spec.
     pub name: Arc<str>,
-    /// Ready or busy.
+    /// What it is doing.
     pub state: AgentState,
     /// The leases it holds.
     pub load: u32,
@@ -259,4 +345,8 @@ pub struct AgentStatus {
     pub priority: Priority,
     /// Whether it runs tasks, or is for leases alone.
     pub has_handler: bool,
+    /// The labels of its spec, in their order.
+    pub labels: Arc<[(Arc<str>, Arc<str>)]>,
+    /// The resources of its spec.
+    pub resources: Resources,
 }

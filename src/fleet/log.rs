@@ -88,7 +88,7 @@ pub enum FleetEvent {
         /// Which agent.
         agent: AgentId,
     },
-    /// An agent ended with its fleet.
+    /// An agent was drained, or ended with its fleet.
     AgentStopped {
         /// Which agent.
         agent: AgentId,

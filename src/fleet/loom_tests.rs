@@ -176,6 +176,9 @@ fn lease_against_hunger() {
         runs_tasks: true,
         priority: Priority::NORMAL,
         limit: 1,
+        labels: &[],
+        resources: Resources::default(),
+        condition: Condition::Fit,
     };
     pool.insert(&newcomers, 1, &mut Vec::new()).expect("there is room");
     let lease = pool.try_allocate(&Request::any()).expect("it is idle");

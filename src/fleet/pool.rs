@@ -6,8 +6,8 @@
 //! numbers if more than one is held. User code runs under none of them. Rules that hold:
 //!
 //! 1. An agent is allocated under the lock of its shard, so no place is given out twice.
-//! 2. `attention` says whether somebody waits: twice the number of waiting requests, and one more if
-//!    workers starve. Who is going to wait says so there first and then looks into every shard under its
+//! 2. `attention` says whether somebody waits: twice the number of requests that wait for an agent and of
+//!    threads that wait for one to be idle, and one more if workers starve. Who is going to wait says so there first and then looks into every shard under its
 //!    lock; who gives back reads it under the lock of the shard. So either the one that waits sees the
 //!    agent or the one that gives it back sees who waits.
 //! 3. While somebody waits, an agent that comes free passes to whoever waits for it under both locks:
@@ -23,6 +23,7 @@ mod census;
 mod desk;
 mod find;
 mod floors;
+mod health;
 mod index;
 mod returns;
 mod score;
@@ -41,7 +42,7 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
-use super::agent::{AgentId, AgentState, AgentStatus};
+use super::agent::{AgentId, AgentState, AgentStatus, Condition, Resources};
 use super::lanes::Mask;
 use super::lease::Lease;
 use super::request::{AllocateError, Fit, Priority, Request};
@@ -56,6 +57,7 @@ use shard::{Counts, Shard};
 use slot::Slot;
 
 pub(super) use census::NotIdle;
+pub(super) use health::Emptied;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
 pub(super) use waiting::Ticket;
@@ -83,6 +85,9 @@ pub(super) struct Newcomers<'a> {
     pub(super) priority: Priority,
     /// At most [`MAX_LEASES_PER_AGENT`].
     pub(super) limit: u16,
+    pub(super) labels: &'a [(Arc<str>, Arc<str>)],
+    pub(super) resources: Resources,
+    pub(super) condition: Condition,
 }
 
 /// An agent as its shard takes it in.
@@ -92,6 +97,7 @@ struct Entrant {
     mask: Mask,
     priority: Priority,
     limit: u16,
+    condition: Condition,
 }
 
 /// A request as the pool understands it.
@@ -449,6 +455,9 @@ impl Pool {
         wakes: &mut Vec<Waker>,
     ) -> Passed {
         desk.offer(shard, local, wakes);
+        if shard.slot(local).load == 0 {
+            desk.tell_idlers(shard.id(local), wakes);
+        }
         self.say_who_waits(desk);
         self.publish(at, shard);
         let starving = self.attention.load(Ordering::Relaxed) & 1 == 1;
@@ -508,10 +517,14 @@ impl Pool {
         if count == 0 {
             return Ok(agents);
         }
-        let kind = Kind { name: Arc::clone(newcomers.name) };
+        let kind = Kind {
+            name: Arc::clone(newcomers.name),
+            labels: Arc::from(newcomers.labels),
+            resources: newcomers.resources,
+        };
         let (kind, shares) = desk.enter(kind, mask, count);
-        let Newcomers { priority, limit, .. } = *newcomers;
-        let entrant = Entrant { kind, mask, priority, limit };
+        let Newcomers { priority, limit, condition, .. } = *newcomers;
+        let entrant = Entrant { kind, mask, priority, limit, condition };
         for (at, share) in shares.into_iter().enumerate().filter(|(_, share)| *share > 0) {
             let mut shard = self.shards[at].lock();
             shard.reserve(share);
@@ -563,6 +576,7 @@ impl Pool {
             }
         }
         desk.refuse_hopeless(agent, wakes);
+        desk.tell_idlers(agent, wakes);
         self.say_who_waits(&desk);
         Some(load)
     }
@@ -644,11 +658,13 @@ fn status(id: AgentId, slot: &Slot, mask: Mask, kind: &Kind) -> AgentStatus {
     AgentStatus {
         id,
         name: Arc::clone(&kind.name),
-        state: if slot.load == 0 { AgentState::Ready } else { AgentState::Busy },
+        state: AgentState::of(slot.standing.condition().unwrap_or_default(), u32::from(slot.load)),
         load: u32::from(slot.load),
         max_leases: u32::from(slot.limit),
         priority: slot.priority,
         has_handler: mask & RUNS_TASKS != 0,
+        labels: Arc::clone(&kind.labels),
+        resources: kind.resources,
     }
 }
 

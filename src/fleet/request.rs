@@ -87,7 +87,7 @@ pub enum Fit {
     /// strategy decides among equals.
     Tightest,
     /// The agent has at least one of them and as many as any agent with room has, then as few others; the
-    /// strategy decides among equals.
+    /// strategy decides among equals. A name that no agent had when the request began counts for nothing.
     BestFraction,
 }
 

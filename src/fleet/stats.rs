@@ -15,7 +15,7 @@ pub struct FleetStats {
     pub agents_killed: u64,
     /// Agents that were retired: taken out while they held no lease.
     pub agents_retired: u64,
-    /// Agents that ended with the fleet.
+    /// Agents that were drained, or ended with the fleet.
     pub agents_stopped: u64,
     /// Agents that live now.
     pub agents_live: u64,

@@ -11,10 +11,10 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::agent::AgentId;
+use super::agent::{AgentId, Condition};
 use super::inner::{After, Inner, State};
 use super::log::FleetEvent;
-use super::pool::NotIdle;
+use super::pool::{Emptied, NotIdle};
 use super::post::{Home, MessageCounts, Post};
 use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason, TaskId};
@@ -78,6 +78,11 @@ impl<T, O> State<T, O> {
     }
 }
 
+/// The error of an operation on an agent that is gone.
+pub(super) fn gone(agent: AgentId) -> Error {
+    Error::new(ErrorKind::NotFound, format!("agent {agent} is gone or never was"))
+}
+
 impl<T, O> Inner<T, O> {
     fn has_ended(&self, state: &State<T, O>) -> bool {
         state.tasks.is_empty() && state.reserved == 0 && self.runner.active() == 0
@@ -89,23 +94,50 @@ impl<T, O> Inner<T, O> {
     }
 
     pub(super) fn kill(&self, agent: AgentId) -> Result<Killed, Error> {
+        self.end_agent(agent, true)
+    }
+
+    pub(super) fn drain_agent(&self, agent: AgentId, timeout: Duration) -> Result<bool, Error> {
+        self.refuse_on_worker("drain an agent of")?;
+        let deadline = self.clock.now() + timeout;
+        self.pool.set_condition(agent, Condition::Draining).ok_or_else(|| gone(agent))?;
+        match self.pool.wait_idle(agent, Some(deadline)) {
+            Emptied::Late => Ok(false),
+            // Somebody else may end it at the same time, and then it has ended.
+            Emptied::Idle => Ok(self.end_agent(agent, false).is_ok() || self.agent_is_gone(agent)),
+            Emptied::Gone => Ok(true),
+        }
+    }
+
+    fn agent_is_gone(&self, agent: AgentId) -> bool {
+        self.pool.status(agent).is_none()
+    }
+
+    /// Ends an agent: a kill, or the last step of its drain.
+    fn end_agent(&self, agent: AgentId, killed_at_once: bool) -> Result<Killed, Error> {
         let mut after = After::new();
         let (killed, remains) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             let Some(removed) = state.remove_agent(agent, &mut after) else {
-                return Err(Error::new(
-                    ErrorKind::NotFound,
-                    format!("agent {agent} is gone or never was"),
-                ));
+                return Err(gone(agent));
             };
-            state.counts.agents_killed += 1;
+            if killed_at_once {
+                state.counts.agents_killed += 1;
+            } else {
+                state.counts.agents_stopped += 1;
+            }
             self.notify_workers(state);
             // In the same step: the place may be the next agent's right after.
             (removed, self.close_mailbox(agent, true))
         };
         let leases_revoked = killed.leases_revoked;
-        after.events.insert(0, FleetEvent::AgentKilled { agent, leases_revoked });
+        let event = if killed_at_once {
+            FleetEvent::AgentKilled { agent, leases_revoked }
+        } else {
+            FleetEvent::AgentStopped { agent, leases_revoked }
+        };
+        after.events.insert(0, event);
         self.finish(after);
         if let Some(remains) = remains {
             self.return_messages(remains, ReturnReason::AgentGone);

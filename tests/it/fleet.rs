@@ -3,6 +3,7 @@
 mod claims;
 mod dependencies;
 mod expiry;
+mod health;
 mod keys;
 mod leases;
 mod messages;

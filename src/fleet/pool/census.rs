@@ -108,6 +108,7 @@ impl Pool {
         };
         desk.leave(kind, mask, at);
         desk.refuse_hopeless(agent, wakes);
+        desk.tell_idlers(agent, wakes);
         self.say_who_waits(&desk);
         Ok(())
     }

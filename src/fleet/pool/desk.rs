@@ -14,7 +14,7 @@ use std::task::Waker;
 use super::shard::Shard;
 use super::waiting::{Answer, Ticket, Waiting};
 use super::{Ask, Grant, MAX_CAPABILITIES, MAX_CAPABILITY_SETS};
-use crate::fleet::agent::AgentId;
+use crate::fleet::agent::{AgentId, Resources};
 use crate::fleet::lanes::Mask;
 use crate::fleet::request::AllocateError;
 use crate::{Error, ErrorKind};
@@ -23,6 +23,8 @@ use crate::{Error, ErrorKind};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(in crate::fleet) struct Kind {
     pub(in crate::fleet) name: Arc<str>,
+    pub(in crate::fleet) labels: Arc<[(Arc<str>, Arc<str>)]>,
+    pub(in crate::fleet) resources: Resources,
 }
 
 #[derive(Debug)]
@@ -45,6 +47,8 @@ pub(super) struct Desk {
     pub(super) waiting: Waiting,
     pub(super) answers: HashMap<u64, Answer>,
     pub(super) tickets: u64,
+    /// Who waits for an agent to hold no lease any more.
+    pub(super) idlers: Vec<(u64, AgentId, Waker)>,
 }
 
 impl Desk {
@@ -190,6 +194,12 @@ impl Desk {
             let grant = shard.lease(local);
             self.answer(ticket, Ok(grant), waker, wakes);
         }
+    }
+
+    /// Wakes those who wait for an agent to hold no lease: it holds none, or is gone.
+    pub(super) fn tell_idlers(&mut self, agent: AgentId, wakes: &mut Vec<Waker>) {
+        wakes
+            .extend(self.idlers.extract_if(.., |(_, of, _)| *of == agent).map(|(.., waker)| waker));
     }
 
     pub(super) fn answer(

@@ -62,8 +62,8 @@ impl Pool {
     fn is_near_best(&self, ask: &Ask, at: usize, best: &Best) -> bool {
         let strategy = ask.strategy;
         let own = match strategy {
-            Strategy::RoundRobin => self.floors.get(strategy, at),
-            _ => u64::from(best.rank),
+            Strategy::RoundRobin => self.floors.get(strategy, at) | best.penalty(),
+            _ => best.floor(),
         };
         strategy.is_good_enough(own)
             || !strategy.exceeds(own, self.floors.least(strategy, self.shards.len()))
@@ -91,7 +91,7 @@ impl Pool {
                 let Some(found) = shard.best(ask) else { continue };
                 let floor = match ask.strategy {
                     Strategy::RoundRobin => shard.floor(ask.strategy, || 0),
-                    _ => u64::from(found.rank),
+                    _ => found.floor(),
                 };
                 if best.is_none_or(|(misfit, rank, _)| (found.misfit, floor) < (misfit, rank)) {
                     best = Some((found.misfit, floor, at));

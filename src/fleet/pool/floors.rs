@@ -6,7 +6,7 @@
 
 use crossbeam::utils::CachePadded;
 
-use super::shard::NO_FLOOR;
+use super::shard::{FLOOR_PENALTY, NO_FLOOR};
 use super::strategy::{STRATEGIES, Strategy};
 use crate::sync::atomic::{AtomicU64, Ordering};
 
@@ -45,7 +45,8 @@ impl Floors {
     /// The greatest of the shards that have anything, or zero.
     pub(super) fn greatest(&self, strategy: Strategy) -> u64 {
         let floors = (0..WIDTH).map(|at| self.get(strategy, at));
-        floors.filter(|floor| *floor != NO_FLOOR).max().unwrap_or(0)
+        let laps = floors.filter(|floor| *floor != NO_FLOOR).map(|floor| floor & !FLOOR_PENALTY);
+        laps.max().unwrap_or(0)
     }
 
     /// The shard to look at first: the one at `home`, unless another is better by more than the bound.

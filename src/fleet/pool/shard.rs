@@ -5,8 +5,8 @@
 //!
 //! 1. An agent is in the index of its class for each strategy kept, under the rank that it has now,
 //!    exactly if it has room. So who is taken is exact within the shard.
-//! 2. A class counts the agents that have its set of capabilities; one that counts none has an empty index
-//!    and is used again for another set. No two classes with agents have the same set.
+//! 2. A class counts the agents that have its set of capabilities and are degraded, or are not; one that
+//!    counts none has an empty index and is used again for others. No two classes with agents are alike.
 //! 3. The generation of a slot goes up when its agent ends, so a lease of that agent matches no slot, and
 //!    cannot be given back twice. A slot whose generations are used up stays vacant for good.
 //! 4. `held` is the sum of the loads: the leases that are held, grants not yet collected included.
@@ -21,7 +21,7 @@ use super::slot::{NIL, Slot, Standing};
 use super::strategy::{Kept, STRATEGIES, Strategy};
 use super::wheel::{Key, Wheel};
 use super::{Ask, Entrant, Gone, Grant};
-use crate::fleet::agent::AgentId;
+use crate::fleet::agent::{AgentId, Condition};
 use crate::fleet::lanes::Mask;
 use crate::fleet::lease::{LeaseOutcome, Release};
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
@@ -34,8 +34,38 @@ pub(super) const NO_FLOOR: u64 = u64::MAX;
 #[derive(Debug)]
 struct Class {
     mask: Mask,
+    /// Its agents come after all that are fit.
+    degraded: bool,
     live: u32,
     index: [Index; STRATEGIES],
+}
+
+/// What being degraded adds to a misfit: more than all else.
+const PENALTY: u32 = 1 << 31;
+
+/// What it adds to a floor of which nobody is fit.
+pub(super) const FLOOR_PENALTY: u64 = 1 << 62;
+
+impl Best {
+    /// The floor of a shard in which nobody is better.
+    pub(super) fn floor(&self) -> u64 {
+        u64::from(self.rank) | self.penalty()
+    }
+
+    /// What makes it worse than all that are fit.
+    pub(super) const fn penalty(&self) -> u64 {
+        if self.misfit & PENALTY == 0 { 0 } else { FLOOR_PENALTY }
+    }
+}
+
+impl Class {
+    const fn penalty(&self) -> u32 {
+        if self.degraded { PENALTY } else { 0 }
+    }
+
+    const fn floor_penalty(&self) -> u64 {
+        if self.degraded { FLOOR_PENALTY } else { 0 }
+    }
 }
 
 /// What a shard counts. All are sums over its life, but for `held`.
@@ -135,7 +165,7 @@ impl Shard {
     pub(super) fn find(&self, agent: AgentId) -> Option<u32> {
         let local = agent.slot >> self.bits;
         let slot = self.slots.get(local as usize)?;
-        let lives = slot.generation == agent.generation && slot.standing != Standing::Vacant;
+        let lives = slot.generation == agent.generation && slot.standing != Standing::VACANT;
         lives.then_some(local)
     }
 
@@ -151,7 +181,7 @@ impl Shard {
     pub(super) fn ids(&self) -> impl Iterator<Item = AgentId> {
         (0_u32..)
             .zip(&self.slots)
-            .filter(|(_, slot)| slot.standing != Standing::Vacant)
+            .filter(|(_, slot)| slot.standing != Standing::VACANT)
             .map(|(local, _)| self.id(local))
     }
 
@@ -162,7 +192,7 @@ impl Shard {
 
     /// Adds an agent, for which the desk found room.
     pub(super) fn insert(&mut self, entrant: &Entrant) -> AgentId {
-        let class = self.class_of(entrant.mask);
+        let class = self.class_of(entrant.mask, entrant.condition);
         self.classes[class as usize].live += 1;
         self.live += 1;
         let local = self.vacant.pop().unwrap_or_else(|| {
@@ -175,7 +205,7 @@ impl Shard {
         slot.priority = entrant.priority;
         slot.class = class;
         slot.load = 0;
-        slot.standing = Standing::Routed;
+        slot.standing = Standing::new(entrant.condition);
         if self.kept.has(Strategy::Performance) {
             if self.scores.len() <= local as usize {
                 self.scores.resize(local as usize + 1, Score::default());
@@ -189,16 +219,35 @@ impl Shard {
     }
 
     /// The class of a set of capabilities, new or used again if there is none (rule 2).
-    fn class_of(&mut self, mask: Mask) -> u16 {
-        let known = self.classes.iter().position(|class| class.live > 0 && class.mask == mask);
+    fn class_of(&mut self, mask: Mask, condition: Condition) -> u16 {
+        let degraded = condition == Condition::Degraded;
+        let same = |class: &Class| class.mask == mask && class.degraded == degraded;
+        let known = self.classes.iter().position(|class| class.live > 0 && same(class));
         let place = known.or_else(|| self.classes.iter().position(|class| class.live == 0));
         let place = place.unwrap_or_else(|| {
             let index = std::array::from_fn(|_| Index::new());
-            self.classes.push(Class { mask, live: 0, index });
+            self.classes.push(Class { mask, degraded, live: 0, index });
             self.classes.len() - 1
         });
         self.classes[place].mask = mask;
+        self.classes[place].degraded = degraded;
         u16::try_from(place).expect("the desk bounds the sets of capabilities")
+    }
+
+    /// Sets what a live agent is fit for.
+    pub(super) fn set_condition(&mut self, local: u32, condition: Condition) {
+        self.leave(local);
+        let mask = self.mask(local);
+        let old = self.slots[local as usize].class;
+        let class = self.class_of(mask, condition);
+        self.classes[old as usize].live -= 1;
+        self.classes[class as usize].live += 1;
+        let slot = &mut self.slots[local as usize];
+        slot.class = class;
+        slot.standing = Standing::new(condition).wanted(slot.standing.is_wanted());
+        self.touch(local);
+        self.line_up(local);
+        self.join(local);
     }
 
     /// Ends a live agent: its leases are void. How many those were, its kind and its capabilities.
@@ -206,7 +255,7 @@ impl Shard {
         self.leave(local);
         let slot = &mut self.slots[local as usize];
         let load = slot.load;
-        slot.standing = Standing::Vacant;
+        slot.standing = Standing::VACANT;
         slot.load = 0;
         // Rule 3.
         if let Some(next) = slot.generation.checked_add(1) {
@@ -230,6 +279,7 @@ impl Shard {
                 continue;
             }
             let Some(misfit) = ask.misfit(class.mask) else { continue };
+            let misfit = misfit | class.penalty();
             if best.is_some_and(|best| (best.misfit, best.rank) < (misfit, rank)) {
                 continue;
             }
@@ -269,22 +319,23 @@ impl Shard {
 
     /// Remembers that somebody wants this agent as soon as it has room.
     pub(super) fn want(&mut self, local: u32) {
-        self.slots[local as usize].standing = Standing::Wanted;
+        let slot = &mut self.slots[local as usize];
+        slot.standing = slot.standing.wanted(true);
     }
 
     /// Whether somebody wants the agent of a lease that is about to come back.
     #[inline(always)]
     pub(super) fn is_wanted(&self, agent: AgentId) -> bool {
         let slot = self.slots.get((agent.slot >> self.bits) as usize);
-        slot.is_some_and(|slot| slot.standing == Standing::Wanted)
+        slot.is_some_and(|slot| slot.standing.is_wanted())
     }
 
     /// Whether somebody who is to be told now wanted this agent.
     pub(super) fn meet_want(&mut self, local: u32) -> bool {
         let slot = &mut self.slots[local as usize];
-        let met = slot.has_room() && slot.standing == Standing::Wanted;
+        let met = slot.has_room() && slot.standing.is_wanted();
         if met {
-            slot.standing = Standing::Routed;
+            slot.standing = slot.standing.wanted(false);
         }
         met
     }
@@ -483,12 +534,15 @@ impl Shard {
     pub(super) fn floor(&mut self, strategy: Strategy, lap: impl FnOnce() -> u64) -> u64 {
         let link = strategy.index();
         if strategy != Strategy::RoundRobin {
-            let best = self.classes.iter().map(|class| class.index[link].best()).min();
-            return best.filter(|best| *best != NOBODY).map_or(NO_FLOOR, u64::from);
+            let somebody = |class: &&Class| class.index[link].best() != NOBODY;
+            let floor = |class: &Class| u64::from(class.index[link].best()) | class.floor_penalty();
+            return self.classes.iter().filter(somebody).map(floor).min().unwrap_or(NO_FLOOR);
         }
-        let heads = self.classes.iter().map(|class| class.index[link].first());
-        let turns = heads.filter(|head| *head != NIL).map(|head| self.slots[head as usize].turn);
-        let Some(turn) = turns.min() else {
+        let heads = self.classes.iter().filter_map(|class| {
+            let head = class.index[link].first();
+            (head != NIL).then(|| (class.floor_penalty(), self.slots[head as usize].turn))
+        });
+        let Some((penalty, turn)) = heads.min() else {
             self.lap_end = 0;
             return NO_FLOOR;
         };
@@ -500,7 +554,7 @@ impl Shard {
             self.lap += 1;
             self.lap_end = self.clock;
         }
-        self.lap
+        self.lap | penalty
     }
 
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
@@ -515,7 +569,7 @@ impl Shard {
 
         let mut live = vec![0; self.classes.len()];
         let mut held = 0;
-        for slot in self.slots.iter().filter(|slot| slot.standing != Standing::Vacant) {
+        for slot in self.slots.iter().filter(|slot| slot.standing != Standing::VACANT) {
             assert!(slot.load <= slot.limit, "an agent holds more than its limit");
             live[slot.class as usize] += 1;
             held += u64::from(slot.load);
@@ -528,7 +582,8 @@ impl Shard {
         let mut masks = HashSet::new();
         for (place, class) in self.classes.iter().enumerate() {
             assert_eq!(class.live, live[place], "rule 2");
-            assert!(class.live == 0 || masks.insert(class.mask), "rule 2: a set twice");
+            let set = (class.mask, class.degraded);
+            assert!(class.live == 0 || masks.insert(set), "rule 2: a set twice");
             for strategy in Strategy::ALL {
                 let members = class.index[strategy.index()].validate(&self.slots, strategy.index());
                 let mut ages = Vec::new();
@@ -552,6 +607,7 @@ impl Shard {
                 let naive = (0_u32..).zip(&self.slots).filter(|(_, slot)| slot.has_room());
                 let naive = naive.map(|(local, slot)| {
                     let misfit = ask.misfit(self.mask(local)).expect("nothing is asked for");
+                    let misfit = misfit | self.classes[slot.class as usize].penalty();
                     let past = || self.scores[local as usize].class();
                     (misfit, strategy.rank(slot, past), strategy.age(slot), local)
                 });

@@ -1,6 +1,7 @@
 //! One agent's row in the table of its shard: a cache line.
 
 use super::strategy::STRATEGIES;
+use crate::fleet::agent::Condition;
 use crate::fleet::request::Priority;
 
 /// No agent: the end of a list.
@@ -35,15 +36,50 @@ pub(super) struct Slot {
     pub(super) links: [Link; STRATEGIES],
 }
 
-/// Whether work may come to an agent.
+/// Whether work may come to an agent, and whether its mailbox waits for room: one byte of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
+pub(super) struct Standing(u8);
+
+impl Standing {
     /// No agent has the slot.
-    Vacant,
-    /// It is allocated.
-    Routed,
-    /// It is allocated, and its mailbox waits for room.
-    Wanted,
+    pub(super) const VACANT: Self = Self(0x7F);
+    const WANTED: u8 = 0x80;
+
+    pub(super) const fn new(condition: Condition) -> Self {
+        Self(match condition {
+            Condition::Fit => 0,
+            Condition::Degraded => 1,
+            Condition::Starting => 2,
+            Condition::Draining => 3,
+            Condition::Failed => 4,
+        })
+    }
+
+    /// What the agent is fit for, if there is one.
+    pub(super) const fn condition(self) -> Option<Condition> {
+        Some(match self.0 & !Self::WANTED {
+            0 => Condition::Fit,
+            1 => Condition::Degraded,
+            2 => Condition::Starting,
+            3 => Condition::Draining,
+            4 => Condition::Failed,
+            _ => return None,
+        })
+    }
+
+    #[inline(always)]
+    const fn is_routed(self) -> bool {
+        self.0 & !Self::WANTED <= 1
+    }
+
+    pub(super) const fn is_wanted(self) -> bool {
+        self.0 & Self::WANTED != 0
+    }
+
+    /// The same, with or without a mailbox that waits for room.
+    pub(super) const fn wanted(self, wanted: bool) -> Self {
+        Self(if wanted { self.0 | Self::WANTED } else { self.0 & !Self::WANTED })
+    }
 }
 
 impl Slot {
@@ -55,7 +91,7 @@ impl Slot {
             limit: 0,
             class: 0,
             priority: Priority::NORMAL,
-            standing: Standing::Vacant,
+            standing: Standing::VACANT,
             stamp: 0,
             turn: 0,
             links: [Link { prev: NIL, next: NIL }; STRATEGIES],
@@ -65,7 +101,7 @@ impl Slot {
     /// Whether the agent can be given another lease.
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
-        self.load < self.limit && matches!(self.standing, Standing::Routed | Standing::Wanted)
+        self.load < self.limit && self.standing.is_routed()
     }
 }
 

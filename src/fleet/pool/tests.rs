@@ -1,11 +1,12 @@
 //! The pool against a naive model that scans everything.
 
 mod model;
+mod steps;
 
-use proptest::prelude::{Just, ProptestConfig, any, prop, prop_assert, prop_oneof, proptest};
-use proptest::strategy::Strategy as Strategy_;
+use proptest::prelude::{ProptestConfig, prop, prop_assert, proptest};
 
 use self::model::{Asked, Flag, Model, ModelAgent, ModelWaiter};
+use self::steps::{Step, names, step};
 use super::*;
 use crate::ErrorKind;
 use crate::fleet::lease::LeaseOutcome;
@@ -33,7 +34,7 @@ impl Pool {
                     continue;
                 }
                 let best = shard.best(&Ask::any(strategy));
-                let floor = best.map_or(NO_FLOOR, |best| u64::from(best.rank));
+                let floor = best.map_or(NO_FLOOR, |best| best.floor());
                 assert_eq!(self.floors.get(strategy, at), floor, "rule 4: {strategy:?}");
             }
             let line = shard.best(&Ask::any(Strategy::RoundRobin)).is_some();
@@ -42,53 +43,6 @@ impl Pool {
             }
         }
     }
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Spawn {
-        capabilities: u8,
-        priority: u8,
-        limit: u16,
-        count: usize,
-    },
-    Kill {
-        agent: usize,
-    },
-    TryAllocate {
-        asked: Asked,
-        elsewhere: bool,
-    },
-    Wait {
-        asked: Asked,
-    },
-    Collect {
-        waiter: usize,
-    },
-    GiveUp {
-        waiter: usize,
-    },
-    Release {
-        lease: usize,
-        succeeded: bool,
-    },
-    ReleaseStale {
-        lease: usize,
-    },
-    TryBatch {
-        asked: Asked,
-        count: usize,
-        whole: bool,
-    },
-    /// On to the moment at which the next lease is due, or some time on.
-    Advance {
-        ticks: u64,
-    },
-    Tick,
-    Renew {
-        lease: usize,
-        ticks: u64,
-    },
 }
 
 /// The width of a bucket of the wheel, so that no lease is due between two ticks.
@@ -118,53 +72,6 @@ impl Hand {
 
     #[cfg(not(feature = "test-util"))]
     fn advance(&self, _by: u64) {}
-}
-
-fn asked() -> impl Strategy_<Value = Asked> {
-    let fit =
-        prop_oneof![4 => Just(Fit::All), 1 => Just(Fit::Tightest), 1 => Just(Fit::BestFraction)];
-    let strategy = prop::sample::select(Strategy::ALL.to_vec());
-    let named = prop_oneof![6 => Just(None), 1 => any::<usize>().prop_map(Some)];
-    let ttl = prop_oneof![2 => Just(None), 1 => (1..5000_u64).prop_map(Some)];
-    (0_u8..8, 0_u8..3, fit, strategy, named, ttl).prop_map(
-        |(capabilities, priority, fit, strategy, named, ttl)| Asked {
-            capabilities,
-            priority,
-            fit,
-            strategy,
-            named,
-            ttl: ttl.filter(|_| cfg!(feature = "test-util")),
-        },
-    )
-}
-
-fn step() -> impl Strategy_<Value = Step> {
-    prop_oneof![
-        3 => (0_u8..8, any::<u8>(), 1_u16..4, 1_usize..4).prop_map(
-            |(capabilities, priority, limit, count)| {
-                Step::Spawn { capabilities, priority, limit, count }
-            }
-        ),
-        2 => any::<usize>().prop_map(|agent| Step::Kill { agent }),
-        6 => (asked(), prop::bool::weighted(0.3))
-            .prop_map(|(asked, elsewhere)| Step::TryAllocate { asked, elsewhere }),
-        6 => asked().prop_map(|asked| Step::Wait { asked }),
-        3 => any::<usize>().prop_map(|waiter| Step::Collect { waiter }),
-        2 => any::<usize>().prop_map(|waiter| Step::GiveUp { waiter }),
-        7 => (any::<usize>(), any::<bool>())
-            .prop_map(|(lease, succeeded)| Step::Release { lease, succeeded }),
-        2 => (asked(), 0_usize..4, any::<bool>())
-            .prop_map(|(asked, count, whole)| Step::TryBatch { asked, count, whole }),
-        2 => (0..100_u64).prop_map(|ticks| Step::Advance { ticks }),
-        1 => Just(Step::Tick),
-        1 => (any::<usize>(), 1..5000_u64).prop_map(|(lease, ticks)| Step::Renew { lease, ticks }),
-        1 => any::<usize>().prop_map(|lease| Step::ReleaseStale { lease }),
-    ]
-}
-
-fn names(capabilities: u8) -> Vec<Arc<str>> {
-    let all = ["rust", "python", "network"];
-    (0..3).filter(|bit| capabilities >> bit & 1 == 1).map(|bit| Arc::from(all[bit])).collect()
 }
 
 /// A lease that somebody holds, and when it is due.
@@ -283,7 +190,7 @@ impl Both {
         };
         match self.model.agents.iter().find(|agent| agent.id == named) {
             None => Some(AllocateError::AgentGone),
-            Some(agent) if Model::misfit(asked, agent.capabilities).is_none() => no_capability,
+            Some(agent) if Model::misfit(asked, agent).is_none() => no_capability,
             Some(_) => None,
         }
     }
@@ -291,13 +198,16 @@ impl Both {
     fn apply(&mut self, step: Step) {
         let mut wakes = Vec::new();
         match step {
-            Step::Spawn { capabilities, priority, limit, count } => {
+            Step::Spawn { capabilities, priority, limit, count, condition } => {
                 let newcomers = Newcomers {
                     name: &Arc::from("agent"),
                     capabilities: &names(capabilities),
                     runs_tasks: false,
                     priority: Priority::new(priority),
                     limit,
+                    labels: &[],
+                    resources: Resources::default(),
+                    condition,
                 };
                 let room = self.model.agents.len() + count <= 8;
                 let agents = self.pool.insert(&newcomers, count, &mut wakes);
@@ -316,9 +226,20 @@ impl Both {
                         changed: time,
                         turn: time,
                         past: 0,
+                        condition,
                     });
                     self.model.serve(self.model.agents.len() - 1);
                 }
+            }
+            Step::SetCondition { agent, condition } if !self.model.agents.is_empty() => {
+                let index = agent % self.model.agents.len();
+                let agent = &mut self.model.agents[index];
+                let old = self.pool.set_condition(agent.id, condition);
+                assert_eq!(old, Some(agent.condition));
+                agent.condition = condition;
+                self.model.touch(index);
+                self.model.agents[index].turn = self.model.agents[index].changed;
+                self.model.serve(index);
             }
             Step::Kill { agent } => self.kill(agent, &mut wakes),
             Step::TryAllocate { asked, elsewhere } => {
@@ -444,6 +365,13 @@ impl Both {
                         assert_eq!(hopeless, None);
                         self.follow(&asked, named, None);
                         let mut asked = asked;
+                        if asked.fit == Fit::BestFraction {
+                            // What nobody has ever been able to do counts for nothing.
+                            asked.capabilities = (0..3)
+                                .map(|bit| asked.capabilities & 1 << bit)
+                                .filter(|one| self.pool.desk.lock().mask_of(&names(*one)).1)
+                                .sum();
+                        }
                         asked.ttl = request.time_to_live().map(|ttl| nanoseconds(ttl) / TICK_NS);
                         let waiter =
                             ModelWaiter { ticket, flag, asked, agent: named, answer: None };
@@ -554,7 +482,7 @@ impl Both {
         for agent in &self.model.agents {
             let status = self.pool.status(agent.id).expect("the model has it");
             assert_eq!((status.load, status.max_leases), (agent.load.into(), agent.limit.into()));
-            assert_eq!(status.state == AgentState::Ready, agent.load == 0);
+            assert_eq!(status.state, AgentState::of(agent.condition, agent.load.into()));
         }
         let tally = self.pool.tally();
         assert_eq!(tally.live as usize, self.model.agents.len());
@@ -632,6 +560,9 @@ proptest! {
             runs_tasks: false,
             priority: Priority::NORMAL,
             limit: 1000,
+            labels: &[],
+            resources: Resources::default(),
+            condition: Condition::Fit,
         };
         let agents = pool.insert(&newcomers, count, &mut Vec::new()).expect("there is room");
         let mut turns: std::collections::HashMap<_, u32> =
@@ -673,6 +604,9 @@ fn a_lease_that_ends_leaves_its_reference_for_the_next() {
         runs_tasks: false,
         priority: Priority::NORMAL,
         limit: 1,
+        labels: &[],
+        resources: Resources::default(),
+        condition: Condition::Fit,
     };
     both.pool.insert(&newcomers, 2, &mut Vec::new()).expect("there is room");
     let before = Arc::strong_count(&both.pool);

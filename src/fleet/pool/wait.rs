@@ -80,7 +80,7 @@ impl Pool {
         if left_out("fleet.say-who-waits") {
             return;
         }
-        let waiting = desk.waiting.len() << 1;
+        let waiting = (desk.waiting.len() + desk.idlers.len()) << 1;
         // Only the bit of the workers changes without the desk's lock.
         let now = self.attention.load(Ordering::Relaxed) & !1;
         if waiting >= now {

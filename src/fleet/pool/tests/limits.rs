@@ -15,6 +15,9 @@ fn join(
         runs_tasks: false,
         priority: Priority::NORMAL,
         limit,
+        labels: &[],
+        resources: Resources::default(),
+        condition: Condition::Fit,
     };
     pool.insert(&newcomers, count, &mut Vec::new())
 }

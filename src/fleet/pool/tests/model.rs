@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use super::super::{Strategy, Ticket};
-use crate::fleet::agent::AgentId;
+use crate::fleet::agent::{AgentId, Condition};
 use crate::fleet::request::{AllocateError, Fit};
 
 #[derive(Debug, Default)]
@@ -41,6 +41,14 @@ pub(super) struct ModelAgent {
     pub(super) turn: u64,
     /// Of how it did, the class; the unit tests of the scores say that it is right.
     pub(super) past: u32,
+    pub(super) condition: Condition,
+}
+
+impl ModelAgent {
+    fn has_room(&self) -> bool {
+        let routed = matches!(self.condition, Condition::Fit | Condition::Degraded);
+        routed && self.load < self.limit
+    }
 }
 
 #[derive(Debug)]
@@ -71,15 +79,17 @@ pub(super) struct Model {
 
 impl Model {
     /// How badly an agent fits: what the documentation of [`Fit`] states.
-    pub(super) fn misfit(asked: &Asked, have: u8) -> Option<(u32, u32)> {
+    pub(super) fn misfit(asked: &Asked, agent: &ModelAgent) -> Option<(bool, u32, u32)> {
+        let have = agent.capabilities;
+        let degraded = agent.condition == Condition::Degraded;
         let missing = (asked.capabilities & !have).count_ones();
         let others = (have & !asked.capabilities).count_ones();
         match asked.fit {
-            Fit::All => (missing == 0).then_some((0, 0)),
-            Fit::Tightest => (missing == 0).then_some((0, others)),
+            Fit::All => (missing == 0).then_some((degraded, 0, 0)),
+            Fit::Tightest => (missing == 0).then_some((degraded, 0, others)),
             Fit::BestFraction => {
                 let some = asked.capabilities == 0 || asked.capabilities & have != 0;
-                some.then_some((missing, others))
+                some.then_some((degraded, missing, others))
             }
         }
     }
@@ -102,8 +112,8 @@ impl Model {
         (0..self.agents.len()).filter(move |&i| {
             let agent = &self.agents[i];
             named.is_none_or(|named| named == agent.id)
-                && agent.load < agent.limit
-                && Self::misfit(asked, agent.capabilities).is_some()
+                && agent.has_room()
+                && Self::misfit(asked, agent).is_some()
         })
     }
 
@@ -114,7 +124,7 @@ impl Model {
                 Strategy::RoundRobin => agent.turn,
                 _ => agent.changed,
             };
-            let misfit = Self::misfit(asked, agent.capabilities);
+            let misfit = Self::misfit(asked, agent);
             (misfit, Self::rank(asked.strategy, agent), age)
         })
     }
@@ -139,7 +149,7 @@ impl Model {
         if self.strict {
             assert_eq!(chosen.id, best_one.id, "{asked:?}");
         } else {
-            let misfit = |agent: &ModelAgent| Self::misfit(asked, agent.capabilities);
+            let misfit = |agent: &ModelAgent| Self::misfit(asked, agent);
             assert_eq!(misfit(chosen), misfit(best_one), "how it fits is exact across shards");
             match asked.strategy {
                 Strategy::LeastLoaded => assert!(chosen.load <= best_one.load + 1, "the bound"),
@@ -163,19 +173,19 @@ impl Model {
     }
 
     pub(super) fn possible(&self, asked: &Asked) -> bool {
-        self.agents.iter().any(|agent| Self::misfit(asked, agent.capabilities).is_some())
+        self.agents.iter().any(|agent| Self::misfit(asked, agent).is_some())
     }
 
     /// Gives the free places of an agent to those who wait.
     pub(super) fn serve(&mut self, index: usize) {
-        while self.agents[index].load < self.agents[index].limit {
+        while self.agents[index].has_room() {
             let next = (0..self.waiters.len())
                 .filter(|&w| self.waiters[w].answer.is_none())
                 .filter(|&w| {
                     let waiter = &self.waiters[w];
                     let agent = &self.agents[index];
                     waiter.agent.is_none_or(|named| named == agent.id)
-                        && Self::misfit(&waiter.asked, agent.capabilities).is_some()
+                        && Self::misfit(&waiter.asked, agent).is_some()
                 })
                 .min_by_key(|&w| self.waiters[w].place());
             let Some(next) = next else { return };
@@ -187,7 +197,7 @@ impl Model {
     pub(super) fn release(&mut self, agent: AgentId) {
         let index = self.agents.iter().position(|known| known.id == agent);
         let index = index.expect("the lease was not void");
-        let was_full = self.agents[index].load == self.agents[index].limit;
+        let was_full = !self.agents[index].has_room();
         self.agents[index].load -= 1;
         self.touch(index);
         if was_full {

@@ -1,0 +1,93 @@
+//! What agents are fit for, and agents that are emptied before they end.
+//!
+//! Rules that hold here:
+//!
+//! 1. The condition of an agent is in its row, beside its load, and changes under the lock of its shard: who
+//!    is allocated and what the status says cannot differ.
+//! 2. Who waits for an agent to be idle says so before it looks (rule 2 of the pool), so it is woken by
+//!    whoever gives the last lease back, or ends the agent.
+
+use super::Pool;
+use crate::clock::Timestamp;
+use crate::fleet::agent::{AgentId, Condition};
+use crate::sync::Parker;
+
+/// How a wait for an agent to hold no lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) enum Emptied {
+    /// It holds none.
+    Idle,
+    /// It has ended.
+    Gone,
+    /// It still held some at the deadline.
+    Late,
+}
+
+impl Pool {
+    /// Sets what an agent is fit for; what it was fit for before. Its places go to those who wait.
+    pub(in crate::fleet) fn set_condition(
+        &self,
+        agent: AgentId,
+        condition: Condition,
+    ) -> Option<Condition> {
+        let (mut wakes, passed, old);
+        wakes = Vec::new();
+        {
+            let mut desk = self.desk.lock();
+            let at = self.shard_of(agent);
+            let mut shard = self.shards[at].lock();
+            let local = shard.find(agent)?;
+            old = shard.slot(local).standing.condition()?;
+            shard.set_condition(local, condition);
+            passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+        }
+        self.wake_all(wakes);
+        self.tell_freed(passed.freed);
+        if passed.hungry {
+            self.tell_workers();
+        }
+        Some(old)
+    }
+
+    /// Waits on this thread until an agent holds no lease. For one that is not allocated: another may get
+    /// leases again at once.
+    pub(in crate::fleet) fn wait_idle(
+        &self,
+        agent: AgentId,
+        deadline: Option<Timestamp>,
+    ) -> Emptied {
+        let parker = Parker::new();
+        let key = crate::sync::unique();
+        let mut late = false;
+        loop {
+            {
+                let mut desk = self.desk.lock();
+                desk.idlers.retain(|(known, ..)| *known != key);
+                // Rule 2.
+                if !late {
+                    desk.idlers.push((key, agent, parker.waker()));
+                }
+                self.say_who_waits(&desk);
+                let load = {
+                    let shard = self.shards[self.shard_of(agent)].lock();
+                    shard.find(agent).map(|local| shard.slot(local).load)
+                };
+                let ended = match load {
+                    None => Some(Emptied::Gone),
+                    Some(0) => Some(Emptied::Idle),
+                    Some(_) => late.then_some(Emptied::Late),
+                };
+                if let Some(ended) = ended {
+                    desk.idlers.retain(|(known, ..)| *known != key);
+                    self.say_who_waits(&desk);
+                    return ended;
+                }
+            }
+            let until = [deadline, self.next_due()].into_iter().flatten().min();
+            if !self.clock.park_until(&parker, until) {
+                late = deadline.is_some_and(|deadline| self.clock.now() >= deadline);
+                self.expire_due();
+            }
+        }
+    }
+}
