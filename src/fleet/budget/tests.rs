@@ -98,7 +98,8 @@ fn each_crossing_of_the_soft_line_is_told_once() {
     );
     drop(second);
     assert_eq!(first.grow(1).expect("it fits"), [warning], "it came down and up again");
-    assert_eq!(fleet.usage(LEASES).expect("it has the meter").warnings, 2);
+    let usage = fleet.usage(LEASES).expect("it has the meter");
+    assert_eq!((usage.warnings, usage.soft), (2, Some(2)));
 }
 
 #[test]
