@@ -2,10 +2,11 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. A rank is below [`LIMIT`](super::bits::LIMIT), and follows from the agent's own row alone.
+//! 1. A rank is below `LIMIT` of the bits, and follows from the agent's own row and score alone.
 //! 2. Within a shard the choice is exact: the best rank, and of those the one whose load changed longest
-//!    ago. Across shards a rank may be worse than the best by [`tolerance`](Strategy::exceeds) at most,
-//!    for requests that come one after the other.
+//!    ago. Across shards a rank may be worse than the best by what [`exceeds`](Strategy::exceeds) allows, for
+//!    requests that come one after the other.
+//! 3. The rank by past performance follows from the agent's score, which changes as it leaves its list.
 
 use super::slot::Slot;
 
@@ -22,7 +23,7 @@ const CLASSES: u32 = 256 / LEVELS_A_CLASS;
 /// Which of the agents that fit and have room is taken.
 ///
 /// A fleet keeps an order for each strategy that its builder names, and a choice costs the same whatever
-/// the number of agents. In a [strict](super::FleetBuilder::strict) fleet each is exact. Otherwise agents
+/// the number of agents. In a [strict](crate::fleet::FleetBuilder::strict) fleet each is exact. Otherwise agents
 /// are dealt to shards, threads look at a shard of their own first, and the choice is as good as the
 /// bound that each strategy states, for requests that do not run at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
