@@ -223,6 +223,17 @@ fn the_better_of_two_is_believed_and_one_that_is_hardly_better_changes_nothing()
     feed(&mut backtest, 100, sine);
     assert_eq!(backtest.chosen(), Some("good"));
 
+    let mut worse = oracles(vec![
+        Oracle("first", |second| Some(sine(second) + if second < 100.0 { 0.5 } else { 5.0 })),
+        Oracle("second", |second| Some(sine(second) + 2.0)),
+    ]);
+    feed(&mut worse, 100, sine);
+    assert_eq!(worse.chosen(), Some("first"));
+    for second in 100..400 {
+        worse.observe(at(f64::from(second)), sine(f64::from(second)));
+    }
+    assert_eq!(worse.chosen(), Some("second"), "the first still beats that all stays as it is");
+
     let mut close = oracles(vec![
         Oracle("first", |second| Some(sine(second) + if second < 100.0 { 1.0 } else { 1.05 })),
         Oracle("second", |second| Some(sine(second) + if second < 100.0 { 1.2 } else { 1.0 })),
