@@ -149,6 +149,7 @@ impl Graph {
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests {
     use std::collections::BTreeMap;
+    use std::collections::btree_map::Entry;
 
     use super::*;
     use proptest::prelude::*;
@@ -213,12 +214,12 @@ mod tests {
             for step in script {
                 match step {
                     Step::Hold { task, on, if_fails } => {
-                        if !model.contains_key(&task) {
+                        if let Entry::Vacant(entry) = model.entry(task) {
                             graph.hold(id(task), ids(&on), if_fails);
                             if task % 2 == 0 {
                                 prop_assert!(graph.park(id(task)));
                             }
-                            model.insert(task, (on, if_fails));
+                            entry.insert((on, if_fails));
                         }
                     }
                     Step::Forget { task } => {

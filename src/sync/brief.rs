@@ -101,7 +101,6 @@ mod real {
     // SAFETY: rule 1 of the file: one thread at a time holds the lock, from `lock` or a `try_lock` that
     // returned true to `unlock`.
     unsafe impl lock_api::RawMutex for RawBrief {
-        #[expect(clippy::declare_interior_mutable_const, reason = "the trait asks for it")]
         const INIT: Self = Self(Word(AtomicBool::new(false)));
         type Guard = ();
 

@@ -126,10 +126,7 @@ impl Wheel {
             self.now = self.now.max(starts);
             if level == 0 {
                 // Of a tick that is not over yet some may be due and some not.
-                let Some(place) = self.in_bucket(bucket).find(|place| self.is_due(*place, now))
-                else {
-                    return None;
-                };
+                let place = self.in_bucket(bucket).find(|place| self.is_due(*place, now))?;
                 let agent = self.entries[place as usize].agent;
                 self.unlink(place);
                 self.end(place);
