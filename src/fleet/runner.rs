@@ -302,22 +302,33 @@ impl Runner {
             if !self.search() {
                 match self.lie_down(seat) {
                     Bed::None => {}
-                    Bed::Until(None) => seat.parker.park(),
+                    Bed::Until(None) => {
+                        seat.parker.park();
+                        // A token of an earlier rousing that met the end of a watch is not for this sleep.
+                        while self.is_asleep(seat) {
+                            seat.parker.park();
+                        }
+                    }
                     Bed::Until(Some(alarm)) => self.keep_watch(seat, alarm),
                 }
             }
         }
     }
 
+    /// Whether nobody has roused this worker since it lay down.
+    fn is_asleep(&self, seat: &Seat) -> bool {
+        self.shared.line.lock().sleeping.contains(&seat.worker)
+    }
+
     /// Sleeps until the alarm, unless it is roused.
     fn keep_watch(&self, seat: &Seat, alarm: Timestamp) {
-        if self.clock.park_until(&seat.parker, Some(alarm)) {
-            return;
-        }
-        let asleep = {
+        loop {
+            let due = !self.clock.park_until(&seat.parker, Some(alarm));
             let mut line = self.shared.line.lock();
-            let asleep = line.keeper.is_some_and(|(worker, _)| worker == seat.worker);
-            if asleep {
+            if !line.sleeping.contains(&seat.worker) {
+                return;
+            }
+            if due {
                 line.keeper = None;
                 line.sleeping.retain(|worker| *worker != seat.worker);
                 // As one that was roused (see `lie_down`).
@@ -329,12 +340,8 @@ impl Runner {
                     line.ready.push_back(Ready::Tasks);
                     self.publish_length(&line);
                 }
+                return;
             }
-            asleep
-        };
-        if !asleep {
-            // Somebody roused it in the same moment: that token is on its way, and is not for the next sleep.
-            seat.parker.park();
         }
     }
 

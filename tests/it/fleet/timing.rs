@@ -125,6 +125,22 @@ fn a_running_task_fails_at_its_deadline_and_its_late_result_is_refused() {
 }
 
 #[test]
+fn an_agent_can_be_killed_while_it_runs_what_has_ended_at_its_deadline() {
+    let (fleet, hand) = fleet(2);
+    let gate = Gate::new();
+    let agent = fleet.spawn(gated(&gate)).unwrap();
+    let handle = fleet.submit(Task::new(0).timeout(ms(100))).unwrap();
+    gate.await_arrivals(1);
+    hand.advance(ms(100));
+    fleet.tick();
+    assert_eq!(kind(&handle.wait()), Some(TaskErrorKind::DeadlineExceeded));
+    let killed = fleet.kill(agent).unwrap();
+    assert_eq!((killed.leases_revoked, killed.tasks_struck), (1, vec![]));
+    gate.open();
+    assert_eq!(finish(&fleet).failed, 1);
+}
+
+#[test]
 fn a_result_after_the_deadline_is_refused_though_nobody_had_looked() {
     let (fleet, hand) = fleet(1);
     let gate = Gate::new();
