@@ -251,6 +251,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             behaviours: Vec::new(),
             queue: Lanes::new(),
             mailed: 0,
+            stale: 0,
             timers: Timers::default(),
             ledger: Ledger::new(self.keeping),
             tasks: HashMap::new(),

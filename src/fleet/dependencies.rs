@@ -54,7 +54,7 @@ impl<T> Task<T> {
         self.set(|options| options.if_dependency_fails = then)
     }
 
-    fn dependencies(&self) -> &[Dependency] {
+    pub(super) fn dependencies(&self) -> &[Dependency] {
         self.options.as_ref().map_or(&[], |options| &options.dependencies)
     }
 }
@@ -147,6 +147,7 @@ impl<T, O> State<T, O> {
             Fate::Fail { dependency, outcome } => {
                 let claim = self.fail(id, TaskError::dependency_failed(dependency, outcome));
                 after.claims.push(claim);
+                self.wake_for_room(&mut after.wakes);
             }
         }
     }

@@ -74,6 +74,8 @@ pub(super) struct State<T, O> {
     pub(super) tasks: HashMap<TaskId, Record<T, O>>,
     /// Tasks that wait in mailboxes.
     pub(super) mailed: usize,
+    /// The ids that lie in mailboxes, or are on the way there or back, and whose tasks are not to run there.
+    pub(super) stale: usize,
     pub(super) next_task: Option<u64>,
     pub(super) sequence: u64,
     /// Places in the queue held for tasks whose acceptance is being recorded.
@@ -203,9 +205,15 @@ impl<T, O> State<T, O> {
         }
         match record.phase {
             Phase::Delayed { until } => self.timers.remove(until, id, Alarm::Retry),
-            Phase::Held => self.ledger.graph.forget(id),
-            Phase::Mailed => self.mailed -= 1,
-            Phase::Queued | Phase::Running { .. } | Phase::Committing => {}
+            Phase::Mailed => {
+                self.mailed -= 1;
+                self.stale += 1;
+            }
+            Phase::Held | Phase::Queued | Phase::Running { .. } | Phase::Committing => {}
+        }
+        // Whatever its phase: one that comes into a fleet that stops was held while it was accepted.
+        if !record.task.dependencies().is_empty() {
+            self.ledger.graph.forget(id);
         }
         record.phase = Phase::Committing;
         Claim { id, attempt: record.attempt, task: Arc::clone(&record.task), outcome }
@@ -241,8 +249,11 @@ impl<T, O> State<T, O> {
     }
 
     /// Whether a task waits in a mailbox.
-    pub(super) fn is_mailed(&self, id: TaskId) -> bool {
-        self.tasks.get(&id).is_some_and(|record| matches!(record.phase, Phase::Mailed))
+    /// Whether a task is to run in the mailbox of this agent.
+    pub(super) fn is_mailed(&self, id: TaskId, agent: AgentId) -> bool {
+        self.tasks.get(&id).is_some_and(|record| {
+            matches!(record.phase, Phase::Mailed) && record.task.agent() == Some(agent)
+        })
     }
 
     /// Takes a running task away from its attempt: to run again, or to end.
@@ -275,7 +286,8 @@ impl<T, O> State<T, O> {
     /// How many more tasks may be queued.
     pub(super) fn room(&self, capacity: NonZeroUsize) -> usize {
         // Tasks that run again may take the queue over its capacity, by no more than there are workers.
-        capacity.get().saturating_sub(self.queued() + self.reserved)
+        // What is stale in a mailbox takes its place until the mailbox comes to it: so mailboxes are bounded.
+        capacity.get().saturating_sub(self.queued() + self.stale + self.reserved)
     }
 
     /// Wakes the submitter whose turn it is, after the queue became shorter or the turn changed.
@@ -351,6 +363,10 @@ impl<T, O> Inner<T, O> {
         while let Some(claim) = claims.pop_front() {
             // The end of one task may be that of others, or have them lined up.
             let others = self.settle(claim);
+            self.wake_all(others.wakes);
+            for event in &others.events {
+                self.notice(event);
+            }
             claims.extend(others.claims);
             mail.extend(others.mail);
         }

@@ -5,7 +5,9 @@
 //! 1. A task whose phase is mailed lies in the mailbox of its agent, or is in the hand of the worker that runs
 //!    that mailbox, or whoever put it in that phase is on the way to the mailbox, or whoever closed the mailbox
 //!    is on the way to end it.
-//! 2. An id whose task is in another phase is stale, and is passed over.
+//! 2. An id whose task is in another phase, or another agent's by now, is stale, and is passed over.
+//! 3. An id counts as mailed or as stale from the step that sends it on its way until it is run or passed over,
+//!    and takes a place in the queue as long.
 
 use std::sync::Arc;
 
@@ -40,20 +42,20 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    /// Ends tasks that lay in a mailbox that was closed.
+    /// Ends tasks that lay in a mailbox that was closed, and passes stale ids over.
     pub(super) fn return_tasks(&self, agent: AgentId, tasks: &[TaskId], reason: ReturnReason) {
         let mut after = After::new();
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             for id in tasks {
-                let is_its = state.is_mailed(*id)
-                    && state.tasks.get(id).is_some_and(|record| record.task.agent() == Some(agent));
-                if is_its {
+                if state.is_mailed(*id, agent) {
                     let reason = if state.stopping { ReturnReason::Shutdown } else { reason };
                     let claim = state.claim(*id, Outcome::Returned(reason));
                     after.claims.push(claim);
                 }
+                // Rule 3.
+                state.stale -= 1;
             }
             state.wake_for_room(&mut after.wakes);
         }
@@ -70,10 +72,11 @@ impl<T, O> Inner<T, O> {
             let state = &mut *guard;
             if let Some(now) = self.time_if_alarmed(state) {
                 state.ring(now, &mut after);
+                self.notify_workers(state);
                 self.publish_alarm(state);
             }
             // Rule 2; and a kill may have come between.
-            if !state.is_mailed(id) || !self.pool.lives(agent) {
+            if !state.is_mailed(id, agent) || !self.pool.lives(agent) {
                 drop(guard);
                 self.finish(after);
                 return self.return_tasks(agent, &[id], ReturnReason::AgentGone);

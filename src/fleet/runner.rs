@@ -12,7 +12,7 @@
 //! 5. A worker that says it is occupied, which it does before it runs the host's code, is so until it asks for
 //!    the next thing; once the fleet stops, none is given anything.
 //! 6. While an alarm is set and a worker sleeps, one of those that sleep sleeps only until then: the keeper of the
-//!    watch. Whoever sets an earlier alarm rouses it, and when it leaves for something else another one is roused.
+//!    watch. While none sleeps, whoever takes something from the line looks at the time first. Whoever sets an earlier alarm rouses it, and when it leaves for something else another one is roused.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -351,6 +351,13 @@ impl Runner {
             let mut line = self.shared.line.lock();
             if line.stopping {
                 return Some(None);
+            }
+            // Where nobody lies down, nobody keeps the watch.
+            let unkept = line.alarm.filter(|_| line.keeper.is_none() && !line.tasks);
+            if unkept.is_some_and(|alarm| alarm <= self.clock.now()) {
+                line.alarm = None;
+                line.tasks = true;
+                line.ready.push_front(Ready::Tasks);
             }
             let Some(ready) = line.ready.pop_front() else {
                 if !seat.searching {

@@ -90,7 +90,6 @@ impl<T, O> State<T, O> {
             Phase::Queued => {
                 let (mask, place) = (record.mask, record.place);
                 self.queue.remove(mask, place).expect("rule 4 of the shared state");
-                self.wake_for_room(&mut after.wakes);
             }
             Phase::Running { agent, signal } => {
                 signal.revoke();
@@ -101,6 +100,7 @@ impl<T, O> State<T, O> {
         }
         let claim = self.fail(id, TaskError::deadline_exceeded());
         after.claims.push(claim);
+        self.wake_for_room(&mut after.wakes);
     }
 
     /// The tasks that are delayed.

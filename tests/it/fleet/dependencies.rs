@@ -1,5 +1,6 @@
 //! Tasks that wait for other tasks.
 
+use std::num::NonZeroUsize;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -8,8 +9,8 @@ use proptest::prelude::*;
 use super::support::{Gate, Ledger, balanced, eventually, finish};
 use phalanx::ManualClock;
 use phalanx::fleet::{
-    AgentSpec, Fleet, IfDependencyFails, Outcome, OutcomeKind, SubmitError, Task, TaskError,
-    TaskErrorKind, TaskId,
+    AgentSpec, Attempt, Fleet, IfDependencyFails, LogPosition, Outcome, OutcomeKind, SubmitError,
+    Task, TaskError, TaskErrorKind, TaskId, TaskLog,
 };
 
 /// Fails on odd payloads, and remembers what it ran.
@@ -202,6 +203,101 @@ fn a_task_that_is_held_can_be_cancelled_expired_and_returned() {
     assert!(setting.ran().is_empty(), "nobody ran");
     setting.gate.open();
     finish(fleet);
+}
+
+/// Somebody waits for room in a queue of one place, which a task has that waits for another one.
+fn waiting_for_room(setting: &Setting, held: Task<u64>) -> std::thread::JoinHandle<u64> {
+    setting.fleet.submit(held).map(drop).unwrap();
+    let fleet = setting.fleet.clone();
+    let full = setting.fleet.submit(task(8));
+    assert!(matches!(full, Err(SubmitError::Full(_))));
+    let waiting = std::thread::spawn(move || {
+        let handle = fleet.submit_wait(task(10)).expect("there is room at last");
+        *handle.wait().completed().expect("it is even")
+    });
+    let line = || format!("{:?}", setting.fleet).contains("submitters_waiting: 1");
+    eventually("it waits", line);
+    waiting
+}
+
+fn one_place() -> (Setting, ManualClock) {
+    let (clock, hand) = ManualClock::new();
+    let builder = Fleet::builder().workers(2).clock(clock).queue_capacity(NonZeroUsize::MIN);
+    (Setting::of(builder.build().unwrap()), hand)
+}
+
+#[test]
+fn a_dependant_that_fails_makes_room_for_who_waits() {
+    let (setting, _hand) = one_place();
+    let first = setting.fleet.submit(slow()).unwrap();
+    setting.gate.await_arrivals(1);
+    let odd = setting.fleet.submit(task(1)).unwrap();
+    let _ = odd.wait();
+    let waiting = waiting_for_room(&setting, task(2).after(&first));
+    let agent = setting.fleet.agents()[0].id;
+    setting.fleet.kill(agent).unwrap();
+    // The first cannot run any more: cancelled, it takes the one behind it along.
+    first.cancel();
+    setting.gate.open();
+    assert_eq!(waiting.join().unwrap(), 10);
+    finish(&setting.fleet);
+}
+
+#[test]
+fn a_held_task_that_expires_makes_room_for_who_waits() {
+    let (setting, hand) = one_place();
+    let first = setting.fleet.submit(slow()).unwrap();
+    setting.gate.await_arrivals(1);
+    let held = task(2).after(&first).timeout(Duration::from_secs(1));
+    let waiting = waiting_for_room(&setting, held);
+    hand.advance(Duration::from_secs(1));
+    setting.fleet.tick();
+    assert_eq!(waiting.join().unwrap(), 10);
+    setting.gate.open();
+    finish(&setting.fleet);
+}
+
+#[test]
+fn a_dependant_whose_acceptance_is_under_way_when_the_fleet_stops_ends_once() {
+    struct SlowLog(Arc<Gate>, Mutex<Vec<TaskId>>);
+    impl TaskLog<u64, u64> for SlowLog {
+        fn accept(&self, _: &[(TaskId, &Task<u64>)]) -> Result<(), phalanx::Error> {
+            self.0.pass();
+            Ok(())
+        }
+        fn settle(
+            &self,
+            task: TaskId,
+            _: Attempt,
+            _: &Task<u64>,
+            _: &Outcome<u64>,
+        ) -> Result<Option<LogPosition>, phalanx::Error> {
+            self.1.lock().unwrap().push(task);
+            Ok(None)
+        }
+    }
+    for then in [IfDependencyFails::Fail, IfDependencyFails::Release] {
+        let log = Arc::new(SlowLog(Gate::new(), Mutex::default()));
+        let builder = Fleet::builder().workers(1).task_log(log.clone());
+        let fleet: Fleet<u64, u64> = builder.build().unwrap();
+        fleet.spawn(spec(&Arc::default()).capability("parity")).unwrap();
+        let submit = {
+            let fleet = fleet.clone();
+            std::thread::spawn(move || {
+                let first = task(0).with_id(TaskId::new(1));
+                let second = task(2).with_id(TaskId::new(2)).after_id(TaskId::new(1));
+                let handles =
+                    fleet.submit_batch(vec![first, second.if_dependency_fails(then)]).unwrap();
+                handles.iter().map(|handle| handle.wait().kind()).collect::<Vec<_>>()
+            })
+        };
+        log.0.await_arrivals(1);
+        fleet.shutdown(Duration::ZERO).unwrap();
+        log.0.open();
+        assert_eq!(submit.join().unwrap(), [OutcomeKind::Returned; 2]);
+        finish(&fleet);
+        assert_eq!(log.1.lock().unwrap().len(), 2, "each was settled once");
+    }
 }
 
 #[test]

@@ -141,3 +141,25 @@ fn a_shutdown_returns_tasks_that_wait_in_mailboxes() {
     let report = stopping.join().unwrap();
     assert_eq!((report.accepted, report.completed, report.returned), (2, 1, 1));
 }
+
+#[test]
+fn tasks_that_are_cancelled_do_not_fill_a_mailbox_past_the_queue() {
+    let capacity = NonZeroUsize::new(4).unwrap();
+    let fleet = Fleet::<u64, u64>::builder().workers(1).queue_capacity(capacity).build().unwrap();
+    let gate = Gate::new();
+    let agent = fleet.spawn(held(&gate)).unwrap();
+    let running = fleet.submit(Task::new(0).to(agent)).unwrap();
+    gate.await_arrivals(1);
+    for number in 1..=4 {
+        let handle = fleet.submit(Task::new(number).to(agent)).unwrap();
+        assert!(handle.cancel());
+    }
+    assert_eq!(fleet.stats().tasks_queued, 0);
+    let full = fleet.submit(Task::new(5).to(agent));
+    assert!(matches!(full, Err(SubmitError::Full(_))), "the mailbox has yet to come to them");
+    gate.open();
+    assert_eq!(running.wait().kind(), OutcomeKind::Completed);
+    let last = fleet.submit_wait(Task::new(6).to(agent)).unwrap();
+    assert_eq!(*last.wait(), Outcome::Completed(6));
+    finish(&fleet);
+}

@@ -279,3 +279,61 @@ fn a_task_that_waits_for_its_next_attempt_can_be_cancelled_and_returned_and_take
     assert_eq!((report.cancelled, report.failed, report.returned), (1, 1, 1));
     assert!(matches!(*second.wait(), Outcome::Returned(_)));
 }
+
+/// An agent for messages, whose handler waits at a gate.
+fn messenger(gate: &Arc<Gate>) -> AgentSpec<u64, u64> {
+    let gate = Arc::clone(gate);
+    AgentSpec::new("messenger").handler_fn(move |task, _| {
+        gate.pass();
+        Ok(*task.payload())
+    })
+}
+
+#[test]
+fn a_task_that_becomes_due_as_a_mailbox_passes_over_another_one_is_run() {
+    let (fleet, hand) = fleet(1);
+    fleet.spawn(failing(1).capability("retry")).unwrap();
+    let gate = Gate::new();
+    let agent = fleet.spawn(messenger(&gate)).unwrap();
+    let delayed =
+        Task::new(0).capability("retry").retry_backoff(Backoff::exponential(ms(5), ms(5)));
+    let delayed = fleet.submit(delayed).unwrap();
+    asleep(&hand);
+    fleet.tell(agent, 1).unwrap();
+    gate.await_arrivals(1);
+    let gone = fleet.submit(Task::new(2).to(agent)).unwrap();
+    assert!(gone.cancel());
+    hand.advance(ms(5));
+    gate.open();
+    let outcome = delayed.wait_timeout(LONG).expect("its time has come");
+    assert_eq!(*outcome, Outcome::Completed(2));
+    finish(&fleet);
+}
+
+#[test]
+fn alarms_ring_beside_messages_that_never_end() {
+    let (fleet, hand) = fleet(1);
+    fleet.spawn(failing(1).capability("retry")).unwrap();
+    let weak = fleet.downgrade();
+    let told = Arc::new(AtomicU32::new(0));
+    let heard = Arc::clone(&told);
+    let talker = AgentSpec::new("talker").handler_fn(move |_: &Task<u64>, cx| {
+        heard.fetch_add(1, Ordering::SeqCst);
+        if let Some(fleet) = weak.upgrade() {
+            let _ = fleet.tell(cx.agent(), 0);
+        }
+        Ok(0)
+    });
+    let talker = fleet.spawn(talker).unwrap();
+    let delayed =
+        Task::new(0).capability("retry").retry_backoff(Backoff::exponential(ms(5), ms(5)));
+    let delayed = fleet.submit(delayed).unwrap();
+    asleep(&hand);
+    fleet.tell(talker, 0).unwrap();
+    eventually("it talks", || told.load(Ordering::SeqCst) > 100);
+    hand.advance(ms(5));
+    let outcome = delayed.wait_timeout(LONG).expect("its time has come");
+    assert_eq!(*outcome, Outcome::Completed(2));
+    fleet.kill(talker).unwrap();
+    finish(&fleet);
+}
