@@ -107,6 +107,10 @@ impl<D: Domain> CoordinatorBuilder<D> {
     /// Costs a sync a submission, so submit in batches. What was accepted and has no outcome when the
     /// process ends is found by the next one: [`Coordinator::take_recovered`]. A task that was handed back
     /// because the disk failed while it was accepted may be found as well. Needs a state on disk.
+    ///
+    /// The record holds the payload, the request and the number of attempts. A task that asks for more (an
+    /// agent of its own, a backoff, a timeout, an idempotency key, dependencies) is refused as `Unsupported`
+    /// and not recorded without it.
     pub fn durable_tasks(mut self) -> Self
     where
         D::Task: Serialize + DeserializeOwned,

@@ -47,6 +47,11 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
         let Some(records) = &self.records else {
             return Ok(());
         };
+        // What would be lost in a crash is not promised.
+        if let Some(what) = tasks.iter().find_map(|(_, task)| task.beyond_a_record()) {
+            let message = format!("durable tasks cannot have {what} yet: leave it out");
+            return Err(Error::new(ErrorKind::Unsupported, message));
+        }
         let ((), version) = self.state.transaction(|tx| {
             records.accept(tasks, tx);
             Ok(())

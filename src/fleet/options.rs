@@ -40,6 +40,19 @@ pub(super) static DEFAULTS: Options = Options {
 };
 
 impl<T> Task<T> {
+    /// Something that it asks for and that a record of its payload, its request and its attempts does not keep.
+    pub(crate) fn beyond_a_record(&self) -> Option<&'static str> {
+        let options = self.options.as_ref()?;
+        let asked = [
+            (options.agent.is_some(), "an agent of its own"),
+            (options.backoff != Backoff::NONE, "a backoff"),
+            (options.timeout.is_some(), "a timeout"),
+            (options.key.is_some(), "an idempotency key"),
+            (!options.dependencies.is_empty(), "dependencies"),
+        ];
+        asked.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
+    }
+
     /// Sets how long to wait before each further attempt after one was lost to a panic or a retryable
     /// error. Default: [`Backoff::NONE`]: it is queued again at once.
     ///
