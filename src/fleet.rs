@@ -21,7 +21,6 @@
 //!    that is cancelled passes on what was granted to it.
 //! 5. A panic in a handler, a factory, the log, the observer, a waker or a destructor neither wedges
 //!    the fleet nor ends a worker thread; it is counted. Under `panic = "abort"` it ends the process.
-//!
 //! 6. A task that has a deadline has ended by then or fails, and what its handler brings later is refused. A
 //!    task with an [`IdempotencyKey`] is done once as long as the key is known. A task that waits for others
 //!    runs after they have ended, and cannot wait in a circle. What a [`Verifier`] rejects completes nothing.
@@ -307,7 +306,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Ends an agent that holds no lease and for which no work waits, in one step.
     ///
     /// That is how a fleet is made smaller without anybody noticing: there is no moment at which the agent
-    /// is given work and is about to go. An agent that is busy is left as it is.
+    /// is given work and is about to go. An agent that is busy is left as it is. Not seen are tasks that wait
+    /// for other tasks, for their next attempt, or for the log to accept them: if it was the last that such a
+    /// task fits, the task waits for another one, and one that was for this agent alone comes back as returned.
     ///
     /// # Errors
     /// `InUse` if it holds a lease, or a queued task would run on it; `NotFound` if it is gone.

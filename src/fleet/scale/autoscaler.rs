@@ -158,8 +158,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
         self
     }
 
-    /// Has it read CPU and memory from the system at each step. Default: it does not. Costs some 100
-    /// microseconds a step.
+    /// Has it read CPU and memory from the system at each step. Default: it does not. Each reading
+    /// opens some ten small files.
     #[must_use]
     pub fn system(mut self, system: SystemReader) -> Self {
         self.system = Some(system);

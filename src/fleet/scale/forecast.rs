@@ -2,7 +2,7 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. A sample costs a few nanoseconds and no memory: sums are kept, and no samples.
+//! 1. A sample costs the same whatever came before, and no memory: sums are kept, and no samples.
 //! 2. A forecast is a finite number and never negative, whatever the samples were.
 //! 3. Samples that make no sense (not finite, negative, beyond 10^15) change nothing and are counted.
 //! 4. Age counts by time and not by samples, so a host may sample as it likes.

@@ -234,8 +234,8 @@ impl ScaleState {
 ///
 /// It may be called as often as the host likes, on a tick or on an event: windows and cooldowns count
 /// time, not calls. "For so long" means that every observation of that time agreed, however many there
-/// were; [`Plan::next_check`] says when to call again if nothing happens before. It costs some hundred
-/// nanoseconds, and copies the ids of the agents that are to go.
+/// were; [`Plan::next_check`] says when to call again if nothing happens before. Deciding takes
+/// the same time for any number of agents; the ids of those that are to go are copied.
 ///
 /// ```
 /// use phalanx::Timestamp;

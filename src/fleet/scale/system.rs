@@ -53,8 +53,7 @@ impl SystemReading {
 /// Reads CPU and memory from the system; on Linux from `/proc` and the control groups.
 ///
 /// It holds what the last reading said, since the use of CPU is a difference. A reading opens some ten
-/// small files and costs some 100 microseconds: once a second is often enough. It never waits for
-/// anything but the kernel.
+/// small files, so once a second is often enough. It never waits for anything but the kernel.
 ///
 /// ```
 /// use phalanx::fleet::scale::{Observation, SystemReader};

@@ -6,11 +6,11 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::support::{Gate, Ledger, balanced, eventually, finish};
+use super::support::{Gate, Ledger, SlowLog, balanced, eventually, finish};
 use phalanx::ManualClock;
 use phalanx::fleet::{
-    AgentSpec, Attempt, Fleet, IfDependencyFails, LogPosition, Outcome, OutcomeKind, SubmitError,
-    Task, TaskError, TaskErrorKind, TaskId, TaskLog,
+    AgentSpec, Fleet, IfDependencyFails, Outcome, OutcomeKind, SubmitError, Task, TaskError,
+    TaskErrorKind, TaskId,
 };
 
 /// Fails on odd payloads, and remembers what it ran.
@@ -259,25 +259,8 @@ fn a_held_task_that_expires_makes_room_for_who_waits() {
 
 #[test]
 fn a_dependant_whose_acceptance_is_under_way_when_the_fleet_stops_ends_once() {
-    struct SlowLog(Arc<Gate>, Mutex<Vec<TaskId>>);
-    impl TaskLog<u64, u64> for SlowLog {
-        fn accept(&self, _: &[(TaskId, &Task<u64>)]) -> Result<(), phalanx::Error> {
-            self.0.pass();
-            Ok(())
-        }
-        fn settle(
-            &self,
-            task: TaskId,
-            _: Attempt,
-            _: &Task<u64>,
-            _: &Outcome<u64>,
-        ) -> Result<Option<LogPosition>, phalanx::Error> {
-            self.1.lock().unwrap().push(task);
-            Ok(None)
-        }
-    }
     for then in [IfDependencyFails::Fail, IfDependencyFails::Release] {
-        let log = Arc::new(SlowLog(Gate::new(), Mutex::default()));
+        let log = SlowLog::new();
         let builder = Fleet::builder().workers(1).task_log(log.clone());
         let fleet: Fleet<u64, u64> = builder.build().unwrap();
         fleet.spawn(spec(&Arc::default()).capability("parity")).unwrap();
@@ -291,12 +274,12 @@ fn a_dependant_whose_acceptance_is_under_way_when_the_fleet_stops_ends_once() {
                 handles.iter().map(|handle| handle.wait().kind()).collect::<Vec<_>>()
             })
         };
-        log.0.await_arrivals(1);
+        log.gate.await_arrivals(1);
         fleet.shutdown(Duration::ZERO).unwrap();
-        log.0.open();
+        log.gate.open();
         assert_eq!(submit.join().unwrap(), [OutcomeKind::Returned; 2]);
         finish(&fleet);
-        assert_eq!(log.1.lock().unwrap().len(), 2, "each was settled once");
+        assert_eq!(log.ledger.settled.lock().unwrap().len(), 2, "each was settled once");
     }
 }
 
@@ -325,18 +308,26 @@ fn a_batch_that_the_log_refuses_leaves_nobody_waiting() {
     let setting = Setting::of(fleet);
     let fleet = &setting.fleet;
     let first = fleet.submit(slow()).unwrap();
-    let batch = || {
-        let own = |id: u64| task(id).with_id(TaskId::new(id));
-        vec![own(100).after(&first), own(102).after_id(TaskId::new(100)).after(&first)]
-    };
+    let second = fleet.submit(slow()).unwrap();
+    let own = |id: u64| task(id).with_id(TaskId::new(id));
+    let batch = vec![own(100).after(&first), own(102).after_id(TaskId::new(100)).after(&first)];
     *ledger.refuse_accept.lock().unwrap() = true;
-    assert!(matches!(fleet.submit_batch(batch()), Err(SubmitError::NotRecorded { .. })));
+    assert!(matches!(fleet.submit_batch(batch), Err(SubmitError::NotRecorded { .. })));
     *ledger.refuse_accept.lock().unwrap() = false;
-    let handles = fleet.submit_batch(batch()).unwrap();
+    // They wait for another one now, and the end of the first is nothing to them.
+    let handles = fleet.submit_batch(vec![own(100).after(&second), own(102).after(&second)]);
+    setting.gate.await_arrivals(1);
+    setting.gate.permit();
+    let _ = first.wait();
+    let behind = fleet.submit(task(104)).unwrap();
+    assert_eq!(*behind.wait(), Outcome::Completed(104));
+    assert_eq!(setting.ran(), [104]);
     setting.gate.open();
-    assert_eq!(*handles[1].wait(), Outcome::Completed(102));
-    assert_eq!(setting.ran(), [100, 102]);
-    assert_eq!(finish(fleet).accepted, 3);
+    for handle in handles.unwrap() {
+        assert_eq!(handle.wait().kind(), OutcomeKind::Completed);
+    }
+    assert_eq!(setting.ran(), [104, 100, 102]);
+    assert_eq!(finish(fleet).accepted, 5);
 }
 
 #[derive(Clone, Debug)]

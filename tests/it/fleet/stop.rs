@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use super::support::{Gate, LONG, Ledger, Witness, balanced, finish};
+use super::support::{Gate, LONG, Ledger, SlowLog, Witness, balanced, finish};
 use phalanx::fleet::{
     AgentSpec, Attempt, Fleet, FleetEvent, Outcome, OutcomeKind, ReturnReason, SubmitError, Task,
 };
@@ -249,26 +249,8 @@ fn a_last_handle_dropped_on_a_worker_thread_does_not_wait_for_itself() {
 
 #[test]
 fn an_acceptance_under_way_when_the_fleet_stops_still_gets_its_outcome() {
-    use phalanx::fleet::{LogPosition, TaskId, TaskLog};
-    struct SlowLog(Arc<Gate>);
-    impl TaskLog<u64, u64> for SlowLog {
-        fn accept(&self, _: &[(TaskId, &Task<u64>)]) -> Result<(), phalanx::Error> {
-            self.0.pass();
-            Ok(())
-        }
-        fn settle(
-            &self,
-            _: TaskId,
-            _: Attempt,
-            _: &Task<u64>,
-            _: &Outcome<u64>,
-        ) -> Result<Option<LogPosition>, phalanx::Error> {
-            Ok(None)
-        }
-    }
-    let gate = Gate::new();
-    let fleet =
-        Fleet::builder().workers(1).task_log(Arc::new(SlowLog(Arc::clone(&gate)))).build().unwrap();
+    let log = SlowLog::new();
+    let fleet = Fleet::builder().workers(1).task_log(log.clone()).build().unwrap();
     fleet
         .spawn(AgentSpec::<u64, u64>::new("any").handler_fn(|task, _| Ok(*task.payload())))
         .unwrap();
@@ -276,9 +258,9 @@ fn an_acceptance_under_way_when_the_fleet_stops_still_gets_its_outcome() {
         let fleet = fleet.clone();
         thread::spawn(move || fleet.submit(Task::new(1)).map(|handle| handle.wait()))
     };
-    gate.await_arrivals(1);
+    log.gate.await_arrivals(1);
     fleet.shutdown(Duration::ZERO).unwrap();
-    gate.open();
+    log.gate.open();
     let outcome = submit.join().unwrap().expect("the log accepted it");
     assert_eq!(*outcome, Outcome::Returned(ReturnReason::Shutdown));
     let report = finish(&fleet);

@@ -107,6 +107,36 @@ impl TaskLog<u64, u64> for Ledger {
     }
 }
 
+/// A log that waits at a gate before it accepts.
+#[derive(Debug)]
+pub(super) struct SlowLog {
+    pub(super) gate: Arc<Gate>,
+    pub(super) ledger: Ledger,
+}
+
+impl SlowLog {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { gate: Gate::new(), ledger: Ledger::default() })
+    }
+}
+
+impl TaskLog<u64, u64> for SlowLog {
+    fn accept(&self, tasks: &[(TaskId, &Task<u64>)]) -> Result<(), Error> {
+        self.gate.pass();
+        self.ledger.accept(tasks)
+    }
+
+    fn settle(
+        &self,
+        task: TaskId,
+        attempt: Attempt,
+        payload: &Task<u64>,
+        outcome: &Outcome<u64>,
+    ) -> Result<Option<LogPosition>, Error> {
+        self.ledger.settle(task, attempt, payload, outcome)
+    }
+}
+
 /// An observer that remembers, and that a test can wait on.
 #[derive(Debug, Default)]
 pub(super) struct Witness {
