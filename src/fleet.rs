@@ -58,6 +58,7 @@ mod dependencies;
 mod graph;
 mod handle;
 mod history;
+mod id;
 mod inner;
 mod keyed;
 mod lanes;
@@ -97,16 +98,17 @@ use inner::{Behaviour, Inner};
 use pool::Newcomers;
 use submit::Patience;
 
-pub use agent::{Agent, AgentId, AgentSpec, AgentState, AgentStatus, Condition, Resources};
+pub use agent::{Agent, AgentSpec, AgentState, AgentStatus, Condition, Resources};
 pub use backoff::Backoff;
 pub use budget::{
-    Account, Budgets, Exceeded, GroupKey, Limit, Meter, Payer, Quota, Reservation, Scope,
-    UNIT_KINDS, Unit, Usage, Warning,
+    Account, Budgets, Exceeded, Limit, Meter, Payer, Quota, Reservation, Scope, UNIT_KINDS, Unit,
+    Usage, Warning,
 };
 pub use builder::FleetBuilder;
 pub use graph::IfDependencyFails;
 pub use handle::TaskHandle;
 pub use history::IdempotencyKey;
+pub use id::{AgentId, Attempt, GroupKey, TaskId};
 pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
 pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Strategy};
@@ -116,8 +118,7 @@ pub use request::{AllocateError, Fit, Priority, Request};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
 pub use task::{
-    Attempt, Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError,
-    TaskErrorKind, TaskId,
+    Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError, TaskErrorKind,
 };
 pub use tell::{Returned, TellError};
 pub use verify::Verifier;

@@ -4,6 +4,7 @@ use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
+use super::id::AgentId;
 use super::request::{Priority, add_capability};
 use super::task::{Task, TaskContext, TaskError};
 
@@ -232,40 +233,6 @@ impl<T, O> fmt::Debug for AgentSpec<T, O> {
             .field("condition", &self.condition)
             .field("has_handler", &self.factory.is_some())
             .finish()
-    }
-}
-
-/// One agent of one fleet: a slot and its generation, so that the name of a dead agent never
-/// comes to mean a living one.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct AgentId {
-    pub(super) slot: u32,
-    pub(super) generation: u32,
-}
-
-impl AgentId {
-    /// The place in the fleet's table; it is used again after the agent is gone.
-    #[must_use]
-    pub const fn slot(self) -> u32 {
-        self.slot
-    }
-
-    /// Which of the agents that had this slot.
-    #[must_use]
-    pub const fn generation(self) -> u32 {
-        self.generation
-    }
-}
-
-impl fmt::Display for AgentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}.{}", self.slot, self.generation)
-    }
-}
-
-impl fmt::Debug for AgentId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "AgentId({self})")
     }
 }
 

@@ -25,7 +25,7 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 
-use super::agent::AgentId;
+use super::id::{AgentId, GroupKey};
 use crate::sync::RwLock;
 use crate::{Error, ErrorKind};
 
@@ -40,30 +40,6 @@ const METERS: usize = 3 + UNIT_KINDS as usize;
 const MAX_SCOPES: usize = 4;
 /// Usage never reaches the greatest number, so that no line lies where usage cannot cross it.
 const GREATEST_LIMIT: u64 = u64::MAX - 1;
-
-/// Names a group that shares a budget: a swarm, a tenant, a job. The fleet reads nothing into it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct GroupKey(u64);
-
-impl GroupKey {
-    /// The group of this number.
-    #[must_use]
-    pub const fn new(number: u64) -> Self {
-        Self(number)
-    }
-
-    /// The number.
-    #[must_use]
-    pub const fn get(self) -> u64 {
-        self.0
-    }
-}
-
-impl fmt::Display for GroupKey {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(&self.0, f)
-    }
-}
 
 /// Whose budget it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

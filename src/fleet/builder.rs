@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Fleet;
+use super::id::TaskId;
 use super::inner::{Inner, State, Workers};
 use super::lanes::Lanes;
 use super::ledger::{Keeping, Ledger};
@@ -15,7 +16,6 @@ use super::pool::{Feed, Kept, MAX_SHARDS, Pool, PoolConfig, Strategy};
 use super::post::{Counters, Posts, Station};
 use super::runner::Runner;
 use super::stats::FleetStats;
-use super::task::TaskId;
 use super::tell::Returned;
 use super::timers::Timers;
 use super::verify::Verifier;

@@ -9,8 +9,9 @@ use std::sync::Arc;
 
 use super::graph::{Fate, IfDependencyFails};
 use super::handle::{Ends, TaskHandle};
+use super::id::TaskId;
 use super::inner::{After, Inner, Phase, State};
-use super::task::{OutcomeKind, SubmitError, Task, TaskError, TaskId};
+use super::task::{OutcomeKind, SubmitError, Task, TaskError};
 
 /// A task that another one waits for.
 #[derive(Clone)]

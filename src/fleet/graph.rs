@@ -11,7 +11,8 @@
 
 use std::collections::{BTreeSet, HashMap};
 
-use super::task::{OutcomeKind, TaskId};
+use super::id::TaskId;
+use super::task::OutcomeKind;
 
 /// What becomes of a task when one that it waits for does not complete.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]

@@ -13,9 +13,10 @@ use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::id::TaskId;
 use super::log::LogPosition;
 use super::progress::Progress;
-use super::task::{Outcome, OutcomeKind, TaskId};
+use super::task::{Outcome, OutcomeKind};
 use super::wakers::WakerSet;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::{Mutex, Parker};

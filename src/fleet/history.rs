@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::handle::OutcomeCell;
-use super::task::TaskId;
+use super::id::TaskId;
 
 /// Names what is to be done, so that it is done once however often it is submitted.
 ///

@@ -23,8 +23,8 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
-use super::agent::AgentId;
 use super::handle::{Cancels, OutcomeCell};
+use super::id::{AgentId, Attempt, TaskId};
 use super::lanes::{Lanes, Mask, Place};
 use super::ledger::Ledger;
 use super::log::{FleetEvent, Observer, RequeueReason, TaskLog};
@@ -33,7 +33,7 @@ use super::post::{Counters, Posts, Station};
 use super::progress::Progress;
 use super::runner::{Runner, Seat};
 use super::stats::FleetStats;
-use super::task::{Attempt, Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError, TaskId};
+use super::task::{Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError};
 use super::tell::Returned;
 use super::timers::{Alarm, Timers};
 use super::verify::Verifier;

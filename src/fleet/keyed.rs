@@ -14,9 +14,10 @@ use std::sync::Arc;
 
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{IdempotencyKey, Known};
+use super::id::TaskId;
 use super::inner::Inner;
 use super::submit::{Patience, Refused};
-use super::task::{SubmitError, Task, TaskId};
+use super::task::{SubmitError, Task};
 use crate::sync::Parker;
 
 /// Where a task of a batch stands.

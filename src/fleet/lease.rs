@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::agent::AgentId;
+use super::id::AgentId;
 use super::pool::{Gone, Grant, Key, Pool, Ticket};
 use super::request::{AllocateError, Request};
 use crate::clock::Clock;

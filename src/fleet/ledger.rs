@@ -8,7 +8,7 @@ use super::builder::FleetBuilder;
 use super::graph::Graph;
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{History, Keys, Known};
-use super::task::TaskId;
+use super::id::TaskId;
 
 const DEFAULT_HISTORY: usize = 0;
 const DEFAULT_REMEMBERED_KEYS: usize = 1024;

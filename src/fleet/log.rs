@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use super::agent::AgentId;
-use super::task::{Attempt, Outcome, OutcomeKind, ReturnReason, Task, TaskError, TaskId};
+use super::id::{AgentId, Attempt, TaskId};
+use super::task::{Outcome, OutcomeKind, ReturnReason, Task, TaskError};
 use crate::Error;
 
 /// Where in the log an outcome stands. The fleet passes it on and reads nothing into it.

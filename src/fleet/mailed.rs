@@ -11,12 +11,12 @@
 
 use std::sync::Arc;
 
-use super::agent::AgentId;
+use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase};
 use super::log::FleetEvent;
 use super::mailbox::Told;
 use super::post::Message;
-use super::task::{Attempt, Outcome, ReturnReason, Signal, TaskId};
+use super::task::{Outcome, ReturnReason, Signal};
 use super::turn::Turn;
 use super::work::Attempted;
 

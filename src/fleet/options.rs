@@ -3,11 +3,11 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::agent::AgentId;
 use super::backoff::Backoff;
 use super::dependencies::Dependency;
 use super::graph::IfDependencyFails;
 use super::history::IdempotencyKey;
+use super::id::AgentId;
 use super::request::Request;
 use super::task::Task;
 

@@ -42,7 +42,8 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
-use super::agent::{AgentId, AgentState, AgentStatus, Condition, Resources};
+use super::agent::{AgentState, AgentStatus, Condition, Resources};
+use super::id::AgentId;
 use super::lanes::Mask;
 use super::lease::Lease;
 use super::request::{AllocateError, Fit, Priority, Request};

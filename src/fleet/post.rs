@@ -16,9 +16,10 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 
 use super::agent::{Crew, Factory, Handler, Hired};
+use super::id::TaskId;
 use super::mailbox::{Leftovers, Mailbox};
 use super::reply::ReplyCell;
-use super::task::{Signal, TaskId};
+use super::task::Signal;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Brief, OnceLock};
 

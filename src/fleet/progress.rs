@@ -8,7 +8,8 @@
 
 use std::borrow::Cow;
 
-use super::task::{Attempt, TaskContext};
+use super::id::Attempt;
+use super::task::TaskContext;
 
 /// What an attempt reported last.
 #[derive(Clone, Debug, PartialEq)]

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::agent::AgentId;
+use super::id::AgentId;
 use super::lanes::Mask;
 use super::pool::Strategy;
 use crate::clock::Timestamp;

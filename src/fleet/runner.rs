@@ -19,7 +19,7 @@ use std::task::Waker;
 
 use crossbeam::utils::CachePadded;
 
-use super::agent::AgentId;
+use super::id::AgentId;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use crate::sync::{Brief, Parker, hint, left_out};

@@ -1,6 +1,6 @@
 //! Numbers and reports: what a fleet has done, and how its tasks ended.
 
-use super::task::TaskId;
+use super::id::TaskId;
 
 /// What a fleet has done so far, read at one moment.
 ///

@@ -11,13 +11,14 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::agent::{AgentId, Condition};
+use super::agent::Condition;
+use super::id::{AgentId, TaskId};
 use super::inner::{After, Inner, State};
 use super::log::FleetEvent;
 use super::pool::{Emptied, NotIdle};
 use super::post::{Home, MessageCounts, Post};
 use super::stats::DrainReport;
-use super::task::{Outcome, ReturnReason, TaskId};
+use super::task::{Outcome, ReturnReason};
 use super::tell::Remains;
 use crate::clock::Timestamp;
 use crate::sync::{Parker, thread};

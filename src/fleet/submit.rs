@@ -14,10 +14,11 @@ use std::sync::Arc;
 
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::Known;
+use super::id::{Attempt, TaskId};
 use super::inner::{After, Inner, Phase, Record, State};
 use super::lanes::{Mask, Place};
 use super::log::FleetEvent;
-use super::task::{Attempt, Outcome, ReturnReason, SubmitError, Task, TaskId};
+use super::task::{Outcome, ReturnReason, SubmitError, Task};
 use super::timers::Alarm;
 use super::wakers::guarded;
 use crate::clock::Timestamp;

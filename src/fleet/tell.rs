@@ -11,7 +11,8 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Fleet;
-use super::agent::{AgentId, Crew};
+use super::agent::Crew;
+use super::id::AgentId;
 use super::inner::Inner;
 use super::log::FleetEvent;
 use super::mailbox::{Lane, Leftovers, Refusal, Told};

@@ -11,9 +11,10 @@
 
 use std::collections::BTreeSet;
 
+use super::id::TaskId;
 use super::inner::{After, Inner, Phase, State};
 use super::log::RequeueReason;
-use super::task::{TaskError, TaskId};
+use super::task::TaskError;
 use crate::clock::Timestamp;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]

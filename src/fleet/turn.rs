@@ -8,14 +8,15 @@
 //! 3. What a worker took out of the mailbox and has not begun is in its hand, where whoever closes the
 //!    mailbox finds it (rule 2 of the posts).
 
-use super::agent::{AgentId, Factory, Handler, Hired};
+use super::agent::{Factory, Handler, Hired};
+use super::id::{AgentId, Attempt, TaskId};
 use super::inner::Inner;
 use super::log::FleetEvent;
 use super::mailbox::Rest;
 use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
-use super::task::{Attempt, Outcome, Signal, Task, TaskContext, TaskError, TaskErrorKind, TaskId};
+use super::task::{Outcome, Signal, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
 
 /// How many messages an agent handles before others come.

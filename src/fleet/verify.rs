@@ -6,8 +6,9 @@
 //! 2. The verifier runs outside every lock, on the worker that ran the attempt, while the attempt still
 //!    holds its lease. A panic in it rejects, and is counted.
 
+use super::id::Attempt;
 use super::inner::Inner;
-use super::task::{Attempt, Task, TaskError};
+use super::task::{Task, TaskError};
 use super::wakers::guarded;
 
 /// Checks what an agent says it has done.

@@ -2,15 +2,14 @@
 
 use std::sync::Arc;
 
-use super::agent::{AgentId, Handler, Hired};
+use super::agent::{Handler, Hired};
+use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase, State};
 use super::log::FleetEvent;
 use super::pool::broken;
 use super::post::Posts;
 use super::runner::{Ready, Seat};
-use super::task::{
-    Attempt, Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, TaskErrorKind, TaskId,
-};
+use super::task::{Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
 use crate::clock::Timestamp;
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::{Mask, Pool, RUNS_TASKS};
-use crate::fleet::agent::AgentId;
+use crate::fleet::id::AgentId;
 use crate::sync::left_out;
 
 /// The agents of one name.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use super::shard::{Best, NO_FLOOR};
 use super::strategy::Strategy;
 use super::{Ask, Grant, Held, Pool};
-use crate::fleet::agent::AgentId;
+use crate::fleet::id::AgentId;
 use crate::fleet::lease::Lease;
 use crate::fleet::request::{AllocateError, Fit, Request};
 use crate::sync::home;

@@ -9,7 +9,8 @@
 
 use super::Pool;
 use crate::clock::Timestamp;
-use crate::fleet::agent::{AgentId, Condition};
+use crate::fleet::agent::Condition;
+use crate::fleet::id::AgentId;
 use crate::sync::Parker;
 
 /// How a wait for an agent to hold no lease ended.

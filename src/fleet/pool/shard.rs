@@ -21,7 +21,8 @@ use super::slot::{NIL, Slot, Standing};
 use super::strategy::{Kept, STRATEGIES, Strategy};
 use super::wheel::{Key, Wheel};
 use super::{Ask, Entrant, Gone, Grant};
-use crate::fleet::agent::{AgentId, Condition};
+use crate::fleet::agent::Condition;
+use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::lease::{LeaseOutcome, Release};
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]

@@ -12,7 +12,7 @@ use std::task::Waker;
 
 use super::Ask;
 use super::Grant;
-use crate::fleet::agent::AgentId;
+use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::request::{AllocateError, Fit, Priority};
 

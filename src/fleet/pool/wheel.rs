@@ -12,7 +12,7 @@
 use std::num::NonZeroU64;
 
 use super::slot::NIL;
-use crate::fleet::agent::AgentId;
+use crate::fleet::id::AgentId;
 
 const DIGIT: u32 = 6;
 const WIDTH: usize = 1 << DIGIT;

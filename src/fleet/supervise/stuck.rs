@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::clock::Timestamp;
-use crate::fleet::task::{Attempt, TaskId};
+use crate::fleet::id::{Attempt, TaskId};
 
 /// An attempt that does not come on, and where it was heard of last.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
 use super::super::{Strategy, Ticket};
-use crate::fleet::agent::{AgentId, Condition};
+use crate::fleet::agent::Condition;
+use crate::fleet::id::AgentId;
 use crate::fleet::request::{AllocateError, Fit};
 
 #[derive(Debug, Default)]
