@@ -317,3 +317,11 @@ pub struct AgentStatus {
     /// The resources of its spec.
     pub resources: Resources,
 }
+
+impl AgentStatus {
+    /// The value of a label, if the agent has it.
+    #[must_use]
+    pub fn label(&self, name: &str) -> Option<&str> {
+        self.labels.iter().find(|(known, _)| &**known == name).map(|(_, value)| &**value)
+    }
+}

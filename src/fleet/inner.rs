@@ -192,6 +192,8 @@ impl<T, O> State<T, O> {
             leases_expired: pool.leases.expired,
             requests_waiting: pool.waiting,
             requests_refused: pool.refused,
+            picks_lost: pool.picks_lost,
+            picks_declined: pool.picks_declined,
             other_panics: self.counts.other_panics + pool.panics,
             ..self.counts
         }

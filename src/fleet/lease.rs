@@ -209,7 +209,10 @@ impl Allocation {
                 if step.is_ready() {
                     self.ticket = None;
                 }
-                (step, spare)
+                let judged = |answer: Result<Lease, AllocateError>| {
+                    answer.and_then(|lease| self.pool.judged(&self.request, lease))
+                };
+                (step.map(judged), spare)
             }
         };
         self.pool.discard(spare);

@@ -25,6 +25,7 @@ mod find;
 mod floors;
 mod health;
 mod index;
+mod pick;
 mod returns;
 mod score;
 mod shard;
@@ -221,9 +222,17 @@ pub(super) struct Pool {
     look_at: AtomicU64,
     /// Requests that were refused because too many waited.
     refused: AtomicU64,
-    /// Panics of wakers and of their destructors.
+    /// Panics of wakers and of their destructors, and of pickers.
     panics: AtomicU64,
+    picks: Picks,
     feed: OnceLock<Weak<dyn Feed>>,
+}
+
+/// What became of the choices of pickers.
+#[derive(Debug)]
+struct Picks {
+    lost: AtomicU64,
+    declined: AtomicU64,
 }
 
 /// What the pool counts, read at one moment.
@@ -233,6 +242,8 @@ pub(super) struct Tally {
     pub(super) waiting: u64,
     pub(super) refused: u64,
     pub(super) panics: u64,
+    pub(super) picks_lost: u64,
+    pub(super) picks_declined: u64,
     pub(super) leases: Counts,
 }
 
@@ -259,6 +270,7 @@ impl Pool {
             look_at: AtomicU64::new(u64::MAX),
             refused: AtomicU64::new(0),
             panics: AtomicU64::new(0),
+            picks: Picks { lost: AtomicU64::new(0), declined: AtomicU64::new(0) },
             feed: OnceLock::new(),
         })
     }
@@ -328,7 +340,7 @@ impl Pool {
         self: &Arc<Self>,
         request: &Request,
     ) -> Result<Lease, AllocateError> {
-        if self.keeps_pasts || request.time_to_live().is_some() {
+        if self.keeps_pasts || request.is_special() {
             return self.try_allocate_timed(request);
         }
         match self.grant(request) {
@@ -633,6 +645,8 @@ impl Pool {
             waiting: desk.waiting.len() as u64,
             refused: self.refused.load(Ordering::Relaxed),
             panics: self.panics.load(Ordering::Relaxed),
+            picks_lost: self.picks.lost.load(Ordering::Relaxed),
+            picks_declined: self.picks.declined.load(Ordering::Relaxed),
             leases,
         }
     }

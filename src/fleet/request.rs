@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::id::AgentId;
 use super::lanes::Mask;
+use super::picker::Picker;
 use super::pool::Strategy;
 use crate::clock::Timestamp;
 use crate::sync::OnceLock;
@@ -71,6 +72,9 @@ pub struct Request {
     agent: Option<AgentId>,
     time_to_live: Option<Duration>,
     deadline: Option<Timestamp>,
+    picker: Option<Arc<dyn Picker>>,
+    /// Whether there is a picker or a time to live: one look for what is seldom.
+    special: bool,
     /// The pool that knew all the capabilities, and the mask it knows them by: a bit once given to a name
     /// stays with it, so whoever asks again need not look the names up.
     known: OnceLock<(u64, Mask)>,
@@ -103,6 +107,8 @@ impl Request {
             agent: None,
             time_to_live: None,
             deadline: None,
+            picker: None,
+            special: false,
             known: OnceLock::new(),
         }
     }
@@ -153,6 +159,22 @@ impl Request {
     #[must_use]
     pub fn ttl(mut self, time_to_live: Duration) -> Self {
         self.time_to_live = Some(time_to_live);
+        self.special = true;
+        self
+    }
+
+    /// Sets who chooses among the agents that fit and have room. Default: nobody but the strategy, which
+    /// with a picker says which agents it is shown. Costs the desk's lock and a look at every shard, and a
+    /// copy of what is true of each agent shown, [`MAX_CANDIDATES`](super::MAX_CANDIDATES) at most; and the
+    /// picker's own time.
+    ///
+    /// If it has to wait, it waits as any other request, and the picker is then shown the one agent that came
+    /// free for it; declining that ends the wait with [`AllocateError::PickDeclined`]. It does not work for
+    /// batches ([`AllocateError::PickerInBatch`]), and tasks have none: workers take agents for them.
+    #[must_use]
+    pub fn picker(mut self, picker: Arc<dyn Picker>) -> Self {
+        self.picker = Some(picker);
+        self.special = true;
         self
     }
 
@@ -162,6 +184,16 @@ impl Request {
     pub fn deadline(mut self, at: Timestamp) -> Self {
         self.deadline = Some(at);
         self
+    }
+
+    /// Whether its lease takes more than an agent.
+    #[inline(always)]
+    pub(super) const fn is_special(&self) -> bool {
+        self.special
+    }
+
+    pub(super) const fn own_picker(&self) -> Option<&Arc<dyn Picker>> {
+        self.picker.as_ref()
     }
 
     pub(super) const fn time_to_live(&self) -> Option<Duration> {
@@ -220,6 +252,7 @@ impl fmt::Debug for Request {
             .field("agent", &self.agent)
             .field("ttl", &self.time_to_live)
             .field("deadline", &self.deadline)
+            .field("picker", &self.picker.is_some())
             .finish()
     }
 }
@@ -234,10 +267,18 @@ impl PartialEq for Request {
             && self.agent == other.agent
             && self.time_to_live == other.time_to_live
             && self.deadline == other.deadline
+            && same_picker(self.picker.as_ref(), other.picker.as_ref())
     }
 }
 
 impl Eq for Request {}
+
+fn same_picker(one: Option<&Arc<dyn Picker>>, other: Option<&Arc<dyn Picker>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => std::ptr::addr_eq(Arc::as_ptr(one), Arc::as_ptr(other)),
+        (one, other) => one.is_none() && other.is_none(),
+    }
+}
 
 pub(super) fn add_capability(names: &mut Vec<Arc<str>>, name: &str) {
     if !names.iter().any(|known| &**known == name) {
@@ -264,10 +305,29 @@ pub enum AllocateError {
     /// The timeout passed first.
     #[error("no agent became free in time")]
     Timeout,
+    /// The request's picker wants none of the agents that it was shown.
+    #[error("the picker declined every agent that it was shown")]
+    PickDeclined,
+    /// Others took what the request's picker chose, each time it was asked. Asking again may help.
+    #[error("others took each agent that the picker chose")]
+    PickLost,
+    /// The request's picker panicked, or chose what it was not shown.
+    #[error("the picker panicked or chose what it was not shown")]
+    PickerFailed,
+    /// A picker chooses one agent at a time, and several were asked for at once.
+    #[error("a picker chooses one agent at a time, and several were asked for at once")]
+    PickerInBatch,
     /// As many requests wait already as the fleet allows.
     #[error("too many requests wait already")]
     TooManyWaiting,
     /// The fleet was shut down.
     #[error("the fleet was shut down")]
     Closed,
+}
+
+impl AllocateError {
+    /// Whether it is about a picker, so that waiting for an agent does not mend it.
+    pub(super) const fn is_picking(self) -> bool {
+        matches!(self, Self::PickDeclined | Self::PickLost | Self::PickerFailed)
+    }
 }

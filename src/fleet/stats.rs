@@ -76,11 +76,15 @@ pub struct FleetStats {
     pub requests_waiting: u64,
     /// Requests that were refused because too many waited.
     pub requests_refused: u64,
+    /// Choices of a [`Picker`](super::Picker) that others were faster to take; it was asked again.
+    pub picks_lost: u64,
+    /// Allocations whose picker wanted none of the agents that it was shown.
+    pub picks_declined: u64,
     /// Panics of handlers and factories that were caught.
     pub handler_panics: u64,
     /// Panics of the observer that were caught.
     pub observer_panics: u64,
-    /// Panics of other user code (the log, wakers, destructors) that were caught.
+    /// Panics of other user code (the log, pickers, wakers, destructors) that were caught.
     pub other_panics: u64,
 }
 

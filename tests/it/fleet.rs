@@ -8,6 +8,7 @@ mod keys;
 mod leases;
 mod messages;
 mod named;
+mod picker;
 mod scaling;
 mod stop;
 mod storm;

@@ -57,6 +57,21 @@ impl Bits {
         Some(leaf * 64 + self.leaf[leaf as usize].trailing_zeros())
     }
 
+    /// The least number that is in and greater than this one.
+    pub(super) fn next(&self, number: u32) -> Option<u32> {
+        let after = |word: u64, at: u32| word & u64::MAX.checked_shl(at + 1).unwrap_or(0);
+        let (leaf, middle) = (number / 64, number / 64 / 64);
+        let here = after(*self.leaf.get(leaf as usize)?, number % 64);
+        if here != 0 {
+            return Some(leaf * 64 + here.trailing_zeros());
+        }
+        let near = after(self.middle[middle as usize], leaf % 64);
+        let middle = if near == 0 { after(self.top, middle).trailing_zeros() } else { middle };
+        let word = if near == 0 { *self.middle.get(middle as usize)? } else { near };
+        let leaf = middle * 64 + word.trailing_zeros();
+        Some(leaf * 64 + self.leaf[leaf as usize].trailing_zeros())
+    }
+
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn validate(&self) {
         for (index, word) in self.leaf.iter().enumerate() {
@@ -102,6 +117,7 @@ mod tests {
                 bits.validate();
                 prop_assert_eq!(bits.first(), set.first().copied());
                 prop_assert_eq!(bits.contains(number), set.contains(&number));
+                prop_assert_eq!(bits.next(number), set.range(number + 1..).next().copied());
             }
         }
     }
@@ -111,6 +127,7 @@ mod tests {
         let mut bits = Bits::default();
         bits.insert(LIMIT - 1);
         assert_eq!(bits.first(), Some(LIMIT - 1));
+        assert_eq!((bits.next(0), bits.next(LIMIT - 1)), (Some(LIMIT - 1), None));
         bits.remove(LIMIT - 1);
         assert_eq!(bits.first(), None);
     }

@@ -126,6 +126,9 @@ impl Pool {
         count: usize,
         whole: bool,
     ) -> Result<Vec<Lease>, AllocateError> {
+        if request.own_picker().is_some() {
+            return Err(AllocateError::PickerInBatch);
+        }
         let ask = self.resolve(request)?;
         self.expire_due();
         let grants = self.take_several(&ask, count, whole)?;

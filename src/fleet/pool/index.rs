@@ -45,6 +45,23 @@ impl Index {
         self.buckets.get(self.best as usize).map_or(NIL, |bucket| bucket.head)
     }
 
+    /// The ranks and the agents, the best first.
+    pub(super) fn in_order<'a>(
+        &'a self,
+        slots: &'a [Slot],
+        link: usize,
+    ) -> impl Iterator<Item = (u32, u32)> + 'a {
+        let ranks = std::iter::successors(self.ranks.first(), |rank| self.ranks.next(*rank));
+        ranks.flat_map(move |rank| {
+            let head = Some(self.buckets[rank as usize].head);
+            let next = move |at: &u32| {
+                let next = slots[*at as usize].links[link].next;
+                (next != NIL).then_some(next)
+            };
+            std::iter::successors(head, next).map(move |agent| (rank, agent))
+        })
+    }
+
     /// Puts an agent that is in no list of this index at the end of one; whether `best` changed.
     #[inline(always)]
     pub(super) fn join(&mut self, slots: &mut [Slot], link: usize, rank: u32, agent: u32) -> bool {

@@ -294,6 +294,24 @@ impl Shard {
         best
     }
 
+    /// So many of the best agents for a request, the best first.
+    pub(super) fn several_best(&self, ask: &Ask, limit: usize) -> Vec<Best> {
+        let link = ask.strategy.index();
+        let mut several = Vec::new();
+        for class in &self.classes {
+            let Some(misfit) = ask.misfit(class.mask) else { continue };
+            let misfit = misfit | class.penalty();
+            let members = class.index[link].in_order(&self.slots, link).take(limit);
+            several.extend(members.map(|(rank, local)| {
+                let age = ask.strategy.age(&self.slots[local as usize]);
+                Best { misfit, rank, age, local }
+            }));
+        }
+        several.sort_unstable();
+        several.truncate(limit);
+        several
+    }
+
     /// An agent that is asked for by name, if it has room and fits.
     pub(super) fn best_named(&self, agent: AgentId, ask: &Ask) -> Option<Best> {
         let local = self.find(agent)?;
@@ -612,9 +630,16 @@ impl Shard {
                     let past = || self.scores[local as usize].class();
                     (misfit, strategy.rank(slot, past), strategy.age(slot), local)
                 });
-                let best =
-                    self.best(&ask).map(|best| (best.misfit, best.rank, best.age, best.local));
-                assert_eq!(best, naive.min(), "rule 1: {fit:?} {strategy:?}");
+                let plain = |best: Best| (best.misfit, best.rank, best.age, best.local);
+                let mut naive: Vec<_> = naive.collect();
+                naive.sort_unstable();
+                assert_eq!(self.best(&ask).map(plain), naive.first().copied(), "rule 1: {ask:?}");
+                for limit in [usize::MAX, 3, 1] {
+                    naive.truncate(limit.min(naive.len()));
+                    let several: Vec<_> =
+                        self.several_best(&ask, limit).into_iter().map(plain).collect();
+                    assert_eq!(several, naive, "rule 1: {limit} for {ask:?}");
+                }
             }
         }
     }

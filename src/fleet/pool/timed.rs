@@ -26,11 +26,14 @@ impl Pool {
         nanoseconds(self.clock.now().since_start())
     }
 
-    /// Takes an agent for a lease with a clock, or says why there is none.
+    /// Takes an agent for a lease with a clock, or one that is picked, or says why there is none.
     pub(super) fn try_allocate_timed(
         self: &Arc<Self>,
         request: &Request,
     ) -> Result<Lease, AllocateError> {
+        if let Some(picker) = request.own_picker() {
+            return self.try_allocate_picked(request, &**picker);
+        }
         let ask = self.resolve(request)?;
         if ask.ttl.is_some() {
             self.expires.store(true, Ordering::Relaxed);

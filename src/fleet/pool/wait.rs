@@ -25,8 +25,10 @@ impl Pool {
         waker: &mut Option<Waker>,
     ) -> Result<Result<Lease, Ticket>, AllocateError> {
         let ask = self.resolve(request)?;
-        if let Ok(lease) = self.try_allocate(request) {
-            return Ok(Ok(lease));
+        match self.try_allocate(request) {
+            Ok(lease) => return Ok(Ok(lease)),
+            Err(error) if error.is_picking() => return Err(error),
+            Err(_) => {}
         }
         let mut desk = self.desk.lock();
         if desk.closed {
@@ -52,7 +54,7 @@ impl Pool {
                 drop(desk);
                 let lease = self.start(grant, &ask);
                 self.tell_of_start(&ask);
-                return Ok(Ok(lease));
+                return self.judged(request, lease).map(Ok);
             }
             Err(error) => error,
             // Answers count too: a grant that is withdrawn puts its request back among those who wait.

@@ -1,0 +1,118 @@
+//! Requests whose agent the host picks.
+//!
+//! Rules that hold here:
+//!
+//! 1. The picker runs under no lock, and on what was copied under them.
+//! 2. An agent that was picked is looked at again under the lock of its shard before it is taken.
+//! 3. A request that waits is granted what comes free, as any other; its picker has the last word once the
+//!    grant is noticed, and an agent that it declines passes on. The request is not put back among those
+//!    who wait: with nothing changed it would be granted the same again.
+
+use std::sync::Arc;
+
+use super::shard::Best;
+use super::{Ask, Pool, status};
+use crate::fleet::agent::AgentStatus;
+use crate::fleet::id::AgentId;
+use crate::fleet::lease::Lease;
+use crate::fleet::picker::{MAX_CANDIDATES, Picker};
+use crate::fleet::request::{AllocateError, Request};
+use crate::fleet::wakers::guarded;
+use crate::sync::atomic::Ordering;
+
+/// How often a picker is asked for one allocation.
+const PICKS: usize = 8;
+
+impl Pool {
+    /// Takes the agent that a picker chooses, or says why there is none.
+    pub(super) fn try_allocate_picked(
+        self: &Arc<Self>,
+        request: &Request,
+        picker: &dyn Picker,
+    ) -> Result<Lease, AllocateError> {
+        let ask = self.resolve(request)?;
+        for _ in 0..PICKS {
+            let mut candidates = self.candidates(&ask)?;
+            if candidates.is_empty() && self.expire_due() > 0 {
+                candidates = self.candidates(&ask)?;
+            }
+            if candidates.is_empty() {
+                return Err(self.why_none(&ask));
+            }
+            let agent = self.ask_picker(picker, request, &candidates)?;
+            // Rule 2.
+            match self.find_named(agent, &ask) {
+                Ok(Some((mut shard, at, local))) => {
+                    let grant = shard.lease(local);
+                    self.publish(at, &mut shard);
+                    drop(shard);
+                    let lease = self.start(grant, &ask);
+                    self.tell_of_start(&ask);
+                    return Ok(lease);
+                }
+                Err(AllocateError::Closed) => return Err(AllocateError::Closed),
+                Ok(None) | Err(_) => self.picks.lost.fetch_add(1, Ordering::Relaxed),
+            };
+        }
+        Err(AllocateError::PickLost)
+    }
+
+    /// Has the picker of a request that waited, if it has one, judge what came free (rule 3).
+    pub(in crate::fleet) fn judged(
+        &self,
+        request: &Request,
+        lease: Lease,
+    ) -> Result<Lease, AllocateError> {
+        let Some(picker) = request.own_picker() else { return Ok(lease) };
+        // Of an agent that is gone the lease is void, which is for its holder to find.
+        let Some(mut status) = self.status(lease.agent()) else { return Ok(lease) };
+        status.load = status.load.saturating_sub(1);
+        self.ask_picker(&**picker, request, &[status]).map(|_| lease)
+    }
+
+    fn ask_picker(
+        &self,
+        picker: &dyn Picker,
+        request: &Request,
+        candidates: &[AgentStatus],
+    ) -> Result<AgentId, AllocateError> {
+        let Ok(picked) = guarded(|| picker.pick(request, candidates)) else {
+            self.panics.fetch_add(1, Ordering::Relaxed);
+            return Err(AllocateError::PickerFailed);
+        };
+        let Some(place) = picked else {
+            self.picks.declined.fetch_add(1, Ordering::Relaxed);
+            return Err(AllocateError::PickDeclined);
+        };
+        candidates.get(place).map(|agent| agent.id).ok_or(AllocateError::PickerFailed)
+    }
+
+    /// The best agents for a request, each as it was when its shard was looked at.
+    fn candidates(&self, ask: &Ask) -> Result<Vec<AgentStatus>, AllocateError> {
+        let mut found: Vec<(Best, AgentStatus)> = Vec::new();
+        // Held, so that the sorts of agents are those of the agents.
+        let desk = self.desk.lock();
+        for (at, shard) in self.shards.iter().enumerate() {
+            let shard = shard.lock();
+            if shard.closed {
+                return Err(AllocateError::Closed);
+            }
+            let best = match ask.agent {
+                None => shard.several_best(ask, MAX_CANDIDATES),
+                Some(agent) if at == self.shard_of(agent) => {
+                    shard.best_named(agent, ask).into_iter().collect()
+                }
+                Some(_) => continue,
+            };
+            found.extend(best.into_iter().map(|best| {
+                let slot = shard.slot(best.local);
+                let mask = shard.mask(best.local);
+                (best, status(shard.id(best.local), slot, mask, desk.kind(slot.kind)))
+            }));
+        }
+        drop(desk);
+        found.sort_by_key(|(best, _)| *best);
+        found.truncate(MAX_CANDIDATES);
+        Ok(found.into_iter().map(|(_, status)| status).collect())
+    }
+}
