@@ -55,6 +55,7 @@ mod backoff;
 mod budget;
 mod builder;
 mod dependencies;
+mod drive;
 mod graph;
 mod handle;
 mod history;

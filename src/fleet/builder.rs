@@ -35,6 +35,7 @@ const FIRST_TASK_ID: TaskId = TaskId::new(1);
 #[must_use = "a builder does nothing until it builds"]
 pub struct FleetBuilder<T, O> {
     workers: usize,
+    pub(super) driven: bool,
     queue_capacity: NonZeroUsize,
     max_agents: NonZeroUsize,
     max_waiting: NonZeroUsize,
@@ -55,6 +56,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     pub(super) fn new() -> Self {
         Self {
             workers: 0,
+            driven: false,
             queue_capacity: DEFAULT_QUEUE_CAPACITY,
             max_agents: DEFAULT_MAX_AGENTS,
             max_waiting: DEFAULT_MAX_WAITING,
@@ -193,6 +195,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         let inner = self.into_inner()?;
         // From here on a failure drops the fleet, which ends the threads that did start.
         let fleet = Fleet::from_inner(Arc::clone(&inner));
+        if inner.driven {
+            return Ok(fleet);
+        }
         let seats = std::mem::take(&mut inner.state.lock().workers.seats);
         for (index, seat) in seats.into_iter().enumerate() {
             let worker = Arc::clone(&inner);
@@ -239,7 +244,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             clock: self.clock.clone(),
             ageing: self.ageing,
         });
-        let workers = u16::try_from(self.workers).map_err(|_| {
+        let workers = self.workers.max(usize::from(self.driven));
+        let workers = u16::try_from(workers).map_err(|_| {
             Error::new(
                 ErrorKind::InvalidArgument,
                 format!("workers is {}, and may be {} at most", self.workers, u16::MAX),
@@ -281,7 +287,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             observer: self.observer,
             verifier: self.verifier,
             queue_capacity: self.queue_capacity,
-            runs_tasks: self.workers > 0,
+            runs_tasks: workers > 0,
+            driven: self.driven,
         });
         let feed: Weak<dyn Feed> = inner.me.clone();
         inner.pool.set_feed(feed);
@@ -293,6 +300,7 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FleetBuilder")
             .field("workers", &self.workers)
+            .field("driven", &self.driven)
             .field("queue_capacity", &self.queue_capacity)
             .field("max_agents", &self.max_agents)
             .field("max_waiting", &self.max_waiting)

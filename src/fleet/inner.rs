@@ -60,8 +60,10 @@ pub(super) struct Inner<T, O> {
     pub(super) observer: Option<Arc<dyn Observer>>,
     pub(super) verifier: Option<Arc<dyn Verifier<T, O>>>,
     pub(super) queue_capacity: NonZeroUsize,
-    /// Whether there are worker threads.
+    /// Whether there are workers.
     pub(super) runs_tasks: bool,
+    /// Whether the host's threads are the workers.
+    pub(super) driven: bool,
 }
 
 pub(super) struct State<T, O> {
@@ -95,8 +97,10 @@ pub(super) struct State<T, O> {
 /// The worker threads, by what they are doing.
 #[derive(Debug, Default)]
 pub(super) struct Workers {
-    /// The seats of those that are still to be started.
+    /// The seats of those that are still to be started; of a driven fleet, those that nobody has.
     pub(super) seats: Vec<Seat>,
+    /// The host's threads that drive.
+    pub(super) driving: Vec<thread::ThreadId>,
     pub(super) threads: Vec<thread::JoinHandle<()>>,
     pub(super) alive: usize,
     /// Whether the pool was told that tasks wait for an agent.

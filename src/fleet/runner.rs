@@ -116,6 +116,11 @@ impl Seat {
     pub(super) const fn worker(&self) -> u16 {
         self.worker
     }
+
+    /// Rouses the worker, or has its next sleep end at once.
+    pub(super) fn waker(&self) -> Waker {
+        self.parker.waker()
+    }
 }
 
 impl Runner {
@@ -261,6 +266,8 @@ impl Runner {
             line.stopping = true;
             self.closed.store(true, Ordering::Relaxed);
             line.keeper = None;
+            // All that are roused search.
+            line.searching += line.sleeping.len();
             std::mem::take(&mut line.sleeping)
         };
         for worker in sleeping {
@@ -289,14 +296,59 @@ impl Runner {
         self.shared.line.lock().sleeping.len()
     }
 
-    /// The next thing for this worker to do, waiting for it; `None` when the fleet stops.
-    pub(super) fn next(&self, seat: &mut Seat) -> Option<Ready> {
+    /// Takes back that the worker is occupied.
+    pub(super) fn vacate(&self, seat: &mut Seat) {
         if std::mem::take(&mut seat.occupied) {
             // Relaxed: who reads too much waits for the thread to end, which wakes it.
             self.occupied[usize::from(seat.worker)].store(false, Ordering::Relaxed);
         }
+    }
+
+    /// The next thing to do, if there is one and the fleet does not stop. Never waits.
+    pub(super) fn try_next(&self, seat: &mut Seat) -> Option<Ready> {
+        self.vacate(seat);
+        self.look(seat, false).flatten()
+    }
+
+    /// Leaves the seat to the next one.
+    pub(super) fn leave(&self, seat: &mut Seat) {
+        self.vacate(seat);
+        if seat.searching {
+            let roused = self.shared.line.lock().end_search(seat);
+            self.rouse(roused);
+        }
+    }
+
+    /// Sleeps until there is something to do, an alarm is due, the fleet stops, its waker is called, or
+    /// the deadline passes. Whoever does so looks for the next thing or leaves its seat, which passes on
+    /// what it was roused for.
+    pub(super) fn doze(&self, seat: &mut Seat, deadline: Timestamp) {
+        debug_assert!(!seat.searching, "it found nothing before");
+        let watch = {
+            let mut line = self.shared.line.lock();
+            if !line.ready.is_empty() || line.stopping {
+                return;
+            }
+            line.go_to_sleep(seat)
+        };
+        let until = watch.map_or(deadline, |alarm| alarm.min(deadline));
+        self.clock.park_until(&seat.parker, Some(until));
+        let mut line = self.shared.line.lock();
+        if let Some(at) = line.sleeping.iter().position(|worker| *worker == seat.worker) {
+            line.sleeping.remove(at);
+            if line.keeper.is_some_and(|(worker, _)| worker == seat.worker) {
+                line.keeper = None;
+            }
+            // As one that was roused.
+            line.searching += 1;
+        }
+    }
+
+    /// The next thing for this worker to do, waiting for it; `None` when the fleet stops.
+    pub(super) fn next(&self, seat: &mut Seat) -> Option<Ready> {
+        self.vacate(seat);
         loop {
-            if let Some(answer) = self.look(seat) {
+            if let Some(answer) = self.look(seat, true) {
                 return answer;
             }
             if !self.search() {
@@ -345,8 +397,9 @@ impl Runner {
         }
     }
 
-    /// `Some` is the answer; `None` means that there is nothing to do, and that the worker searches.
-    fn look(&self, seat: &mut Seat) -> Option<Option<Ready>> {
+    /// `Some` is the answer; `None` means that there is nothing to do, and that the worker searches if it
+    /// stays.
+    fn look(&self, seat: &mut Seat, stays: bool) -> Option<Option<Ready>> {
         let (ready, roused) = {
             let mut line = self.shared.line.lock();
             if line.stopping {
@@ -360,24 +413,19 @@ impl Runner {
                 line.ready.push_front(Ready::Tasks);
             }
             let Some(ready) = line.ready.pop_front() else {
-                if !seat.searching {
+                if stays && !seat.searching {
                     seat.searching = true;
                     line.searching += 1;
+                } else if !stays {
+                    let roused = line.end_search(seat);
+                    drop(line);
+                    self.rouse(roused);
                 }
                 return None;
             };
             self.publish_length(&line);
             line.tasks &= ready != Ready::Tasks;
-            let mut roused = Roused(None);
-            if std::mem::take(&mut seat.searching) {
-                line.searching -= 1;
-                let unwatched = line.alarm.is_some() && line.keeper.is_none();
-                let more = !line.ready.is_empty() || unwatched;
-                if line.searching == 0 && more && !left_out("runner.pass-it-on") {
-                    roused = line.rouse();
-                }
-            }
-            (ready, roused)
+            (ready, line.end_search(seat))
         };
         self.rouse(roused);
         Some(Some(ready))
@@ -405,16 +453,34 @@ impl Runner {
             return Bed::None;
         }
         line.searching -= 1;
-        line.sleeping.push(seat.worker);
-        let watch = if line.keeper.is_none() { line.alarm } else { None };
-        line.keeper = watch.map(|alarm| (seat.worker, alarm)).or(line.keeper);
-        // Whoever rouses it counts it as searching from then on.
-        seat.searching = true;
-        Bed::Until(watch)
+        Bed::Until(line.go_to_sleep(seat))
     }
 }
 
 impl Line {
+    /// Counts a worker among those that sleep; until when it keeps the watch, if it does.
+    fn go_to_sleep(&mut self, seat: &mut Seat) -> Option<Timestamp> {
+        self.sleeping.push(seat.worker);
+        let watch = if self.keeper.is_none() { self.alarm } else { None };
+        self.keeper = watch.map(|alarm| (seat.worker, alarm)).or(self.keeper);
+        // Whoever rouses it counts it as searching from then on.
+        seat.searching = true;
+        watch
+    }
+
+    /// Ends the search of a worker, if it searches: rule 3.
+    fn end_search(&mut self, seat: &mut Seat) -> Roused {
+        if std::mem::take(&mut seat.searching) {
+            self.searching -= 1;
+            let unwatched = self.alarm.is_some() && self.keeper.is_none();
+            let more = !self.ready.is_empty() || unwatched;
+            if self.searching == 0 && more && !left_out("runner.pass-it-on") {
+                return self.rouse();
+            }
+        }
+        Roused(None)
+    }
+
     /// Takes out what stands in line for agents that have ended: no agent has their ids again.
     fn sweep(&mut self) {
         let mut gone = std::mem::take(&mut self.gone);

@@ -117,7 +117,7 @@ pub struct DrainReport {
     pub messages_returned: u64,
     /// Messages that have not ended: in a mailbox or a handler.
     pub messages_unfinished: u64,
-    /// Worker threads that have not ended; after a shutdown, those whose handler did not return in time.
+    /// Worker threads that have not ended, or threads that drive; after a shutdown, those whose handler did not return in time.
     pub workers_left: usize,
 }
 

@@ -76,6 +76,7 @@ impl<T, O> State<T, O> {
     fn on_worker(&self) -> bool {
         let current = thread::current().id();
         self.workers.threads.iter().any(|worker| worker.thread().id() == current)
+            || self.workers.driving.contains(&current)
     }
 }
 
@@ -85,7 +86,7 @@ pub(super) fn gone(agent: AgentId) -> Error {
 }
 
 impl<T, O> Inner<T, O> {
-    fn has_ended(&self, state: &State<T, O>) -> bool {
+    pub(super) fn has_ended(&self, state: &State<T, O>) -> bool {
         state.tasks.is_empty() && state.reserved == 0 && self.runner.active() == 0
     }
 
@@ -206,7 +207,7 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Waits until something holds, or the deadline passes; whether it holds.
-    fn wait_until(
+    pub(super) fn wait_until(
         &self,
         deadline: Option<Timestamp>,
         mut holds: impl FnMut(&State<T, O>) -> bool,
@@ -243,7 +244,11 @@ impl<T, O> Inner<T, O> {
             state.room.take_into(&mut wakes);
         }
         self.wake_all(wakes);
-        self.wait_until(Some(deadline), |state| self.has_ended(state));
+        if self.driven {
+            self.drive_until_ended(deadline);
+        } else {
+            self.wait_until(Some(deadline), |state| self.has_ended(state));
+        }
         Ok(self.report())
     }
 

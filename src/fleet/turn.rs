@@ -35,11 +35,11 @@ pub(super) struct Turn<'a, T, O> {
 }
 
 impl<T, O> Inner<T, O> {
-    /// Runs a turn of an agent's mailbox, if there is one to run.
-    pub(super) fn turn(&self, agent: AgentId, seat: &mut Seat) {
+    /// Runs a turn of an agent's mailbox, if there is one to run; whether it did.
+    pub(super) fn turn(&self, agent: AgentId, seat: &mut Seat) -> bool {
         // If it has no room, the mailbox comes back into the line once it has.
         if self.pool.take_agent(agent).is_none() {
-            return;
+            return false;
         }
         let worker = seat.worker();
         let post = self.posts.get(agent.slot).expect("what is in line has a mailbox");
@@ -55,6 +55,7 @@ impl<T, O> Inner<T, O> {
                 None
             }
         };
+        let runs = begun.is_some();
         if let Some(hired) = begun {
             let mut turn = Turn { agent, post, station, handler: None, factory: None };
             turn.take_on(hired);
@@ -71,6 +72,7 @@ impl<T, O> Inner<T, O> {
         } else {
             self.release(agent);
         }
+        runs
     }
 
     /// Gives back the lease of a turn.

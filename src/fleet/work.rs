@@ -122,18 +122,18 @@ impl<T, O> Inner<T, O> {
             match ready {
                 Ready::Mailbox(agent) => self.turn(agent, &mut seat),
                 Ready::Tasks => self.run_next(&mut seat),
-            }
+            };
         }
     }
 
-    /// Runs a task of the queue, if an agent is free for one.
-    fn run_next(&self, seat: &mut Seat) {
+    /// Runs an attempt of a task of the queue, if an agent is free for one; whether it ran one.
+    pub(super) fn run_next(&self, seat: &mut Seat) -> bool {
         let asked = self.time_if_observed();
         let mut after = After::new();
         let job = {
             let mut state = self.state.lock();
             if state.stopping {
-                return;
+                return false;
             }
             if let Some(now) = self.time_if_alarmed(&state) {
                 state.ring(now, &mut after);
@@ -152,7 +152,10 @@ impl<T, O> Inner<T, O> {
             self.publish_alarm(&mut state);
             job
         };
-        let Some(job) = job else { return self.finish(after) };
+        let Some(job) = job else {
+            self.finish(after);
+            return false;
+        };
         if let Some(asked) = asked {
             after.events.push(FleetEvent::AttemptStarted {
                 task: job.id,
@@ -163,6 +166,7 @@ impl<T, O> Inner<T, O> {
         }
         self.finish(after);
         self.run(job);
+        true
     }
 
     /// The time costs more than the allocation, so it is read only if somebody is told.

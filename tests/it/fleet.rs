@@ -2,6 +2,7 @@
 
 mod claims;
 mod dependencies;
+mod driven;
 mod expiry;
 mod health;
 mod keys;
