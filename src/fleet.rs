@@ -52,6 +52,7 @@
 
 mod agent;
 mod backoff;
+mod batch;
 mod budget;
 mod builder;
 mod dependencies;
@@ -102,6 +103,7 @@ use submit::Patience;
 
 pub use agent::{Agent, AgentSpec, AgentState, AgentStatus, Condition, Resources};
 pub use backoff::Backoff;
+pub use batch::BatchAllocation;
 pub use budget::{
     Account, Budgets, Exceeded, Limit, Meter, Payer, Quota, Reservation, Scope, UNIT_KINDS, Unit,
     Usage, Warning,
@@ -244,6 +246,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             agents
         };
         inner.wake_all(wakes);
+        inner.pool.settle_batches();
         if inner.observer.is_some() {
             for agent in &agents {
                 inner.notice(&FleetEvent::AgentSpawned { agent: *agent });
@@ -400,6 +403,48 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// [`allocate`](Self::allocate) would return.
     pub fn allocate_async(&self, request: &Request) -> Allocation {
         Allocation::new(request.clone(), Arc::clone(&self.core.inner.pool))
+    }
+
+    /// Takes several agents that fit, or several places of one, all of them or none, waiting on this thread
+    /// for as long as it takes.
+    ///
+    /// A batch waits in the line of [`allocate`](Self::allocate), at one place of it. In its turn it gathers:
+    /// a place that comes free and that nobody more urgent waits for is kept for it, and given to nobody else,
+    /// until it has all. So it is not starved by those who come later and want less, and agents that it
+    /// gathered are idle meanwhile. Of batches that the same agents could serve only the most urgent one
+    /// gathers, so no two of them hold what the other waits for. It costs O(batches that wait * sets of
+    /// capabilities) whenever a batch comes or goes.
+    ///
+    /// # Errors
+    /// As [`allocate`](Self::allocate), or `TooFewPlaces` as soon as the live agents that fit may not hold so
+    /// many leases together.
+    pub fn allocate_batch(
+        &self,
+        request: &Request,
+        count: usize,
+    ) -> Result<Vec<Lease>, AllocateError> {
+        self.allocate_batch_async(request, count).wait(&self.inner().clock, None)
+    }
+
+    /// Takes several agents that fit, waiting on this thread for so long at most; what was gathered until
+    /// then goes on to others.
+    ///
+    /// # Errors
+    /// As [`allocate_batch`](Self::allocate_batch), or `Timeout`.
+    pub fn allocate_batch_timeout(
+        &self,
+        request: &Request,
+        count: usize,
+        timeout: Duration,
+    ) -> Result<Vec<Lease>, AllocateError> {
+        let clock = &self.inner().clock;
+        self.allocate_batch_async(request, count).wait(clock, Some(clock.now() + timeout))
+    }
+
+    /// Takes several agents that fit, as a future for any runtime; it resolves as
+    /// [`allocate_batch`](Self::allocate_batch) would return.
+    pub fn allocate_batch_async(&self, request: &Request, count: usize) -> BatchAllocation {
+        BatchAllocation::new(request.clone(), count, Arc::clone(&self.core.inner.pool))
     }
 
     /// Submits a task. Never waits for room.

@@ -225,21 +225,32 @@ impl Allocation {
         clock: &Clock,
         deadline: Option<Timestamp>,
     ) -> Result<Lease, AllocateError> {
-        let parker = Parker::new();
-        let mut late = false;
-        loop {
-            if let Poll::Ready(result) = self.step(parker.waker()) {
-                return result;
-            }
-            if late {
-                return Err(AllocateError::Timeout);
-            }
-            // A lease that expires meanwhile wakes nobody by itself.
-            let until = [deadline, self.pool.next_due()].into_iter().flatten().min();
-            if !clock.park_until(&parker, until) {
-                late = deadline.is_some_and(|deadline| clock.now() >= deadline);
-                self.pool.expire_due();
-            }
+        let pool = Arc::clone(&self.pool);
+        wait_on_this_thread(&pool, clock, deadline, |waker| self.step(waker))
+    }
+}
+
+/// Polls on this thread until there is an answer.
+pub(super) fn wait_on_this_thread<R>(
+    pool: &Pool,
+    clock: &Clock,
+    deadline: Option<Timestamp>,
+    mut step: impl FnMut(Waker) -> Poll<Result<R, AllocateError>>,
+) -> Result<R, AllocateError> {
+    let parker = Parker::new();
+    let mut late = false;
+    loop {
+        if let Poll::Ready(result) = step(parker.waker()) {
+            return result;
+        }
+        if late {
+            return Err(AllocateError::Timeout);
+        }
+        // A lease that expires meanwhile wakes nobody by itself.
+        let until = [deadline, pool.next_due()].into_iter().flatten().min();
+        if !clock.park_until(&parker, until) {
+            late = deadline.is_some_and(|deadline| clock.now() >= deadline);
+            pool.expire_due();
         }
     }
 }

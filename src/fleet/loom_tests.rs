@@ -102,6 +102,35 @@ fn loom_twin_a_grant_that_is_not_passed_on_is_lost() {
     weakened("fleet.grant-not-passed-on", || model(grant_against_cancel));
 }
 
+/// An agent comes free while a batch that gathers it gives up and a request comes to wait for it.
+fn gather_against_cancel() {
+    let fleet = lease_only();
+    fleet.spawn(AgentSpec::new("only")).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let mut batch = fleet.allocate_batch_async(&Request::any(), 1);
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(Pin::new(&mut batch).poll(&mut context).is_pending());
+    let cancel = thread::spawn(move || drop(batch));
+    let mut request = fleet.allocate_async(&Request::any());
+    drop(lease);
+    let early = poll_once(&mut request);
+    cancel.join().expect("a drop does not panic");
+    let served = early.or_else(|| poll_once(&mut request)).expect("the place was passed on");
+    drop(served.expect("the agent lives"));
+    assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn loom_a_cancelled_batch_passes_on_what_it_gathered() {
+    model(gather_against_cancel);
+}
+
+#[test]
+#[should_panic(expected = "the place was passed on")]
+fn loom_twin_what_a_batch_gathered_and_does_not_pass_on_is_lost() {
+    weakened("fleet.batch-not-passed-on", || model(gather_against_cancel));
+}
+
 #[test]
 fn loom_a_waiting_thread_is_woken_whenever_the_agent_comes_free() {
     model(|| {

@@ -18,11 +18,13 @@
 //! 5. A shard owns as many references to the pool as it says, for leases to come. They make a circle, which
 //!    `close` breaks.
 
+mod batches;
 mod bits;
 mod census;
 mod desk;
 mod find;
 mod floors;
+mod gather;
 mod health;
 mod index;
 mod pick;
@@ -32,6 +34,7 @@ mod shard;
 mod slot;
 mod strategy;
 mod timed;
+mod view;
 mod wait;
 mod waiting;
 mod wheel;
@@ -43,7 +46,7 @@ use std::time::Duration;
 
 use crossbeam::utils::CachePadded;
 
-use super::agent::{AgentState, AgentStatus, Condition, Resources};
+use super::agent::{Condition, Resources};
 use super::id::AgentId;
 use super::lanes::Mask;
 use super::lease::Lease;
@@ -55,14 +58,14 @@ use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use crate::sync::{Brief, BriefGuard, Mutex, OnceLock, left_out};
 use desk::{Desk, Kind};
 use floors::Floors;
+use pick::Picks;
 use shard::{Counts, Shard};
-use slot::Slot;
 
 pub(super) use census::NotIdle;
 pub(super) use health::Emptied;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
-pub(super) use waiting::Ticket;
+pub(super) use waiting::{Place, Ticket};
 pub(super) use wheel::Key;
 
 /// How many different capability names the agents of one fleet may have in its lifetime.
@@ -228,13 +231,6 @@ pub(super) struct Pool {
     feed: OnceLock<Weak<dyn Feed>>,
 }
 
-/// What became of the choices of pickers.
-#[derive(Debug)]
-struct Picks {
-    lost: AtomicU64,
-    declined: AtomicU64,
-}
-
 /// What the pool counts, read at one moment.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Tally {
@@ -270,7 +266,7 @@ impl Pool {
             look_at: AtomicU64::new(u64::MAX),
             refused: AtomicU64::new(0),
             panics: AtomicU64::new(0),
-            picks: Picks { lost: AtomicU64::new(0), declined: AtomicU64::new(0) },
+            picks: Picks::new(),
             feed: OnceLock::new(),
         })
     }
@@ -516,7 +512,8 @@ impl Pool {
         }
     }
 
-    /// Adds agents, all or none, and grants them to those who wait.
+    /// Adds agents, all or none, and grants them to those who wait. The batches are to be
+    /// [settled](Self::settle_batches) afterwards.
     pub(super) fn insert(
         &self,
         newcomers: &Newcomers<'_>,
@@ -534,6 +531,7 @@ impl Pool {
             name: Arc::clone(newcomers.name),
             labels: Arc::from(newcomers.labels),
             resources: newcomers.resources,
+            limit: newcomers.limit,
         };
         let (kind, shares) = desk.enter(kind, mask, count);
         let Newcomers { priority, limit, condition, .. } = *newcomers;
@@ -543,7 +541,7 @@ impl Pool {
             shard.reserve(share);
             for _ in 0..share {
                 let agent = shard.insert(&entrant);
-                if desk.waiting.len() > 0 {
+                if desk.has_askers() {
                     let local = shard.find(agent).expect("it was just added");
                     desk.offer(&mut shard, local, wakes);
                 }
@@ -555,7 +553,8 @@ impl Pool {
         Ok(agents)
     }
 
-    /// Ends an agent: it is not allocated any more, and its leases are void. How many were held.
+    /// Ends an agent: it is not allocated any more, and its leases are void. How many were held. The batches
+    /// are to be [settled](Self::settle_batches) afterwards.
     pub(super) fn remove(&self, agent: AgentId, wakes: &mut Vec<Waker>) -> Option<u32> {
         let mut desk = self.desk.lock();
         let at = self.shard_of(agent);
@@ -569,7 +568,8 @@ impl Pool {
         desk.leave(kind, mask, at);
         // A grant that nobody has noticed yet is not a lease that somebody loses.
         let withdrawn = desk.void_grants(agent);
-        let load = load - u32::try_from(withdrawn.len()).expect("no more than the agent's load");
+        let void = withdrawn.len() + desk.batches.void(agent);
+        let load = load - u32::try_from(void).expect("no more than the agent's load");
         for ticket in withdrawn {
             if ticket.ask.agent == Some(agent) {
                 desk.answer(ticket, Err(AllocateError::AgentGone), None, wakes);
@@ -594,42 +594,6 @@ impl Pool {
         Some(load)
     }
 
-    /// Whether the agent lives.
-    pub(super) fn lives(&self, agent: AgentId) -> bool {
-        self.shards[self.shard_of(agent)].lock().find(agent).is_some()
-    }
-
-    pub(super) fn status(&self, agent: AgentId) -> Option<AgentStatus> {
-        let desk = self.desk.lock();
-        let shard = self.shards[self.shard_of(agent)].lock();
-        let local = shard.find(agent)?;
-        Some(status(agent, shard.slot(local), shard.mask(local), desk.kind(shard.slot(local).kind)))
-    }
-
-    /// The live agents at one moment, in the order of their slots.
-    pub(super) fn all(&self) -> Vec<AgentStatus> {
-        let desk = self.desk.lock();
-        let shards = self.lock_all();
-        let mut all = Vec::with_capacity(desk.live);
-        for shard in &shards {
-            all.extend(shard.ids().map(|agent| {
-                let local = shard.find(agent).expect("it was just listed");
-                let slot = shard.slot(local);
-                status(agent, slot, shard.mask(local), desk.kind(slot.kind))
-            }));
-        }
-        drop(shards);
-        drop(desk);
-        all.sort_unstable_by_key(|status| status.id);
-        all
-    }
-
-    pub(super) fn ids(&self) -> Vec<AgentId> {
-        let mut ids: Vec<_> = self.lock_all().iter().flat_map(|shard| shard.ids()).collect();
-        ids.sort_unstable();
-        ids
-    }
-
     fn lock_all(&self) -> Vec<Held<'_>> {
         self.shards.iter().map(|shard| shard.lock()).collect()
     }
@@ -642,7 +606,7 @@ impl Pool {
         }
         Tally {
             live: desk.live as u64,
-            waiting: desk.waiting.len() as u64,
+            waiting: (desk.waiting.len() + desk.batches.waiting()) as u64,
             refused: self.refused.load(Ordering::Relaxed),
             panics: self.panics.load(Ordering::Relaxed),
             picks_lost: self.picks.lost.load(Ordering::Relaxed),
@@ -661,26 +625,13 @@ impl Pool {
         for (ticket, waker) in desk.waiting.take(|_| true) {
             desk.answer(ticket, Err(AllocateError::Closed), waker, wakes);
         }
+        desk.batches.refuse(|_, _| Some(AllocateError::Closed), wakes);
         self.say_who_waits(&desk);
     }
 }
 
 fn nanoseconds(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
-}
-
-fn status(id: AgentId, slot: &Slot, mask: Mask, kind: &Kind) -> AgentStatus {
-    AgentStatus {
-        id,
-        name: Arc::clone(&kind.name),
-        state: AgentState::of(slot.standing.condition().unwrap_or_default(), u32::from(slot.load)),
-        load: u32::from(slot.load),
-        max_leases: u32::from(slot.limit),
-        priority: slot.priority,
-        has_handler: mask & RUNS_TASKS != 0,
-        labels: Arc::clone(&kind.labels),
-        resources: kind.resources,
-    }
 }
 
 /// Switches a rule off for the twin of a loom test, which must fail without it.

@@ -296,6 +296,10 @@ pub enum AllocateError {
     /// No live agent has the capabilities asked for, so waiting would not help.
     #[error("no live agent has the capabilities asked for")]
     NoSuchCapability,
+    /// The live agents that fit may not hold as many leases together as a batch asked for, so waiting would
+    /// not help.
+    #[error("the live agents that fit may not hold so many leases together")]
+    TooFewPlaces,
     /// The agent that was asked for by name has ended.
     #[error("the agent asked for is gone")]
     AgentGone,

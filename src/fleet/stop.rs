@@ -141,6 +141,7 @@ impl<T, O> Inner<T, O> {
         };
         after.events.insert(0, event);
         self.finish(after);
+        self.pool.settle_batches();
         if let Some(remains) = remains {
             self.return_messages(remains, ReturnReason::AgentGone);
         }
@@ -185,6 +186,7 @@ impl<T, O> Inner<T, O> {
         };
         after.events.push(FleetEvent::AgentRetired { agent });
         self.finish(after);
+        self.pool.settle_batches();
         if let Some(crew) = crew {
             self.discard_crew(crew);
         }
@@ -301,6 +303,7 @@ impl<T, O> Inner<T, O> {
             self.runner.stop();
         }
         self.finish(after);
+        self.pool.settle_batches();
         for remains in self.close_mailboxes() {
             self.return_messages(remains, ReturnReason::Shutdown);
         }
@@ -329,6 +332,7 @@ impl<T, O> Inner<T, O> {
             }
         }
         self.finish(after);
+        self.pool.settle_batches();
         self.strike_askers(ReturnReason::Shutdown);
     }
 

@@ -1,5 +1,6 @@
 //! The fleet: leases, tasks, and nothing lost when agents die.
 
+mod batches;
 mod claims;
 mod dependencies;
 mod driven;

@@ -4,13 +4,15 @@
 //! between any two times the lock is held:
 //!
 //! 1. `sets` counts the live agents by their capabilities, `spread` by their shard, `kinds` by their sort.
-//! 2. No request waits that an agent with room fits; none waits that no live agent fits.
-//! 3. An answer that grants a lease names a live agent.
+//! 2. No request waits that an agent with room fits; none waits that no live agent fits. The same of batches
+//!    that gather, unless a plan of them is due, and of batches that ask for more places than there are.
+//! 3. An answer that grants a lease names a live agent, and so does what a batch was granted.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::batches::Batches;
 use super::shard::Shard;
 use super::waiting::{Answer, Ticket, Waiting};
 use super::{Ask, Grant, MAX_CAPABILITIES, MAX_CAPABILITY_SETS};
@@ -26,6 +28,16 @@ pub(in crate::fleet) struct Kind {
     pub(in crate::fleet) name: Arc<str>,
     pub(in crate::fleet) labels: Arc<[(Arc<str>, Arc<str>)]>,
     pub(in crate::fleet) resources: Resources,
+    /// How many leases one may hold.
+    pub(in crate::fleet) limit: u16,
+}
+
+/// The live agents with one set of capabilities.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Set {
+    agents: usize,
+    /// How many leases they may hold together.
+    places: usize,
 }
 
 #[derive(Debug)]
@@ -40,12 +52,13 @@ pub(super) struct Desk {
     pub(super) closed: bool,
     pub(super) live: usize,
     names: HashMap<Arc<str>, u32>,
-    sets: HashMap<Mask, usize>,
+    sets: HashMap<Mask, Set>,
     kinds: Vec<KindEntry>,
     kind_of: HashMap<Arc<Kind>, u32>,
     vacant_kinds: Vec<u32>,
     spread: Vec<usize>,
     pub(super) waiting: Waiting,
+    pub(super) batches: Batches,
     pub(super) answers: HashMap<u64, Answer>,
     pub(super) tickets: u64,
     /// Who waits for an agent to hold no lease any more.
@@ -126,7 +139,9 @@ impl Desk {
     /// Counts agents that join, and says how many go to each shard: where the fewest are.
     pub(super) fn enter(&mut self, kind: Kind, mask: Mask, count: usize) -> (u32, Vec<usize>) {
         self.live += count;
-        *self.sets.entry(mask).or_default() += count;
+        let set = self.sets.entry(mask).or_default();
+        set.agents += count;
+        set.places += count * usize::from(kind.limit);
         let kind = self.enter_kind(kind, count);
         let shares = deal(&self.spread, count);
         for (live, share) in self.spread.iter_mut().zip(&shares) {
@@ -161,11 +176,12 @@ impl Desk {
         self.live -= 1;
         self.spread[shard] -= 1;
         let set = self.sets.get_mut(&mask).expect("rule 1");
-        *set -= 1;
-        if *set == 0 {
+        let entry = &mut self.kinds[kind as usize];
+        set.agents -= 1;
+        set.places -= usize::from(entry.kind.limit);
+        if set.agents == 0 {
             self.sets.remove(&mask);
         }
-        let entry = &mut self.kinds[kind as usize];
         entry.live -= 1;
         if entry.live == 0 {
             self.kind_of.remove(&entry.kind);
@@ -179,7 +195,7 @@ impl Desk {
 
     /// Whether a single live agent has this set of capabilities.
     pub(super) fn is_last_of(&self, mask: Mask) -> bool {
-        self.sets.get(&mask) == Some(&1)
+        self.sets.get(&mask).is_some_and(|set| set.agents == 1)
     }
 
     /// Whether a live agent, with room or not, fits.
@@ -187,13 +203,49 @@ impl Desk {
         self.sets.keys().any(|have| ask.misfit(*have).is_some())
     }
 
-    /// Gives the free places of an agent to those who wait (rule 2).
+    /// Why a batch can never be served as things are, if it cannot.
+    pub(super) fn hopeless_batch(&self, ask: &Ask, count: usize) -> Option<AllocateError> {
+        let fitting = || self.sets.iter().filter(|(have, _)| ask.misfit(**have).is_some());
+        if fitting().next().is_none() {
+            return Some(AllocateError::NoSuchCapability);
+        }
+        let places: usize = fitting().map(|(_, set)| set.places).sum();
+        // Of an agent that is named the batch knew how many it has when it began to wait.
+        let too_few = ask.agent.is_none() && places < count;
+        too_few.then_some(AllocateError::TooFewPlaces)
+    }
+
+    /// Whether anybody may take what comes free.
+    pub(super) fn has_askers(&self) -> bool {
+        self.waiting.len() > 0 || self.batches.waiting() > 0
+    }
+
+    /// How many wait or have not noticed their answer: one that is withdrawn puts its request back among
+    /// those who wait.
+    pub(super) fn asking(&self) -> usize {
+        self.waiting.len() + self.answers.len() + self.batches.len()
+    }
+
+    /// Decides anew which batches gather; what that withdraws is the caller's to pass on.
+    pub(super) fn plan_batches(&mut self) -> Vec<Grant> {
+        self.batches.plan(self.sets.keys().copied())
+    }
+
+    /// Gives the free places of an agent to those who wait, the most urgent first (rule 2).
     pub(super) fn offer(&mut self, shard: &mut Shard, local: u32, wakes: &mut Vec<Waker>) {
         let (agent, have) = (shard.id(local), shard.mask(local));
-        while self.waiting.len() > 0 && shard.slot(local).has_room() {
-            let Some((ticket, waker)) = self.waiting.pop_for(agent, have) else { return };
-            let grant = shard.lease(local);
-            self.answer(ticket, Ok(grant), waker, wakes);
+        while self.has_askers() && shard.slot(local).has_room() {
+            let single = self.waiting.first_for(agent, have);
+            let batch = self.batches.first_for(agent, have);
+            match (single, batch) {
+                (Some(ticket), batch) if batch.is_none_or(|batch| ticket.place < batch) => {
+                    let waker = self.waiting.remove(&ticket).expect("it was just found");
+                    let grant = shard.lease(local);
+                    self.answer(ticket, Ok(grant), waker, wakes);
+                }
+                (_, Some(place)) => self.batches.grant(place, shard.lease(local), wakes),
+                (_, None) => return,
+            }
         }
     }
 
@@ -238,19 +290,28 @@ impl Desk {
         for (ticket, waker) in hopeless {
             self.answer(ticket, Err(AllocateError::NoSuchCapability), waker, wakes);
         }
+        let mut batches = std::mem::take(&mut self.batches);
+        let why = |ask: &Ask, count| match ask.agent {
+            Some(agent) if agent == gone => Some(AllocateError::AgentGone),
+            _ => self.hopeless_batch(ask, count),
+        };
+        batches.refuse(why, wakes);
+        self.batches = batches;
     }
 
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn validate(&self, shards: &[&Shard]) {
         use super::strategy::Strategy;
 
-        let mut sets: HashMap<Mask, usize> = HashMap::new();
+        let mut sets: HashMap<Mask, Set> = HashMap::new();
         let mut kinds: HashMap<u32, usize> = HashMap::new();
         for (shard, spread) in shards.iter().zip(&self.spread) {
             assert_eq!(shard.live() as usize, *spread, "rule 1");
             for id in shard.ids() {
                 let local = shard.find(id).expect("it was just listed");
-                *sets.entry(shard.mask(local)).or_default() += 1;
+                let set = sets.entry(shard.mask(local)).or_default();
+                set.agents += 1;
+                set.places += usize::from(shard.slot(local).limit);
                 *kinds.entry(shard.slot(local).kind).or_default() += 1;
             }
         }
@@ -260,7 +321,17 @@ impl Desk {
             assert_eq!(self.kinds[kind as usize].live, live, "rule 1");
         }
         self.waiting.validate();
-        for ask in self.waiting.asks() {
+        self.batches.validate(&self.sets.keys().copied().collect::<Vec<_>>());
+        for (_, batch) in self.batches.rows() {
+            let hopeless = self.hopeless_batch(&batch.ask, batch.count);
+            assert!(!batch.waits() || hopeless.is_none(), "rule 2: {hopeless:?}");
+            for grant in &batch.grants {
+                let lives = shards.iter().any(|shard| shard.ids().any(|id| id == grant.agent()));
+                assert!(lives, "rule 3");
+            }
+        }
+        let gathering = self.batches.gathering();
+        for ask in self.waiting.asks().chain(gathering.iter().map(|(_, ask)| ask)) {
             let ask = Ask { strategy: Strategy::LeastLoaded, ..*ask };
             assert!(self.could_serve(&ask), "rule 2: hopeless");
             for shard in shards {

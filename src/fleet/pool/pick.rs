@@ -11,17 +11,30 @@
 use std::sync::Arc;
 
 use super::shard::Best;
-use super::{Ask, Pool, status};
+use super::view::status;
+use super::{Ask, Pool};
 use crate::fleet::agent::AgentStatus;
 use crate::fleet::id::AgentId;
 use crate::fleet::lease::Lease;
 use crate::fleet::picker::{MAX_CANDIDATES, Picker};
 use crate::fleet::request::{AllocateError, Request};
 use crate::fleet::wakers::guarded;
-use crate::sync::atomic::Ordering;
+use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How often a picker is asked for one allocation.
 const PICKS: usize = 8;
+
+/// What became of the choices of pickers.
+pub(super) struct Picks {
+    pub(super) lost: AtomicU64,
+    pub(super) declined: AtomicU64,
+}
+
+impl Picks {
+    pub(super) fn new() -> Self {
+        Self { lost: AtomicU64::new(0), declined: AtomicU64::new(0) }
+    }
+}
 
 impl Pool {
     /// Takes the agent that a picker chooses, or says why there is none.

@@ -9,9 +9,11 @@ use self::model::{Asked, Flag, Model, ModelAgent, ModelWaiter};
 use self::steps::{Step, names, step};
 use super::*;
 use crate::ErrorKind;
+use crate::fleet::agent::AgentState;
 use crate::fleet::lease::LeaseOutcome;
 use crate::fleet::pool::shard::NO_FLOOR;
 
+mod batches;
 mod limits;
 
 impl Pool {
@@ -24,7 +26,8 @@ impl Pool {
             shard.validate();
         }
         desk.validate(&shards);
-        assert_eq!(self.attention.load(Ordering::Relaxed), desk.waiting.len() * 2, "rule 2");
+        let waiting = desk.waiting.len() + desk.batches.waiting();
+        assert_eq!(self.attention.load(Ordering::Relaxed), waiting * 2, "rule 2");
         if shards.len() == 1 {
             return;
         }

@@ -95,6 +95,7 @@ impl Pool {
             }
             self.look_at.store(u64::MAX, Ordering::Relaxed);
             desk.waiting.take_wakers(&mut wakes);
+            desk.batches.take_wakers(&mut wakes);
         }
         self.wake_all(wakes);
     }

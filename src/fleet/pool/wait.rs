@@ -57,8 +57,7 @@ impl Pool {
                 return self.judged(request, lease).map(Ok);
             }
             Err(error) => error,
-            // Answers count too: a grant that is withdrawn puts its request back among those who wait.
-            Ok(None) if desk.waiting.len() + desk.answers.len() >= self.max_waiting => {
+            Ok(None) if desk.asking() >= self.max_waiting => {
                 self.refused.fetch_add(1, Ordering::Relaxed);
                 AllocateError::TooManyWaiting
             }
@@ -82,7 +81,7 @@ impl Pool {
         if left_out("fleet.say-who-waits") {
             return;
         }
-        let waiting = (desk.waiting.len() + desk.idlers.len()) << 1;
+        let waiting = (desk.waiting.len() + desk.batches.waiting() + desk.idlers.len()) << 1;
         // Only the bit of the workers changes without the desk's lock.
         let now = self.attention.load(Ordering::Relaxed) & !1;
         if waiting >= now {

@@ -118,13 +118,9 @@ impl Waiting {
         }
     }
 
-    /// Takes out the most urgent request that an agent fits. Costs a look at each lane that names it or none,
+    /// The most urgent request that an agent fits. Costs a look at each lane that names it or none,
     /// as this is done while its shard is locked.
-    pub(super) fn pop_for(
-        &mut self,
-        agent: AgentId,
-        have: Mask,
-    ) -> Option<(Ticket, Option<Waker>)> {
+    pub(super) fn first_for(&self, agent: AgentId, have: Mask) -> Option<Ticket> {
         let for_any = self.lanes.range(Key::naming(None));
         let lanes = for_any.chain(self.lanes.range(Key::naming(Some(agent))));
         let fitting = lanes.filter_map(|(_, lane)| {
@@ -132,9 +128,7 @@ impl Waiting {
             let fits = waiter.ask.misfit(have).is_some();
             fits.then_some(Ticket { ask: waiter.ask, place: *place })
         });
-        let ticket = fitting.min_by_key(|ticket| ticket.place)?;
-        let waker = self.remove(&ticket).expect("it was just found");
-        Some((ticket, waker))
+        fitting.min_by_key(|ticket| ticket.place)
     }
 
     /// How many requests a new agent with these capabilities would serve.

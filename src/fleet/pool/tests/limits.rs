@@ -3,7 +3,7 @@
 use super::*;
 
 /// Agents without capabilities, or with those named.
-fn join(
+pub(super) fn join(
     pool: &Pool,
     capabilities: &[Arc<str>],
     limit: u16,
@@ -19,10 +19,13 @@ fn join(
         resources: Resources::default(),
         condition: Condition::Fit,
     };
-    pool.insert(&newcomers, count, &mut Vec::new())
+    let mut wakes = Vec::new();
+    let joined = pool.insert(&newcomers, count, &mut wakes);
+    Both::wake(wakes);
+    joined
 }
 
-fn pool_of(max_agents: usize, shards: usize, strategy: Strategy) -> Arc<Pool> {
+pub(super) fn pool_of(max_agents: usize, shards: usize, strategy: Strategy) -> Arc<Pool> {
     let limit = |count| NonZeroUsize::new(count).expect("not zero");
     let kept = Kept::new(&[strategy]).expect("one strategy");
     Pool::new(PoolConfig {

@@ -1,0 +1,199 @@
+//! Batches that wait: how one begins to, is served, gets its answer, or gives up.
+//!
+//! Rules that hold here, beside rules 2 and 3 of the pool and those of the batches:
+//!
+//! 1. Who gathers is decided anew, and what that withdraws is passed on, whenever a batch comes or goes and
+//!    after agents came or went: by [`settle_batches`](Pool::settle_batches), outside all locks, where the
+//!    step itself is done under one of the host's.
+//! 2. A batch is collected or given up once, and what it held and nobody collects is passed on.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::desk::Desk;
+use super::waiting::{Place, Ticket};
+use super::{Grant, Passed, Pool, nanoseconds};
+use crate::fleet::lease::Lease;
+use crate::fleet::request::{AllocateError, Request};
+use crate::sync::atomic::Ordering;
+
+/// The leases of a batch, or why there are none.
+pub(in crate::fleet) type Batched = Result<Vec<Lease>, AllocateError>;
+
+/// What is to be done outside the locks.
+#[derive(Default)]
+struct Later {
+    wakes: Vec<Waker>,
+    passed: Vec<Passed>,
+}
+
+impl Pool {
+    /// Takes all of a batch, or queues it. The waker is taken if it is needed.
+    pub(in crate::fleet) fn batch_or_wait(
+        self: &Arc<Self>,
+        request: &Request,
+        count: usize,
+        waker: &mut Option<Waker>,
+    ) -> Result<Result<Vec<Lease>, Place>, AllocateError> {
+        match self.try_allocate_batch(request, count, true) {
+            Ok(leases) => return Ok(Ok(leases)),
+            Err(AllocateError::NoneIdle) => {}
+            Err(error) => return Err(error),
+        }
+        let ask = self.resolve(request)?;
+        let mut later = Later::default();
+        let (place, collected) = {
+            let mut desk = self.desk.lock();
+            if desk.closed {
+                return Err(AllocateError::Closed);
+            }
+            if let Some(agent) = ask.agent {
+                let shard = self.shards[self.shard_of(agent)].lock();
+                let local = shard.find(agent).ok_or(AllocateError::AgentGone)?;
+                let limit = shard.slot(local).limit;
+                if usize::from(limit) < count {
+                    return Err(AllocateError::TooFewPlaces);
+                }
+            }
+            if let Some(error) = desk.hopeless_batch(&ask, count) {
+                return Err(error);
+            }
+            if desk.asking() >= self.max_waiting {
+                self.refused.fetch_add(1, Ordering::Relaxed);
+                return Err(AllocateError::TooManyWaiting);
+            }
+            let step = self.ageing_ns.map_or(0, |step| self.now() / step);
+            let due = request.due().map(|due| nanoseconds(due.since_start()));
+            let place = Place::new(request.urgency(), step, due, desk.tickets);
+            desk.tickets += 1;
+            desk.batches.insert(&Ticket { ask, place }, count);
+            // Rule 2 of the pool: first the word, then a look into every shard.
+            self.say_who_waits(&desk);
+            self.plan(&mut desk, Vec::new(), &mut later);
+            (place, self.collect_from(&mut desk, place, waker, &mut later))
+        };
+        self.do_later(later);
+        match collected {
+            None => Ok(Err(place)),
+            Some(batched) => {
+                self.tell_of_start(&ask);
+                batched.map(Ok)
+            }
+        }
+    }
+
+    /// The answer to a batch that waited, if it has come; otherwise `waker` is who is told. The waker that is
+    /// not needed any more comes back, to be dropped outside the lock.
+    pub(in crate::fleet) fn collect_batch(
+        self: &Arc<Self>,
+        place: Place,
+        waker: Waker,
+    ) -> (Option<Batched>, Option<Waker>) {
+        let mut waker = Some(waker);
+        let mut later = Later::default();
+        let (ask, batched) = {
+            let mut desk = self.desk.lock();
+            let ask = desk.batches.get_mut(place).map(|batch| batch.ask);
+            (ask, self.collect_from(&mut desk, place, &mut waker, &mut later))
+        };
+        self.do_later(later);
+        if let (Some(Ok(_)), Some(ask)) = (&batched, ask) {
+            self.tell_of_start(&ask);
+        }
+        (batched, waker)
+    }
+
+    /// The same under the lock: what comes back in `waker` is not needed any more.
+    fn collect_from(
+        self: &Arc<Self>,
+        desk: &mut Desk,
+        place: Place,
+        waker: &mut Option<Waker>,
+        later: &mut Later,
+    ) -> Option<Batched> {
+        let Some(batch) = desk.batches.get_mut(place) else {
+            return Some(Err(AllocateError::Closed));
+        };
+        if batch.waits() {
+            std::mem::swap(&mut batch.waker, waker);
+            return None;
+        }
+        let batch = desk.batches.remove(place).expect("it was just found");
+        let (batched, left) = match batch.refused {
+            None => {
+                // The desk is held, so the agents of the grants live until the leases have begun.
+                let leases = batch.grants.into_iter().map(|grant| self.start(grant, &batch.ask));
+                (Ok(leases.collect()), Vec::new())
+            }
+            Some(error) => (Err(error), batch.grants),
+        };
+        self.plan(desk, left, later);
+        Some(batched)
+    }
+
+    /// Gives up a batch that waits. What was granted to it is passed on.
+    pub(in crate::fleet) fn give_up_batch(&self, place: Place) {
+        let mut later = Later::default();
+        let waker = {
+            let mut desk = self.desk.lock();
+            let Some(batch) = desk.batches.remove(place) else { return };
+            self.say_who_waits(&desk);
+            let left =
+                if super::broken("fleet.batch-not-passed-on") { Vec::new() } else { batch.grants };
+            self.plan(&mut desk, left, &mut later);
+            batch.waker
+        };
+        self.do_later(later);
+        self.discard(waker);
+    }
+
+    /// Decides anew who gathers (rule 1), after agents came or went.
+    pub(in crate::fleet) fn settle_batches(&self) {
+        let mut later = Later::default();
+        {
+            let mut desk = self.desk.lock();
+            if desk.batches.len() == 0 {
+                return;
+            }
+            self.plan(&mut desk, Vec::new(), &mut later);
+        }
+        self.do_later(later);
+    }
+
+    /// Has those gather who may, and passes on what the others held and what else is `left`. Who gathers is
+    /// decided first, so that nobody less urgent is given what is passed on.
+    fn plan(&self, desk: &mut Desk, left: Vec<Grant>, later: &mut Later) {
+        let withdrawn = desk.plan_batches();
+        for grant in left.into_iter().chain(withdrawn) {
+            self.put_back(desk, grant, later);
+        }
+        for (place, ask) in desk.batches.gathering() {
+            while desk.batches.get_mut(place).is_some_and(|batch| batch.waits()) {
+                let Some(grant) = self.take_asked(&ask, true) else { break };
+                desk.batches.grant(place, grant, &mut later.wakes);
+            }
+        }
+        self.say_who_waits(desk);
+    }
+
+    /// Gives back a place that was granted and that nobody has got.
+    fn put_back(&self, desk: &mut Desk, grant: Grant, later: &mut Later) {
+        let at = self.shard_of(grant.agent());
+        let mut shard = self.shards[at].lock();
+        let local =
+            shard.release(grant.agent(), None).expect("grants of removed agents are withdrawn");
+        later.passed.push(self.pass_on(desk, &mut shard, at, local, &mut later.wakes));
+    }
+
+    fn do_later(&self, later: Later) {
+        self.wake_all(later.wakes);
+        let mut hungry = false;
+        for passed in later.passed {
+            self.tell_freed(passed.freed);
+            hungry |= passed.hungry;
+        }
+        if hungry {
+            self.tell_workers();
+        }
+    }
+}

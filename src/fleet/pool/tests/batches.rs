@@ -1,0 +1,264 @@
+//! Batches and single requests that wait for the same agents, against what they were promised.
+
+use proptest::prelude::{Just, ProptestConfig, Strategy as _, any, prop, prop_oneof, proptest};
+
+use super::super::waiting::Place;
+use super::limits::{join, pool_of};
+use super::*;
+
+#[derive(Clone, Debug)]
+enum Step {
+    Join { capabilities: u8, limit: u16, count: usize },
+    Kill { agent: usize },
+    SetCondition { agent: usize, fit: bool },
+    Ask { capabilities: u8, priority: u8, named: Option<usize>, count: Option<usize> },
+    TryAllocate { capabilities: u8 },
+    Collect { waiter: usize },
+    GiveUp { waiter: usize },
+    Release { lease: usize },
+}
+
+fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    let named = prop_oneof![6 => Just(None), 1 => any::<usize>().prop_map(Some)];
+    let count = prop_oneof![1 => Just(None), 2 => (1..7_usize).prop_map(Some)];
+    prop_oneof![
+        3 => (0..4_u8, 1..4_u16, 1..4_usize)
+            .prop_map(|(capabilities, limit, count)| Step::Join { capabilities, limit, count }),
+        1 => any::<usize>().prop_map(|agent| Step::Kill { agent }),
+        1 => (any::<usize>(), any::<bool>())
+            .prop_map(|(agent, fit)| Step::SetCondition { agent, fit }),
+        6 => (0..4_u8, 0..3_u8, named, count).prop_map(|(capabilities, priority, named, count)| {
+            Step::Ask { capabilities, priority, named, count }
+        }),
+        2 => (0..4_u8).prop_map(|capabilities| Step::TryAllocate { capabilities }),
+        3 => any::<usize>().prop_map(|waiter| Step::Collect { waiter }),
+        2 => any::<usize>().prop_map(|waiter| Step::GiveUp { waiter }),
+        6 => any::<usize>().prop_map(|lease| Step::Release { lease }),
+    ]
+}
+
+enum Claim {
+    Single(Ticket),
+    Batch(Place, usize),
+}
+
+struct Waiter {
+    claim: Claim,
+    flag: Arc<Flag>,
+    capabilities: u8,
+    named: Option<AgentId>,
+    /// The agents that it was granted, as the desk says.
+    grants: Vec<AgentId>,
+    answered: bool,
+}
+
+impl Waiter {
+    fn place(&self) -> Place {
+        match &self.claim {
+            Claim::Single(ticket) => ticket.place,
+            Claim::Batch(place, _) => *place,
+        }
+    }
+}
+
+struct World {
+    pool: Arc<Pool>,
+    agents: Vec<(AgentId, u8)>,
+    ever: Vec<(AgentId, u8)>,
+    waiters: Vec<Waiter>,
+    leases: Vec<Lease>,
+}
+
+impl World {
+    fn new(shards: usize) -> Self {
+        let pool = pool_of(12, shards, Strategy::LeastLoaded);
+        Self { pool, agents: Vec::new(), ever: Vec::new(), waiters: Vec::new(), leases: Vec::new() }
+    }
+
+    fn capable(&self, agent: AgentId) -> u8 {
+        self.ever.iter().find(|(id, _)| *id == agent).expect("it was spawned").1
+    }
+
+    fn apply(&mut self, step: Step) {
+        match step {
+            Step::Join { capabilities, limit, count } => {
+                if let Ok(ids) = join(&self.pool, &names(capabilities), limit, count) {
+                    self.pool.settle_batches();
+                    self.agents.extend(ids.iter().map(|id| (*id, capabilities)));
+                    self.ever.extend(ids.iter().map(|id| (*id, capabilities)));
+                }
+            }
+            Step::Kill { agent } if !self.agents.is_empty() => {
+                let (id, _) = self.agents.swap_remove(agent % self.agents.len());
+                let mut wakes = Vec::new();
+                let revoked = self.pool.remove(id, &mut wakes).expect("it lives") as usize;
+                Both::wake(wakes);
+                self.pool.settle_batches();
+                let before = self.leases.len();
+                self.leases.retain(|lease| lease.agent() != id);
+                assert_eq!(revoked, before - self.leases.len(), "leases that somebody has");
+            }
+            Step::SetCondition { agent, fit } if !self.agents.is_empty() => {
+                let (id, _) = self.agents[agent % self.agents.len()];
+                let condition = if fit { Condition::Fit } else { Condition::Failed };
+                self.pool.set_condition(id, condition).expect("it lives");
+            }
+            Step::Ask { capabilities, priority, named, count } => {
+                self.ask(capabilities, priority, named, count);
+            }
+            Step::TryAllocate { capabilities } => {
+                let request = names(capabilities).iter().fold(Request::any(), Request::capability);
+                self.leases.extend(self.pool.try_allocate(&request));
+            }
+            Step::Collect { waiter } if !self.waiters.is_empty() => {
+                self.collect(waiter % self.waiters.len());
+            }
+            Step::GiveUp { waiter } if !self.waiters.is_empty() => {
+                match self.waiters.swap_remove(waiter % self.waiters.len()).claim {
+                    Claim::Single(ticket) => self.pool.give_up(&ticket),
+                    Claim::Batch(place, _) => self.pool.give_up_batch(place),
+                }
+            }
+            Step::Release { lease } if !self.leases.is_empty() => {
+                drop(self.leases.swap_remove(lease % self.leases.len()));
+            }
+            _ => {}
+        }
+    }
+
+    fn ask(&mut self, capabilities: u8, priority: u8, named: Option<usize>, count: Option<usize>) {
+        let named = named.filter(|_| !self.ever.is_empty());
+        let named = named.map(|named| self.ever[named % self.ever.len()].0);
+        let request = names(capabilities).iter().fold(Request::any(), Request::capability);
+        let request = request.priority(Priority::new(priority));
+        let request = named.map_or(request.clone(), |named| request.agent(named));
+        let flag = Arc::<Flag>::default();
+        let mut waker = Some(Waker::from(Arc::clone(&flag)));
+        let claim = match count {
+            None => match self.pool.allocate_or_wait(&request, &mut waker) {
+                Ok(Ok(lease)) => return self.leases.push(lease),
+                Ok(Err(ticket)) => Claim::Single(ticket),
+                Err(_) => return,
+            },
+            Some(count) => match self.pool.batch_or_wait(&request, count, &mut waker) {
+                Ok(Ok(leases)) => {
+                    assert_eq!(leases.len(), count);
+                    return self.leases.extend(leases);
+                }
+                Ok(Err(place)) => Claim::Batch(place, count),
+                Err(_) => return,
+            },
+        };
+        let grants = Vec::new();
+        self.waiters.push(Waiter { claim, flag, capabilities, named, grants, answered: false });
+    }
+
+    /// Whether it had been answered.
+    fn collect(&mut self, index: usize) -> bool {
+        let waiter = &self.waiters[index];
+        let waker = Waker::from(Arc::clone(&waiter.flag));
+        let leases = match &waiter.claim {
+            Claim::Single(ticket) => {
+                self.pool.collect(ticket, waker).0.map(|answer| answer.map(|lease| vec![lease]))
+            }
+            Claim::Batch(place, count) => {
+                let (batched, _) = self.pool.collect_batch(*place, waker);
+                if let Some(Ok(leases)) = &batched {
+                    assert_eq!(leases.len(), *count, "all or none");
+                }
+                batched
+            }
+        };
+        assert_eq!(leases.is_some(), waiter.answered);
+        let Some(leases) = leases else { return false };
+        self.waiters.swap_remove(index);
+        self.leases.extend(leases.into_iter().flatten());
+        true
+    }
+
+    /// Reads what each was granted, and checks what was promised. After a kill a grant that it withdrew is made
+    /// up for, in whatever order.
+    fn check(&mut self, after_a_kill: bool) {
+        self.pool.validate();
+        let desk = self.pool.desk.lock();
+        let gathering: Vec<Place> =
+            desk.batches.gathering().into_iter().map(|(place, _)| place).collect();
+        let mut fresh = Vec::new();
+        let mut granted = 0;
+        for (index, waiter) in self.waiters.iter_mut().enumerate() {
+            let grants = match &waiter.claim {
+                Claim::Single(ticket) => {
+                    let answer = desk.answers.get(&ticket.place.sequence);
+                    waiter.answered = answer.is_some();
+                    answer.and_then(|answer| answer.result.ok()).into_iter().collect()
+                }
+                Claim::Batch(place, _) => {
+                    let mut rows = desk.batches.rows();
+                    let (_, row) = rows.find(|(known, _)| known == place).expect("not collected");
+                    waiter.answered = !row.waits();
+                    row.grants.clone()
+                }
+            };
+            let grants: Vec<_> = grants.into_iter().map(Grant::agent).collect();
+            granted += grants.len();
+            if grants.len() > waiter.grants.len() {
+                fresh.extend(grants.iter().map(|agent| (index, *agent)));
+            }
+            waiter.grants = grants;
+            if waiter.answered {
+                assert!(waiter.flag.0.load(Ordering::Relaxed), "an answer without a wake-up");
+            }
+        }
+        drop(desk);
+        assert_eq!(self.leases.len() + granted, self.pool.tally().leases.held as usize);
+        for (index, agent) in fresh.into_iter().filter(|_| !after_a_kill) {
+            for envious in self.waiters.iter().filter(|waiter| !waiter.answered) {
+                let serves = match &envious.claim {
+                    Claim::Single(_) => true,
+                    Claim::Batch(place, _) => gathering.contains(place),
+                };
+                let fits = self.capable(agent) & envious.capabilities == envious.capabilities
+                    && envious.named.is_none_or(|named| named == agent);
+                let first = envious.place() < self.waiters[index].place();
+                // What a batch holds already may have come before the more urgent did.
+                let new = matches!(self.waiters[index].claim, Claim::Single(_));
+                assert!(!(serves && fits && first && new), "somebody was overtaken");
+            }
+        }
+    }
+
+    /// Everybody who can be served is, once all agents are fit and all leases come back.
+    fn come_to_rest(&mut self) {
+        for (id, _) in self.agents.clone() {
+            self.pool.set_condition(id, Condition::Fit).expect("it lives");
+        }
+        loop {
+            self.check(false);
+            self.leases.clear();
+            self.check(false);
+            let answered = self.waiters.iter().position(|waiter| waiter.answered);
+            let Some(answered) = answered else { break };
+            assert!(self.collect(answered));
+        }
+        assert!(self.waiters.is_empty(), "somebody waits for ever");
+        assert_eq!(self.pool.tally().leases.held, 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn batches_and_single_requests_share_agents_in_turn_and_none_waits_for_ever(
+        shards in prop::sample::select(vec![1_usize, 2, 4]),
+        steps in prop::collection::vec(step(), 1..80),
+    ) {
+        let mut world = World::new(shards);
+        for step in steps {
+            let kill = matches!(step, Step::Kill { .. });
+            world.apply(step);
+            world.check(kill);
+        }
+        world.come_to_rest();
+    }
+}

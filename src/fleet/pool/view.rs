@@ -1,0 +1,61 @@
+//! What is true of agents, as it is told.
+
+use std::sync::Arc;
+
+use super::desk::Kind;
+use super::slot::Slot;
+use super::{Mask, Pool, RUNS_TASKS};
+use crate::fleet::agent::{AgentState, AgentStatus};
+use crate::fleet::id::AgentId;
+
+impl Pool {
+    /// Whether the agent lives.
+    pub(in crate::fleet) fn lives(&self, agent: AgentId) -> bool {
+        self.shards[self.shard_of(agent)].lock().find(agent).is_some()
+    }
+
+    pub(in crate::fleet) fn status(&self, agent: AgentId) -> Option<AgentStatus> {
+        let desk = self.desk.lock();
+        let shard = self.shards[self.shard_of(agent)].lock();
+        let local = shard.find(agent)?;
+        Some(status(agent, shard.slot(local), shard.mask(local), desk.kind(shard.slot(local).kind)))
+    }
+
+    /// The live agents at one moment, in the order of their slots.
+    pub(in crate::fleet) fn all(&self) -> Vec<AgentStatus> {
+        let desk = self.desk.lock();
+        let shards = self.lock_all();
+        let mut all = Vec::with_capacity(desk.live);
+        for shard in &shards {
+            all.extend(shard.ids().map(|agent| {
+                let local = shard.find(agent).expect("it was just listed");
+                let slot = shard.slot(local);
+                status(agent, slot, shard.mask(local), desk.kind(slot.kind))
+            }));
+        }
+        drop(shards);
+        drop(desk);
+        all.sort_unstable_by_key(|status| status.id);
+        all
+    }
+
+    pub(in crate::fleet) fn ids(&self) -> Vec<AgentId> {
+        let mut ids: Vec<_> = self.lock_all().iter().flat_map(|shard| shard.ids()).collect();
+        ids.sort_unstable();
+        ids
+    }
+}
+
+pub(super) fn status(id: AgentId, slot: &Slot, mask: Mask, kind: &Kind) -> AgentStatus {
+    AgentStatus {
+        id,
+        name: Arc::clone(&kind.name),
+        state: AgentState::of(slot.standing.condition().unwrap_or_default(), u32::from(slot.load)),
+        load: u32::from(slot.load),
+        max_leases: u32::from(slot.limit),
+        priority: slot.priority,
+        has_handler: mask & RUNS_TASKS != 0,
+        labels: Arc::clone(&kind.labels),
+        resources: kind.resources,
+    }
+}
