@@ -84,6 +84,7 @@ mod stats;
 mod stop;
 mod submit;
 pub mod supervise;
+mod table;
 mod task;
 mod tell;
 mod timers;

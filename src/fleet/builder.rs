@@ -1,6 +1,6 @@
 //! How a fleet is made, and the defaults.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
@@ -16,6 +16,7 @@ use super::pool::{Feed, Kept, MAX_SHARDS, Pool, PoolConfig, Strategy};
 use super::post::{Counters, Posts, Station};
 use super::runner::Runner;
 use super::stats::FleetStats;
+use super::table::Table;
 use super::tell::Returned;
 use super::timers::Timers;
 use super::verify::Verifier;
@@ -260,7 +261,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             stale: 0,
             timers: Timers::default(),
             ledger: Ledger::new(self.keeping),
-            tasks: HashMap::new(),
+            tasks: Table::new(),
             next_task: Some(self.first_task_id.get()),
             sequence: 0,
             reserved: 0,

@@ -12,6 +12,7 @@
 use super::Fleet;
 use super::inner::Inner;
 use super::runner::{Ready, Seat};
+use super::work::ROUND;
 use crate::clock::Timestamp;
 use crate::sync::thread;
 
@@ -52,13 +53,14 @@ impl<T, O> Driver<'_, T, O> {
         self.seat.as_mut().expect("it is there until the drop")
     }
 
-    /// Runs the next thing that is ready: `None` if there is none, and otherwise whether a handler ran.
-    fn step(&mut self) -> Option<bool> {
+    /// Runs the next thing that is ready: `None` if there is none, and otherwise how often agents ran, up to so
+    /// often.
+    fn step(&mut self, most: usize) -> Option<usize> {
         let inner = self.inner;
         let seat = self.seat();
         Some(match inner.runner.try_next(seat)? {
-            Ready::Mailbox(agent) => inner.turn(agent, seat),
-            Ready::Tasks => inner.run_next(seat),
+            Ready::Mailbox(agent) => usize::from(inner.turn(agent, seat)),
+            Ready::Tasks => inner.run_next(seat, most),
         })
     }
 }
@@ -86,8 +88,8 @@ impl<T, O> Inner<T, O> {
             && let Some(mut driver) = self.sit_down()
         {
             while ran < limit {
-                let Some(handled) = driver.step() else { break };
-                ran += usize::from(handled);
+                let Some(handled) = driver.step(ROUND.min(limit - ran)) else { break };
+                ran += handled;
             }
         }
         ran
@@ -117,7 +119,7 @@ impl<T, O> Inner<T, O> {
     fn drive_on(&self, mut driver: Driver<'_, T, O>, deadline: Timestamp) -> Driven {
         let mut key = None;
         loop {
-            while self.clock.now() < deadline && driver.step().is_some() {}
+            while self.clock.now() < deadline && driver.step(1).is_some() {}
             let seat = driver.seat();
             self.runner.vacate(seat);
             {

@@ -19,11 +19,19 @@ use super::progress::Progress;
 use super::task::{Outcome, OutcomeKind};
 use super::wakers::WakerSet;
 use crate::clock::{Clock, Timestamp};
-use crate::sync::{Mutex, Parker};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Brief, Parker, hint};
+
+/// How often a thread looks before it sleeps. A model need not look twice.
+const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 50 };
+/// Pauses between two looks.
+const PAUSES: usize = 8;
 
 /// Where the outcome of one task appears.
 pub(super) struct OutcomeCell<O> {
-    state: Mutex<CellState<O>>,
+    state: Brief<CellState<O>>,
+    /// Whether the outcome is there: a hint.
+    ended: AtomicBool,
     clock: Clock,
 }
 
@@ -34,8 +42,8 @@ struct CellState<O> {
 
 impl<O> OutcomeCell<O> {
     pub(super) fn new(clock: Clock) -> Self {
-        let state = Mutex::new(CellState { outcome: None, wakers: WakerSet::default() });
-        Self { state, clock }
+        let state = Brief::new(CellState { outcome: None, wakers: WakerSet::default() });
+        Self { state, ended: AtomicBool::new(false), clock }
     }
 
     pub(super) fn fill(
@@ -48,6 +56,22 @@ impl<O> OutcomeCell<O> {
         debug_assert!(state.outcome.is_none(), "rule 1");
         state.outcome = Some((outcome, position));
         state.wakers.take_into(wakes);
+        // Relaxed: a hint to those who watch; they take the lock before they sleep.
+        self.ended.store(true, Ordering::Relaxed);
+    }
+
+    /// Watches for the outcome for a moment. A thread that waits for the tasks that it sent, one after the
+    /// other, would else be woken for each.
+    fn watch(&self) {
+        for _ in 0..LOOKS {
+            if self.ended.load(Ordering::Relaxed) {
+                return;
+            }
+            // Each look takes the line from whoever is about to write to it.
+            for _ in 0..PAUSES {
+                hint::spin_loop();
+            }
+        }
     }
 
     /// How the task ended, if it has.
@@ -161,6 +185,9 @@ impl<O> TaskHandle<O> {
     }
 
     fn wait_until(&self, deadline: Option<Timestamp>) -> Option<Arc<Outcome<O>>> {
+        if deadline.is_none() {
+            self.cell.watch();
+        }
         if let Some(outcome) = self.try_outcome() {
             return Some(outcome);
         }

@@ -18,7 +18,7 @@
 //!    looks into it, or whoever brought that about is on the way to line it up. A worker that finds no agent
 //!    for a task says to the pool that workers starve, and looks once more, before it turns to other things.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -26,13 +26,14 @@ use std::task::Waker;
 use super::handle::{Cancels, OutcomeCell};
 use super::id::{AgentId, Attempt, TaskId};
 use super::lanes::{Lanes, Mask, Place};
-use super::ledger::Ledger;
-use super::log::{FleetEvent, Observer, RequeueReason, TaskLog};
+use super::ledger::{Forgotten, Ledger};
+use super::log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 use super::pool::{Feed, Pool};
 use super::post::{Counters, Posts, Station};
 use super::progress::Progress;
 use super::runner::{Runner, Seat};
 use super::stats::FleetStats;
+use super::table::Table;
 use super::task::{Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError};
 use super::tell::Returned;
 use super::timers::{Alarm, Timers};
@@ -73,7 +74,7 @@ pub(super) struct State<T, O> {
     pub(super) queue: Lanes<TaskId>,
     pub(super) timers: Timers,
     pub(super) ledger: Ledger<O>,
-    pub(super) tasks: HashMap<TaskId, Record<T, O>>,
+    pub(super) tasks: Table<Record<T, O>>,
     /// Tasks that wait in mailboxes.
     pub(super) mailed: usize,
     /// The ids that lie in mailboxes, or are on the way there or back, and whose tasks are not to run there.
@@ -168,10 +169,12 @@ impl<T, O> After<T, O> {
     }
 
     pub(super) const fn is_empty(&self) -> bool {
-        self.wakes.is_empty()
-            && self.events.is_empty()
-            && self.claims.is_empty()
-            && self.mail.is_empty()
+        self.wakes.is_empty() && self.leaves_nothing()
+    }
+
+    /// Whether nothing but wakers is to be called.
+    pub(super) const fn leaves_nothing(&self) -> bool {
+        self.events.is_empty() && self.claims.is_empty() && self.mail.is_empty()
     }
 
     pub(super) fn requeued(&mut self, task: TaskId, attempt: Attempt, reason: RequeueReason) {
@@ -404,34 +407,58 @@ impl<T, O> Inner<T, O> {
         let kind = outcome.kind();
         self.notice(&FleetEvent::TaskSettled { task: id, attempt, outcome: kind, position });
 
-        let mut wakes = Vec::new();
         let mut after = After::new();
-        let (record, forgotten) = {
-            let mut guard = self.state.lock();
-            let state = &mut *guard;
-            let record = state.tasks.remove(&id).expect("rule 3: a claimed task is ended once");
-            record.cell.fill(Arc::new(outcome), position, &mut wakes);
-            let forgotten = state.ledger.settled(id, &task, &record.cell);
-            let counts = &mut state.counts;
-            counts.outcomes_not_recorded += unrecorded;
-            match kind {
-                OutcomeKind::Completed => counts.tasks_completed += 1,
-                OutcomeKind::Failed => counts.tasks_failed += 1,
-                OutcomeKind::Returned => counts.tasks_returned += 1,
-                OutcomeKind::Cancelled => counts.tasks_cancelled += 1,
-            }
-            self.release_dependants(state, id, kind, &mut after);
-            if state.tasks.is_empty() {
-                state.progress.take_into(&mut wakes);
-            }
-            (record, forgotten)
+        let ended = {
+            let mut state = self.state.lock();
+            state.counts.outcomes_not_recorded += unrecorded;
+            self.end_task(&mut state, id, outcome, position, &mut after)
         };
-        self.wake_all(wakes);
-        self.discard(record);
-        self.discard(forgotten);
-        self.discard(task);
+        drop(task);
+        self.wake_all(std::mem::take(&mut after.wakes));
+        self.discard_ended(ended);
         after
     }
+
+    /// Ends a claimed task for everybody, under the lock.
+    pub(super) fn end_task(
+        &self,
+        state: &mut State<T, O>,
+        id: TaskId,
+        outcome: Outcome<O>,
+        position: Option<LogPosition>,
+        after: &mut After<T, O>,
+    ) -> EndedTask<T, O> {
+        let kind = outcome.kind();
+        let record = state.tasks.remove(&id).expect("rule 3: a claimed task is ended once");
+        record.cell.fill(Arc::new(outcome), position, &mut after.wakes);
+        let forgotten = state.ledger.settled(id, &record.task, &record.cell);
+        let counts = &mut state.counts;
+        match kind {
+            OutcomeKind::Completed => counts.tasks_completed += 1,
+            OutcomeKind::Failed => counts.tasks_failed += 1,
+            OutcomeKind::Returned => counts.tasks_returned += 1,
+            OutcomeKind::Cancelled => counts.tasks_cancelled += 1,
+        }
+        self.release_dependants(state, id, kind, after);
+        if state.tasks.is_empty() {
+            state.progress.take_into(&mut after.wakes);
+        }
+        EndedTask { record, forgotten }
+    }
+
+    /// Drops what is left of a task. What is the host's is dropped with care.
+    pub(super) fn discard_ended(&self, ended: EndedTask<T, O>) {
+        let EndedTask { record, forgotten } = ended;
+        self.discard(record);
+        self.discard(forgotten);
+    }
+}
+
+/// What is left of a task that has ended; to be dropped outside the lock.
+#[must_use = "it holds the last of the host's payload"]
+pub(super) struct EndedTask<T, O> {
+    record: Record<T, O>,
+    forgotten: Forgotten<O>,
 }
 
 impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {

@@ -5,9 +5,11 @@
 //!
 //! 1. No lane is empty.
 //! 2. A place is used once: no two entries are equal in both rank and sequence.
+//! 3. In a lane, the line is in the order of places and neither begins nor ends with a vacant one; no more than
+//!    half of it is vacant. What comes in its order goes there, and what comes out of it among the rest.
 
 use std::cmp::Reverse;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use super::request::Priority;
 
@@ -27,16 +29,97 @@ impl Place {
     }
 }
 
+/// The entries that ask for the same.
+#[derive(Debug)]
+struct Lane<V> {
+    line: VecDeque<(Place, Option<V>)>,
+    vacant: usize,
+    rest: BTreeMap<Place, V>,
+}
+
+impl<V> Lane<V> {
+    const fn new(line: VecDeque<(Place, Option<V>)>) -> Self {
+        Self { line, vacant: 0, rest: BTreeMap::new() }
+    }
+
+    fn len(&self) -> usize {
+        self.line.len() - self.vacant + self.rest.len()
+    }
+
+    fn is_empty(&self) -> bool {
+        self.line.is_empty() && self.rest.is_empty()
+    }
+
+    #[inline]
+    fn first(&self) -> Option<Place> {
+        let line = self.line.front().map(|(place, _)| *place);
+        let rest = self.rest.first_key_value().map(|(place, _)| *place);
+        match (line, rest) {
+            (Some(line), Some(rest)) => Some(line.min(rest)),
+            (line, rest) => line.or(rest),
+        }
+    }
+
+    #[inline]
+    fn insert(&mut self, place: Place, value: V) {
+        if self.line.back().is_none_or(|(last, _)| *last < place) {
+            self.line.push_back((place, Some(value)));
+        } else {
+            let old = self.rest.insert(place, value);
+            debug_assert!(old.is_none(), "rule 2");
+        }
+    }
+
+    #[inline]
+    fn remove(&mut self, place: Place) -> Option<V> {
+        let at = match self.line.front() {
+            Some((first, _)) if *first == place => Ok(0),
+            _ => self.line.binary_search_by_key(&place, |(place, _)| *place),
+        };
+        // Who comes back finds its old place vacant, or gone, and is among the rest.
+        let value = at.ok().and_then(|at| self.line[at].1.take());
+        let Some(value) = value else { return self.rest.remove(&place) };
+        self.vacant += 1;
+        // Rule 3.
+        while self.line.front().is_some_and(|(_, value)| value.is_none()) {
+            self.line.pop_front();
+            self.vacant -= 1;
+        }
+        while self.line.back().is_some_and(|(_, value)| value.is_none()) {
+            self.line.pop_back();
+            self.vacant -= 1;
+        }
+        if self.vacant > self.line.len() / 2 {
+            self.line.retain(|(_, value)| value.is_some());
+            self.vacant = 0;
+        }
+        Some(value)
+    }
+
+    /// All there are, in their order.
+    fn into_entries(self) -> Vec<(Place, V)> {
+        let line = self.line.into_iter().filter_map(|(place, value)| Some((place, value?)));
+        let mut entries: Vec<_> = line.chain(self.rest).collect();
+        entries.sort_unstable_by_key(|(place, _)| *place);
+        entries
+    }
+}
+
+/// A line with more room than this is not kept for the next lane.
+const KEPT_ROOM: usize = 1024;
+
 /// See the file's head.
 #[derive(Debug)]
 pub(super) struct Lanes<V> {
-    lanes: BTreeMap<Mask, BTreeMap<Place, V>>,
+    lanes: BTreeMap<Mask, Lane<V>>,
     len: usize,
+    /// The room of a lane that became empty, for the next.
+    spare: VecDeque<(Place, Option<V>)>,
 }
 
 impl<V> Lanes<V> {
     pub(super) const fn new() -> Self {
-        Self { lanes: BTreeMap::new(), len: 0 }
+        Self { lanes: BTreeMap::new(), len: 0, spare: VecDeque::new() }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -44,16 +127,20 @@ impl<V> Lanes<V> {
     }
 
     pub(super) fn insert(&mut self, mask: Mask, place: Place, value: V) {
-        let old = self.lanes.entry(mask).or_default().insert(place, value);
-        debug_assert!(old.is_none(), "rule 2");
+        let spare = &mut self.spare;
+        let lane = self.lanes.entry(mask).or_insert_with(|| Lane::new(std::mem::take(spare)));
+        lane.insert(place, value);
         self.len += 1;
     }
 
     pub(super) fn remove(&mut self, mask: Mask, place: Place) -> Option<V> {
         let lane = self.lanes.get_mut(&mask)?;
-        let value = lane.remove(&place)?;
-        if lane.is_empty() {
-            self.lanes.remove(&mask);
+        let value = lane.remove(place)?;
+        if lane.is_empty()
+            && let Some(lane) = self.lanes.remove(&mask)
+            && lane.line.capacity() <= KEPT_ROOM
+        {
+            self.spare = lane.line;
         }
         self.len -= 1;
         Some(value)
@@ -68,10 +155,7 @@ impl<V> Lanes<V> {
         let mut asked = None;
         // Nearly always the first lane has something; where it has not, the next is looked for.
         for _ in 0..self.lanes.len() {
-            let heads = self.lanes.iter().filter_map(|(mask, lane)| {
-                let (place, _) = lane.first_key_value()?;
-                Some((*place, *mask))
-            });
+            let heads = self.lanes.iter().filter_map(|(mask, lane)| Some((lane.first()?, *mask)));
             let (place, mask) = heads.filter(|(place, _)| Some(*place) > asked).min()?;
             if let Some(found) = take(mask) {
                 return Some((mask, place, found));
@@ -94,10 +178,109 @@ impl<V> Lanes<V> {
             if !fits(*mask) {
                 return true;
             }
-            taken.extend(std::mem::take(lane).into_iter().map(|(place, v)| (*mask, place, v)));
+            let lane = std::mem::replace(lane, Lane::new(VecDeque::new()));
+            taken.extend(lane.into_entries().into_iter().map(|(place, v)| (*mask, place, v)));
             false
         });
         self.len -= taken.len();
         taken
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    impl<V> Lanes<V> {
+        fn validate(&self) {
+            assert_eq!(self.lanes.values().map(Lane::len).sum::<usize>(), self.len);
+            for lane in self.lanes.values() {
+                assert!(!lane.is_empty(), "rule 1");
+                assert!(lane.line.iter().is_sorted_by(|(a, _), (b, _)| a < b), "rule 3");
+                let ends = [lane.line.front(), lane.line.back()];
+                assert!(ends.into_iter().flatten().all(|(_, value)| value.is_some()), "rule 3");
+                let vacant = lane.line.iter().filter(|(_, value)| value.is_none()).count();
+                assert_eq!(vacant, lane.vacant);
+                assert!(vacant <= lane.line.len() / 2, "rule 3");
+            }
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        Insert(u8, u8),
+        /// One that was there before, at its place.
+        Again(prop::sample::Index),
+        /// The first that a lane of this set has.
+        First(u8),
+        Remove(prop::sample::Index),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            4 => (0_u8..3, 0_u8..3).prop_map(|(mask, rank)| Step::Insert(mask, rank)),
+            1 => any::<prop::sample::Index>().prop_map(Step::Again),
+            2 => (0_u8..8).prop_map(Step::First),
+            2 => any::<prop::sample::Index>().prop_map(Step::Remove),
+        ];
+        prop::collection::vec(step, 0..300)
+    }
+
+    proptest! {
+        #[test]
+        fn the_lanes_are_one_order_split_by_what_is_asked_for(steps in steps()) {
+            let mut lanes = Lanes::new();
+            // All there were, and those that are there.
+            let (mut ever, mut oracle) = (Vec::new(), BTreeMap::new());
+            for (step, sequence) in steps.into_iter().zip(0..) {
+                match step {
+                    Step::Insert(mask, rank) => {
+                        let rank = [Priority::LOW, Priority::NORMAL, Priority::HIGH][rank as usize];
+                        let (mask, place) = (Mask::from(mask), Place::new(rank, sequence));
+                        lanes.insert(mask, place, sequence);
+                        oracle.insert(place, (mask, sequence));
+                        ever.push((mask, place, sequence));
+                    }
+                    Step::Again(index) if !ever.is_empty() => {
+                        let (mask, place, value) = *index.get(&ever);
+                        if !oracle.contains_key(&place) {
+                            lanes.insert(mask, place, value);
+                            oracle.insert(place, (mask, value));
+                        }
+                    }
+                    Step::First(served) => {
+                        let found = lanes.first(|mask| (served >> mask & 1 == 1).then_some(()));
+                        let mut fit = oracle.iter().filter(|(_, (mask, _))| served >> mask & 1 == 1);
+                        let expected = fit.next().map(|(place, (mask, _))| (*mask, *place, ()));
+                        prop_assert_eq!(found, expected);
+                        if let Some((mask, place, ())) = found {
+                            let (_, value) = oracle.remove(&place).expect("it was just found");
+                            prop_assert_eq!(lanes.remove(mask, place), Some(value));
+                        }
+                    }
+                    Step::Remove(index) if !ever.is_empty() => {
+                        let (mask, place, _) = *index.get(&ever);
+                        let expected = oracle.remove(&place).map(|(_, value)| value);
+                        prop_assert_eq!(lanes.remove(mask, place), expected);
+                    }
+                    Step::Again(_) | Step::Remove(_) => {}
+                }
+                lanes.validate();
+                prop_assert_eq!(lanes.len(), oracle.len());
+            }
+            let odd = |mask: Mask| mask % 2 == 1;
+            let fitting = oracle.values().filter(|(mask, _)| mask & 2 == *mask).count();
+            prop_assert_eq!(lanes.fitting(2), fitting);
+            let mut taken = lanes.take(odd);
+            lanes.validate();
+            taken.sort_unstable_by_key(|(_, place, _)| *place);
+            let expected: Vec<_> = oracle
+                .iter()
+                .filter(|(_, (mask, _))| odd(*mask))
+                .map(|(place, (mask, value))| (*mask, *place, *value))
+                .collect();
+            prop_assert_eq!(taken, expected);
+        }
     }
 }

@@ -263,7 +263,8 @@ fn work_once(fleet: &Fleet<(), u32>) -> bool {
     let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, &mut after);
     let Some(job) = job else { return false };
     fleet.inner().finish(after);
-    fleet.inner().run(job);
+    let next = fleet.inner().run(job, false);
+    assert!(next.is_none(), "none was wanted");
     true
 }
 

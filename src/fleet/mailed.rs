@@ -102,6 +102,8 @@ impl<T, O> Inner<T, O> {
         let result = self.attempt(turn, &task, Some((id, attempt, &signal)));
         let result = self.verified(&task, attempt, result);
         let attempted = Attempted { id, attempt, task, agent, leased: false, deadline };
-        self.conclude(attempted, result, None);
+        // A turn is of one mailbox, so what is next is its own.
+        let next = self.conclude(attempted, result, None, false);
+        debug_assert!(next.is_none(), "none was wanted");
     }
 }

@@ -73,6 +73,8 @@ struct Shared {
     line: Brief<Line>,
     /// How many entries are in line; what a worker that searches watches.
     length: AtomicUsize,
+    /// Whether the queue of tasks is one of them.
+    tasks: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -145,6 +147,7 @@ impl Runner {
             shared: CachePadded::new(Shared {
                 line: Brief::new(line),
                 length: AtomicUsize::new(0),
+                tasks: AtomicBool::new(false),
             }),
             closed: AtomicBool::new(false),
             occupied: seats.iter().map(|_| CachePadded::new(AtomicBool::new(false))).collect(),
@@ -184,8 +187,13 @@ impl Runner {
         self.rouse(roused);
     }
 
-    /// Lines up the queue of tasks, if it is not in line.
+    /// Lines up the queue of tasks, if it is not in line. Under the lock under which the queue is looked at.
     pub(super) fn tasks_are_ready(&self) {
+        // Relaxed: whoever takes the queue out of the line looks into it after that, under the lock that the
+        // caller has. If it has looked before the caller came, that it was taken out is seen here.
+        if self.shared.tasks.load(Ordering::Relaxed) {
+            return;
+        }
         let roused = {
             let mut line = self.shared.line.lock();
             if std::mem::replace(&mut line.tasks, true) {
@@ -211,15 +219,24 @@ impl Runner {
         self.rouse(roused);
     }
 
+    /// Whether only the queue of tasks is in line, or nothing, for all that is known here.
+    #[inline]
+    pub(super) fn has_only_tasks(&self) -> bool {
+        // Relaxed: a hint; who is told too late goes on with tasks for one more.
+        let tasks = self.shared.tasks.load(Ordering::Relaxed);
+        self.shared.length.load(Ordering::Relaxed) <= usize::from(tasks)
+    }
+
     fn line_up(&self, line: &mut Line, ready: Ready) -> Roused {
         line.ready.push_back(ready);
-        self.publish_length(line);
+        self.publish(line);
         if line.searching > 0 { Roused(None) } else { line.rouse() }
     }
 
-    fn publish_length(&self, line: &Line) {
+    fn publish(&self, line: &Line) {
         // Relaxed: a hint to those who search; they take the lock before they sleep.
         self.shared.length.store(line.ready.len(), Ordering::Relaxed);
+        self.shared.tasks.store(line.tasks, Ordering::Relaxed);
     }
 
     #[inline]
@@ -246,7 +263,7 @@ impl Runner {
                 line.gone.push(agent);
                 if line.gone.len() > GONE.max(line.ready.len() / 2) {
                     line.sweep();
-                    self.publish_length(&line);
+                    self.publish(&line);
                 }
             }
         }
@@ -390,7 +407,7 @@ impl Runner {
                 }
                 if !std::mem::replace(&mut line.tasks, true) {
                     line.ready.push_back(Ready::Tasks);
-                    self.publish_length(&line);
+                    self.publish(&line);
                 }
                 return;
             }
@@ -423,8 +440,8 @@ impl Runner {
                 }
                 return None;
             };
-            self.publish_length(&line);
             line.tasks &= ready != Ready::Tasks;
+            self.publish(&line);
             (ready, line.end_search(seat))
         };
         self.rouse(roused);

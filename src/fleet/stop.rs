@@ -53,7 +53,7 @@ impl<T, O> State<T, O> {
 
     fn report(&self, messages: MessageCounts) -> DrainReport {
         let counts = &self.counts;
-        let mut unfinished: Vec<_> = self.tasks.keys().copied().collect();
+        let mut unfinished: Vec<_> = self.tasks.ids().collect();
         unfinished.sort_unstable();
         let MessageCounts { accepted, handled, failed, returned, .. } = messages;
         DrainReport {

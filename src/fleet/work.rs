@@ -13,6 +13,9 @@ use super::task::{Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, T
 use super::wakers::guarded;
 use crate::clock::Timestamp;
 
+/// How many tasks a worker runs before it looks what else is ready. It looks sooner if it sees that there is.
+pub(super) const ROUND: usize = 64;
+
 /// One attempt of a task, on an agent that is leased for it.
 pub(super) struct Job<T, O> {
     id: TaskId,
@@ -120,20 +123,25 @@ impl<T, O> Inner<T, O> {
         let _leave = Leave(self);
         while let Some(ready) = self.runner.next(&mut seat) {
             match ready {
-                Ready::Mailbox(agent) => self.turn(agent, &mut seat),
-                Ready::Tasks => self.run_next(&mut seat),
-            };
+                Ready::Mailbox(agent) => {
+                    self.turn(agent, &mut seat);
+                }
+                Ready::Tasks => {
+                    self.run_next(&mut seat, ROUND);
+                }
+            }
         }
     }
 
-    /// Runs an attempt of a task of the queue, if an agent is free for one; whether it ran one.
-    pub(super) fn run_next(&self, seat: &mut Seat) -> bool {
+    /// Runs tasks of the queue, if agents are free for them, and nothing else is ready; up to so many attempts.
+    /// Returns how many there were.
+    pub(super) fn run_next(&self, seat: &mut Seat, most: usize) -> usize {
         let asked = self.time_if_observed();
         let mut after = After::new();
         let job = {
             let mut state = self.state.lock();
             if state.stopping {
-                return false;
+                return 0;
             }
             if let Some(now) = self.time_if_alarmed(&state) {
                 state.ring(now, &mut after);
@@ -152,9 +160,9 @@ impl<T, O> Inner<T, O> {
             self.publish_alarm(&mut state);
             job
         };
-        let Some(job) = job else {
+        let Some(mut job) = job else {
             self.finish(after);
-            return false;
+            return 0;
         };
         if let Some(asked) = asked {
             after.events.push(FleetEvent::AttemptStarted {
@@ -165,8 +173,14 @@ impl<T, O> Inner<T, O> {
             });
         }
         self.finish(after);
-        self.run(job);
-        true
+        let mut ran = 0;
+        loop {
+            ran += 1;
+            match self.run(job, ran < most) {
+                Some(next) => job = next,
+                None => return ran,
+            }
+        }
     }
 
     /// The time costs more than the allocation, so it is read only if somebody is told.
@@ -185,8 +199,8 @@ impl<T, O> Inner<T, O> {
         if needed { self.clock.now() } else { Timestamp::ZERO }
     }
 
-    /// Runs an attempt to its end.
-    pub(super) fn run(&self, job: Job<T, O>) {
+    /// Runs an attempt to its end; the next one if that is wanted and there is one.
+    pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Job<T, O>> {
         let Job { id, attempt, task, agent, signal, hired, deadline } = job;
         let (result, handler) = match self.make(hired) {
             Err(error) => (Err(error), None),
@@ -203,11 +217,8 @@ impl<T, O> Inner<T, O> {
             }
         };
         let result = self.verified(&task, attempt, result);
-        self.conclude(
-            Attempted { id, attempt, task, agent, leased: true, deadline },
-            result,
-            handler,
-        );
+        let attempted = Attempted { id, attempt, task, agent, leased: true, deadline };
+        self.conclude(attempted, result, handler, more)
     }
 
     /// The handler, made if it is to be made.
@@ -224,19 +235,21 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    /// Gives the agent back and decides, in one step, what the attempt's result means.
+    /// Gives the agent back and decides, in one step, what the attempt's result means. If it leaves nothing to
+    /// do outside the lock and `more` is wanted, the same step takes the next job.
     pub(super) fn conclude(
         &self,
         attempted: Attempted<T>,
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
-    ) {
+        more: bool,
+    ) -> Option<Job<T, O>> {
         let Attempted { id, attempt, agent, task, leased, deadline } = attempted;
         let now = self.time_if_needed(deadline, &task, &result);
         let late = deadline.is_some_and(|deadline| deadline <= now);
         let mut after = After::new();
-        let mut refused = None;
-        {
+        let (mut refused, mut ended) = (None, None);
+        let next = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             if let Err(error) = &result {
@@ -276,7 +289,12 @@ impl<T, O> Inner<T, O> {
                 }
                 Ok(output) if won => {
                     let claim = state.claim(id, Outcome::Completed(output));
-                    after.claims.push(claim);
+                    if self.ends_at_once() {
+                        let outcome = claim.outcome;
+                        ended = Some(self.end_task(state, id, outcome, None, &mut after));
+                    } else {
+                        after.claims.push(claim);
+                    }
                 }
                 Err(error) if won => state.attempt_failed(id, error, now, &mut after),
                 Ok(output) => {
@@ -290,13 +308,37 @@ impl<T, O> Inner<T, O> {
                 }
                 Err(_) => state.counts.late_failures_ignored += 1,
             }
+            let next = if more && after.leaves_nothing() && self.may_go_on(state) {
+                state.next_job_or_starve(&self.posts, &mut after)
+            } else {
+                None
+            };
             self.notify_workers(state);
             self.publish_alarm(state);
-        }
+            next
+        };
         self.discard(refused);
         self.discard(handler);
         self.finish(after);
+        if let Some(ended) = ended {
+            self.discard_ended(ended);
+        }
         self.discard(task);
+        next
+    }
+
+    /// Whether nobody is told of a task's end before it is seen.
+    fn ends_at_once(&self) -> bool {
+        self.log.is_none() && self.observer.is_none()
+    }
+
+    /// Whether a worker may go on with the next task: nothing else is ready or due.
+    fn may_go_on(&self, state: &State<T, O>) -> bool {
+        let due = |at: Timestamp| at <= self.clock.now();
+        self.ends_at_once()
+            && !state.stopping
+            && self.runner.has_only_tasks()
+            && !state.timers.first().is_some_and(due)
     }
 }
 
