@@ -51,12 +51,14 @@
 //! ```
 
 mod agent;
+mod async_context;
 mod backoff;
 mod batch;
 mod budget;
 mod builder;
 mod dependencies;
 mod drive;
+mod flight;
 mod graph;
 mod handle;
 mod history;
@@ -80,6 +82,8 @@ mod reply;
 mod request;
 mod runner;
 pub mod scale;
+mod signal;
+mod spawner;
 mod stats;
 mod stop;
 mod submit;
@@ -98,11 +102,13 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::{Error, ErrorKind};
+use agent::Maker;
 use inner::{Behaviour, Inner};
 use pool::Newcomers;
 use submit::Patience;
 
 pub use agent::{Agent, AgentSpec, AgentState, AgentStatus, Condition, Resources};
+pub use async_context::{AsyncContext, Interruption};
 pub use backoff::Backoff;
 pub use batch::BatchAllocation;
 pub use budget::{
@@ -121,6 +127,7 @@ pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Stra
 pub use progress::Progress;
 pub use reply::Reply;
 pub use request::{AllocateError, Fit, Priority, Request};
+pub use spawner::{SpawnedFuture, Spawner};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
 pub use task::{
@@ -135,8 +142,9 @@ pub use verify::Verifier;
 /// leases. It is a handle: clones are the same fleet.
 ///
 /// When the last handle is dropped the fleet stops like a [`shutdown`](Self::shutdown) without a
-/// timeout: queued tasks are returned, and the drop waits for handlers that run. Dropped on a worker
-/// thread it does not wait, and the threads end by themselves. A handler that owns a handle keeps its
+/// timeout: queued tasks are returned, and the drop waits for handlers that run, but for async ones: what is in flight
+/// is struck at once, as this may be the thread that would run it. Dropped on a worker thread it does not wait, and
+/// the threads end by themselves. A handler that owns a handle keeps its
 /// own fleet alive; give it a [`WeakFleet`], or call `shutdown`.
 ///
 /// An allocation takes the lock of one shard of the agents, and choosing is O(different sets of
@@ -190,7 +198,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// # Errors
     /// `LimitReached` when there would be too many agents, capability names or sets of them;
     /// `InvalidArgument` for more than [`MAX_LEASES_PER_AGENT`] leases an agent; `Closed` after a shutdown;
-    /// `Unsupported` for a spec with a handler in a fleet without workers.
+    /// `Unsupported` for a spec with a handler in a fleet without workers, or with an async one in a fleet without
+    /// a [`Spawner`].
     pub fn spawn_batch(&self, spec: &AgentSpec<T, O>, count: usize) -> Result<Vec<AgentId>, Error> {
         let inner = self.inner();
         if spec.factory.is_some() && !inner.runs_tasks {
@@ -199,6 +208,17 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 format!(
                     "agent {:?} has a handler, and this fleet has no workers to run it: \
                      build it with workers(1) or more",
+                    spec.name
+                ),
+            ));
+        }
+        let needs_spawner = matches!(spec.factory.as_deref(), Some(Maker::Async(_)));
+        if needs_spawner && inner.launcher.is_none() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the handler of agent {:?} is a future, and this fleet has no executor to run it: \
+                     build it with spawner(..)",
                     spec.name
                 ),
             ));

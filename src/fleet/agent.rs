@@ -1,9 +1,12 @@
 //! Agents: how one is described, what it runs, how it is named and seen.
 
 use std::fmt;
+use std::future::Future;
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::Arc;
 
+use super::async_context::AsyncContext;
 use super::id::AgentId;
 use super::request::{Priority, add_capability};
 use super::task::{Task, TaskContext, TaskError};
@@ -41,7 +44,22 @@ where
 }
 
 pub(super) type Handler<T, O> = Box<dyn Agent<T, O>>;
-pub(super) type Factory<T, O> = Arc<dyn Fn() -> Handler<T, O> + Send + Sync>;
+/// What a handler that is a future resolves to.
+pub(super) type HandlerFuture<O> =
+    Pin<Box<dyn Future<Output = Result<O, TaskError>> + Send + 'static>>;
+pub(super) type AsyncHandler<T, O> =
+    Box<dyn Fn(Arc<Task<T>>, AsyncContext) -> HandlerFuture<O> + Send + Sync>;
+
+/// What an agent runs.
+pub(super) enum Maker<T, O> {
+    /// Handlers, on worker threads.
+    Sync(Box<dyn Fn() -> Handler<T, O> + Send + Sync>),
+    /// Futures, on the host's executor.
+    Async(AsyncHandler<T, O>),
+}
+
+/// Behind one pointer, since each agent has one.
+pub(super) type Factory<T, O> = Arc<Maker<T, O>>;
 
 /// What an agent runs, and the handlers that it has and that are not running.
 pub(super) struct Crew<T, O> {
@@ -55,6 +73,19 @@ pub(super) enum Hired<T, O> {
     ToMake(Factory<T, O>),
 }
 
+impl<T, O> Hired<T, O> {
+    /// What begins a future, if the agent runs futures.
+    pub(super) fn asynchronous(&self) -> Option<&AsyncHandler<T, O>> {
+        match self {
+            Self::ToMake(factory) => match &**factory {
+                Maker::Async(handler) => Some(handler),
+                Maker::Sync(_) => None,
+            },
+            Self::Made(_) => None,
+        }
+    }
+}
+
 impl<T, O> Crew<T, O> {
     /// The crew of no agent.
     pub(super) const fn none() -> Self {
@@ -63,6 +94,11 @@ impl<T, O> Crew<T, O> {
 
     pub(super) const fn new(factory: Factory<T, O>) -> Self {
         Self { factory: Some(factory), idle: Vec::new() }
+    }
+
+    /// Whether it runs futures.
+    pub(super) fn is_async(&self) -> bool {
+        matches!(self.factory.as_deref(), Some(Maker::Async(_)))
     }
 
     /// A handler for one who leased the agent; `None` if the agent is gone.
@@ -191,7 +227,7 @@ impl<T, O> AgentSpec<T, O> {
     where
         A: Agent<T, O> + 'static,
     {
-        self.factory = Some(Arc::new(move || Box::new(factory())));
+        self.factory = Some(Arc::new(Maker::Sync(Box::new(move || Box::new(factory())))));
         self
     }
 
@@ -203,6 +239,47 @@ impl<T, O> AgentSpec<T, O> {
     {
         let handler = Arc::new(handler);
         self.handler(move || Closure(Arc::clone(&handler)))
+    }
+
+    /// Sets a function that returns a future as the handler of every agent made from this.
+    ///
+    /// A worker calls the function, outside the fleet's locks, and gives the future to the host's executor
+    /// ([`FleetBuilder::spawner`](super::FleetBuilder::spawner)). From then on the attempt occupies no worker; it
+    /// holds its lease until the future resolves or is dropped. So an agent has as many futures at once as it may
+    /// hold leases, and messages of its mailbox begin in the order of coming.
+    ///
+    /// A panic, in the function or in the future, is caught and the attempt lost, as is that of a future that the
+    /// executor drops before it has resolved ([`TaskErrorKind::Dropped`](super::TaskErrorKind::Dropped)).
+    /// When the agent is killed, the task cancelled or its deadline passed, the future is not dropped: it is told
+    /// ([`AsyncContext::revoked`], [`AsyncContext::cancelled`]), and what comes of it is refused as it would be
+    /// of any handler.
+    ///
+    /// ```
+    /// use phalanx::fleet::{AgentSpec, Fleet, Outcome, SpawnedFuture, Task};
+    /// use std::sync::Arc;
+    ///
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).build()?;
+    /// let tokio = runtime.handle().clone();
+    /// let spawner = Arc::new(move |future: SpawnedFuture| drop(tokio.spawn(future)));
+    /// let fleet = Fleet::<String, usize>::builder().workers(1).spawner(spawner).build()?;
+    /// let counter = AgentSpec::<String, usize>::new("counter").handler_async(|task, _cx| async move {
+    ///     tokio::task::yield_now().await;
+    ///     Ok(task.payload().len())
+    /// });
+    /// fleet.spawn(counter)?;
+    /// let handle = fleet.submit(Task::new("phalanx".to_owned()))?;
+    /// assert_eq!(*handle.wait(), Outcome::Completed(7));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn handler_async<F, R>(mut self, handler: F) -> Self
+    where
+        F: Fn(Arc<Task<T>>, AsyncContext) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<O, TaskError>> + Send + 'static,
+    {
+        let handler: AsyncHandler<T, O> = Box::new(move |task, cx| Box::pin(handler(task, cx)));
+        self.factory = Some(Arc::new(Maker::Async(handler)));
+        self
     }
 }
 

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Fleet;
+use super::flight::{Flights, Launcher};
 use super::id::TaskId;
 use super::inner::{Inner, State, Workers};
 use super::lanes::Lanes;
@@ -15,6 +16,7 @@ use super::log::{Observer, TaskLog};
 use super::pool::{Feed, Kept, MAX_SHARDS, Pool, PoolConfig, Strategy};
 use super::post::{Counters, Posts, Station};
 use super::runner::Runner;
+use super::spawner::Spawner;
 use super::stats::FleetStats;
 use super::table::Table;
 use super::tell::Returned;
@@ -49,6 +51,7 @@ pub struct FleetBuilder<T, O> {
     task_log: Option<Arc<dyn TaskLog<T, O>>>,
     observer: Option<Arc<dyn Observer>>,
     verifier: Option<Arc<dyn Verifier<T, O>>>,
+    spawner: Option<Arc<dyn Spawner>>,
     first_task_id: TaskId,
     pub(super) keeping: Keeping,
 }
@@ -70,6 +73,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             task_log: None,
             observer: None,
             verifier: None,
+            spawner: None,
             first_task_id: FIRST_TASK_ID,
             keeping: Keeping::default(),
         }
@@ -170,6 +174,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// Costs a call for each attempt that returned an output; the agent is busy meanwhile.
     pub fn verifier(mut self, verifier: Arc<dyn Verifier<T, O>>) -> Self {
         self.verifier = Some(verifier);
+        self
+    }
+
+    /// Sets the executor that runs the futures of [async handlers](super::AgentSpec::handler_async). Default: none,
+    /// and agents that have such a handler are refused. Costs nothing by itself.
+    pub fn spawner(mut self, spawner: Arc<dyn Spawner>) -> Self {
+        self.spawner = Some(spawner);
         self
     }
 
@@ -281,6 +292,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             posts: Posts::new(),
             stations: (0..workers).map(|_| Station::new()).collect(),
             counters: Counters::new(),
+            flights: Flights::new(),
+            launcher: self.spawner.map(Launcher::new),
             returned: self.returned,
             mailbox_capacity: self.mailbox_capacity,
             clock: self.clock,
@@ -314,6 +327,7 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
             .field("task_log", &self.task_log.is_some())
             .field("observer", &self.observer.is_some())
             .field("verifier", &self.verifier.is_some())
+            .field("spawner", &self.spawner.is_some())
             .field("first_task_id", &self.first_task_id)
             .field("keeping", &self.keeping)
             .finish()

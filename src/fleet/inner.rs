@@ -23,6 +23,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
+use super::flight::{Flights, Launcher};
 use super::handle::{Cancels, OutcomeCell};
 use super::id::{AgentId, Attempt, TaskId};
 use super::lanes::{Lanes, Mask, Place};
@@ -32,9 +33,10 @@ use super::pool::{Feed, Pool};
 use super::post::{Counters, Posts, Station};
 use super::progress::Progress;
 use super::runner::{Runner, Seat};
+use super::signal::{Signal, Word};
 use super::stats::FleetStats;
 use super::table::Table;
-use super::task::{Outcome, OutcomeKind, ReturnReason, Signal, Task, TaskError};
+use super::task::{Outcome, OutcomeKind, ReturnReason, Task, TaskError};
 use super::tell::Returned;
 use super::timers::{Alarm, Timers};
 use super::verify::Verifier;
@@ -52,6 +54,8 @@ pub(super) struct Inner<T, O> {
     pub(super) posts: Posts<T, O>,
     pub(super) stations: Box<[Station<T, O>]>,
     pub(super) counters: Counters,
+    pub(super) flights: Flights<O>,
+    pub(super) launcher: Option<Launcher<T, O>>,
     /// Who is given the payloads that come back.
     pub(super) returned: Option<Arc<dyn Returned<T>>>,
     /// How many messages the work lane of a mailbox holds.
@@ -271,7 +275,7 @@ impl<T, O> State<T, O> {
         let Phase::Running { signal, .. } = &record.phase else {
             unreachable!("an attempt leaves its agent's list in the step that ends it")
         };
-        signal.revoke();
+        signal.say(Word::Revoked, &mut after.wakes);
         if record.cancelled {
             let claim = self.claim(id, Outcome::Cancelled);
             after.claims.push(claim);
@@ -323,8 +327,9 @@ impl<T, O> Inner<T, O> {
     /// What the fleet has done so far.
     pub(super) fn stats(&self) -> FleetStats {
         let stats = self.state.lock().stats();
-        let messages = self.counters.read(&self.stations);
+        let messages = self.counters.read(&self.stations, &self.flights);
         FleetStats {
+            futures_live: self.flights.len() as u64,
             messages_accepted: messages.accepted,
             messages_refused: messages.refused,
             messages_handled: messages.handled,
@@ -478,8 +483,7 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
                 Phase::Committing => return false,
                 Phase::Running { signal, .. } => {
                     record.cancelled = true;
-                    signal.cancel();
-                    return true;
+                    signal.say(Word::Cancelled, &mut after.wakes);
                 }
                 Phase::Queued | Phase::Mailed | Phase::Delayed { .. } | Phase::Held => {
                     if matches!(record.phase, Phase::Queued) {

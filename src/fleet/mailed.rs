@@ -16,7 +16,8 @@ use super::inner::{After, Inner, Phase};
 use super::log::FleetEvent;
 use super::mailbox::Told;
 use super::post::Message;
-use super::task::{Outcome, ReturnReason, Signal};
+use super::signal::Signal;
+use super::task::{Outcome, ReturnReason};
 use super::turn::Turn;
 use super::work::Attempted;
 
@@ -62,9 +63,12 @@ impl<T, O> Inner<T, O> {
         self.finish(after);
     }
 
-    /// Runs an attempt of a task that a turn has come to.
-    pub(super) fn run_mailed(&self, turn: &mut Turn<'_, T, O>, id: TaskId) {
-        let agent = turn.agent;
+    /// Begins an attempt of a task that a turn has come to, if there is one to begin.
+    pub(super) fn begin_mailed(
+        &self,
+        agent: AgentId,
+        id: TaskId,
+    ) -> Option<(Attempted<T>, Arc<Signal>)> {
         let asked = self.time_if_observed();
         let mut after = After::new();
         let (attempt, task, signal, deadline) = {
@@ -79,7 +83,8 @@ impl<T, O> Inner<T, O> {
             if !state.is_mailed(id, agent) || !self.pool.lives(agent) {
                 drop(guard);
                 self.finish(after);
-                return self.return_tasks(agent, &[id], ReturnReason::AgentGone);
+                self.return_tasks(agent, &[id], ReturnReason::AgentGone);
+                return None;
             }
             let record = state.tasks.get_mut(&id).expect("it was just found");
             record.attempt = Attempt(record.attempt.0.saturating_add(1));
@@ -99,9 +104,15 @@ impl<T, O> Inner<T, O> {
             after.events.push(event);
         }
         self.finish(after);
-        let result = self.attempt(turn, &task, Some((id, attempt, &signal)));
-        let result = self.verified(&task, attempt, result);
-        let attempted = Attempted { id, attempt, task, agent, leased: false, deadline };
+        Some((Attempted { id, attempt, task, agent, leased: false, deadline }, signal))
+    }
+
+    /// Runs an attempt of a task that a turn has come to.
+    pub(super) fn run_mailed(&self, turn: &mut Turn<'_, T, O>, id: TaskId) {
+        let Some((attempted, signal)) = self.begin_mailed(turn.agent, id) else { return };
+        let Attempted { attempt, task, .. } = &attempted;
+        let result = self.attempt(turn, task, Some((id, *attempt, &signal)));
+        let result = self.verified(task, *attempt, result);
         // A turn is of one mailbox, so what is next is its own.
         let next = self.conclude(attempted, result, None, false);
         debug_assert!(next.is_none(), "none was wanted");

@@ -16,10 +16,11 @@ use std::sync::Arc;
 use crossbeam::utils::CachePadded;
 
 use super::agent::{Crew, Factory, Handler, Hired};
+use super::flight::Flights;
 use super::id::TaskId;
 use super::mailbox::{Leftovers, Mailbox};
 use super::reply::ReplyCell;
-use super::task::Signal;
+use super::signal::Signal;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Brief, OnceLock};
 
@@ -229,13 +230,20 @@ impl Counters {
         self.returned.fetch_add(count as u64, Ordering::Release);
     }
 
-    pub(super) fn read<T, O>(&self, stations: &[Station<T, O>]) -> MessageCounts {
+    pub(super) fn read<T, O>(
+        &self,
+        stations: &[Station<T, O>],
+        flights: &Flights<O>,
+    ) -> MessageCounts {
         // Ordering: Acquire, pairs with the Release of those who count an end. Those who ended are read
         // before those accepted: `accepted` is never less than the sum of the others.
         let sum = |of: fn(&Station<T, O>) -> &AtomicU64| {
-            stations.iter().map(|station| of(station).load(Ordering::Acquire)).sum()
+            stations.iter().map(|station| of(station).load(Ordering::Acquire)).sum::<u64>()
         };
-        let (handled, failed) = (sum(|station| &station.handled), sum(|station| &station.failed));
+        // Ordering: Acquire, as above, for those in flight.
+        let flown = [&flights.handled, &flights.failed].map(|of| of.load(Ordering::Acquire));
+        let handled = sum(|station| &station.handled) + flown[0];
+        let failed = sum(|station| &station.failed) + flown[1];
         let returned = self.returned.load(Ordering::Acquire);
         let accepted = self.accepted.iter().map(|count| count.load(Ordering::Relaxed)).sum();
         let refused = self.refused.load(Ordering::Relaxed);

@@ -9,6 +9,7 @@
 use std::borrow::Cow;
 
 use super::id::Attempt;
+use super::signal::Signal;
 use super::task::TaskContext;
 
 /// What an attempt reported last.
@@ -29,10 +30,15 @@ impl TaskContext<'_> {
     /// A fraction below 0 is 0, one above 1 is 1, and one that is no number is 0. It replaces the report
     /// before; a message that was told or asked reports to nobody. It takes one short lock of its own.
     pub fn report_progress(&self, fraction: f32, note: impl Into<Cow<'static, str>>) {
-        if self.task.is_none() {
-            return;
+        if self.task.is_some() {
+            self.signal.report_progress(self.attempt, fraction, note.into());
         }
+    }
+}
+
+impl Signal {
+    pub(super) fn report_progress(&self, attempt: Attempt, fraction: f32, note: Cow<'static, str>) {
         let fraction = if fraction.is_nan() { 0.0 } else { fraction.clamp(0.0, 1.0) };
-        self.signal.report(Progress { attempt: self.attempt, fraction, note: note.into() });
+        self.report(Progress { attempt, fraction, note });
     }
 }

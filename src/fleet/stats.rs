@@ -1,6 +1,7 @@
 //! Numbers and reports: what a fleet has done, and how its tasks ended.
 
 use super::id::TaskId;
+use super::task::{TaskError, TaskErrorKind};
 
 /// What a fleet has done so far, read at one moment.
 ///
@@ -80,12 +81,28 @@ pub struct FleetStats {
     pub picks_lost: u64,
     /// Allocations whose picker wanted none of the agents that it was shown.
     pub picks_declined: u64,
+    /// Futures of async handlers that were dropped before they had resolved.
+    pub futures_dropped: u64,
+    /// Futures of async handlers that have neither resolved nor been dropped; with those whose outcome is being
+    /// recorded now.
+    pub futures_live: u64,
     /// Panics of handlers and factories that were caught.
     pub handler_panics: u64,
     /// Panics of the observer that were caught.
     pub observer_panics: u64,
     /// Panics of other user code (the log, pickers, wakers, destructors) that were caught.
     pub other_panics: u64,
+}
+
+impl FleetStats {
+    /// Counts what an attempt or a message was lost to, if it was more than an error.
+    pub(super) fn attempt_lost(&mut self, error: &TaskError) {
+        match error.kind() {
+            TaskErrorKind::Panicked => self.handler_panics += 1,
+            TaskErrorKind::Dropped => self.futures_dropped += 1,
+            _ => {}
+        }
+    }
 }
 
 /// How the accepted tasks of a fleet ended: counts over its whole life, and what has not ended.
@@ -117,6 +134,9 @@ pub struct DrainReport {
     pub messages_returned: u64,
     /// Messages that have not ended: in a mailbox or a handler.
     pub messages_unfinished: u64,
+    /// Futures of async handlers that have neither resolved nor been dropped; after a shutdown, those that did not in
+    /// time. The executor has them, and what comes of them is refused.
+    pub futures_left: usize,
     /// Worker threads that have not ended, or threads that drive; after a shutdown, those whose handler did not return in time.
     pub workers_left: usize,
 }

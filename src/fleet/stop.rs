@@ -51,7 +51,7 @@ impl<T, O> State<T, O> {
         Some(Killed { agent, leases_revoked, tasks_struck })
     }
 
-    fn report(&self, messages: MessageCounts) -> DrainReport {
+    fn report(&self, messages: MessageCounts, futures_left: usize) -> DrainReport {
         let counts = &self.counts;
         let mut unfinished: Vec<_> = self.tasks.ids().collect();
         unfinished.sort_unstable();
@@ -62,6 +62,7 @@ impl<T, O> State<T, O> {
             messages_failed: failed,
             messages_returned: returned,
             messages_unfinished: accepted - handled - failed - returned,
+            futures_left,
             accepted: counts.tasks_accepted,
             completed: counts.tasks_completed,
             failed: counts.tasks_failed,
@@ -87,12 +88,16 @@ pub(super) fn gone(agent: AgentId) -> Error {
 
 impl<T, O> Inner<T, O> {
     pub(super) fn has_ended(&self, state: &State<T, O>) -> bool {
-        state.tasks.is_empty() && state.reserved == 0 && self.runner.active() == 0
+        state.tasks.is_empty()
+            && state.reserved == 0
+            && self.runner.active() == 0
+            && self.flights.messages() == 0
     }
 
     fn report(&self) -> DrainReport {
         let state = self.state.lock();
-        state.report(self.counters.read(&self.stations))
+        let messages = self.counters.read(&self.stations, &self.flights);
+        state.report(messages, self.flights.len())
     }
 
     pub(super) fn kill(&self, agent: AgentId) -> Result<Killed, Error> {
@@ -142,6 +147,7 @@ impl<T, O> Inner<T, O> {
         after.events.insert(0, event);
         self.finish(after);
         self.pool.settle_batches();
+        self.strike_flights_of(agent, ReturnReason::AgentGone);
         if let Some(remains) = remains {
             self.return_messages(remains, ReturnReason::AgentGone);
         }
@@ -265,7 +271,10 @@ impl<T, O> Inner<T, O> {
         if self.state.lock().on_worker() {
             // The workers end by themselves, and the last of them frees what is left (rule 3).
             self.stop_taking();
+            self.give_up_flights();
         } else {
+            self.stop_taking();
+            self.give_up_flights();
             self.stop(None);
         }
     }
@@ -334,6 +343,7 @@ impl<T, O> Inner<T, O> {
         self.finish(after);
         self.pool.settle_batches();
         self.strike_askers(ReturnReason::Shutdown);
+        self.strike_messages_in_flight();
     }
 
     /// Joins the threads that have left their loop, so that none is there when a stop returns.

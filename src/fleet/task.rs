@@ -5,10 +5,8 @@ use std::num::NonZeroU32;
 
 use super::id::{AgentId, Attempt, TaskId};
 use super::options::{DEFAULTS, Options};
-use super::progress::Progress;
 use super::request::{Priority, Request};
-use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use super::signal::{Signal, Word};
 
 /// A piece of work: a payload, and which agents may do it.
 ///
@@ -135,40 +133,6 @@ impl<T> fmt::Debug for Task<T> {
     }
 }
 
-/// What an attempt and its handler share with whoever kills or cancels.
-#[derive(Debug, Default)]
-pub(super) struct Signal {
-    revoked: AtomicBool,
-    cancelled: AtomicBool,
-    progress: Mutex<Option<Progress>>,
-}
-
-impl Signal {
-    pub(super) fn report(&self, progress: Progress) {
-        *self.progress.lock() = Some(progress);
-    }
-
-    pub(super) fn progress(&self) -> Option<Progress> {
-        self.progress.lock().clone()
-    }
-
-    pub(super) fn revoke(&self) {
-        // Relaxed: a hint to the handler; what decides is the task's phase, under the lock.
-        self.revoked.store(true, Ordering::Relaxed);
-    }
-
-    pub(super) fn cancel(&self) {
-        // Relaxed: as above.
-        self.cancelled.store(true, Ordering::Relaxed);
-    }
-
-    /// For the next who has it; a mailbox has no more than one handler at a time.
-    pub(super) fn reset(&self) {
-        // Relaxed: under the lock of the mailbox, as is the revoking of a turn.
-        self.revoked.store(false, Ordering::Relaxed);
-    }
-}
-
 /// What a handler knows of the attempt it runs.
 #[derive(Debug)]
 pub struct TaskContext<'a> {
@@ -204,14 +168,14 @@ impl TaskContext<'_> {
     /// may be killed right after it was asked.
     #[must_use]
     pub fn is_revoked(&self) -> bool {
-        self.signal.revoked.load(Ordering::Relaxed)
+        self.signal.is(Word::Revoked)
     }
 
     /// Whether somebody asked to cancel the task. An error returned now ends it as cancelled; a
     /// result returned now still completes it.
     #[must_use]
     pub fn is_cancelled(&self) -> bool {
-        self.signal.cancelled.load(Ordering::Relaxed)
+        self.signal.is(Word::Cancelled)
     }
 }
 
@@ -231,6 +195,8 @@ pub enum TaskErrorKind {
     DeadlineExceeded,
     /// A task that it waited for did not complete ([`Task::after`]).
     DependencyFailed,
+    /// The future of an async handler was dropped before it had resolved: its executor ended, or refused it.
+    Dropped,
 }
 
 /// Why an attempt failed; in [`Outcome::Failed`], why the last one did.
@@ -259,6 +225,14 @@ impl TaskError {
 
     pub(super) fn panicked(message: impl Into<String>) -> Self {
         Self { kind: TaskErrorKind::Panicked, message: message.into(), retryable: true }
+    }
+
+    pub(super) fn dropped() -> Self {
+        Self {
+            kind: TaskErrorKind::Dropped,
+            message: "the future of the handler was dropped before it had resolved".to_owned(),
+            retryable: true,
+        }
     }
 
     pub(super) fn dependency_failed(dependency: TaskId, outcome: OutcomeKind) -> Self {

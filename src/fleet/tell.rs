@@ -300,7 +300,7 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    fn strike_asker(&self, asker: Option<Arc<ReplyCell<O>>>, reason: ReturnReason) {
+    pub(super) fn strike_asker(&self, asker: Option<Arc<ReplyCell<O>>>, reason: ReturnReason) {
         if let Some(cell) = asker {
             // If the handler was faster, the asker has its answer.
             self.reply(&cell, Outcome::Returned(reason), || self.counters.give_back(1));

@@ -14,6 +14,7 @@ use std::collections::BTreeSet;
 use super::id::TaskId;
 use super::inner::{After, Inner, Phase, State};
 use super::log::RequeueReason;
+use super::signal::Word;
 use super::task::TaskError;
 use crate::clock::Timestamp;
 
@@ -93,7 +94,7 @@ impl<T, O> State<T, O> {
                 self.queue.remove(mask, place).expect("rule 4 of the shared state");
             }
             Phase::Running { agent, signal } => {
-                signal.revoke();
+                signal.say(Word::Revoked, &mut after.wakes);
                 let slot = agent.slot() as usize;
                 let behaviour = self.behaviours[slot].as_mut().expect("the agent lives");
                 behaviour.running.retain(|running| *running != id);

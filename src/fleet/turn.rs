@@ -16,7 +16,8 @@ use super::mailbox::Rest;
 use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
-use super::task::{Outcome, Signal, Task, TaskContext, TaskError, TaskErrorKind};
+use super::signal::Signal;
+use super::task::{Outcome, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
 
 /// How many messages an agent handles before others come.
@@ -49,7 +50,9 @@ impl<T, O> Inner<T, O> {
             if home.mailbox.begin(agent.generation, worker) {
                 self.runner.occupy(seat);
                 station.signal.reset();
-                home.mailbox.claim(CLAIM, &mut station.hand.lock().messages);
+                // Each future needs a lease of its own.
+                let most = if home.crew.is_async() { 1 } else { CLAIM };
+                home.mailbox.claim(most, &mut station.hand.lock().messages);
                 Some(home.crew.hire())
             } else {
                 None
@@ -57,10 +60,22 @@ impl<T, O> Inner<T, O> {
         };
         let runs = begun.is_some();
         if let Some(hired) = begun {
-            let mut turn = Turn { agent, post, station, handler: None, factory: None };
-            turn.take_on(hired);
-            let rest = self.work_through(&mut turn, worker);
-            self.release(agent);
+            let asynchronous = hired.as_ref().and_then(Hired::asynchronous);
+            let rest = if let Some(handler) = asynchronous {
+                let flies = self.turn_async(agent, post, station, handler);
+                self.discard(hired);
+                let rest = post.lock().mailbox.rest(agent.generation, worker);
+                if !flies {
+                    self.release(agent);
+                }
+                rest
+            } else {
+                let mut turn = Turn { agent, post, station, handler: None, factory: None };
+                turn.take_on(hired);
+                let rest = self.work_through(&mut turn, worker);
+                self.release(agent);
+                rest
+            };
             match rest {
                 Rest::Again => self.runner.reschedule(agent),
                 Rest::Idle | Rest::Closed => {
@@ -76,7 +91,7 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Gives back the lease of a turn.
-    fn release(&self, agent: AgentId) {
+    pub(super) fn release(&self, agent: AgentId) {
         let mut wakes = Vec::new();
         // Of an agent that is gone it is void already.
         let hungry = self.pool.release(agent, &mut wakes).unwrap_or(false);
@@ -123,35 +138,48 @@ impl<T, O> Inner<T, O> {
         let task = Task::new(payload);
         let result = self.attempt(turn, &task, None);
         let station = turn.station;
-        match (result, cell) {
-            (Ok(output), None) => {
-                Station::<T, O>::count(&station.handled);
-                self.discard(output);
-            }
-            (Ok(output), Some(cell)) => self.answer(turn, &cell, Outcome::Completed(output)),
-            (Err(error), cell) => {
-                if error.kind() == TaskErrorKind::Panicked {
-                    self.state.lock().counts.handler_panics += 1;
-                }
-                if self.observer.is_some() {
-                    let error = error.clone();
-                    self.notice(&FleetEvent::MessageFailed { agent: turn.agent, error });
-                }
-                match cell {
-                    None => Station::<T, O>::count(&station.failed),
-                    Some(cell) => self.answer(turn, &cell, Outcome::Failed(error)),
-                }
-            }
-        }
+        self.message_ended(turn.agent, result, cell.as_deref(), |handled| {
+            Station::<T, O>::count(if handled { &station.handled } else { &station.failed });
+        });
         self.discard(task);
     }
 
+    /// Counts how a message ended, and tells whoever asked.
+    pub(super) fn message_ended(
+        &self,
+        agent: AgentId,
+        result: Result<O, TaskError>,
+        cell: Option<&ReplyCell<O>>,
+        count: impl FnOnce(bool),
+    ) {
+        match (result, cell) {
+            (Ok(output), None) => {
+                count(true);
+                self.discard(output);
+            }
+            (Ok(output), Some(cell)) => {
+                self.answer(cell, Outcome::Completed(output), || count(true));
+            }
+            (Err(error), cell) => {
+                if error.kind() != TaskErrorKind::Handler {
+                    self.state.lock().counts.attempt_lost(&error);
+                }
+                if self.observer.is_some() {
+                    let error = error.clone();
+                    self.notice(&FleetEvent::MessageFailed { agent, error });
+                }
+                match cell {
+                    None => count(false),
+                    Some(cell) => self.answer(cell, Outcome::Failed(error), || count(false)),
+                }
+            }
+        }
+    }
+
     /// Tells the asker, unless somebody struck the question meanwhile.
-    fn answer(&self, turn: &Turn<'_, T, O>, cell: &ReplyCell<O>, outcome: Outcome<O>) {
+    fn answer(&self, cell: &ReplyCell<O>, outcome: Outcome<O>, count: impl FnOnce()) {
         let completed = matches!(outcome, Outcome::Completed(_));
-        let station = turn.station;
-        let counter = if completed { &station.handled } else { &station.failed };
-        if !self.reply(cell, outcome, || Station::<T, O>::count(counter)) {
+        if !self.reply(cell, outcome, count) {
             let counts = &mut self.state.lock().counts;
             if completed {
                 counts.late_completions_refused += 1;

@@ -2,14 +2,16 @@
 
 use std::sync::Arc;
 
-use super::agent::{Handler, Hired};
+use super::agent::{Handler, Hired, Maker};
+use super::flight::Cargo;
 use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase, State};
 use super::log::FleetEvent;
 use super::pool::broken;
 use super::post::Posts;
 use super::runner::{Ready, Seat};
-use super::task::{Outcome, ReturnReason, Signal, Task, TaskContext, TaskError, TaskErrorKind};
+use super::signal::Signal;
+use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError};
 use super::wakers::guarded;
 use crate::clock::Timestamp;
 
@@ -202,6 +204,12 @@ impl<T, O> Inner<T, O> {
     /// Runs an attempt to its end; the next one if that is wanted and there is one.
     pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Job<T, O>> {
         let Job { id, attempt, task, agent, signal, hired, deadline } = job;
+        if let Some(handler) = hired.asynchronous() {
+            let cargo = Cargo::Task(Attempted { id, attempt, task, agent, leased: true, deadline });
+            self.launch(handler, cargo, signal);
+            self.discard(hired);
+            return None;
+        }
         let (result, handler) = match self.make(hired) {
             Err(error) => (Err(error), None),
             Ok(mut handler) => {
@@ -226,7 +234,10 @@ impl<T, O> Inner<T, O> {
         match hired {
             Hired::Made(handler) => Ok(handler),
             Hired::ToMake(factory) => {
-                let made = guarded(|| factory())
+                let Maker::Sync(maker) = &*factory else {
+                    unreachable!("who runs handlers has looked whether they are futures")
+                };
+                let made = guarded(maker)
                     .map_err(|what| TaskError::panicked(format!("the factory panicked: {what}")));
                 // The last one of an agent that was killed meanwhile, it may be.
                 self.discard(factory);
@@ -253,7 +264,7 @@ impl<T, O> Inner<T, O> {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             if let Err(error) = &result {
-                state.counts.handler_panics += u64::from(error.kind() == TaskErrorKind::Panicked);
+                state.counts.attempt_lost(error);
             }
             // Before the lease, so that whoever has that next finds the handler.
             if let Some(made) = handler.take() {

@@ -5,6 +5,7 @@ mod claims;
 mod dependencies;
 mod driven;
 mod expiry;
+mod futures;
 mod health;
 mod keys;
 mod leases;

@@ -1,0 +1,363 @@
+//! Attempts whose handlers are futures: begun by a worker, run by the host's executor.
+//!
+//! Rules that hold here:
+//!
+//! 1. A flight is one attempt, or one message. It holds a lease of its agent and no worker, and ends exactly once:
+//!    when its future resolves, panics or is dropped, whichever comes first, or at once if the handler panics
+//!    before there is a future.
+//! 2. It is in the table from before the handler is called until what came of it has been counted.
+//! 3. What came of it passes the same checks as what a worker brings: a struck attempt brings nothing.
+//! 4. The future knows the fleet weakly: an executor that never lets go of it keeps no fleet.
+//! 5. Of a mailbox, one message flies for each lease of the agent, and they begin in the order of coming.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Weak};
+use std::task::{Context, Poll};
+
+use super::agent::{AsyncHandler, HandlerFuture};
+use super::async_context::AsyncContext;
+use super::id::{AgentId, Attempt, TaskId};
+use super::inner::{After, Inner, Phase};
+use super::post::{Message, Post, Station};
+use super::reply::ReplyCell;
+use super::signal::{Signal, Word};
+use super::spawner::{SpawnedFuture, Spawner};
+use super::task::{ReturnReason, Task, TaskError};
+use super::wakers::guarded;
+use super::work::Attempted;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicU64, Ordering};
+
+/// The flights of a fleet (rule 2).
+pub(super) struct Flights<O> {
+    table: Mutex<Table<O>>,
+    /// Messages that ended as handled, and as failed.
+    pub(super) handled: AtomicU64,
+    pub(super) failed: AtomicU64,
+}
+
+struct Table<O> {
+    next: u64,
+    flying: BTreeMap<u64, Flight<O>>,
+    messages: usize,
+    /// Whether nobody waits for them any more.
+    given_up: bool,
+}
+
+struct Flight<O> {
+    agent: AgentId,
+    task: Option<TaskId>,
+    signal: Arc<Signal>,
+    asker: Option<Arc<ReplyCell<O>>>,
+}
+
+/// What a flight is for.
+pub(super) enum Cargo<T, O> {
+    Task(Attempted<T>),
+    Message(AgentId, Arc<Task<T>>, Option<Arc<ReplyCell<O>>>),
+}
+
+impl<T, O> Cargo<T, O> {
+    const fn agent(&self) -> AgentId {
+        match self {
+            Self::Task(attempted) => attempted.agent,
+            Self::Message(agent, ..) => *agent,
+        }
+    }
+
+    const fn task(&self) -> &Arc<Task<T>> {
+        match self {
+            Self::Task(attempted) => &attempted.task,
+            Self::Message(_, task, _) => task,
+        }
+    }
+}
+
+impl<O> Flights<O> {
+    pub(super) fn new() -> Self {
+        let table = Table { next: 0, flying: BTreeMap::new(), messages: 0, given_up: false };
+        Self { table: Mutex::new(table), handled: AtomicU64::new(0), failed: AtomicU64::new(0) }
+    }
+
+    /// How many have not ended.
+    pub(super) fn len(&self) -> usize {
+        self.table.lock().flying.len()
+    }
+
+    /// How many messages fly that a drain waits for.
+    pub(super) fn messages(&self) -> usize {
+        let table = self.table.lock();
+        if table.given_up { 0 } else { table.messages }
+    }
+
+    /// Counts a flight in; whether everybody has given up.
+    fn begin(&self, flight: Flight<O>) -> (u64, bool) {
+        let mut table = self.table.lock();
+        table.next += 1;
+        let number = table.next;
+        table.messages += usize::from(flight.task.is_none());
+        table.flying.insert(number, flight);
+        (number, table.given_up)
+    }
+
+    /// Counts a flight out.
+    fn end(&self, number: u64) {
+        let flight = {
+            let mut table = self.table.lock();
+            let flight = table.flying.remove(&number);
+            let message = flight.as_ref().is_some_and(|flight| flight.task.is_none());
+            table.messages -= usize::from(message);
+            flight
+        };
+        drop(flight);
+    }
+
+    fn count(&self, handled: bool) {
+        let counter = if handled { &self.handled } else { &self.failed };
+        // Ordering: Release, pairs with the Acquire of `Counters::read`, as in `Station::count`.
+        counter.fetch_add(1, Ordering::Release);
+    }
+}
+
+impl<O> fmt::Debug for Flights<O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Flights").field("flying", &self.len()).finish_non_exhaustive()
+    }
+}
+
+/// The host's executor, and how it is handed a future: what is handed is `Send`, as those who make one know.
+pub(super) struct Launcher<T, O> {
+    spawner: Arc<dyn Spawner>,
+    boxed: fn(Flying<T, O>) -> SpawnedFuture,
+}
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Launcher<T, O> {
+    pub(super) fn new(spawner: Arc<dyn Spawner>) -> Self {
+        Self { spawner, boxed: |flying| Box::pin(flying) }
+    }
+}
+
+/// What the executor runs.
+pub(super) struct Flying<T, O> {
+    fleet: Weak<Inner<T, O>>,
+    number: u64,
+    future: Option<HandlerFuture<O>>,
+    /// Until it has ended (rule 1).
+    cargo: Option<Cargo<T, O>>,
+}
+
+// What it holds is behind pointers.
+impl<T, O> Unpin for Flying<T, O> {}
+
+impl<T, O> Future for Flying<T, O> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(future) = &mut self.future else { return Poll::Ready(()) };
+        let result = match guarded(|| future.as_mut().poll(cx)) {
+            Ok(Poll::Pending) => return Poll::Pending,
+            Ok(Poll::Ready(result)) => result,
+            Err(what) => Err(TaskError::panicked(format!("the handler panicked: {what}"))),
+        };
+        self.land(result);
+        Poll::Ready(())
+    }
+}
+
+impl<T, O> Drop for Flying<T, O> {
+    fn drop(&mut self) {
+        self.land(Err(TaskError::dropped()));
+    }
+}
+
+impl<T, O> Flying<T, O> {
+    fn land(&mut self, result: Result<O, TaskError>) {
+        let (future, cargo) = (self.future.take(), self.cargo.take());
+        let Some(cargo) = cargo else { return };
+        if let Some(inner) = self.fleet.upgrade() {
+            // Before anybody sees the outcome, so that what the future held is free then.
+            inner.discard(future);
+            inner.landed(self.number, cargo, result);
+        } else {
+            // The fleet is gone, and with it whoever would read the counters.
+            let _ = guarded(|| drop(future));
+            let _ = guarded(|| drop(result));
+            let _ = guarded(|| drop(cargo));
+        }
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    /// Calls an async handler and gives what it returns to the executor. Outside every lock.
+    pub(super) fn launch(
+        &self,
+        handler: &AsyncHandler<T, O>,
+        cargo: Cargo<T, O>,
+        signal: Arc<Signal>,
+    ) {
+        let (task, attempt, asker) = match &cargo {
+            Cargo::Task(attempted) => (Some(attempted.id), attempted.attempt, None),
+            Cargo::Message(_, _, cell) => (None, Attempt::NONE, cell.clone()),
+        };
+        let agent = cargo.agent();
+        let flight = Flight { agent, task, signal: Arc::clone(&signal), asker };
+        let (number, given_up) = self.flights.begin(flight);
+        if given_up {
+            self.strike_flights(|flight| flight == number, ReturnReason::Shutdown);
+        } else if task.is_none() && !self.pool.lives(agent) {
+            // Whoever ended the agent looked at the flights after that, and maybe before this one was there.
+            self.strike_flights(|flight| flight == number, ReturnReason::AgentGone);
+        }
+        let context = AsyncContext { task, attempt, agent, signal };
+        let payload = Arc::clone(cargo.task());
+        let fleet = Weak::clone(&self.me);
+        let mut flying = Flying { fleet, number, future: None, cargo: Some(cargo) };
+        match guarded(|| handler(payload, context)) {
+            Err(what) => {
+                flying.land(Err(TaskError::panicked(format!("the handler panicked: {what}"))));
+            }
+            Ok(future) => {
+                flying.future = Some(future);
+                let launcher = self.launcher.as_ref().expect("no async agent without a spawner");
+                let future = (launcher.boxed)(flying);
+                if guarded(|| launcher.spawner.spawn(future)).is_err() {
+                    self.state.lock().counts.other_panics += 1;
+                }
+            }
+        }
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    /// Ends a flight (rule 3).
+    fn landed(&self, number: u64, cargo: Cargo<T, O>, result: Result<O, TaskError>) {
+        match cargo {
+            Cargo::Task(attempted) => {
+                let result = self.verified(&attempted.task, attempted.attempt, result);
+                let next = self.conclude(attempted, result, None, false);
+                debug_assert!(next.is_none(), "none was wanted");
+                self.flights.end(number);
+            }
+            Cargo::Message(agent, task, cell) => {
+                let count = |handled| self.flights.count(handled);
+                self.message_ended(agent, result, cell.as_deref(), count);
+                self.discard(task);
+                self.flights.end(number);
+                self.release(agent);
+            }
+        }
+        // Whoever drains or stops says so before it looks at the table.
+        if self.runner.takes_no_more() {
+            self.tell_progress();
+        }
+    }
+
+    /// Strikes the flights of an agent that is gone. Its tasks are struck elsewhere.
+    pub(super) fn strike_flights_of(&self, agent: AgentId, reason: ReturnReason) {
+        let of_agent: Vec<_> = {
+            let table = self.flights.table.lock();
+            let own = |(number, flight): (&u64, &Flight<O>)| {
+                (flight.agent == agent && flight.task.is_none()).then_some(*number)
+            };
+            table.flying.iter().filter_map(own).collect()
+        };
+        if !of_agent.is_empty() {
+            self.strike_flights(|number| of_agent.contains(&number), reason);
+        }
+    }
+
+    /// Strikes all flights, and those that come later: for a fleet whose last handle is gone, which may be dropped
+    /// on the very thread that would run them.
+    pub(super) fn give_up_flights(&self) {
+        self.flights.table.lock().given_up = true;
+        self.strike_flights(|_| true, ReturnReason::Shutdown);
+    }
+
+    /// Strikes the messages in flight, for a fleet whose agents have ended.
+    pub(super) fn strike_messages_in_flight(&self) {
+        let messages: Vec<_> = {
+            let table = self.flights.table.lock();
+            let flying = table.flying.iter();
+            flying.filter_map(|(number, flight)| flight.task.is_none().then_some(*number)).collect()
+        };
+        if !messages.is_empty() {
+            self.strike_flights(|number| messages.contains(&number), ReturnReason::Shutdown);
+        }
+    }
+
+    fn strike_flights(&self, which: impl Fn(u64) -> bool, reason: ReturnReason) {
+        let mut struck = Vec::new();
+        for (number, flight) in &mut self.flights.table.lock().flying {
+            if which(*number) {
+                let signal = Arc::clone(&flight.signal);
+                struck.push((flight.agent, flight.task, signal, flight.asker.take()));
+            }
+        }
+        let mut after = After::new();
+        let mut askers = Vec::new();
+        {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            for (agent, task, signal, asker) in struck {
+                signal.say(Word::Revoked, &mut after.wakes);
+                askers.extend(asker);
+                let Some(id) = task else { continue };
+                // Another attempt of it may run by now, or none.
+                let runs = state.tasks.get(&id).is_some_and(|record| {
+                    matches!(&record.phase, Phase::Running { signal: of, .. } if Arc::ptr_eq(of, &signal))
+                });
+                if runs {
+                    if let Some(behaviour) = &mut state.behaviours[agent.slot() as usize] {
+                        behaviour.running.retain(|running| *running != id);
+                    }
+                    state.strike(id, &mut after);
+                }
+            }
+            self.notify_workers(state);
+        }
+        self.finish(after);
+        for asker in askers {
+            self.strike_asker(Some(asker), reason);
+        }
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    /// A turn with the mailbox of an agent whose handler is a future (rule 5). `true` means that the lease of the
+    /// turn flies now.
+    pub(super) fn turn_async(
+        &self,
+        agent: AgentId,
+        post: &Post<T, O>,
+        station: &Station<T, O>,
+        handler: &AsyncHandler<T, O>,
+    ) -> bool {
+        let signal = Arc::new(Signal::default());
+        let (payload, cell) = match station.take() {
+            // Whoever closed the mailbox took it back.
+            None => return false,
+            Some(Message::Task(id)) => return self.launch_mailed(agent, id, handler),
+            Some(Message::Told(payload)) => (payload, None),
+            Some(Message::Asked(payload, cell)) => (payload, Some(cell)),
+        };
+        let task = Arc::new(Task::new(payload));
+        self.launch(handler, Cargo::Message(agent, task, cell), signal);
+        let asker = {
+            // In one step with the mailbox, which is this worker's until the turn ends, or closed.
+            let _home = post.lock();
+            station.hand.lock().asker.take()
+        };
+        drop(asker);
+        true
+    }
+
+    fn launch_mailed(&self, agent: AgentId, id: TaskId, handler: &AsyncHandler<T, O>) -> bool {
+        let Some((attempted, signal)) = self.begin_mailed(agent, id) else { return false };
+        let attempted = Attempted { leased: true, ..attempted };
+        self.launch(handler, Cargo::Task(attempted), signal);
+        true
+    }
+}

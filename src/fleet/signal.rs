@@ -1,0 +1,105 @@
+//! What an attempt and its handler share with whoever kills or cancels.
+//!
+//! Rules that hold here:
+//!
+//! 1. The flags are hints to the handler. What decides is the phase of the task, under the lock of the fleet.
+//! 2. Whoever leaves a waker looks at the flag under the lock under which wakers are taken, and a flag is set
+//!    before they are taken: so no wake-up is lost.
+//! 3. Wakers are taken out under locks, and called and dropped outside of them.
+
+use std::task::{Poll, Waker};
+
+use super::progress::Progress;
+use super::wakers::WakerSet;
+use crate::sync::Mutex;
+use crate::sync::atomic::{AtomicBool, Ordering};
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    revoked: AtomicBool,
+    cancelled: AtomicBool,
+    /// Made when first needed: most attempts report nothing and wait for nothing.
+    talk: Mutex<Option<Box<Talk>>>,
+}
+
+#[derive(Debug, Default)]
+struct Talk {
+    progress: Option<Progress>,
+    listeners: WakerSet,
+}
+
+/// What a handler may be told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Word {
+    Revoked,
+    Cancelled,
+}
+
+impl Signal {
+    pub(super) fn report(&self, progress: Progress) {
+        let before = self.talk.lock().get_or_insert_default().progress.replace(progress);
+        drop(before);
+    }
+
+    pub(super) fn progress(&self) -> Option<Progress> {
+        self.talk.lock().as_ref()?.progress.clone()
+    }
+
+    const fn flag(&self, word: Word) -> &AtomicBool {
+        match word {
+            Word::Revoked => &self.revoked,
+            Word::Cancelled => &self.cancelled,
+        }
+    }
+
+    pub(super) fn is(&self, word: Word) -> bool {
+        // Relaxed: a hint (rule 1).
+        self.flag(word).load(Ordering::Relaxed)
+    }
+
+    /// Says so to a handler that does not wait to hear it: one that is no future.
+    pub(super) fn revoke(&self) {
+        // Relaxed: a hint (rule 1).
+        self.revoked.store(true, Ordering::Relaxed);
+    }
+
+    /// Says so, and has whoever waits to hear it woken.
+    pub(super) fn say(&self, word: Word, wakes: &mut Vec<Waker>) {
+        // Relaxed: a hint (rule 1); the lock orders it for those who wait (rule 2).
+        self.flag(word).store(true, Ordering::Relaxed);
+        if let Some(talk) = self.talk.lock().as_mut() {
+            talk.listeners.take_into(wakes);
+        }
+    }
+
+    /// For the next who has it; a mailbox has no more than one handler at a time.
+    pub(super) fn reset(&self) {
+        // Relaxed: under the lock of the mailbox, as is the revoking of a turn.
+        self.revoked.store(false, Ordering::Relaxed);
+    }
+
+    /// Waits to be told.
+    pub(super) fn poll(&self, word: Word, key: &mut Option<u64>, waker: Waker) -> Poll<()> {
+        let replaced = {
+            let mut talk = self.talk.lock();
+            if self.is(word) {
+                drop(talk);
+                drop(waker);
+                return Poll::Ready(());
+            }
+            let listeners = &mut talk.get_or_insert_default().listeners;
+            let key = *key.get_or_insert_with(|| listeners.key());
+            listeners.register(key, waker)
+        };
+        drop(replaced);
+        Poll::Pending
+    }
+
+    /// Waits no longer.
+    pub(super) fn forget(&self, key: Option<u64>) {
+        let Some(key) = key else { return };
+        let waker = self.talk.lock().as_mut().and_then(|talk| talk.listeners.remove(key));
+        drop(waker);
+    }
+}

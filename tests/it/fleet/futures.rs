@@ -1,0 +1,553 @@
+//! Handlers that are futures: on the host's executor, without a worker, and ended once whatever becomes of them.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use phalanx::fleet::{
+    AgentSpec, AsyncContext, Fleet, FleetBuilder, FleetEvent, Outcome, ReturnReason, SpawnedFuture,
+    Spawner, Task, TaskError, TaskErrorKind,
+};
+use phalanx::{ErrorKind, ManualClock};
+
+use super::support::{LONG, Witness, eventually, finish};
+
+/// An executor that polls when the test says so.
+#[derive(Default)]
+struct Hangar {
+    futures: Mutex<Vec<(Arc<Flag>, SpawnedFuture)>>,
+    refuses: AtomicBool,
+}
+
+#[derive(Default)]
+struct Flag(AtomicBool);
+
+impl Wake for Flag {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+impl Spawner for Hangar {
+    fn spawn(&self, future: SpawnedFuture) {
+        if self.refuses.load(Ordering::SeqCst) {
+            return;
+        }
+        let flag = Arc::new(Flag(AtomicBool::new(true)));
+        self.futures.lock().unwrap().push((flag, future));
+    }
+}
+
+impl Hangar {
+    fn new() -> Arc<Self> {
+        Arc::default()
+    }
+
+    fn len(&self) -> usize {
+        self.futures.lock().unwrap().len()
+    }
+
+    /// Waits until so many futures are there.
+    fn await_len(&self, count: usize) {
+        eventually("so many futures are spawned", || self.len() >= count);
+    }
+
+    /// Polls what was woken until nothing is.
+    fn run(&self) {
+        loop {
+            let woken: Vec<_> = {
+                let mut futures = self.futures.lock().unwrap();
+                futures.extract_if(.., |(flag, _)| flag.0.swap(false, Ordering::SeqCst)).collect()
+            };
+            if woken.is_empty() {
+                return;
+            }
+            for (flag, mut future) in woken {
+                let waker = Waker::from(Arc::clone(&flag));
+                if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+                    self.futures.lock().unwrap().push((flag, future));
+                }
+            }
+        }
+    }
+
+    /// Drops all futures.
+    fn burn(&self) {
+        let futures = std::mem::take(&mut *self.futures.lock().unwrap());
+        drop(futures);
+    }
+}
+
+/// A future that is ready once the test says so.
+#[derive(Clone, Default)]
+struct Door(Arc<Mutex<(bool, Vec<Waker>)>>);
+
+impl Door {
+    fn open(&self) {
+        let wakers = {
+            let mut door = self.0.lock().unwrap();
+            door.0 = true;
+            std::mem::take(&mut door.1)
+        };
+        wakers.into_iter().for_each(Waker::wake);
+    }
+
+    fn pass(&self) -> impl Future<Output = ()> + Send + use<> {
+        let door = Self::clone(self);
+        std::future::poll_fn(move |cx| {
+            let mut door = door.0.lock().unwrap();
+            if door.0 {
+                return Poll::Ready(());
+            }
+            door.1.push(cx.waker().clone());
+            Poll::Pending
+        })
+    }
+}
+
+fn builder(hangar: &Arc<Hangar>) -> FleetBuilder<u64, u64> {
+    let spawner: Arc<dyn Spawner> = Arc::clone(hangar) as Arc<dyn Spawner>;
+    Fleet::builder().workers(1).spawner(spawner)
+}
+
+fn doubler(name: &str, door: &Door) -> AgentSpec<u64, u64> {
+    let door = door.clone();
+    AgentSpec::new(name).handler_async(move |task: Arc<Task<u64>>, _cx| {
+        let door = door.clone();
+        async move {
+            door.pass().await;
+            Ok(*task.payload() * 2)
+        }
+    })
+}
+
+fn leases(count: u32) -> NonZeroU32 {
+    NonZeroU32::new(count).expect("not zero")
+}
+
+#[test]
+fn futures_hold_leases_and_no_worker_until_they_resolve() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let fleet = builder(&hangar).build().unwrap();
+    let agent = fleet.spawn(doubler("slow", &door).max_leases(leases(3))).unwrap();
+    let quick =
+        AgentSpec::new("quick").capability("quick").handler_fn(|task, _| Ok(*task.payload()));
+    fleet.spawn(quick).unwrap();
+    // Four would fit both agents, so they ask for the one.
+    fleet.unroute(agent).unwrap();
+    fleet.set_condition(agent, phalanx::fleet::Condition::Fit).unwrap();
+    let slow: Vec<_> =
+        (1..=4).map(|number| fleet.submit(Task::new(number).to(agent)).unwrap()).collect();
+    hangar.await_len(3);
+    assert_eq!(fleet.agent(agent).unwrap().load, 3);
+    assert_eq!(
+        *fleet.submit(Task::new(7).capability("quick")).unwrap().wait(),
+        Outcome::Completed(7)
+    );
+    hangar.run();
+    assert_eq!((hangar.len(), fleet.stats().futures_live), (3, 3), "the fourth waits for a lease");
+    assert!(slow.iter().all(|handle| handle.try_outcome().is_none()));
+
+    door.open();
+    hangar.run();
+    hangar.await_len(1);
+    hangar.run();
+    for (handle, number) in slow.iter().zip(1..) {
+        assert_eq!(*handle.wait(), Outcome::Completed(2 * number));
+    }
+    eventually("the lease comes back", || fleet.agent(agent).unwrap().load == 0);
+    assert_eq!(finish(&fleet).futures_left, 0);
+}
+
+#[test]
+fn tasks_of_the_queue_run_on_agents_with_futures() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let fleet = builder(&hangar).build().unwrap();
+    fleet.spawn_batch(&doubler("many", &door), 3).unwrap();
+    door.open();
+    let handles: Vec<_> = (0..10).map(|number| fleet.submit(Task::new(number)).unwrap()).collect();
+    eventually("all have ended", || {
+        hangar.run();
+        handles.iter().all(|handle| handle.try_outcome().is_some())
+    });
+    for (handle, number) in handles.iter().zip(0..) {
+        assert_eq!(*handle.wait(), Outcome::Completed(2 * number));
+    }
+    assert_eq!(finish(&fleet).completed, 10);
+}
+
+#[test]
+fn messages_of_an_agent_with_one_lease_run_one_after_the_other() {
+    let hangar = Hangar::new();
+    let fleet = builder(&hangar).build().unwrap();
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let log = Arc::clone(&seen);
+    let spec = AgentSpec::new("scribe").handler_async(move |task: Arc<Task<u64>>, cx| {
+        let log = Arc::clone(&log);
+        assert_eq!((cx.task_id(), cx.attempt().get()), (None, 0));
+        log.lock().unwrap().push(("begins", *task.payload()));
+        async move {
+            let mut yielded = false;
+            std::future::poll_fn(|cx| {
+                if std::mem::replace(&mut yielded, true) {
+                    return Poll::Ready(());
+                }
+                cx.waker().wake_by_ref();
+                Poll::Pending
+            })
+            .await;
+            log.lock().unwrap().push(("ends", *task.payload()));
+            Ok(*task.payload())
+        }
+    });
+    let agent = fleet.spawn(spec).unwrap();
+    for number in 0..5 {
+        fleet.tell(agent, number).unwrap();
+    }
+    let mut reply = fleet.ask(agent, 5).unwrap();
+    eventually("the question is answered", || {
+        hangar.run();
+        fleet.stats().messages_handled == 6
+    });
+    assert_eq!(reply.try_outcome(), Some(Outcome::Completed(5)));
+    let expected: Vec<_> =
+        (0..6).flat_map(|number| [("begins", number), ("ends", number)]).collect();
+    assert_eq!(*seen.lock().unwrap(), expected);
+    finish(&fleet);
+}
+
+#[test]
+fn a_kill_wakes_who_waits_for_it_and_refuses_what_comes_late() {
+    let hangar = Hangar::new();
+    let witness = Witness::new();
+    let fleet = builder(&hangar).observer(witness.clone()).build().unwrap();
+    let heard = Arc::new(AtomicUsize::new(0));
+    let spec = {
+        let heard = Arc::clone(&heard);
+        AgentSpec::new("patient").handler_async(move |task: Arc<Task<u64>>, cx: AsyncContext| {
+            let heard = Arc::clone(&heard);
+            async move {
+                if *task.payload() == 1 && cx.attempt().get() <= 1 {
+                    cx.revoked().await;
+                    assert!(cx.is_revoked());
+                    heard.fetch_add(1, Ordering::SeqCst);
+                }
+                Ok(*task.payload())
+            }
+        })
+    };
+    let first = fleet.spawn(spec.clone().max_leases(leases(2))).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    let mut reply = fleet.ask(first, 1).unwrap();
+    hangar.await_len(2);
+    hangar.run();
+    assert_eq!(hangar.len(), 2, "nothing happens before the kill");
+    let killed = fleet.kill(first).unwrap();
+    assert_eq!((killed.leases_revoked, killed.tasks_struck.len()), (2, 1));
+    assert_eq!(reply.try_outcome(), Some(Outcome::Returned(ReturnReason::AgentGone)));
+    hangar.run();
+    assert_eq!(heard.load(Ordering::SeqCst), 2);
+    assert_eq!(fleet.stats().late_completions_refused, 2);
+    assert_eq!(fleet.stats().futures_live, 0);
+    assert!(handle.try_outcome().is_none(), "it waits for another agent");
+    fleet.spawn(spec).unwrap();
+    hangar.await_len(1);
+    hangar.run();
+    assert_eq!(*handle.wait(), Outcome::Completed(1));
+    witness.await_event(|event| matches!(event, FleetEvent::LateCompletionRefused { .. }));
+    let report = finish(&fleet);
+    assert_eq!((report.messages_returned, report.messages_handled), (1, 0));
+}
+
+#[test]
+fn a_deadline_ends_the_task_and_tells_the_future() {
+    let hangar = Hangar::new();
+    let (clock, hand) = ManualClock::new();
+    let fleet = builder(&hangar).clock(clock).build().unwrap();
+    let spec =
+        AgentSpec::new("late").handler_async(|task: Arc<Task<u64>>, cx: AsyncContext| async move {
+            cx.revoked().await;
+            Ok(*task.payload())
+        });
+    let agent = fleet.spawn(spec).unwrap();
+    let handle = fleet.submit(Task::new(1).timeout(Duration::from_secs(1))).unwrap();
+    hangar.await_len(1);
+    hangar.run();
+    hand.advance(Duration::from_secs(1));
+    fleet.tick();
+    let outcome = handle.wait();
+    assert!(
+        matches!(&*outcome, Outcome::Failed(error) if error.kind() == TaskErrorKind::DeadlineExceeded)
+    );
+    assert_eq!(fleet.agent(agent).unwrap().load, 1, "the future has the agent still");
+    hangar.run();
+    assert_eq!((hangar.len(), fleet.stats().late_completions_refused), (0, 1));
+    assert_eq!(fleet.agent(agent).unwrap().load, 0);
+    finish(&fleet);
+}
+
+#[test]
+fn a_cancelled_task_tells_its_future_and_may_end_as_cancelled() {
+    let hangar = Hangar::new();
+    let fleet = builder(&hangar).build().unwrap();
+    let spec = AgentSpec::new("obedient").handler_async(
+        |_task: Arc<Task<u64>>, cx: AsyncContext| async move {
+            cx.cancelled().await;
+            assert!(cx.is_cancelled() && !cx.is_revoked());
+            Err(TaskError::retryable("stopped"))
+        },
+    );
+    fleet.spawn(spec).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    hangar.await_len(1);
+    hangar.run();
+    assert!(handle.cancel());
+    hangar.run();
+    assert_eq!(*handle.wait(), Outcome::Cancelled);
+    finish(&fleet);
+}
+
+#[test]
+fn progress_is_that_of_the_future_which_runs() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let fleet = builder(&hangar).build().unwrap();
+    let spec = {
+        let door = door.clone();
+        AgentSpec::new("worker").handler_async(move |task: Arc<Task<u64>>, cx: AsyncContext| {
+            let door = door.clone();
+            async move {
+                cx.report_progress(0.5, "half");
+                door.pass().await;
+                Ok(*task.payload())
+            }
+        })
+    };
+    fleet.spawn(spec).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    hangar.await_len(1);
+    assert!(handle.progress().is_none(), "it was not polled");
+    hangar.run();
+    let progress = handle.progress().expect("it runs");
+    assert_eq!((progress.attempt.get(), &*progress.note), (1, "half"));
+    door.open();
+    hangar.run();
+    finish(&fleet);
+}
+
+#[test]
+fn panics_and_dropped_futures_lose_attempts_and_nothing_else() {
+    let hangar = Hangar::new();
+    let fleet = builder(&hangar).build().unwrap();
+    let calls = Arc::new(AtomicUsize::new(0));
+    let spec = {
+        let calls = Arc::clone(&calls);
+        AgentSpec::new("clumsy").handler_async(move |task: Arc<Task<u64>>, _cx| {
+            let call = calls.fetch_add(1, Ordering::SeqCst);
+            assert_ne!(call, 0, "the function");
+            async move {
+                assert_ne!(call, 1, "the future");
+                Ok(*task.payload())
+            }
+        })
+    };
+    let agent = fleet.spawn(spec).unwrap();
+    let handle = fleet.submit(Task::new(9).max_attempts(leases(4))).unwrap();
+    eventually("the function has panicked", || calls.load(Ordering::SeqCst) >= 2);
+    hangar.await_len(1);
+    hangar.run();
+    eventually("it runs again", || calls.load(Ordering::SeqCst) >= 3);
+    hangar.await_len(1);
+    hangar.burn();
+    hangar.await_len(1);
+    hangar.run();
+    assert_eq!(*handle.wait(), Outcome::Completed(9));
+    let stats = fleet.stats();
+    assert_eq!((stats.handler_panics, stats.futures_dropped, stats.reruns), (2, 1, 3));
+    eventually("the lease comes back", || fleet.agent(agent).unwrap().load == 0);
+    finish(&fleet);
+}
+
+#[test]
+fn an_executor_that_refuses_or_panics_loses_attempts_until_none_is_left() {
+    let hangar = Hangar::new();
+    hangar.refuses.store(true, Ordering::SeqCst);
+    let fleet = builder(&hangar).build().unwrap();
+    let agent = fleet.spawn(doubler("idle", &Door::default())).unwrap();
+    let outcome = fleet.submit(Task::new(1)).unwrap().wait();
+    assert!(matches!(&*outcome, Outcome::Failed(error) if error.kind() == TaskErrorKind::Dropped));
+    assert_eq!(fleet.stats().futures_dropped, 3);
+    let outcome = fleet.ask(agent, 1).unwrap().wait();
+    assert!(matches!(outcome, Outcome::Failed(error) if error.kind() == TaskErrorKind::Dropped));
+    finish(&fleet);
+
+    let panics: Arc<dyn Spawner> = Arc::new(|_future: SpawnedFuture| panic!("no executor"));
+    let fleet = Fleet::<u64, u64>::builder().workers(1).spawner(panics).build().unwrap();
+    fleet.spawn(doubler("idle", &Door::default())).unwrap();
+    let outcome = fleet.submit(Task::new(1)).unwrap().wait();
+    assert!(matches!(&*outcome, Outcome::Failed(error) if error.kind() == TaskErrorKind::Dropped));
+    eventually("all panics are counted", || fleet.stats().other_panics == 3);
+    assert_eq!(finish(&fleet).failed, 1);
+}
+
+#[test]
+fn a_fleet_without_an_executor_refuses_agents_with_futures() {
+    let fleet = Fleet::<u64, u64>::builder().workers(1).build().unwrap();
+    let refused = fleet.spawn(doubler("idle", &Door::default())).unwrap_err();
+    assert_eq!(refused.kind(), ErrorKind::Unsupported);
+    assert_eq!(fleet.stats().agents_spawned, 0);
+}
+
+#[test]
+fn a_drain_waits_for_messages_in_flight() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let fleet = builder(&hangar).build().unwrap();
+    let agent = fleet.spawn(doubler("slow", &door)).unwrap();
+    fleet.tell(agent, 1).unwrap();
+    hangar.await_len(1);
+    hangar.run();
+    let report = fleet.drain(Duration::ZERO).unwrap();
+    assert_eq!((report.messages_unfinished, report.futures_left), (1, 1));
+    std::thread::scope(|scope| {
+        let drained = scope.spawn(|| fleet.drain(LONG).unwrap());
+        door.open();
+        hangar.run();
+        assert!(drained.join().unwrap().is_complete());
+    });
+    finish(&fleet);
+}
+
+#[test]
+fn a_shutdown_strikes_futures_that_hang_and_says_how_many_are_left() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let fleet = builder(&hangar).build().unwrap();
+    let agent = fleet.spawn(doubler("slow", &door).max_leases(leases(3))).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    fleet.tell(agent, 1).unwrap();
+    let mut reply = fleet.ask(agent, 2).unwrap();
+    hangar.await_len(3);
+    hangar.run();
+    let report = fleet.shutdown(Duration::ZERO).unwrap();
+    assert_eq!((report.returned, report.futures_left, report.workers_left), (1, 3, 0));
+    assert_eq!(report.messages_unfinished, 1, "what was told is in its handler");
+    assert_eq!(*handle.wait(), Outcome::Returned(ReturnReason::Shutdown));
+    assert_eq!(reply.try_outcome(), Some(Outcome::Returned(ReturnReason::Shutdown)));
+    door.open();
+    hangar.run();
+    assert_eq!(fleet.stats().late_completions_refused, 2);
+    let report = finish(&fleet);
+    assert_eq!((report.futures_left, report.messages_handled, report.messages_returned), (0, 1, 1));
+}
+
+#[test]
+fn the_last_handle_may_be_dropped_where_its_futures_would_run() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let fleet = builder(&hangar).build().unwrap();
+    let agent = fleet.spawn(doubler("slow", &door).max_leases(leases(2))).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    let mut reply = fleet.ask(agent, 2).unwrap();
+    hangar.await_len(2);
+    hangar.run();
+    drop(fleet);
+    assert_eq!(*handle.wait(), Outcome::Returned(ReturnReason::Shutdown));
+    assert_eq!(reply.try_outcome(), Some(Outcome::Returned(ReturnReason::Shutdown)));
+    door.open();
+    hangar.run();
+    assert_eq!(hangar.len(), 0);
+}
+
+#[test]
+fn an_interruption_that_is_dropped_is_not_woken_and_can_be_asked_for_again() {
+    let hangar = Hangar::new();
+    let fleet = builder(&hangar).build().unwrap();
+    let kept: Arc<Mutex<Vec<AsyncContext>>> = Arc::default();
+    let spec = {
+        let kept = Arc::clone(&kept);
+        AgentSpec::new("keeper").handler_async(move |task: Arc<Task<u64>>, cx: AsyncContext| {
+            kept.lock().unwrap().push(cx.clone());
+            async move {
+                cx.revoked().await;
+                Ok(*task.payload())
+            }
+        })
+    };
+    let agent = fleet.spawn(spec).unwrap();
+    let handle = fleet.submit(Task::new(1).to(agent)).unwrap();
+    hangar.await_len(1);
+    hangar.run();
+    let cx = kept.lock().unwrap().pop().expect("the handler was called");
+    let (dropped, live) = (Arc::new(Flag::default()), Arc::new(Flag::default()));
+    {
+        let waker = Waker::from(Arc::clone(&dropped));
+        let mut gone = pin!(cx.revoked());
+        assert!(gone.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    }
+    assert_eq!(Arc::strong_count(&dropped), 1, "its waker is gone with it");
+    let waker = Waker::from(Arc::clone(&live));
+    let mut waits = pin!(cx.revoked());
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_pending());
+    fleet.kill(agent).unwrap();
+    assert!(live.0.load(Ordering::SeqCst) && !dropped.0.load(Ordering::SeqCst));
+    assert!(waits.as_mut().poll(&mut Context::from_waker(&waker)).is_ready());
+    assert!(pin!(cx.revoked()).poll(&mut Context::from_waker(&waker)).is_ready());
+    hangar.run();
+    assert_eq!(*handle.wait(), Outcome::Returned(ReturnReason::AgentGone));
+    finish(&fleet);
+}
+
+#[test]
+fn futures_on_threads_that_come_and_go_end_each_task_once() {
+    let queue: Arc<Mutex<VecDeque<SpawnedFuture>>> = Arc::default();
+    let spawner: Arc<dyn Spawner> = {
+        let queue = Arc::clone(&queue);
+        Arc::new(move |future: SpawnedFuture| queue.lock().unwrap().push_back(future))
+    };
+    let fleet = Fleet::<u64, u64>::builder().workers(2).spawner(spawner).build().unwrap();
+    let door = Door::default();
+    door.open();
+    let spec = doubler("swarm", &door).max_leases(leases(2));
+    fleet.spawn_batch(&spec, 4).unwrap();
+    let over = AtomicBool::new(false);
+    let handles = std::thread::scope(|scope| {
+        for thread in 0..2_u64 {
+            let (queue, over) = (&queue, &over);
+            scope.spawn(move || {
+                let mut turn = thread;
+                while !over.load(Ordering::SeqCst) || !queue.lock().unwrap().is_empty() {
+                    let next = queue.lock().unwrap().pop_front();
+                    let Some(mut future) = next else {
+                        std::thread::yield_now();
+                        continue;
+                    };
+                    turn += 1;
+                    // Every seventh is dropped by its executor.
+                    if turn % 7 != 0 {
+                        let polled = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+                        assert!(polled.is_ready());
+                    }
+                }
+            });
+        }
+        let handles: Vec<_> = (0..300)
+            .map(|number| {
+                if number % 50 == 49 {
+                    let victim = fleet.agents()[0].id;
+                    fleet.spawn(spec.clone()).unwrap();
+                    fleet.kill(victim).unwrap();
+                }
+                let attempts = NonZeroU32::new(20).expect("not zero");
+                fleet.submit_wait(Task::new(number).max_attempts(attempts)).unwrap()
+            })
+            .collect();
+        for (handle, number) in handles.iter().zip(0..) {
+            assert_eq!(*handle.wait(), Outcome::Completed(2 * number));
+        }
+        over.store(true, Ordering::SeqCst);
+        handles
+    });
+    assert_eq!(finish(&fleet).completed, handles.len() as u64);
+}
