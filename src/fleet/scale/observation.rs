@@ -184,7 +184,8 @@ mod tests {
         let seen = Observation::new().with_leases(10).with_queued(100);
         assert_eq!(seen.demand(SECOND), 110.0, "an unknown service time");
         assert_eq!(seen.clone().with_service_time(SECOND * 9).demand(SECOND), 110.0);
-        assert_eq!(seen.with_service_time(SECOND).demand(Duration::ZERO), 110.0);
+        assert_eq!(seen.clone().with_service_time(SECOND).demand(Duration::ZERO), 110.0);
+        assert_eq!(seen.with_service_time(Duration::ZERO).demand(Duration::ZERO), 110.0);
     }
 
     #[test]

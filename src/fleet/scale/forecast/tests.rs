@@ -250,6 +250,13 @@ fn a_backtest_holds_a_bounded_number_of_forecasts() {
         assert!(backtest.pending() <= 32);
     }
     assert!(backtest.pending() >= 30, "it compares as finely as it may");
+
+    // Samples that come exactly as far apart as forecasts are kept: each makes one.
+    let mut exact = Backtest::standard(SECOND * 31).expect("valid");
+    for second in 0..31 {
+        exact.observe(at(f64::from(second)), 1.0);
+        assert_eq!(exact.pending(), second as usize + 1);
+    }
 }
 
 #[test]
