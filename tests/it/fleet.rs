@@ -13,6 +13,7 @@ mod messages;
 mod named;
 mod picker;
 mod scaling;
+mod simulation;
 mod stop;
 mod storm;
 mod submit;

@@ -1,0 +1,488 @@
+//! What may happen in one step of the simulation.
+
+use std::task::Poll;
+use std::time::Duration;
+
+use super::books::Spec;
+use super::handlers::SKILLS;
+use super::world::{Held, Waiter, World};
+use phalanx::fleet::{
+    AllocateError, Condition, Fit, Lease, LeaseOutcome, Priority, Request, TaskId,
+};
+use std::sync::atomic::Ordering;
+
+/// What is asked for.
+pub(super) struct Wanted {
+    request: Request,
+    needs: u8,
+    agent: Option<phalanx::fleet::AgentId>,
+    ttl: Option<Duration>,
+}
+
+impl World {
+    pub(super) fn step(&mut self) {
+        let choice = self.random.below(100);
+        let few = self.core.books().agents.len() < 3;
+        match choice {
+            0..=5 => self.spawn(),
+            6..=9 if few => self.spawn(),
+            6..=8 => self.kill(),
+            9 => self.retire(),
+            10..=11 => self.change_condition(),
+            12 => self.drain_agent(),
+            13..=32 => self.submit(),
+            33..=35 => self.submit_batch(),
+            36..=38 => self.cancel(),
+            39..=53 => {
+                let limit = 1 + self.random.below(6);
+                let ran = self.fleet.run_ready(limit);
+                assert!(ran <= limit);
+            }
+            54..=61 => {
+                let time = self.random.below(200);
+                self.core.hand.advance(Duration::from_millis(time as u64));
+            }
+            62..=64 => {
+                let expired = self.fleet.tick();
+                self.core.books().totals.counts_expired(expired);
+            }
+            65..=71 => self.allocate(),
+            72 => self.allocate_batch(),
+            73..=78 => self.wait(),
+            79..=81 => drop(self.poll_woken()),
+            82..=83 => self.poll_any(),
+            84..=85 => self.drop_waiter(),
+            86..=90 => self.end_lease(),
+            91..=92 => self.renew(),
+            93..=97 => self.tell(),
+            _ => self.read_reply(),
+        }
+    }
+
+    fn kill(&mut self) {
+        if let Some(agent) = self.any_agent() {
+            self.core.kill(&self.fleet, agent);
+            assert!(!self.core.kill(&self.fleet, agent), "it is dead for good");
+        }
+    }
+
+    fn retire(&mut self) {
+        let Some(agent) = self.any_agent() else { return };
+        if self.fleet.retire(agent).is_ok() {
+            let mut books = self.core.books();
+            books.agents.remove(&agent);
+            books.totals.count("retired");
+            let waiting = books.letters.values().any(|letter| letter.to == agent);
+            assert!(!waiting, "{agent} retired over its messages");
+            let named = books
+                .specs
+                .values()
+                .any(|spec| spec.is_pending() && spec.agent == Some(agent) && !parked(spec));
+            assert!(!named, "{agent} retired over its tasks");
+        }
+    }
+
+    fn change_condition(&mut self) {
+        let Some(agent) = self.any_agent() else { return };
+        let all = [
+            Condition::Fit,
+            Condition::Fit,
+            Condition::Degraded,
+            Condition::Draining,
+            Condition::Failed,
+            Condition::Starting,
+        ];
+        let condition = all[self.random.below(all.len())];
+        let before = if condition == Condition::Draining {
+            self.fleet.unroute(agent).map(|()| None)
+        } else {
+            self.fleet.set_condition(agent, condition).map(Some)
+        };
+        let mut books = self.core.books();
+        let body = books.agents.get_mut(&agent).expect("it was just listed");
+        let before = before.expect("it lives");
+        assert!(before.is_none_or(|before| before == body.condition));
+        body.condition = condition;
+    }
+
+    fn drain_agent(&mut self) {
+        let Some(agent) = self.any_agent() else { return };
+        // A drain notices what has expired.
+        let expired = self.fleet.tick();
+        self.core.books().totals.counts_expired(expired);
+        let load = self.fleet.agent(agent).expect("it lives").load;
+        // Whoever is told on the way finds it gone already.
+        let body = self.core.books().agents.get(&agent).cloned();
+        if load == 0 {
+            self.core.books().bury(agent);
+        }
+        let ended = self.fleet.drain_agent(agent, Duration::ZERO).expect("no handler runs");
+        let mut books = self.core.books();
+        assert_eq!(ended, load == 0, "{agent} holds {load} leases");
+        if ended {
+            books.totals.count("drained agent");
+        } else if let Some(mut body) = body {
+            body.condition = Condition::Draining;
+            books.agents.insert(agent, body);
+        }
+    }
+
+    fn describe(&mut self) -> Spec {
+        let mut spec = Spec { attempts: 1 + self.random.below(4) as u32, ..Spec::default() };
+        if self.random.percent(50) {
+            spec.needs = 1 << self.random.below(3);
+        }
+        if self.random.percent(20) {
+            spec.agent = self.any_agent();
+            spec.needs = 0;
+        }
+        if self.random.percent(25) {
+            let timeout = Duration::from_millis(1 + self.random.below(600) as u64);
+            spec.deadline = Some(self.now() + timeout);
+        }
+        if self.random.percent(35) {
+            spec.backoff = Duration::from_millis(1 + self.random.below(300) as u64);
+        }
+        if self.random.percent(15) {
+            spec.key = Some(self.random.below(6) as u128);
+        }
+        if self.random.percent(25) {
+            let known: Vec<TaskId> =
+                self.core.books().handles.iter().map(|(_, handle)| handle.id()).collect();
+            for _ in 0..1 + self.random.below(3) {
+                let latest = known.len().saturating_sub(8);
+                spec.after.extend(self.random.pick(&known[latest..]));
+            }
+            spec.release = self.random.percent(40);
+        }
+        spec
+    }
+
+    fn submit(&mut self) {
+        let spec = self.describe();
+        let held = spec.after.iter().any(|id| self.core.books().is_pending(*id));
+        let (named, key) = (spec.agent.is_some(), spec.key);
+        let first = key.and_then(|key| self.core.books().surely_known(key, self.remembered_keys));
+        if self.core.submit(&self.fleet, spec).is_some() {
+            let mut books = self.core.books();
+            assert!(first.is_none(), "a second task of key {key:?}: the first is {first:?}");
+            if held {
+                books.totals.count("held");
+            }
+            if named {
+                books.totals.count("named");
+            }
+        }
+    }
+
+    /// A batch of plain tasks: all or none.
+    fn submit_batch(&mut self) {
+        let count = 1 + self.random.below(4);
+        let mut specs = Vec::new();
+        for _ in 0..count {
+            let spec = Spec { key: None, ..self.describe() };
+            specs.push(spec);
+        }
+        let (codes, tasks): (Vec<_>, Vec<_>) =
+            specs.into_iter().map(|spec| self.core.write_down(spec)).unzip();
+        match self.fleet.submit_batch(tasks) {
+            Ok(handles) => {
+                let mut books = self.core.books();
+                assert_eq!(handles.len(), codes.len());
+                for (code, handle) in codes.into_iter().zip(handles) {
+                    assert_eq!(books.codes.get(&handle.id()), Some(&code));
+                    books.handles.push((code, handle));
+                }
+            }
+            Err(refused) => {
+                let mut books = self.core.books();
+                for code in &codes {
+                    let spec = books.specs.remove(code).expect("it was written down");
+                    assert!(spec.id.is_none(), "half a batch was accepted");
+                }
+                drop(books);
+                assert_eq!(refused.into_inner().len(), codes.len());
+            }
+        }
+    }
+
+    fn cancel(&mut self) {
+        let handles = self.core.books().handles.clone();
+        let latest = handles.len().saturating_sub(10);
+        if let Some((_, handle)) = self.random.pick(&handles[latest..]) {
+            self.core.cancel(handle.id(), || handle.cancel());
+            if self.core.books().is_pending(handle.id()) {
+                panic!("task {} was cancelled, does not run, and has not ended", handle.id());
+            }
+        }
+    }
+
+    fn want(&mut self) -> Wanted {
+        let needs = if self.random.percent(60) { 1 << self.random.below(3) } else { 0 };
+        let agent = if self.random.percent(15) { self.any_agent() } else { None };
+        let short = Duration::from_millis(1 + self.random.below(400) as u64);
+        let ttl = self.random.percent(40).then_some(short);
+        let mut request = Request::any().priority(Priority::new(self.random.next() as u8));
+        for (bit, skill) in SKILLS.iter().enumerate() {
+            if needs & (1 << bit) != 0 {
+                request = request.capability(skill);
+            }
+        }
+        if let Some(agent) = agent {
+            request = request.agent(agent);
+        } else if self.random.percent(20) {
+            request = request.fit(Fit::Tightest);
+        }
+        if let Some(ttl) = ttl {
+            request = request.ttl(ttl);
+        }
+        Wanted { request, needs, agent, ttl }
+    }
+
+    /// Looks at a lease that was granted since then, and keeps it.
+    fn keep(
+        &mut self,
+        lease: Lease,
+        wanted: (u8, Option<phalanx::fleet::AgentId>),
+        ttl: Option<Duration>,
+        since: phalanx::Timestamp,
+    ) {
+        let agent = lease.agent();
+        let now = self.now();
+        let (needs, named) = wanted;
+        {
+            let mut books = self.core.books();
+            books.totals.count("lease granted");
+            let expired = ttl.is_some_and(|ttl| since + ttl <= now);
+            match books.agents.get(&agent) {
+                Some(body) => {
+                    assert!(body.has(needs), "{agent} cannot do that");
+                    assert!(named.is_none_or(|named| named == agent), "it is another one");
+                }
+                // It was granted, and then its agent ended.
+                None => assert!(
+                    lease.is_revoked() && since < now || lease.is_revoked(),
+                    "{agent} is gone"
+                ),
+            }
+            assert!(expired || !lease.is_revoked() || !books.agents.contains_key(&agent));
+        }
+        let expires = ttl.map(|ttl| (since + ttl, now + ttl));
+        self.leases.push(Held { lease, agent, expires });
+    }
+
+    fn allocate(&mut self) {
+        let wanted = self.want();
+        let loads = self.loads();
+        let now = self.now();
+        match self.fleet.try_allocate(&wanted.request) {
+            Ok(lease) => {
+                let agent = lease.agent();
+                let body = self.core.books().agents.get(&agent).cloned().expect("it lives");
+                assert!(body.is_allocatable(), "{agent} is {:?}", body.condition);
+                self.keep(lease, (wanted.needs, wanted.agent), wanted.ttl, now);
+            }
+            Err(AllocateError::NoneIdle) => {
+                // What has expired was noticed, and went to those who wait.
+                let idle = self.idle_agent(&self.loads(), wanted.needs, wanted.agent);
+                let before = self.idle_agent(&loads, wanted.needs, wanted.agent);
+                assert!(idle.is_none() || before.is_none(), "{idle:?} was free");
+            }
+            Err(AllocateError::NoSuchCapability) => {
+                let books = self.core.books();
+                let able = books.agents.iter().find(|(id, body)| {
+                    wanted.agent.is_none_or(|named| named == **id) && body.has(wanted.needs)
+                });
+                assert!(able.is_none(), "{able:?} could serve it");
+            }
+            Err(AllocateError::AgentGone) => {
+                let named = wanted.agent.expect("it asked for one");
+                assert!(!self.core.books().agents.contains_key(&named));
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+
+    fn allocate_batch(&mut self) {
+        let mut wanted = self.want();
+        wanted.request = wanted.request.fit(Fit::All);
+        let count = 1 + self.random.below(4);
+        let now = self.now();
+        let all = self.random.percent(50);
+        let leases = if all {
+            self.fleet.try_allocate_batch(&wanted.request, count)
+        } else {
+            self.fleet.try_allocate_up_to(&wanted.request, count)
+        };
+        if let Ok(leases) = leases {
+            assert!(leases.len() == count || (!all && leases.len() < count && !leases.is_empty()));
+            for lease in leases {
+                self.keep(lease, (wanted.needs, wanted.agent), wanted.ttl, now);
+            }
+        }
+    }
+
+    fn wait(&mut self) {
+        let wanted = self.want();
+        let future = Box::pin(self.fleet.allocate_async(&wanted.request));
+        let (bell, seen) = (self.bell(), self.now());
+        let Wanted { needs, agent, ttl, .. } = wanted;
+        self.waiters.push(Waiter { future, bell, needs, agent, ttl, seen });
+        let last = self.waiters.len() - 1;
+        self.poll_waiter(last);
+    }
+
+    /// Polls one; whether it was answered.
+    fn poll_waiter(&mut self, at: usize) -> bool {
+        let since = self.waiters[at].seen;
+        let result = match self.waiters[at].poll() {
+            Poll::Pending => {
+                self.waiters[at].seen = self.now();
+                return false;
+            }
+            Poll::Ready(result) => result,
+        };
+        let Waiter { needs, agent, ttl, future, .. } = self.waiters.swap_remove(at);
+        drop(future);
+        match result {
+            Ok(lease) => {
+                self.core.books().totals.count("waiter granted");
+                self.keep(lease, (needs, agent), ttl, since);
+            }
+            Err(AllocateError::NoSuchCapability) => {
+                self.core.books().totals.count("waiter without hope");
+            }
+            Err(AllocateError::AgentGone) => {
+                let named = agent.expect("it asked for one");
+                assert!(!self.core.books().agents.contains_key(&named));
+            }
+            Err(AllocateError::TooManyWaiting) => {
+                self.core.books().totals.count("too many waiting");
+            }
+            Err(AllocateError::Closed) => {
+                assert!(self.core.books().closing);
+                self.core.books().totals.count("waiter closed");
+            }
+            Err(other) => panic!("a waiter got {other}"),
+        }
+        true
+    }
+
+    /// Polls those whose wakers were called, and no others; how many there were.
+    pub(super) fn poll_woken(&mut self) -> usize {
+        let mut polled = 0;
+        let mut at = 0;
+        while at < self.waiters.len() {
+            if self.waiters[at].bell.rung.load(Ordering::Relaxed) {
+                polled += 1;
+                at += usize::from(!self.poll_waiter(at));
+            } else {
+                at += 1;
+            }
+        }
+        polled
+    }
+
+    fn poll_any(&mut self) {
+        if !self.waiters.is_empty() {
+            let at = self.random.below(self.waiters.len());
+            // With another waker, perhaps.
+            if self.random.percent(50) {
+                let rung = self.waiters[at].bell.rung.load(Ordering::Relaxed);
+                let bell = self.bell();
+                bell.rung.store(rung, Ordering::Relaxed);
+                self.waiters[at].bell = bell;
+            }
+            self.poll_waiter(at);
+        }
+    }
+
+    fn drop_waiter(&mut self) {
+        if !self.waiters.is_empty() {
+            let at = self.random.below(self.waiters.len());
+            let waiter = self.waiters.swap_remove(at);
+            let woken = waiter.bell.rung.load(Ordering::Relaxed);
+            drop(waiter);
+            let what = if woken { "waiter dropped after it was woken" } else { "waiter dropped" };
+            self.core.books().totals.count(what);
+        }
+    }
+
+    fn end_lease(&mut self) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.leases.len());
+        let Held { lease, agent, expires } = self.leases.swap_remove(at);
+        let now = self.now();
+        let lives = self.core.books().agents.contains_key(&agent);
+        let outcome = match self.random.below(3) {
+            0 => LeaseOutcome::Succeeded,
+            1 => LeaseOutcome::Failed,
+            _ => return drop(lease),
+        };
+        let ended = lease.complete(outcome);
+        if !lives {
+            assert!(ended.is_err(), "a lease on {agent}, which is gone, was good");
+            self.core.books().totals.count("lease void");
+        } else if expires.is_none_or(|(earliest, _)| now < earliest) {
+            assert!(ended.is_ok(), "{ended:?} at {now:?}, and it expires {expires:?}");
+        } else if expires.is_some_and(|(_, latest)| latest <= now) {
+            assert!(ended.is_err_and(|stale| stale.expired), "it had expired");
+        }
+    }
+
+    fn renew(&mut self) {
+        if self.leases.is_empty() {
+            return;
+        }
+        let at = self.random.below(self.leases.len());
+        let now = self.now();
+        let ttl = Duration::from_millis(1 + self.random.below(400) as u64);
+        let held = &mut self.leases[at];
+        let lives = self.core.books().agents.contains_key(&held.agent);
+        let renewed = held.lease.renew(ttl);
+        if !lives {
+            assert!(renewed.is_err(), "a lease on {}, which is gone, was renewed", held.agent);
+        } else if held.expires.is_none_or(|(earliest, _)| now < earliest) {
+            assert!(renewed.is_ok(), "{renewed:?}");
+        } else if held.expires.is_some_and(|(_, latest)| latest <= now) {
+            assert!(renewed.is_err(), "it had expired");
+        }
+        if renewed.is_ok() {
+            held.expires = Some((now + ttl, now + ttl));
+        }
+    }
+
+    fn tell(&mut self) {
+        if let Some(to) = self.any_agent() {
+            let sort = self.random.below(4);
+            let reply = self.core.write_letter(&self.fleet, to, sort);
+            self.replies.extend(reply);
+        }
+    }
+
+    fn read_reply(&mut self) {
+        if !self.replies.is_empty() {
+            let at = self.random.below(self.replies.len());
+            let (code, mut reply) = self.replies.swap_remove(at);
+            if self.random.percent(30) {
+                return;
+            }
+            match reply.try_outcome() {
+                Some(outcome) => {
+                    let ended = !self.core.books().letters.contains_key(&code);
+                    assert!(ended, "question {code} was answered, and nobody asked");
+                    assert!(outcome.completed().is_none_or(|token| token.code == code));
+                    self.core.books().totals.count("reply");
+                }
+                None => self.replies.push((code, reply)),
+            }
+        }
+    }
+}
+
+/// Whether a task may wait for others or for its next attempt: what a retirement does not see.
+fn parked(spec: &Spec) -> bool {
+    !spec.after.is_empty() || (spec.lost > 0 && !spec.backoff.is_zero())
+}

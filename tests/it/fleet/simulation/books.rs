@@ -1,0 +1,510 @@
+//! What is known of a simulated fleet beside the fleet: kept by all that it calls, and asked by the checks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::Random;
+use phalanx::fleet::{
+    AgentId, Attempt, Condition, LogPosition, Outcome, OutcomeKind, ReturnReason, TaskError,
+    TaskErrorKind, TaskHandle, TaskId, WeakFleet,
+};
+use phalanx::{Clock, ManualClock, Timestamp};
+
+/// A payload or an output; the world knows how many there are.
+#[derive(Debug)]
+pub(super) struct Token {
+    pub(super) code: u64,
+    living: Arc<AtomicI64>,
+}
+
+impl Token {
+    pub(super) fn new(code: u64, living: &Arc<AtomicI64>) -> Self {
+        living.fetch_add(1, Ordering::Relaxed);
+        Self { code, living: Arc::clone(living) }
+    }
+}
+
+impl Drop for Token {
+    fn drop(&mut self) {
+        self.living.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// What all parts of a world share.
+pub(super) struct Core {
+    pub(super) books: Mutex<Books>,
+    pub(super) clock: Clock,
+    pub(super) hand: ManualClock,
+    pub(super) fleet: OnceLock<WeakFleet<Token, Token>>,
+    pub(super) living: Arc<AtomicI64>,
+}
+
+impl Core {
+    /// Never held while the fleet is called.
+    pub(super) fn books(&self) -> MutexGuard<'_, Books> {
+        self.books.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn token(&self, code: u64) -> Token {
+        Token::new(code, &self.living)
+    }
+}
+
+/// An agent that lives.
+#[derive(Clone, Debug)]
+pub(super) struct Body {
+    pub(super) skills: u8,
+    pub(super) limit: u32,
+    pub(super) runs: bool,
+    pub(super) condition: Condition,
+}
+
+impl Body {
+    pub(super) const fn has(&self, needs: u8) -> bool {
+        self.skills & needs == needs
+    }
+
+    pub(super) fn is_allocatable(&self) -> bool {
+        matches!(self.condition, Condition::Fit | Condition::Degraded)
+    }
+}
+
+/// What an attempt that was not struck brought.
+#[derive(Clone, Debug)]
+pub(super) struct Brought {
+    pub(super) attempt: Attempt,
+    pub(super) at: Timestamp,
+    pub(super) ok: bool,
+    /// Of an error, whether the task may be tried again.
+    pub(super) retryable: bool,
+}
+
+/// A task that was submitted, accepted or not.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Spec {
+    pub(super) needs: u8,
+    pub(super) agent: Option<AgentId>,
+    pub(super) attempts: u32,
+    pub(super) deadline: Option<Timestamp>,
+    pub(super) backoff: Duration,
+    pub(super) after: Vec<TaskId>,
+    pub(super) release: bool,
+    pub(super) key: Option<u128>,
+    pub(super) id: Option<TaskId>,
+    /// Whether somebody asked to cancel it, and was told that it matters.
+    pub(super) cancelled: bool,
+    pub(super) begun: u32,
+    pub(super) running: Option<(Attempt, AgentId)>,
+    pub(super) lost: u32,
+    pub(super) lost_at: Option<Timestamp>,
+    pub(super) brought: Option<Brought>,
+    /// How it ended, for everybody but the log if that failed.
+    pub(super) ended: Option<OutcomeKind>,
+    /// How many tasks with keys had ended when it did.
+    pub(super) ended_as: usize,
+    /// Whether the observer was told.
+    pub(super) told: bool,
+}
+
+impl Spec {
+    pub(super) fn is_pending(&self) -> bool {
+        self.id.is_some() && self.ended.is_none()
+    }
+}
+
+/// A message that an agent accepted.
+#[derive(Clone, Debug)]
+pub(super) struct Letter {
+    pub(super) to: AgentId,
+    pub(super) control: bool,
+    pub(super) asked: bool,
+}
+
+/// How often things happened in all runs, so that a simulation in which nothing does is noticed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    counts: BTreeMap<&'static str, u64>,
+    /// A digest of all steps.
+    pub(super) digest: u64,
+}
+
+impl Totals {
+    pub(super) fn count(&mut self, what: &'static str) {
+        *self.counts.entry(what).or_default() += 1;
+    }
+
+    pub(super) fn note(&mut self, number: u64) {
+        self.digest = (self.digest ^ number).wrapping_mul(0x0100_0000_01b3);
+    }
+
+    pub(super) fn add(&mut self, other: &Self) {
+        for (what, count) in &other.counts {
+            *self.counts.entry(what).or_default() += count;
+        }
+    }
+
+    pub(super) fn assert_something_happened(&self) {
+        for what in MUST_HAPPEN {
+            let count = self.counts.get(what).copied().unwrap_or(0);
+            assert!(count >= 10, "{what} happened {count} times: {:?}", self.counts);
+        }
+    }
+}
+
+/// What a simulation of some hundreds of seeds cannot do without.
+const MUST_HAPPEN: [&str; 34] = [
+    "accepted",
+    "acceptance not recorded",
+    "attempt",
+    "attempt after its agent was killed",
+    "cancelled",
+    "cancelled while it ran",
+    "completed",
+    "deadline exceeded",
+    "delayed",
+    "dependency failed",
+    "drained agent",
+    "held",
+    "key repeated",
+    "killed",
+    "lease expired",
+    "lease granted",
+    "lease void",
+    "message",
+    "message failed",
+    "message returned",
+    "named",
+    "not recorded",
+    "out of attempts",
+    "question struck",
+    "rejected",
+    "reply",
+    "retired",
+    "returned at shutdown",
+    "returned by a kill",
+    "waiter closed",
+    "waiter dropped",
+    "waiter dropped after it was woken",
+    "waiter granted",
+    "waits out of patience",
+];
+
+/// See the file's head.
+pub(super) struct Books {
+    pub(super) random: Random,
+    pub(super) specs: BTreeMap<u64, Spec>,
+    pub(super) codes: HashMap<TaskId, u64>,
+    pub(super) agents: BTreeMap<AgentId, Body>,
+    pub(super) handles: Vec<(u64, TaskHandle<Token>)>,
+    /// Messages that have not ended, by code.
+    pub(super) letters: BTreeMap<u64, Letter>,
+    /// The question that is being handled, and by whom.
+    pub(super) question: Option<AgentId>,
+    pub(super) messages: u64,
+    pub(super) messages_returned: u64,
+    pub(super) last_told: HashMap<(AgentId, bool), u64>,
+    pub(super) next_code: u64,
+    pub(super) keyed_ended: usize,
+    pub(super) closing: bool,
+    /// Whether the log, the verifier, the observer and wakers may fail.
+    pub(super) faulty: bool,
+    /// What was seen that may not be.
+    pub(super) wrong: Vec<String>,
+    pub(super) totals: Totals,
+}
+
+impl Books {
+    pub(super) fn new(random: Random) -> Self {
+        Self {
+            random,
+            specs: BTreeMap::new(),
+            codes: HashMap::new(),
+            agents: BTreeMap::new(),
+            handles: Vec::new(),
+            letters: BTreeMap::new(),
+            question: None,
+            messages: 0,
+            messages_returned: 0,
+            last_told: HashMap::new(),
+            next_code: 0,
+            keyed_ended: 0,
+            closing: false,
+            faulty: false,
+            wrong: Vec::new(),
+            totals: Totals::default(),
+        }
+    }
+
+    /// Notes a fault: an assertion in a handler would be taken for one of its panics.
+    pub(super) fn must(&mut self, holds: bool, what: impl FnOnce() -> String) {
+        if !holds {
+            self.wrong.push(what());
+        }
+    }
+
+    pub(super) fn fails(&mut self, percent: usize) -> bool {
+        self.faulty && self.random.percent(percent)
+    }
+
+    pub(super) fn code(&mut self) -> u64 {
+        self.next_code += 1;
+        self.next_code
+    }
+
+    fn spec(&mut self, id: TaskId) -> Option<(u64, &mut Spec)> {
+        let code = *self.codes.get(&id)?;
+        Some((code, self.specs.get_mut(&code)?))
+    }
+
+    /// An agent ends; what runs on it is struck.
+    pub(super) fn bury(&mut self, agent: AgentId) -> bool {
+        for spec in self.specs.values_mut() {
+            if spec.running.is_some_and(|(_, on)| on == agent) {
+                spec.running = None;
+                self.totals.count("attempt struck");
+            }
+        }
+        // Who asked is told at once, whatever the handler brings.
+        if self.question == Some(agent) {
+            self.question = None;
+            self.messages_returned += 1;
+            self.totals.count("question struck");
+        }
+        self.agents.remove(&agent).is_some()
+    }
+
+    /// The log accepts a task.
+    pub(super) fn accept(&mut self, id: TaskId, code: u64) {
+        let known = self.codes.insert(id, code).is_some();
+        self.must(!known, || format!("task {id} was accepted twice"));
+        let spec = self.specs.get_mut(&code).expect("it was written down before");
+        spec.id = Some(id);
+        self.totals.count("accepted");
+    }
+
+    /// An attempt begins.
+    pub(super) fn begin(
+        &mut self,
+        id: TaskId,
+        code: u64,
+        attempt: Attempt,
+        agent: AgentId,
+        now: Timestamp,
+    ) {
+        let at = format!("attempt {attempt:?} of task {id} on {agent} at {now:?}");
+        let is_alive = self.agents.contains_key(&agent);
+        let skilled = {
+            let needs = self.specs[&code].needs;
+            self.agents.get(&agent).is_some_and(|body| body.runs && body.has(needs))
+        };
+        let spec = self.specs[&code].clone();
+        let ended = |id: &TaskId| self.codes.get(id).and_then(|code| self.specs[code].ended);
+        let ready = spec.after.iter().all(|on| match ended(on) {
+            None => false,
+            Some(kind) => spec.release || kind == OutcomeKind::Completed,
+        });
+        self.must(is_alive, || format!("{at}: the agent is gone"));
+        self.must(skilled || spec.agent.is_some(), || format!("{at}: it cannot do that"));
+        self.must(spec.id == Some(id), || format!("{at}: it is {:?}", spec.id));
+        self.must(spec.ended.is_none(), || format!("{at}: it had ended as {:?}", spec.ended));
+        self.must(spec.running.is_none(), || format!("{at}: it runs as {:?}", spec.running));
+        self.must(attempt.get() == spec.begun + 1, || format!("{at}: {} had begun", spec.begun));
+        self.must(!spec.cancelled, || format!("{at}: it was cancelled"));
+        self.must(ready, || format!("{at}: it waits for {:?}", spec.after));
+        let named = spec.agent.is_none_or(|named| named == agent);
+        self.must(named, || format!("{at}: it was for {:?}", spec.agent));
+        let in_time = spec.deadline.is_none_or(|deadline| now < deadline);
+        self.must(in_time, || format!("{at}: its deadline was {:?}", spec.deadline));
+        self.must(spec.lost < spec.attempts, || format!("{at}: {} are lost", spec.lost));
+        let rested = spec.lost_at.is_none_or(|lost| lost + spec.backoff <= now);
+        self.must(rested, || format!("{at}: lost one at {:?}", spec.lost_at));
+        let spec = self.specs.get_mut(&code).expect("it was just read");
+        spec.begun = attempt.get();
+        spec.running = Some((attempt, agent));
+        self.totals.count("attempt");
+    }
+
+    /// A handler is about to return, or to panic. Whether its word counts.
+    pub(super) fn bring(
+        &mut self,
+        code: u64,
+        attempt: Attempt,
+        agent: AgentId,
+        now: Timestamp,
+        result: Result<(), bool>,
+    ) -> bool {
+        let spec = self.specs.get_mut(&code).expect("it was written down before");
+        if spec.running != Some((attempt, agent)) {
+            self.totals.count("attempt after its agent was killed");
+            return false;
+        }
+        // An output is in the verifier's hands first.
+        if let Err(retryable) = result {
+            spec.lose(attempt, now, retryable);
+            if retryable && !spec.backoff.is_zero() && spec.lost < spec.attempts {
+                self.totals.count("delayed");
+            }
+        } else {
+            spec.brought = Some(Brought { attempt, at: now, ok: true, retryable: true });
+            spec.running = None;
+        }
+        true
+    }
+
+    /// The verifier rejects what was brought.
+    pub(super) fn reject(&mut self, code: u64, attempt: Attempt, retryable: bool, now: Timestamp) {
+        let spec = self.specs.get_mut(&code).expect("it was written down before");
+        if spec.brought.as_ref().is_some_and(|brought| brought.attempt == attempt && brought.ok) {
+            spec.lose(attempt, now, retryable);
+            self.totals.count("rejected");
+        }
+    }
+
+    /// The log is told of an outcome; whether it records it.
+    pub(super) fn settle(
+        &mut self,
+        id: TaskId,
+        attempt: Attempt,
+        code: u64,
+        outcome: &Outcome<Token>,
+        now: Timestamp,
+    ) -> Option<LogPosition> {
+        let at = format!("task {id} at {now:?} ends as {:?}", outcome.kind());
+        let Some((known, spec)) = self.spec(id).map(|(code, spec)| (code, spec.clone())) else {
+            self.wrong.push(format!("{at}: it was not accepted"));
+            return None;
+        };
+        self.must(known == code, || format!("{at}: it is {known}, not {code}"));
+        self.must(spec.ended.is_none(), || format!("{at}: it had ended as {:?}", spec.ended));
+        self.must(attempt.get() == spec.begun, || {
+            format!("{at}: by attempt {attempt:?} of {}", spec.begun)
+        });
+        match outcome {
+            Outcome::Completed(token) => {
+                let won = spec.brought.as_ref().is_some_and(|brought| {
+                    brought.ok
+                        && brought.attempt == attempt
+                        && spec.deadline.is_none_or(|deadline| brought.at < deadline)
+                });
+                self.must(won && token.code == code, || format!("{at}: {:?}", spec.brought));
+            }
+            Outcome::Failed(error) => self.check_failure(&at, &spec, attempt, error, now),
+            Outcome::Returned(ReturnReason::AgentGone) => {
+                let gone = spec.agent.is_some_and(|agent| !self.agents.contains_key(&agent));
+                self.must(gone, || format!("{at}: its agent {:?} lives", spec.agent));
+                self.totals.count("returned by a kill");
+            }
+            Outcome::Returned(_) => {
+                let closing = self.closing;
+                self.must(closing, || format!("{at}: nobody stops the fleet"));
+                self.totals.count("returned at shutdown");
+            }
+            Outcome::Cancelled => {
+                self.must(spec.cancelled, || format!("{at}: nobody asked"));
+                self.totals.count("cancelled");
+            }
+            _ => self.wrong.push(format!("{at}: what is that?")),
+        }
+        let refuses = self.fails(3);
+        let kind = match outcome.kind() {
+            OutcomeKind::Completed if refuses => OutcomeKind::Failed,
+            kind => kind,
+        };
+        if kind == OutcomeKind::Completed {
+            self.totals.count("completed");
+        }
+        if refuses {
+            self.totals.count("not recorded");
+        }
+        if spec.key.is_some() {
+            self.keyed_ended += 1;
+        }
+        let (ended_as, counted) = (self.keyed_ended, self.codes.len());
+        let spec = self.specs.get_mut(&known).expect("it was just read");
+        spec.ended = Some(kind);
+        spec.ended_as = ended_as;
+        spec.running = None;
+        if refuses { None } else { Some(LogPosition(counted as u64)) }
+    }
+
+    fn check_failure(
+        &mut self,
+        at: &str,
+        spec: &Spec,
+        attempt: Attempt,
+        error: &TaskError,
+        now: Timestamp,
+    ) {
+        match error.kind() {
+            TaskErrorKind::Handler | TaskErrorKind::Panicked | TaskErrorKind::Rejected => {
+                let last = spec.brought.as_ref().is_some_and(|brought| {
+                    !brought.ok
+                        && brought.attempt == attempt
+                        && (!brought.retryable || spec.lost == spec.attempts)
+                });
+                self.must(last, || format!("{at}: {error} after {spec:?}"));
+                self.totals.count("out of attempts");
+            }
+            TaskErrorKind::DeadlineExceeded => {
+                let late = spec.deadline.is_some_and(|deadline| deadline <= now);
+                self.must(late, || format!("{at}: its deadline is {:?}", spec.deadline));
+                self.totals.count("deadline exceeded");
+            }
+            TaskErrorKind::DependencyFailed => {
+                let ended = |id: &TaskId| self.codes.get(id).map(|code| self.specs[code].ended);
+                let failed = spec.after.iter().any(|on| {
+                    ended(on)
+                        .is_some_and(|kind| kind.is_some_and(|kind| kind != OutcomeKind::Completed))
+                });
+                self.must(failed && !spec.release, || format!("{at}: {error}"));
+                self.totals.count("dependency failed");
+            }
+            kind => self.wrong.push(format!("{at}: {kind:?}")),
+        }
+    }
+
+    /// The observer is told of an outcome.
+    pub(super) fn told(&mut self, id: TaskId, outcome: OutcomeKind) {
+        let Some((_, spec)) = self.spec(id) else {
+            return self.wrong.push(format!("task {id} ended, which was not accepted"));
+        };
+        let (ended, told) = (spec.ended, std::mem::replace(&mut spec.told, true));
+        self.must(ended == Some(outcome), || format!("task {id}: {ended:?} and {outcome:?}"));
+        self.must(!told, || format!("the end of task {id} was told twice"));
+    }
+
+    /// A message is being handled.
+    pub(super) fn open_letter(&mut self, code: u64, agent: AgentId) {
+        let is_alive = self.agents.contains_key(&agent);
+        self.must(is_alive, || format!("message {code} to {agent}, which is gone"));
+        let Some(letter) = self.letters.remove(&code) else {
+            return self.wrong.push(format!("message {code} was handled, and had ended"));
+        };
+        self.must(letter.to == agent, || format!("message {code} came to {agent}"));
+        self.question = letter.asked.then_some(agent);
+        let last = self.last_told.insert((agent, letter.control), code);
+        self.must(last < Some(code), || format!("message {code} to {agent} after {last:?}"));
+        self.totals.count("message");
+    }
+
+    /// A message comes back.
+    pub(super) fn return_letter(&mut self, code: u64, agent: AgentId) {
+        let gone = self.closing || !self.agents.contains_key(&agent);
+        self.must(gone, || format!("message {code} comes back from {agent}, which lives"));
+        let was_open = self.letters.remove(&code).is_some_and(|letter| letter.to == agent);
+        self.must(was_open, || format!("message {code} comes back, and had ended"));
+        self.messages_returned += 1;
+        self.totals.count("message returned");
+    }
+}
+
+impl Spec {
+    fn lose(&mut self, attempt: Attempt, at: Timestamp, retryable: bool) {
+        self.brought = Some(Brought { attempt, at, ok: false, retryable });
+        self.running = None;
+        self.lost += 1;
+        self.lost_at = Some(at);
+    }
+}

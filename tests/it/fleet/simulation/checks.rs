@@ -1,0 +1,261 @@
+//! What must hold of a simulated fleet after each step, when nothing is ready, and when it has ended.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::books::{Books, Spec, Totals};
+use super::world::World;
+use phalanx::Timestamp;
+use phalanx::fleet::{AgentId, AgentState, Condition, DrainReport, OutcomeKind, TaskId};
+
+/// What each live agent holds, and how much it may.
+pub(super) type Loads = BTreeMap<AgentId, (u32, u32)>;
+
+impl Totals {
+    pub(super) fn counts_expired(&mut self, leases: usize) {
+        for _ in 0..leases {
+            self.count("lease expired");
+        }
+    }
+}
+
+impl Books {
+    pub(super) fn is_pending(&self, id: TaskId) -> bool {
+        self.codes.get(&id).is_some_and(|code| self.specs[code].is_pending())
+    }
+
+    /// A task that has this key and cannot have been forgotten.
+    pub(super) fn surely_known(&self, key: u128, remembered: usize) -> Option<TaskId> {
+        let mut specs = self.specs.values().filter(|spec| spec.key == Some(key));
+        let known = specs.find(|spec| match spec.ended {
+            None => spec.id.is_some(),
+            Some(OutcomeKind::Completed) => self.keyed_ended - spec.ended_as < remembered,
+            Some(_) => false,
+        });
+        known.and_then(|spec| spec.id)
+    }
+
+    /// Whether a task waits for another one, or for its next attempt.
+    fn is_parked(&self, spec: &Spec, now: Timestamp) -> bool {
+        spec.after.iter().any(|on| self.is_pending(*on))
+            || spec.lost_at.is_some_and(|lost| now < lost + spec.backoff)
+    }
+}
+
+impl World {
+    pub(super) fn loads(&self) -> Loads {
+        let agents = self.fleet.agents();
+        agents.iter().map(|agent| (agent.id, (agent.load, agent.max_leases))).collect()
+    }
+
+    /// An agent that could be allocated for this now.
+    pub(super) fn idle_agent(
+        &self,
+        loads: &Loads,
+        needs: u8,
+        named: Option<AgentId>,
+    ) -> Option<AgentId> {
+        let books = self.core.books();
+        let mut agents = books.agents.iter();
+        let idle = agents.find(|(id, body)| {
+            named.is_none_or(|named| named == **id)
+                && body.is_allocatable()
+                && body.has(needs)
+                && loads.get(id).is_some_and(|(load, most)| load < most)
+        });
+        idle.map(|(id, _)| *id)
+    }
+
+    pub(super) fn check_after_a_step(&mut self) {
+        let agents = self.fleet.agents();
+        let stats = self.fleet.stats();
+        let mut books = self.core.books();
+        assert!(books.wrong.is_empty(), "{:?}", books.wrong);
+        let known: Vec<_> = books.agents.keys().copied().collect();
+        let mut live: Vec<_> = agents.iter().map(|agent| agent.id).collect();
+        live.sort_unstable();
+        assert_eq!(live, known, "who lives");
+        for agent in &agents {
+            let body = &books.agents[&agent.id];
+            assert!(agent.load <= agent.max_leases && agent.max_leases == body.limit, "{agent:?}");
+            let state = match body.condition {
+                Condition::Starting => AgentState::Starting,
+                Condition::Fit if agent.load == 0 => AgentState::Ready,
+                Condition::Fit => AgentState::Busy,
+                Condition::Degraded => AgentState::Degraded,
+                Condition::Draining => AgentState::Draining,
+                _ => AgentState::Failed,
+            };
+            assert_eq!(agent.state, state);
+        }
+        let load: u64 = agents.iter().map(|agent| u64::from(agent.load)).sum();
+        assert_eq!(load, stats.leases_live, "the sum of the loads");
+        assert_eq!(stats.agents_live, agents.len() as u64);
+        books.check_counts(&stats);
+        for (code, handle) in &books.handles {
+            let spec = &books.specs[code];
+            let told = handle.try_outcome().map(|outcome| outcome.kind());
+            assert_eq!(told, spec.ended, "task {} of {spec:?}", handle.id());
+        }
+        let (messages, returned) = (books.messages, books.messages_returned);
+        assert_eq!(stats.messages_accepted, messages);
+        assert_eq!(stats.messages_returned, returned);
+        books.totals.note(stats.tasks_completed ^ stats.leases_granted << 20 ^ messages << 40);
+        drop(books);
+    }
+
+    /// After the fleet came to rest (see [`World::settle_down`]): nobody waits for what is there.
+    pub(super) fn check_when_nothing_is_ready(&mut self) {
+        self.check_after_a_step();
+        let now = self.now();
+        let loads = self.loads();
+        let stats = self.fleet.stats();
+        let held = |unsure: bool| {
+            let books = self.core.books();
+            let held = self.leases.iter().filter(|held| {
+                let until =
+                    held.expires.map(|(earliest, latest)| if unsure { latest } else { earliest });
+                books.agents.contains_key(&held.agent) && until.is_none_or(|until| now < until)
+            });
+            held.count() as u64
+        };
+        let sure = held(false);
+        assert!(
+            (sure..=held(true)).contains(&stats.leases_live),
+            "{} leases live, and {sure} are held",
+            stats.leases_live
+        );
+        for waiter in &self.waiters {
+            assert!(!waiter.bell.rung.load(Ordering::Relaxed));
+            let idle = self.idle_agent(&loads, waiter.needs, waiter.agent);
+            assert!(idle.is_none(), "{idle:?} is free, and somebody waits for it");
+            let books = self.core.books();
+            let mut able = books.agents.iter().filter(|(id, body)| {
+                waiter.agent.is_none_or(|named| named == **id) && body.has(waiter.needs)
+            });
+            assert!(able.next().is_some(), "somebody waits for nobody");
+        }
+        let books = self.core.books();
+        let pending = books.specs.values().filter(|spec| spec.is_pending());
+        assert_eq!(stats.tasks_queued, pending.clone().count() as u64, "none runs");
+        let free = |id: &AgentId| loads.get(id).is_some_and(|(load, most)| load < most);
+        for spec in pending {
+            assert!(spec.deadline.is_none_or(|deadline| now < deadline), "it is late: {spec:?}");
+            assert!(!spec.cancelled, "it was cancelled: {spec:?}");
+            if books.is_parked(spec, now) {
+                continue;
+            }
+            let mut agents = books.agents.iter();
+            let could_run = agents.any(|(id, body)| {
+                let fits = match spec.agent {
+                    Some(agent) => agent == *id,
+                    None => body.has(spec.needs),
+                };
+                fits && body.runs && body.is_allocatable() && free(id)
+            });
+            assert!(!could_run, "nobody runs {spec:?}");
+            if let Some(agent) = spec.agent {
+                assert!(books.agents.contains_key(&agent), "its agent is gone: {spec:?}");
+            }
+        }
+        for (code, letter) in &books.letters {
+            let body = books.agents.get(&letter.to);
+            let body = body.unwrap_or_else(|| panic!("message {code} lies in the box of a dead"));
+            let could_run = body.is_allocatable() && free(&letter.to);
+            assert!(!could_run, "nobody reads message {code} to {}", letter.to);
+        }
+        let handled = books.messages - books.messages_returned - books.letters.len() as u64;
+        assert_eq!(stats.messages_handled + stats.messages_failed, handled);
+        for (id, code) in &books.codes {
+            if books.specs[code].is_pending() {
+                assert!(self.fleet.task(*id).is_some(), "task {id} is not found");
+            }
+        }
+    }
+
+    /// After long patience: only what no agent can do is left.
+    pub(super) fn check_that_only_the_impossible_is_left(&self) {
+        let books = self.core.books();
+        for spec in books.specs.values().filter(|spec| spec.is_pending()) {
+            let waits = spec.after.iter().any(|on| books.is_pending(*on));
+            let able = books.agents.values().any(|body| body.runs && body.has(spec.needs));
+            assert!(waits || !able, "nobody has done {spec:?}");
+            assert!(spec.agent.is_none() || waits, "it was for one agent: {spec:?}");
+        }
+        assert!(books.letters.is_empty(), "nobody has read {:?}", books.letters);
+    }
+
+    /// The end, after which nothing is left.
+    pub(super) fn shut_down(mut self, drained: &DrainReport) -> Totals {
+        self.core.books().agents.clear();
+        let report = self.fleet.shutdown(Duration::ZERO).expect("no handler runs");
+        assert!(report.is_complete(), "{report:?}");
+        assert_eq!((report.workers_left, report.accepted), (0, drained.accepted));
+        assert_eq!(self.fleet.run_ready(usize::MAX), 0);
+        self.check_after_a_step();
+        for waiter in &self.waiters {
+            assert!(waiter.bell.rung.load(Ordering::Relaxed), "a waiter sleeps for ever");
+        }
+        self.poll_woken();
+        assert!(self.waiters.is_empty(), "who waits is told");
+        for held in self.leases.drain(..) {
+            assert!(held.lease.is_revoked(), "a lease outlived its fleet");
+        }
+        {
+            let books = self.core.books();
+            for spec in books.specs.values() {
+                assert!(!spec.is_pending() && spec.running.is_none(), "left behind: {spec:?}");
+                assert!(spec.id.is_none() || spec.told, "nobody was told: {spec:?}");
+            }
+            assert!(books.letters.is_empty(), "left behind: {:?}", books.letters);
+        }
+        for (code, mut reply) in self.replies.drain(..) {
+            assert!(reply.try_outcome().is_some(), "question {code} was never answered");
+        }
+        let stats = self.fleet.stats();
+        assert_eq!((stats.leases_live, stats.agents_live, stats.requests_waiting), (0, 0, 0));
+        assert_eq!((stats.tasks_queued, stats.tasks_running), (0, 0));
+        assert_eq!(
+            stats.agents_spawned,
+            stats.agents_killed + stats.agents_stopped + stats.agents_retired
+        );
+        let given_back = stats.leases_succeeded
+            + stats.leases_failed
+            + stats.leases_abandoned
+            + stats.leases_stale;
+        let core = Arc::clone(&self.core);
+        let totals = {
+            let mut books = core.books();
+            books.handles.clear();
+            books.totals.note(given_back);
+            books.totals.clone()
+        };
+        drop(self);
+        assert!(core.fleet.get().is_some_and(|fleet| fleet.upgrade().is_none()));
+        assert_eq!(core.living.load(Ordering::Relaxed), 0, "payloads or outputs leak");
+        assert_eq!(Arc::strong_count(&core), 1, "handlers leak");
+        totals
+    }
+}
+
+impl Books {
+    fn check_counts(&self, stats: &phalanx::fleet::FleetStats) {
+        let ended = |kind| {
+            let specs = self.specs.values();
+            specs.filter(|spec| spec.id.is_some() && spec.ended == kind).count() as u64
+        };
+        let counted = [
+            (None, stats.tasks_queued + stats.tasks_running),
+            (Some(OutcomeKind::Completed), stats.tasks_completed),
+            (Some(OutcomeKind::Failed), stats.tasks_failed),
+            (Some(OutcomeKind::Returned), stats.tasks_returned),
+            (Some(OutcomeKind::Cancelled), stats.tasks_cancelled),
+        ];
+        for (kind, count) in counted {
+            assert_eq!(count, ended(kind), "{kind:?}");
+        }
+        assert_eq!(stats.tasks_accepted, self.codes.len() as u64);
+    }
+}

@@ -1,0 +1,367 @@
+//! What the simulated fleet calls: handlers that do as they like, and the log, verifier, observer and hook.
+
+use std::panic::resume_unwind;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::books::{Core, Spec, Token};
+use phalanx::fleet::{
+    AgentId, Attempt, Backoff, Fleet, FleetEvent, IdempotencyKey, IfDependencyFails, LogPosition,
+    Observer, Outcome, ReturnReason, Returned, SubmitError, Task, TaskContext, TaskError, TaskId,
+    TaskLog, Verifier, WeakFleet,
+};
+use phalanx::{Error, ErrorKind};
+
+pub(super) const SKILLS: [&str; 3] = ["read", "write", "check"];
+
+/// A panic that prints nothing.
+fn quiet_panic() -> ! {
+    resume_unwind(Box::new("a simulated panic".to_owned()))
+}
+
+impl Core {
+    pub(super) fn fleet(&self) -> Option<Fleet<Token, Token>> {
+        self.fleet.get().and_then(WeakFleet::upgrade)
+    }
+
+    /// Kills an agent; whether it lived.
+    pub(super) fn kill(&self, fleet: &Fleet<Token, Token>, agent: AgentId) -> bool {
+        let lived = self.books().bury(agent);
+        let killed = fleet.kill(agent);
+        let mut books = self.books();
+        books.must(killed.is_ok() == lived, || {
+            format!("kill of {agent}, lived {lived}: {killed:?}")
+        });
+        books.totals.count("killed");
+        lived
+    }
+
+    /// Submits a task as it is described, and keeps its handle if it is accepted.
+    pub(super) fn submit(&self, fleet: &Fleet<Token, Token>, spec: Spec) -> Option<TaskId> {
+        let (code, task) = self.write_down(spec);
+        match fleet.submit(task) {
+            Ok(handle) => {
+                let mut books = self.books();
+                let id = handle.id();
+                let known = books.codes.get(&id).copied();
+                if known == Some(code) {
+                    books.handles.push((code, handle));
+                    return Some(id);
+                }
+                // Its key was known.
+                let key = books.specs.remove(&code).and_then(|spec| spec.key);
+                let first = known.and_then(|known| books.specs[&known].key);
+                books.must(key.is_some() && key == first, || format!("task {id} is not {key:?}"));
+                books.totals.count("key repeated");
+                None
+            }
+            Err(refused) => {
+                self.refused(code, &refused);
+                None
+            }
+        }
+    }
+
+    /// A task by its description, which the books have from now on.
+    pub(super) fn write_down(&self, spec: Spec) -> (u64, Task<Token>) {
+        let mut books = self.books();
+        let code = books.code();
+        let mut task = Task::new(self.token(code));
+        for (bit, skill) in SKILLS.iter().enumerate() {
+            if spec.needs & (1 << bit) != 0 {
+                task = task.capability(skill);
+            }
+        }
+        task = task.max_attempts(spec.attempts.try_into().expect("it is not 0"));
+        if let Some(agent) = spec.agent {
+            task = task.to(agent);
+        }
+        if let Some(deadline) = spec.deadline {
+            task = task.timeout(deadline.saturating_since(self.clock.now()));
+        }
+        if !spec.backoff.is_zero() {
+            task = task.retry_backoff(Backoff::constant(spec.backoff));
+        }
+        if let Some(key) = spec.key {
+            task = task.idempotency_key(IdempotencyKey::new(key));
+        }
+        for id in &spec.after {
+            let known = books.codes[id];
+            let handle = books.handles.iter().find(|(code, _)| *code == known);
+            task = match handle {
+                Some((_, handle)) => task.after(handle),
+                None => task.after_id(*id),
+            };
+        }
+        if spec.release {
+            task = task.if_dependency_fails(IfDependencyFails::Release);
+        }
+        books.specs.insert(code, spec);
+        (code, task)
+    }
+
+    pub(super) fn refused<R>(&self, code: u64, refused: &SubmitError<R>) {
+        let mut books = self.books();
+        let spec = books.specs.remove(&code).expect("it was written down before");
+        match refused {
+            SubmitError::NoAgent(_) => {
+                let mut agents = books.agents.iter();
+                let able = agents.any(|(id, body)| match spec.agent {
+                    Some(agent) => *id == agent && body.runs,
+                    None => body.runs && body.has(spec.needs),
+                });
+                books.must(!able, || format!("no agent for {spec:?}"));
+            }
+            SubmitError::Closed(_) => {
+                let closing = books.closing;
+                books.must(closing, || "closed to tasks".to_owned());
+            }
+            SubmitError::NotRecorded { .. } => books.totals.count("acceptance not recorded"),
+            SubmitError::Full(_) => books.totals.count("queue full"),
+            SubmitError::UnknownDependency(_) => books.totals.count("unknown dependency"),
+            _ => books.wrong.push(format!("{spec:?} was refused: {refused:?}")),
+        }
+    }
+
+    /// Tells or asks an agent something.
+    pub(super) fn write_letter(
+        &self,
+        fleet: &Fleet<Token, Token>,
+        to: AgentId,
+        sort: usize,
+    ) -> Option<(u64, phalanx::fleet::Reply<Token>)> {
+        let code = self.books().code();
+        let token = self.token(code);
+        let sent = match sort {
+            0 => fleet.tell_control(to, token).map(|()| None),
+            1 => fleet.ask(to, token).map(Some),
+            _ => fleet.tell(to, token).map(|()| None),
+        };
+        let mut books = self.books();
+        match sent {
+            Ok(reply) => {
+                let letter = super::books::Letter { to, control: sort == 0, asked: sort == 1 };
+                books.letters.insert(code, letter);
+                books.messages += 1;
+                reply.map(|reply| (code, reply))
+            }
+            Err(refused) => {
+                use phalanx::fleet::TellError as Why;
+                let body = books.agents.get(&to).cloned();
+                let closing = books.closing;
+                let rightly = match &refused {
+                    Why::Full(_) => body.is_some(),
+                    Why::Gone(_) => body.is_none(),
+                    Why::NoMailbox(_) => body.is_some_and(|body| !body.runs),
+                    Why::Closed(_) => closing,
+                    _ => false,
+                };
+                books.must(rightly, || format!("message to {to}: {refused:?}"));
+                // A payload that comes back is dropped without the books.
+                drop(books);
+                drop(refused);
+                None
+            }
+        }
+    }
+
+    /// A handler runs: an attempt of a task, or a message.
+    pub(super) fn handle(
+        &self,
+        task: &Task<Token>,
+        cx: &TaskContext<'_>,
+    ) -> Result<Token, TaskError> {
+        let code = task.payload().code;
+        let (attempt, agent) = (cx.attempt(), cx.agent());
+        {
+            let (now, mut books) = (self.clock.now(), self.books());
+            match cx.task_id() {
+                Some(id) => books.begin(id, code, attempt, agent, now),
+                None => books.open_letter(code, agent),
+            }
+        }
+        if let Some(fleet) = self.fleet() {
+            self.act(&fleet, cx);
+        }
+        let choice = self.books().random.below(20);
+        let result = match choice {
+            0..=12 => Ok(()),
+            16 => Err(false),
+            _ => Err(true),
+        };
+        if cx.task_id().is_some() {
+            let now = self.clock.now();
+            self.books().bring(code, attempt, agent, now, result);
+        } else {
+            let mut books = self.books();
+            books.question = None;
+            if result.is_err() {
+                books.totals.count("message failed");
+            }
+        }
+        match choice {
+            0..=12 => Ok(self.token(code)),
+            13..=15 => Err(TaskError::retryable("not this time")),
+            16 => Err(TaskError::permanent("never")),
+            _ => quiet_panic(),
+        }
+    }
+
+    /// What a handler does beside its work.
+    fn act(&self, fleet: &Fleet<Token, Token>, cx: &TaskContext<'_>) {
+        let (choice, other, time) = {
+            let mut books = self.books();
+            let agents: Vec<_> = books.agents.keys().copied().collect();
+            let random = &mut books.random;
+            let other = random.pick(&agents).copied();
+            (random.below(100), other, Duration::from_millis(random.below(400) as u64))
+        };
+        match choice {
+            0..=4 => drop(self.kill(fleet, cx.agent())),
+            5..=7 => drop(other.map(|other| self.kill(fleet, other))),
+            8..=11 => {
+                if let Some(handle) = cx.task_id().and_then(|id| fleet.task(id)) {
+                    self.cancel(handle.id(), || handle.cancel());
+                    let mut books = self.books();
+                    books.totals.count("cancelled while it ran");
+                    books.must(cx.is_cancelled(), || "a cancellation was not told".to_owned());
+                }
+            }
+            12..=20 => self.hand.advance(time),
+            21..=23 => {
+                let spec = Spec { attempts: 2, ..Spec::default() };
+                self.submit(fleet, spec);
+            }
+            24..=27 => {
+                if let Some(other) = other {
+                    drop(self.write_letter(fleet, other, choice % 4));
+                }
+            }
+            28 => {
+                let ran = fleet.run_ready(usize::MAX);
+                self.books().must(ran == 0, || "a handler drove".to_owned());
+            }
+            29 => {
+                let refused = fleet.shutdown(Duration::ZERO).is_err();
+                self.books().must(refused, || "a handler stopped its fleet".to_owned());
+            }
+            30..=33 => {
+                self.hand.advance(time);
+                fleet.tick();
+            }
+            34..=36 => cx.report_progress(0.5, "half"),
+            _ => {}
+        }
+        let gone = !self.books().agents.contains_key(&cx.agent());
+        // A struck attempt of a deadline is told as well.
+        self.books().must(!gone || cx.is_revoked(), || "a kill was not told".to_owned());
+    }
+
+    /// Cancels a task, and writes down that it did if it says so.
+    pub(super) fn cancel(&self, id: TaskId, cancel: impl FnOnce() -> bool) {
+        let pending = {
+            let mut books = self.books();
+            let code = books.codes[&id];
+            let spec = books.specs.get_mut(&code).expect("it was accepted");
+            let pending = spec.is_pending();
+            spec.cancelled |= pending;
+            pending
+        };
+        let mattered = cancel();
+        self.books().must(mattered == pending, || format!("cancel of {id}: {mattered}"));
+    }
+}
+
+impl TaskLog<Token, Token> for Core {
+    fn accept(&self, tasks: &[(TaskId, &Task<Token>)]) -> Result<(), Error> {
+        let mut books = self.books();
+        if books.fails(4) {
+            return Err(Error::new(ErrorKind::Io, "a simulated disk"));
+        }
+        if books.fails(1) {
+            drop(books);
+            quiet_panic();
+        }
+        for (id, task) in tasks {
+            books.accept(*id, task.payload().code);
+        }
+        Ok(())
+    }
+
+    fn settle(
+        &self,
+        id: TaskId,
+        attempt: Attempt,
+        task: &Task<Token>,
+        outcome: &Outcome<Token>,
+    ) -> Result<Option<LogPosition>, Error> {
+        let now = self.clock.now();
+        let mut books = self.books();
+        match books.settle(id, attempt, task.payload().code, outcome, now) {
+            Some(position) => Ok(Some(position)),
+            None if books.random.percent(20) => {
+                drop(books);
+                quiet_panic()
+            }
+            None => Err(Error::new(ErrorKind::Io, "a simulated disk")),
+        }
+    }
+}
+
+impl Verifier<Token, Token> for Core {
+    fn verify(
+        &self,
+        task: &Task<Token>,
+        attempt: Attempt,
+        output: &Token,
+    ) -> Result<(), TaskError> {
+        let now = self.clock.now();
+        let mut books = self.books();
+        let code = task.payload().code;
+        books.must(output.code == code, || format!("{} for {code} is verified", output.code));
+        if books.fails(4) {
+            books.reject(code, attempt, true, now);
+            return Err(TaskError::retryable("not so"));
+        }
+        if books.fails(1) {
+            books.reject(code, attempt, false, now);
+            return Err(TaskError::permanent("not at all"));
+        }
+        Ok(())
+    }
+}
+
+impl Observer for Core {
+    fn notice(&self, event: &FleetEvent) {
+        let mut books = self.books();
+        if let FleetEvent::TaskSettled { task, outcome, .. } = event {
+            books.told(*task, *outcome);
+        }
+        if books.fails(2) {
+            drop(books);
+            quiet_panic();
+        }
+    }
+}
+
+impl Returned<Token> for Core {
+    fn returned(&self, agent: AgentId, _reason: ReturnReason, payloads: Vec<Token>) {
+        let mut books = self.books();
+        for token in &payloads {
+            books.return_letter(token.code, agent);
+        }
+        if books.fails(5) {
+            drop(books);
+            quiet_panic();
+        }
+    }
+}
+
+/// The handler of every agent.
+pub(super) fn handler(
+    core: &Arc<Core>,
+) -> impl Fn(&Task<Token>, &mut TaskContext<'_>) -> Result<Token, TaskError> + Send + Sync + 'static
+{
+    let core = Arc::clone(core);
+    move |task, cx| core.handle(task, cx)
+}

@@ -1,0 +1,228 @@
+//! One simulated fleet and all who use it, from the first step to the last.
+
+use std::future::Future;
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use super::Random;
+use super::books::{Body, Books, Core, Token, Totals};
+use super::handlers::{SKILLS, handler};
+use phalanx::fleet::{
+    AgentId, AgentSpec, Allocation, Condition, Fleet, Lease, Priority, Reply, Strategy,
+};
+use phalanx::{ManualClock, Timestamp};
+
+/// A lease that the host holds.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) lease: Lease,
+    pub(super) agent: AgentId,
+    /// Between these two it expires, if it does.
+    pub(super) expires: Option<(Timestamp, Timestamp)>,
+}
+
+/// A waker that remembers.
+#[derive(Debug, Default)]
+pub(super) struct Bell {
+    pub(super) rung: AtomicBool,
+    panics: bool,
+}
+
+impl Wake for Bell {
+    fn wake(self: Arc<Self>) {
+        self.rung.store(true, Ordering::Relaxed);
+        if self.panics {
+            std::panic::resume_unwind(Box::new("a simulated panic of a waker"));
+        }
+    }
+}
+
+/// A request that waits.
+pub(super) struct Waiter {
+    pub(super) future: Pin<Box<Allocation>>,
+    pub(super) bell: Arc<Bell>,
+    pub(super) needs: u8,
+    pub(super) agent: Option<AgentId>,
+    pub(super) ttl: Option<Duration>,
+    /// When it was last seen to wait.
+    pub(super) seen: Timestamp,
+}
+
+impl Waiter {
+    pub(super) fn poll(&mut self) -> Poll<Result<Lease, phalanx::fleet::AllocateError>> {
+        self.bell.rung.store(false, Ordering::Relaxed);
+        let waker = Waker::from(Arc::clone(&self.bell));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+}
+
+pub(super) struct World {
+    pub(super) random: Random,
+    pub(super) core: Arc<Core>,
+    pub(super) fleet: Fleet<Token, Token>,
+    pub(super) leases: Vec<Held>,
+    pub(super) waiters: Vec<Waiter>,
+    pub(super) replies: Vec<(u64, Reply<Token>)>,
+    pub(super) remembered_keys: usize,
+    steps: usize,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let (clock, hand) = ManualClock::new();
+        let mut books = Books::new(Random(random.next()));
+        books.faulty = random.percent(60);
+        let core = Arc::new(Core {
+            books: Mutex::new(books),
+            clock: clock.clone(),
+            hand,
+            fleet: OnceLock::new(),
+            living: Arc::new(AtomicI64::new(0)),
+        });
+        let remembered_keys = random.below(12);
+        let some = |count: usize| NonZeroUsize::new(count + 1).expect("one more than something");
+        let mut builder = Fleet::builder()
+            .driven()
+            .clock(clock)
+            .queue_capacity(some(4 + random.below(40)))
+            .max_waiting(some(random.below(16)))
+            .mailbox_capacity(NonZeroU32::new(1 + random.next() as u32 % 8).expect("one or more"))
+            .history(random.below(30))
+            .remembered_keys(remembered_keys)
+            .task_log(Arc::clone(&core) as _)
+            .observer(Arc::clone(&core) as _)
+            .returned(Arc::clone(&core) as _);
+        if random.percent(40) {
+            builder = builder.verifier(Arc::clone(&core) as _);
+        }
+        let kept = [Strategy::LeastLoaded, Strategy::Priority, Strategy::RoundRobin];
+        builder = builder.strategies(&[kept[random.below(3)]]);
+        builder = match random.below(3) {
+            0 => builder.shards(some(random.below(4))),
+            _ => builder.strict(),
+        };
+        let fleet = builder.build().expect("the values are valid");
+        core.fleet.set(fleet.downgrade()).expect("it is set once");
+        Self {
+            random,
+            core,
+            fleet,
+            leases: Vec::new(),
+            waiters: Vec::new(),
+            replies: Vec::new(),
+            remembered_keys,
+            steps: 0,
+        }
+    }
+
+    /// Plays until the end.
+    pub(super) fn run(mut self) -> Totals {
+        for _ in 0..1 + self.random.below(3) {
+            self.spawn();
+        }
+        self.steps = 20 + self.random.below(100);
+        for _ in 0..self.steps {
+            self.step();
+            self.check_after_a_step();
+            if self.random.percent(12) {
+                self.settle_down();
+                self.check_when_nothing_is_ready();
+            }
+        }
+        self.end()
+    }
+
+    pub(super) fn now(&self) -> Timestamp {
+        self.core.clock.now()
+    }
+
+    pub(super) fn any_agent(&mut self) -> Option<AgentId> {
+        let agents: Vec<_> = self.core.books().agents.keys().copied().collect();
+        self.random.pick(&agents).copied()
+    }
+
+    pub(super) fn bell(&mut self) -> Arc<Bell> {
+        let panics = self.core.books().faulty && self.random.percent(5);
+        Arc::new(Bell { rung: AtomicBool::new(false), panics })
+    }
+
+    pub(super) fn spawn(&mut self) {
+        let skills = (self.random.below(8) | self.random.below(8)) as u8;
+        let limit = 1 + self.random.below(3) as u32;
+        let runs = self.random.percent(85);
+        let starting = self.random.percent(5);
+        let condition = if starting { Condition::Starting } else { Condition::Fit };
+        let mut spec = AgentSpec::new("worker")
+            .max_leases(NonZeroU32::new(limit).expect("one or more"))
+            .priority(Priority::new(self.random.next() as u8))
+            .condition(condition);
+        for (bit, skill) in SKILLS.iter().enumerate() {
+            if skills & (1 << bit) != 0 {
+                spec = spec.capability(skill);
+            }
+        }
+        if runs {
+            spec = spec.handler_fn(handler(&self.core));
+        }
+        let count = 1 + self.random.below(2);
+        let agents = self.fleet.spawn_batch(&spec, count).expect("there is room for agents");
+        for agent in agents {
+            let body = Body { skills, limit, runs, condition };
+            let before = self.core.books().agents.insert(agent, body);
+            assert!(before.is_none(), "{agent} lives twice");
+        }
+    }
+
+    /// Lets the fleet do all there is to do, without any time passing but what handlers take.
+    pub(super) fn settle_down(&mut self) {
+        for _ in 0..10_000 {
+            let expired = self.fleet.tick();
+            self.core.books().totals.counts_expired(expired);
+            let ran = self.fleet.run_ready(usize::MAX);
+            let polled = self.poll_woken();
+            if ran == 0 && polled == 0 {
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// The end: with patience or without.
+    fn end(mut self) -> Totals {
+        let drained = self.fleet.drain(Duration::ZERO).expect("no handler runs");
+        self.core.books().closing = true;
+        if self.random.percent(50) {
+            self.wait_for_the_rest();
+        } else {
+            self.core.books().totals.count("shut down with work left");
+        }
+        self.shut_down(&drained)
+    }
+
+    /// Gives all that was accepted the chance to end.
+    fn wait_for_the_rest(&mut self) {
+        for held in std::mem::take(&mut self.leases) {
+            drop(held);
+        }
+        self.waiters.clear();
+        for agent in self.fleet.agents() {
+            let _ = self.fleet.set_condition(agent.id, Condition::Fit);
+            if let Some(body) = self.core.books().agents.get_mut(&agent.id) {
+                body.condition = Condition::Fit;
+            }
+        }
+        for _ in 0..100 {
+            self.settle_down();
+            self.check_when_nothing_is_ready();
+            self.core.hand.advance(Duration::from_millis(100));
+        }
+        self.settle_down();
+        self.check_that_only_the_impossible_is_left();
+        self.core.books().totals.count("waits out of patience");
+    }
+}
