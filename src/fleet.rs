@@ -88,6 +88,7 @@ mod stats;
 mod stop;
 mod submit;
 pub mod supervise;
+mod supervision;
 mod table;
 mod task;
 mod tell;
@@ -130,6 +131,7 @@ pub use request::{AllocateError, Fit, Priority, Request};
 pub use spawner::{SpawnedFuture, Spawner};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
+pub use supervision::{FailureReason, SupervisionGroup};
 pub use task::{
     Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError, TaskErrorKind,
 };
@@ -261,6 +263,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 state.behaviours[slot] = Some(Behaviour::default());
                 let mut home = inner.posts.get_or_make(agent.slot).lock();
                 home.open(agent.generation, inner.mailbox_capacity, Arc::clone(factory));
+                if spec.supervised.is_some() {
+                    home.renew(agent.generation, supervision::FIRST);
+                    home.start(agent.generation);
+                }
+            }
+            for agent in &agents {
+                state.supervision.enrol(*agent, spec);
             }
             state.counts.agents_spawned += count as u64;
             inner.notify_workers(state);
@@ -279,14 +288,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// What is true of an agent now; `None` once it is gone.
     #[must_use]
     pub fn agent(&self, agent: AgentId) -> Option<AgentStatus> {
-        self.inner().pool.status(agent)
+        self.inner().status(agent)
     }
 
     /// What is true of all live agents at one moment, by slot. O(agents log agents), and no agent is
     /// allocated meanwhile.
     #[must_use]
     pub fn agents(&self) -> Vec<AgentStatus> {
-        self.inner().pool.all()
+        self.inner().all()
     }
 
     /// Says what an agent is fit for; returns what it was fit for before. In one step it is allocated or
@@ -295,7 +304,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// # Errors
     /// `NotFound` if the agent is gone.
     pub fn set_condition(&self, agent: AgentId, condition: Condition) -> Result<Condition, Error> {
-        self.inner().pool.set_condition(agent, condition).ok_or_else(|| stop::gone(agent))
+        self.inner().set_condition(agent, condition).ok_or_else(|| stop::gone(agent))
     }
 
     /// Has an agent not be allocated any more: [`Condition::Draining`]. Its leases and running tasks live

@@ -28,7 +28,7 @@ pub enum Notice<E> {
 /// A subscriber that wants only outcomes filters on [`TASK_SETTLED`](topics::TASK_SETTLED): the rest is
 /// passed over and never handed to it.
 pub mod topics {
-    /// An agent was spawned, killed or stopped.
+    /// An agent was spawned, killed or stopped, or has failed or was started again.
     pub const AGENT: &str = "agent";
     /// A task was accepted.
     pub const TASK_ACCEPTED: &str = "task/accepted";
@@ -95,6 +95,8 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             FleetEvent::AgentSpawned { .. }
             | FleetEvent::AgentKilled { .. }
             | FleetEvent::AgentRetired { .. }
+            | FleetEvent::AgentFailed { .. }
+            | FleetEvent::AgentRestarted { .. }
             | FleetEvent::AgentStopped { .. } => self.agent,
             FleetEvent::TaskAccepted { .. } => self.accepted,
             FleetEvent::AttemptStarted { .. }

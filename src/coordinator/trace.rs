@@ -9,6 +9,9 @@ pub(super) fn emit(event: &FleetEvent) {
         FleetEvent::AgentKilled { agent, leases_revoked } => {
             tracing::warn!(target: "phalanx::fleet", %agent, leases_revoked, "agent killed");
         }
+        FleetEvent::AgentFailed { agent, reason, restart_at } => {
+            tracing::warn!(target: "phalanx::fleet", %agent, ?reason, ?restart_at, "agent failed");
+        }
         FleetEvent::TaskRequeued { task, attempt, reason } => {
             tracing::warn!(target: "phalanx::fleet", %task, %attempt, ?reason, "task runs again");
         }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 use super::async_context::AsyncContext;
 use super::id::AgentId;
 use super::request::{Priority, add_capability};
+use super::supervise::RestartPolicy;
+use super::supervision::{Supervised, SupervisionGroup};
 use super::task::{Task, TaskContext, TaskError};
 
 /// What runs tasks. A factory in the [`AgentSpec`] makes it, so that it can be made anew.
@@ -65,6 +67,10 @@ pub(super) type Factory<T, O> = Arc<Maker<T, O>>;
 pub(super) struct Crew<T, O> {
     factory: Option<Factory<T, O>>,
     idle: Vec<Handler<T, O>>,
+    /// Which incarnation of a supervised agent the handlers are of; zero for others.
+    incarnation: u32,
+    /// Whether that incarnation is still to begin.
+    down: bool,
 }
 
 /// A handler, or what makes one.
@@ -89,11 +95,32 @@ impl<T, O> Hired<T, O> {
 impl<T, O> Crew<T, O> {
     /// The crew of no agent.
     pub(super) const fn none() -> Self {
-        Self { factory: None, idle: Vec::new() }
+        Self { factory: None, idle: Vec::new(), incarnation: 0, down: false }
     }
 
     pub(super) const fn new(factory: Factory<T, O>) -> Self {
-        Self { factory: Some(factory), idle: Vec::new() }
+        Self { factory: Some(factory), idle: Vec::new(), incarnation: 0, down: false }
+    }
+
+    pub(super) const fn incarnation(&self) -> u32 {
+        self.incarnation
+    }
+
+    /// Whether nothing is to begin for now.
+    pub(super) const fn is_down(&self) -> bool {
+        self.down
+    }
+
+    /// Ends the incarnation, if there was one; its handlers are to be dropped outside the locks.
+    pub(super) fn renew(&mut self, incarnation: u32) -> Vec<Handler<T, O>> {
+        self.incarnation = incarnation;
+        self.down = true;
+        std::mem::take(&mut self.idle)
+    }
+
+    /// Begins the incarnation.
+    pub(super) const fn start(&mut self) {
+        self.down = false;
     }
 
     /// Whether it runs futures.
@@ -152,6 +179,7 @@ pub struct AgentSpec<T, O> {
     pub(super) resources: Resources,
     pub(super) condition: Condition,
     pub(super) factory: Option<Factory<T, O>>,
+    pub(super) supervised: Option<Supervised>,
 }
 
 impl<T, O> AgentSpec<T, O> {
@@ -167,6 +195,7 @@ impl<T, O> AgentSpec<T, O> {
             resources: Resources::default(),
             condition: Condition::Fit,
             factory: None,
+            supervised: None,
         }
     }
 
@@ -228,6 +257,50 @@ impl<T, O> AgentSpec<T, O> {
         A: Agent<T, O> + 'static,
     {
         self.factory = Some(Arc::new(Maker::Sync(Box::new(move || Box::new(factory())))));
+        self
+    }
+
+    /// Has each agent made from this be supervised. Default: not, and an agent whose handler panics gets a new
+    /// one and goes on.
+    ///
+    /// A panic of its handler, or of what makes it, is a failure of the agent; so is an error that the handler
+    /// returns, if the policy [says so](RestartPolicy::on_errors), and what the host
+    /// [reports](super::Fleet::report_failure). In the step in which it has failed, and before its lease is given
+    /// back, it is allocated no more ([`AgentState::Failed`]) and its idle handlers are given up. What runs on it
+    /// besides goes on; its mailbox keeps its messages and takes more. Once the delay of the policy is over it is
+    /// in service again, with new handlers and a higher [incarnation](AgentStatus::incarnation). A failure of an
+    /// earlier incarnation that comes late changes nothing, and is counted.
+    ///
+    /// If the policy does not have it started again, or its budget is used up, the agent ends: its tasks run
+    /// elsewhere, or come back as returned if they were for it alone. The task whose attempt failed has lost an
+    /// attempt in any case. While an agent is down, what the host [wants](super::Fleet::set_condition) of it
+    /// takes effect when it is started. It is started by a worker, between attempts or as it sleeps, or by
+    /// [`Fleet::tick`](super::Fleet::tick).
+    ///
+    /// ```
+    /// use phalanx::fleet::supervise::{Restart, RestartPolicy};
+    /// use phalanx::fleet::{AgentSpec, Backoff};
+    /// use std::time::Duration;
+    ///
+    /// let policy = RestartPolicy::new(Restart::OnFailure)
+    ///     .budget(5, Duration::from_secs(60))
+    ///     .backoff(Backoff::exponential(Duration::from_millis(50), Duration::from_secs(5)));
+    /// let spec = AgentSpec::<String, usize>::new("counter")
+    ///     .handler_fn(|task, _cx| Ok(task.payload().len()))
+    ///     .restart(policy);
+    /// # let _ = spec;
+    /// ```
+    #[must_use]
+    pub fn restart(mut self, policy: RestartPolicy) -> Self {
+        self.supervised = Some(Supervised::Alone(policy));
+        self
+    }
+
+    /// Has the agents made from this be supervised [with others](SupervisionGroup). It takes the place of
+    /// [`restart`](Self::restart), whose other rules hold.
+    #[must_use]
+    pub fn supervised_by(mut self, group: &SupervisionGroup) -> Self {
+        self.supervised = Some(Supervised::Together(group.clone()));
         self
     }
 
@@ -294,6 +367,7 @@ impl<T, O> Clone for AgentSpec<T, O> {
             resources: self.resources,
             condition: self.condition,
             factory: self.factory.clone(),
+            supervised: self.supervised.clone(),
         }
     }
 }
@@ -309,6 +383,7 @@ impl<T, O> fmt::Debug for AgentSpec<T, O> {
             .field("resources", &self.resources)
             .field("condition", &self.condition)
             .field("has_handler", &self.factory.is_some())
+            .field("supervised", &self.supervised)
             .finish()
     }
 }
@@ -393,6 +468,9 @@ pub struct AgentStatus {
     pub labels: Arc<[(Arc<str>, Arc<str>)]>,
     /// The resources of its spec.
     pub resources: Resources,
+    /// Which incarnation it is of those that its [supervision](AgentSpec::restart) has made; 1 is the first. It
+    /// goes up when the agent fails.
+    pub incarnation: u32,
 }
 
 impl AgentStatus {

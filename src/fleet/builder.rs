@@ -18,6 +18,7 @@ use super::post::{Counters, Posts, Station};
 use super::runner::Runner;
 use super::spawner::Spawner;
 use super::stats::FleetStats;
+use super::supervision::Supervision;
 use super::table::Table;
 use super::tell::Returned;
 use super::timers::Timers;
@@ -272,6 +273,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             stale: 0,
             timers: Timers::default(),
             ledger: Ledger::new(self.keeping),
+            supervision: Supervision::default(),
             tasks: Table::new(),
             next_task: Some(self.first_task_id.get()),
             sequence: 0,

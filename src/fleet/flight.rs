@@ -57,7 +57,8 @@ struct Flight<O> {
 /// What a flight is for.
 pub(super) enum Cargo<T, O> {
     Task(Attempted<T>),
-    Message(AgentId, Arc<Task<T>>, Option<Arc<ReplyCell<O>>>),
+    /// The agent, and the incarnation of it that it began in.
+    Message(AgentId, u32, Arc<Task<T>>, Option<Arc<ReplyCell<O>>>),
 }
 
 impl<T, O> Cargo<T, O> {
@@ -71,7 +72,7 @@ impl<T, O> Cargo<T, O> {
     const fn task(&self) -> &Arc<Task<T>> {
         match self {
             Self::Task(attempted) => &attempted.task,
-            Self::Message(_, task, _) => task,
+            Self::Message(_, _, task, _) => task,
         }
     }
 }
@@ -200,7 +201,7 @@ impl<T, O> Inner<T, O> {
     ) {
         let (task, attempt, asker) = match &cargo {
             Cargo::Task(attempted) => (Some(attempted.id), attempted.attempt, None),
-            Cargo::Message(_, _, cell) => (None, Attempt::NONE, cell.clone()),
+            Cargo::Message(.., cell) => (None, Attempt::NONE, cell.clone()),
         };
         let agent = cargo.agent();
         let flight = Flight { agent, task, signal: Arc::clone(&signal), asker };
@@ -241,9 +242,9 @@ impl<T, O> Inner<T, O> {
                 debug_assert!(next.is_none(), "none was wanted");
                 self.flights.end(number);
             }
-            Cargo::Message(agent, task, cell) => {
+            Cargo::Message(agent, incarnation, task, cell) => {
                 let count = |handled| self.flights.count(handled);
-                self.message_ended(agent, result, cell.as_deref(), count);
+                self.message_ended((agent, incarnation), result, cell.as_deref(), count);
                 self.discard(task);
                 self.flights.end(number);
                 self.release(agent);
@@ -334,17 +335,18 @@ impl<T, O> Inner<T, O> {
         post: &Post<T, O>,
         station: &Station<T, O>,
         handler: &AsyncHandler<T, O>,
+        incarnation: u32,
     ) -> bool {
         let signal = Arc::new(Signal::default());
         let (payload, cell) = match station.take() {
             // Whoever closed the mailbox took it back.
             None => return false,
-            Some(Message::Task(id)) => return self.launch_mailed(agent, id, handler),
+            Some(Message::Task(id)) => return self.launch_mailed(agent, incarnation, id, handler),
             Some(Message::Told(payload)) => (payload, None),
             Some(Message::Asked(payload, cell)) => (payload, Some(cell)),
         };
         let task = Arc::new(Task::new(payload));
-        self.launch(handler, Cargo::Message(agent, task, cell), signal);
+        self.launch(handler, Cargo::Message(agent, incarnation, task, cell), signal);
         let asker = {
             // In one step with the mailbox, which is this worker's until the turn ends, or closed.
             let _home = post.lock();
@@ -354,8 +356,16 @@ impl<T, O> Inner<T, O> {
         true
     }
 
-    fn launch_mailed(&self, agent: AgentId, id: TaskId, handler: &AsyncHandler<T, O>) -> bool {
-        let Some((attempted, signal)) = self.begin_mailed(agent, id) else { return false };
+    fn launch_mailed(
+        &self,
+        agent: AgentId,
+        incarnation: u32,
+        id: TaskId,
+        handler: &AsyncHandler<T, O>,
+    ) -> bool {
+        let Some((attempted, signal)) = self.begin_mailed(agent, incarnation, id) else {
+            return false;
+        };
         let attempted = Attempted { leased: true, ..attempted };
         self.launch(handler, Cargo::Task(attempted), signal);
         true

@@ -23,6 +23,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
 
+use super::agent::Handler;
 use super::flight::{Flights, Launcher};
 use super::handle::{Cancels, OutcomeCell};
 use super::id::{AgentId, Attempt, TaskId};
@@ -35,9 +36,10 @@ use super::progress::Progress;
 use super::runner::{Runner, Seat};
 use super::signal::{Signal, Word};
 use super::stats::FleetStats;
+use super::supervision::Supervision;
 use super::table::Table;
 use super::task::{Outcome, OutcomeKind, ReturnReason, Task, TaskError};
-use super::tell::Returned;
+use super::tell::{Remains, Returned};
 use super::timers::{Alarm, Timers};
 use super::verify::Verifier;
 use super::wakers::{WakerSet, guarded};
@@ -78,6 +80,7 @@ pub(super) struct State<T, O> {
     pub(super) queue: Lanes<TaskId>,
     pub(super) timers: Timers,
     pub(super) ledger: Ledger<O>,
+    pub(super) supervision: Supervision,
     pub(super) tasks: Table<Record<T, O>>,
     /// Tasks that wait in mailboxes.
     pub(super) mailed: usize,
@@ -165,11 +168,33 @@ pub(super) struct After<T, O> {
     pub(super) claims: Vec<Claim<T, O>>,
     /// Tasks to be put into the mailbox of their agent.
     pub(super) mail: Vec<(AgentId, TaskId)>,
+    /// What is seldom left.
+    pub(super) aside: Option<Box<Aside<T, O>>>,
+}
+
+/// What agents that failed leave behind.
+pub(super) struct Aside<T, O> {
+    /// To be dropped.
+    pub(super) handlers: Vec<Handler<T, O>>,
+    /// Agents that ended, and what was in their mailboxes.
+    pub(super) ended: Vec<(AgentId, Option<Remains<T, O>>)>,
 }
 
 impl<T, O> After<T, O> {
     pub(super) const fn new() -> Self {
-        Self { wakes: Vec::new(), events: Vec::new(), claims: Vec::new(), mail: Vec::new() }
+        Self {
+            wakes: Vec::new(),
+            events: Vec::new(),
+            claims: Vec::new(),
+            mail: Vec::new(),
+            aside: None,
+        }
+    }
+
+    /// Where what is seldom left goes.
+    pub(super) fn aside(&mut self) -> &mut Aside<T, O> {
+        self.aside
+            .get_or_insert_with(|| Box::new(Aside { handlers: Vec::new(), ended: Vec::new() }))
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -178,7 +203,10 @@ impl<T, O> After<T, O> {
 
     /// Whether nothing but wakers is to be called.
     pub(super) const fn leaves_nothing(&self) -> bool {
-        self.events.is_empty() && self.claims.is_empty() && self.mail.is_empty()
+        self.events.is_empty()
+            && self.claims.is_empty()
+            && self.mail.is_empty()
+            && self.aside.is_none()
     }
 
     pub(super) fn requeued(&mut self, task: TaskId, attempt: Attempt, reason: RequeueReason) {
@@ -386,6 +414,19 @@ impl<T, O> Inner<T, O> {
         }
         for (agent, id) in mail {
             self.mail(agent, id);
+        }
+        let Some(aside) = after.aside else { return };
+        for handler in aside.handlers {
+            self.discard(handler);
+        }
+        if !aside.ended.is_empty() {
+            self.pool.settle_batches();
+        }
+        for (agent, remains) in aside.ended {
+            self.strike_flights_of(agent, ReturnReason::AgentGone);
+            if let Some(remains) = remains {
+                self.return_messages(remains, ReturnReason::AgentGone);
+            }
         }
     }
 

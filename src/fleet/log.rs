@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use super::id::{AgentId, Attempt, TaskId};
+use super::supervision::FailureReason;
 use super::task::{Outcome, OutcomeKind, ReturnReason, Task, TaskError};
 use crate::Error;
+use crate::clock::Timestamp;
 
 /// Where in the log an outcome stands. The fleet passes it on and reads nothing into it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -88,7 +90,23 @@ pub enum FleetEvent {
         /// Which agent.
         agent: AgentId,
     },
-    /// An agent was drained, or ended with its fleet.
+    /// An agent that is supervised has failed. It is not allocated any more.
+    AgentFailed {
+        /// Which agent.
+        agent: AgentId,
+        /// Why.
+        reason: FailureReason,
+        /// When it is started again; `None` if it is not, and then it ends.
+        restart_at: Option<Timestamp>,
+    },
+    /// An agent that had failed can be allocated again, unless the host wants it otherwise.
+    AgentRestarted {
+        /// Which agent.
+        agent: AgentId,
+        /// Its incarnation from now on.
+        incarnation: u32,
+    },
+    /// An agent was drained, failed for good, or ended with its fleet.
     AgentStopped {
         /// Which agent.
         agent: AgentId,

@@ -235,6 +235,13 @@ impl<M> Mailbox<M> {
         }
     }
 
+    /// Puts back what a worker took out and did not begin, before all else. Only for the worker that has the
+    /// mailbox.
+    pub(super) fn restore(&mut self, from: &mut VecDeque<M>) {
+        from.append(&mut self.work);
+        self.work = std::mem::take(from);
+    }
+
     /// Ends a turn of the worker that began it.
     pub(super) fn rest(&mut self, generation: u32, worker: u16) -> Rest {
         if !self.is_run_by(generation, worker) {

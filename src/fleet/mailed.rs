@@ -67,6 +67,7 @@ impl<T, O> Inner<T, O> {
     pub(super) fn begin_mailed(
         &self,
         agent: AgentId,
+        incarnation: u32,
         id: TaskId,
     ) -> Option<(Attempted<T>, Arc<Signal>)> {
         let asked = self.time_if_observed();
@@ -75,7 +76,7 @@ impl<T, O> Inner<T, O> {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             if let Some(now) = self.time_if_alarmed(state) {
-                state.ring(now, &mut after);
+                self.ring(state, now, &mut after);
                 self.notify_workers(state);
                 self.publish_alarm(state);
             }
@@ -104,12 +105,15 @@ impl<T, O> Inner<T, O> {
             after.events.push(event);
         }
         self.finish(after);
-        Some((Attempted { id, attempt, task, agent, leased: false, deadline }, signal))
+        let leased = false;
+        Some((Attempted { id, attempt, task, agent, leased, incarnation, deadline }, signal))
     }
 
     /// Runs an attempt of a task that a turn has come to.
     pub(super) fn run_mailed(&self, turn: &mut Turn<'_, T, O>, id: TaskId) {
-        let Some((attempted, signal)) = self.begin_mailed(turn.agent, id) else { return };
+        let Some((attempted, signal)) = self.begin_mailed(turn.agent, turn.incarnation, id) else {
+            return;
+        };
         let Attempted { attempt, task, .. } = &attempted;
         let result = self.attempt(turn, task, Some((id, *attempt, &signal)));
         let result = self.verified(task, *attempt, result);

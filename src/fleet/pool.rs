@@ -177,11 +177,11 @@ pub(super) enum Gone {
 /// Who is to be told, outside the locks, of an agent that has a place more.
 #[derive(Clone, Copy, Debug, Default)]
 #[must_use = "a mailbox or a worker that is not told waits on"]
-struct Passed {
+pub(super) struct Passed {
     /// The agent, if its mailbox waits for room and there is some.
-    freed: Option<AgentId>,
+    pub(super) freed: Option<AgentId>,
     /// Whether workers starve and there is room.
-    hungry: bool,
+    pub(super) hungry: bool,
 }
 
 /// Who is told that an agent came free while workers starve.

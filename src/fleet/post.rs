@@ -69,13 +69,30 @@ impl<T, O> Home<T, O> {
         if self.mailbox.is_open(generation) { self.crew.hire() } else { None }
     }
 
-    /// Takes a handler back, if the agent lives; otherwise it is to be dropped outside the lock.
+    /// Ends the incarnation of the agent; its idle handlers, to be dropped outside the lock.
+    pub(super) fn renew(&mut self, generation: u32, incarnation: u32) -> Vec<Handler<T, O>> {
+        if !self.mailbox.is_open(generation) {
+            return Vec::new();
+        }
+        self.crew.renew(incarnation)
+    }
+
+    /// Begins the incarnation of the agent.
+    pub(super) fn start(&mut self, generation: u32) {
+        if self.mailbox.is_open(generation) {
+            self.crew.start();
+        }
+    }
+
+    /// Takes a handler back, if the agent lives in the incarnation that it was made for; otherwise it is to be
+    /// dropped outside the lock.
     pub(super) fn dismiss(
         &mut self,
         generation: u32,
+        incarnation: u32,
         handler: Handler<T, O>,
     ) -> Option<Handler<T, O>> {
-        if !self.mailbox.is_open(generation) {
+        if !self.mailbox.is_open(generation) || self.crew.incarnation() != incarnation {
             return Some(handler);
         }
         self.crew.dismiss(handler);

@@ -16,8 +16,17 @@ pub struct FleetStats {
     pub agents_killed: u64,
     /// Agents that were retired: taken out while they held no lease.
     pub agents_retired: u64,
-    /// Agents that were drained, or ended with the fleet.
+    /// Agents that were drained, failed for good, or ended with the fleet.
     pub agents_stopped: u64,
+    /// Agents that ended because they failed and were not to be started again; they are among those stopped.
+    pub agents_given_up: u64,
+    /// Failures of supervised agents, those included that failed together with another one.
+    pub agent_failures: u64,
+    /// Times that an agent was started again.
+    pub agent_restarts: u64,
+    /// Failures of supervised agents that changed nothing: of an earlier incarnation, or of one that is down
+    /// or gone.
+    pub agent_failures_ignored: u64,
     /// Agents that live now.
     pub agents_live: u64,
     /// Tasks that were accepted.

@@ -42,6 +42,7 @@ impl<T, O> State<T, O> {
     fn remove_agent(&mut self, agent: AgentId, after: &mut After<T, O>) -> Option<Killed> {
         let leases_revoked = self.pool.remove(agent, &mut after.wakes)?;
         // An agent for leases alone has none.
+        self.supervision.dismiss(agent);
         let behaviour = self.behaviours.get_mut(agent.slot() as usize).and_then(Option::take);
         let mut behaviour = behaviour.unwrap_or_default();
         let tasks_struck = std::mem::take(&mut behaviour.running);
@@ -107,7 +108,7 @@ impl<T, O> Inner<T, O> {
     pub(super) fn drain_agent(&self, agent: AgentId, timeout: Duration) -> Result<bool, Error> {
         self.refuse_on_worker("drain an agent of")?;
         let deadline = self.clock.now() + timeout;
-        self.pool.set_condition(agent, Condition::Draining).ok_or_else(|| gone(agent))?;
+        self.set_condition(agent, Condition::Draining).ok_or_else(|| gone(agent))?;
         match self.pool.wait_idle(agent, Some(deadline)) {
             Emptied::Late => Ok(false),
             // Somebody else may end it at the same time, and then it has ended.
@@ -117,41 +118,46 @@ impl<T, O> Inner<T, O> {
     }
 
     fn agent_is_gone(&self, agent: AgentId) -> bool {
-        self.pool.status(agent).is_none()
+        !self.pool.lives(agent)
     }
 
     /// Ends an agent: a kill, or the last step of its drain.
     fn end_agent(&self, agent: AgentId, killed_at_once: bool) -> Result<Killed, Error> {
         let mut after = After::new();
-        let (killed, remains) = {
+        let killed = {
             let mut guard = self.state.lock();
-            let state = &mut *guard;
-            let Some(removed) = state.remove_agent(agent, &mut after) else {
-                return Err(gone(agent));
-            };
-            if killed_at_once {
-                state.counts.agents_killed += 1;
-            } else {
-                state.counts.agents_stopped += 1;
-            }
-            self.notify_workers(state);
-            // In the same step: the place may be the next agent's right after.
-            (removed, self.close_mailbox(agent, true))
+            let killed = self.end_in_step(&mut guard, agent, killed_at_once, &mut after);
+            killed.ok_or_else(|| gone(agent))?
         };
+        self.finish(after);
+        Ok(killed)
+    }
+
+    /// The part of it that is one step.
+    pub(super) fn end_in_step(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        killed_at_once: bool,
+        after: &mut After<T, O>,
+    ) -> Option<Killed> {
+        // The events of its tasks come after that of its end.
+        let place = after.events.len();
+        let killed = state.remove_agent(agent, after)?;
         let leases_revoked = killed.leases_revoked;
         let event = if killed_at_once {
+            state.counts.agents_killed += 1;
             FleetEvent::AgentKilled { agent, leases_revoked }
         } else {
+            state.counts.agents_stopped += 1;
             FleetEvent::AgentStopped { agent, leases_revoked }
         };
-        after.events.insert(0, event);
-        self.finish(after);
-        self.pool.settle_batches();
-        self.strike_flights_of(agent, ReturnReason::AgentGone);
-        if let Some(remains) = remains {
-            self.return_messages(remains, ReturnReason::AgentGone);
-        }
-        Ok(killed)
+        after.events.insert(place, event);
+        self.notify_workers(state);
+        // In the same step: the place may be the next agent's right after.
+        let remains = self.close_mailbox(agent, true);
+        after.aside().ended.push((agent, remains));
+        Some(killed)
     }
 
     /// Ends an agent that nothing is asked of. Whoever has a message, a task or a request for it comes
@@ -181,6 +187,7 @@ impl<T, O> Inner<T, O> {
                 }
             })?;
             let closed = home.as_mut().and_then(|home| home.close(agent.generation()));
+            state.supervision.dismiss(agent);
             state.counts.agents_retired += 1;
             if let Some(behaviour) = state.behaviours.get_mut(agent.slot() as usize) {
                 *behaviour = None;

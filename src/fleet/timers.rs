@@ -70,8 +70,8 @@ impl<T, O> State<T, O> {
         self.timers.set(until, id, Alarm::Retry);
     }
 
-    /// Does what is due.
-    pub(super) fn ring(&mut self, now: Timestamp, after: &mut After<T, O>) {
+    /// Does what is due of tasks.
+    fn ring(&mut self, now: Timestamp, after: &mut After<T, O>) {
         while let Some((id, alarm)) = self.timers.pop_due(now) {
             match alarm {
                 Alarm::Deadline => self.expire(id, after),
@@ -112,15 +112,28 @@ impl<T, O> State<T, O> {
     }
 }
 
+impl<T, O> State<T, O> {
+    /// When something is due next: of a task, or of an agent.
+    pub(super) fn first_alarm(&self) -> Option<Timestamp> {
+        self.timers.first().into_iter().chain(self.supervision.first_alarm()).min()
+    }
+}
+
 impl<T, O> Inner<T, O> {
+    /// Does what is due.
+    pub(super) fn ring(&self, state: &mut State<T, O>, now: Timestamp, after: &mut After<T, O>) {
+        self.start_those_due(state, now, after);
+        state.ring(now, after);
+    }
+
     /// The time now, if there is an alarm that may be due.
     pub(super) fn time_if_alarmed(&self, state: &State<T, O>) -> Option<Timestamp> {
-        state.timers.first().map(|_| self.clock.now())
+        state.first_alarm().map(|_| self.clock.now())
     }
 
     /// Has a worker wake for the first alarm, after the alarms have changed.
     pub(super) fn publish_alarm(&self, state: &mut State<T, O>) {
-        let first = state.timers.first();
+        let first = state.first_alarm();
         if std::mem::replace(&mut state.timers.published, first) != first {
             self.runner.set_alarm(first);
         }
@@ -133,7 +146,7 @@ impl<T, O> Inner<T, O> {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             if let Some(now) = self.time_if_alarmed(state) {
-                state.ring(now, &mut after);
+                self.ring(state, now, &mut after);
                 self.notify_workers(state);
                 self.publish_alarm(state);
             }

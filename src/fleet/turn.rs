@@ -7,16 +7,19 @@
 //! 2. A turn takes [`TURN`] messages at most; then others that are ready come first.
 //! 3. What a worker took out of the mailbox and has not begun is in its hand, where whoever closes the
 //!    mailbox finds it (rule 2 of the posts).
+//! 4. A turn of an agent that has failed, or was started again meanwhile, is over: what its worker has in hand
+//!    goes back to the head of the mailbox, for the next incarnation.
 
 use super::agent::{Factory, Handler, Hired};
 use super::id::{AgentId, Attempt, TaskId};
-use super::inner::Inner;
+use super::inner::{After, Inner};
 use super::log::FleetEvent;
 use super::mailbox::Rest;
 use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
 use super::signal::Signal;
+use super::supervision::UNSUPERVISED;
 use super::task::{Outcome, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
 
@@ -33,6 +36,8 @@ pub(super) struct Turn<'a, T, O> {
     /// What was hired; `None` before the first message of a turn and after a panic.
     handler: Option<Handler<T, O>>,
     factory: Option<Factory<T, O>>,
+    /// The incarnation of the agent that it is a turn of.
+    pub(super) incarnation: u32,
 }
 
 impl<T, O> Inner<T, O> {
@@ -47,22 +52,29 @@ impl<T, O> Inner<T, O> {
         let station = &self.stations[usize::from(worker)];
         let begun = {
             let mut home = post.lock();
+            if home.crew.is_down() {
+                drop(home);
+                self.release(agent);
+                // It failed since it was taken; it is wanted, or up again, when somebody comes to it once more.
+                self.runner.reschedule(agent);
+                return false;
+            }
             if home.mailbox.begin(agent.generation, worker) {
                 self.runner.occupy(seat);
                 station.signal.reset();
                 // Each future needs a lease of its own.
                 let most = if home.crew.is_async() { 1 } else { CLAIM };
                 home.mailbox.claim(most, &mut station.hand.lock().messages);
-                Some(home.crew.hire())
+                Some((home.crew.hire(), home.crew.incarnation()))
             } else {
                 None
             }
         };
         let runs = begun.is_some();
-        if let Some(hired) = begun {
+        if let Some((hired, incarnation)) = begun {
             let asynchronous = hired.as_ref().and_then(Hired::asynchronous);
             let rest = if let Some(handler) = asynchronous {
-                let flies = self.turn_async(agent, post, station, handler);
+                let flies = self.turn_async(agent, post, station, handler, incarnation);
                 self.discard(hired);
                 let rest = post.lock().mailbox.rest(agent.generation, worker);
                 if !flies {
@@ -70,7 +82,8 @@ impl<T, O> Inner<T, O> {
                 }
                 rest
             } else {
-                let mut turn = Turn { agent, post, station, handler: None, factory: None };
+                let mut turn =
+                    Turn { agent, post, station, handler: None, factory: None, incarnation };
                 turn.take_on(hired);
                 let rest = self.work_through(&mut turn, worker);
                 self.release(agent);
@@ -109,20 +122,29 @@ impl<T, O> Inner<T, O> {
             while let Some(message) = station.take() {
                 self.handle(turn, message);
                 left = left.saturating_sub(1);
+                if turn.is_over() {
+                    break;
+                }
             }
             let mut home = post.lock();
-            if left > 0
-                && !home.mailbox.is_empty()
-                && home.mailbox.is_run_by(agent.generation, worker)
-            {
+            let is_own = home.mailbox.is_run_by(agent.generation, worker);
+            let mut asker = None;
+            if is_own && home.crew.incarnation() != turn.incarnation {
+                // Rule 4.
+                let mut hand = station.hand.lock();
+                home.mailbox.restore(&mut hand.messages);
+                asker = hand.asker.take();
+            } else if is_own && left > 0 && !home.mailbox.is_empty() {
                 home.mailbox.claim(CLAIM.min(left), &mut station.hand.lock().messages);
                 continue;
             }
             // Whoever has the mailbox next finds the handler.
             let handler = turn.handler.take();
-            let spare = handler.and_then(|handler| home.dismiss(agent.generation, handler));
+            let spare = handler
+                .and_then(|handler| home.dismiss(agent.generation, turn.incarnation, handler));
             let rest = home.mailbox.rest(agent.generation, worker);
             drop(home);
+            self.discard(asker);
             self.discard(spare);
             self.discard(turn.factory.take());
             return rest;
@@ -138,16 +160,17 @@ impl<T, O> Inner<T, O> {
         let task = Task::new(payload);
         let result = self.attempt(turn, &task, None);
         let station = turn.station;
-        self.message_ended(turn.agent, result, cell.as_deref(), |handled| {
+        self.message_ended((turn.agent, turn.incarnation), result, cell.as_deref(), |handled| {
             Station::<T, O>::count(if handled { &station.handled } else { &station.failed });
         });
         self.discard(task);
     }
 
-    /// Counts how a message ended, and tells whoever asked.
+    /// Counts how a message ended, and tells whoever asked. Before the lease is given back under which that agent,
+    /// in that incarnation, handled it.
     pub(super) fn message_ended(
         &self,
-        agent: AgentId,
+        (agent, incarnation): (AgentId, u32),
         result: Result<O, TaskError>,
         cell: Option<&ReplyCell<O>>,
         count: impl FnOnce(bool),
@@ -161,8 +184,13 @@ impl<T, O> Inner<T, O> {
                 self.answer(cell, Outcome::Completed(output), || count(true));
             }
             (Err(error), cell) => {
-                if error.kind() != TaskErrorKind::Handler {
-                    self.state.lock().counts.attempt_lost(&error);
+                let mut after = After::new();
+                if error.kind() != TaskErrorKind::Handler || incarnation != UNSUPERVISED {
+                    let mut guard = self.state.lock();
+                    let state = &mut *guard;
+                    state.counts.attempt_lost(&error);
+                    self.attempt_failed_on(state, agent, incarnation, &error, &mut after);
+                    self.publish_alarm(state);
                 }
                 if self.observer.is_some() {
                     let error = error.clone();
@@ -172,6 +200,8 @@ impl<T, O> Inner<T, O> {
                     None => count(false),
                     Some(cell) => self.answer(cell, Outcome::Failed(error), || count(false)),
                 }
+                // The asker is told first of how its question went: the agent may have ended with it.
+                self.finish(after);
             }
         }
     }
@@ -231,6 +261,11 @@ impl<T, O> Inner<T, O> {
 }
 
 impl<T, O> Turn<'_, T, O> {
+    /// Whether the incarnation that it is a turn of has ended.
+    fn is_over(&self) -> bool {
+        self.incarnation != UNSUPERVISED && self.post.lock().crew.incarnation() != self.incarnation
+    }
+
     fn take_on(&mut self, hired: Option<Hired<T, O>>) {
         match hired {
             Some(Hired::Made(handler)) => self.handler = Some(handler),

@@ -26,6 +26,7 @@ pub(super) struct Job<T, O> {
     agent: AgentId,
     signal: Arc<Signal>,
     hired: Hired<T, O>,
+    incarnation: u32,
     deadline: Option<Timestamp>,
 }
 
@@ -37,6 +38,8 @@ pub(super) struct Attempted<T> {
     pub(super) agent: AgentId,
     /// Whether the agent was leased for this attempt alone.
     pub(super) leased: bool,
+    /// The incarnation of the agent that it began in.
+    pub(super) incarnation: u32,
     pub(super) deadline: Option<Timestamp>,
 }
 
@@ -58,7 +61,11 @@ impl<T, O> State<T, O> {
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
         behaviour.running.push(id);
         let post = posts.get(grant.agent().slot).expect("tasks ask for agents that run tasks");
-        let hired = post.lock().crew.hire().expect("no agent ends but under the lock of the tasks");
+        let (hired, incarnation) = {
+            let crew = &mut post.lock().crew;
+            (crew.hire(), crew.incarnation())
+        };
+        let hired = hired.expect("no agent ends but under the lock of the tasks");
 
         let record = self.tasks.get_mut(&id).expect("a queued task is in the table");
         record.attempt = Attempt(record.attempt.0.saturating_add(1));
@@ -72,6 +79,7 @@ impl<T, O> State<T, O> {
             agent,
             signal,
             hired,
+            incarnation,
             deadline: record.deadline,
         };
         self.wake_for_room(&mut after.wakes);
@@ -146,7 +154,7 @@ impl<T, O> Inner<T, O> {
                 return 0;
             }
             if let Some(now) = self.time_if_alarmed(&state) {
-                state.ring(now, &mut after);
+                self.ring(&mut state, now, &mut after);
             }
             let job = state.next_job_or_starve(&self.posts, &mut after);
             // Another worker may find an agent for the next task; one that finds none looks no further.
@@ -203,9 +211,11 @@ impl<T, O> Inner<T, O> {
 
     /// Runs an attempt to its end; the next one if that is wanted and there is one.
     pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Job<T, O>> {
-        let Job { id, attempt, task, agent, signal, hired, deadline } = job;
+        let Job { id, attempt, task, agent, signal, hired, incarnation, deadline } = job;
         if let Some(handler) = hired.asynchronous() {
-            let cargo = Cargo::Task(Attempted { id, attempt, task, agent, leased: true, deadline });
+            let attempted =
+                Attempted { id, attempt, task, agent, leased: true, incarnation, deadline };
+            let cargo = Cargo::Task(attempted);
             self.launch(handler, cargo, signal);
             self.discard(hired);
             return None;
@@ -225,7 +235,7 @@ impl<T, O> Inner<T, O> {
             }
         };
         let result = self.verified(&task, attempt, result);
-        let attempted = Attempted { id, attempt, task, agent, leased: true, deadline };
+        let attempted = Attempted { id, attempt, task, agent, leased: true, incarnation, deadline };
         self.conclude(attempted, result, handler, more)
     }
 
@@ -255,7 +265,7 @@ impl<T, O> Inner<T, O> {
         mut handler: Option<Handler<T, O>>,
         more: bool,
     ) -> Option<Job<T, O>> {
-        let Attempted { id, attempt, agent, task, leased, deadline } = attempted;
+        let Attempted { id, attempt, agent, task, leased, incarnation, deadline } = attempted;
         let now = self.time_if_needed(deadline, &task, &result);
         let late = deadline.is_some_and(|deadline| deadline <= now);
         let mut after = After::new();
@@ -269,15 +279,18 @@ impl<T, O> Inner<T, O> {
             // Before the lease, so that whoever has that next finds the handler.
             if let Some(made) = handler.take() {
                 let post = self.posts.get(agent.slot).expect("it ran something");
-                handler = post.lock().dismiss(agent.generation, made);
-            }
-            if leased {
-                // Of an agent that is gone it is void already.
-                let _ = state.pool.release(agent, &mut after.wakes);
+                handler = post.lock().dismiss(agent.generation, incarnation, made);
             }
             // It may be the next agent's by now, which does not run this task.
             if let Some(behaviour) = &mut state.behaviours[agent.slot as usize] {
                 behaviour.running.retain(|running| *running != id);
+            }
+            if let Err(error) = &result {
+                self.attempt_failed_on(state, agent, incarnation, error, &mut after);
+            }
+            if leased {
+                // Of an agent that is gone it is void already.
+                let _ = state.pool.release(agent, &mut after.wakes);
             }
             let won = state.tasks.get(&id).is_some_and(|record| {
                 record.attempt == attempt
@@ -349,7 +362,7 @@ impl<T, O> Inner<T, O> {
         self.ends_at_once()
             && !state.stopping
             && self.runner.has_only_tasks()
-            && !state.timers.first().is_some_and(due)
+            && !state.first_alarm().is_some_and(due)
     }
 }
 

@@ -17,6 +17,7 @@ mod simulation;
 mod stop;
 mod storm;
 mod submit;
+mod supervision;
 mod support;
 mod tasks;
 mod timing;

@@ -7,7 +7,9 @@
 //! 2. Who waits for an agent to be idle says so before it looks (rule 2 of the pool), so it is woken by
 //!    whoever gives the last lease back, or ends the agent.
 
-use super::Pool;
+use std::task::Waker;
+
+use super::{Passed, Pool};
 use crate::clock::Timestamp;
 use crate::fleet::agent::Condition;
 use crate::fleet::id::AgentId;
@@ -31,23 +33,30 @@ impl Pool {
         agent: AgentId,
         condition: Condition,
     ) -> Option<Condition> {
-        let (mut wakes, passed, old);
-        wakes = Vec::new();
-        {
-            let mut desk = self.desk.lock();
-            let at = self.shard_of(agent);
-            let mut shard = self.shards[at].lock();
-            let local = shard.find(agent)?;
-            old = shard.slot(local).standing.condition()?;
-            shard.set_condition(local, condition);
-            passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
-        }
+        let mut wakes = Vec::new();
+        let (old, passed) = self.change_condition(agent, condition, &mut wakes)?;
         self.wake_all(wakes);
         self.tell_freed(passed.freed);
         if passed.hungry {
             self.tell_workers();
         }
         Some(old)
+    }
+
+    /// The same for one who holds other locks, and wakes and tells whom it concerns later.
+    pub(in crate::fleet) fn change_condition(
+        &self,
+        agent: AgentId,
+        condition: Condition,
+        wakes: &mut Vec<Waker>,
+    ) -> Option<(Condition, Passed)> {
+        let mut desk = self.desk.lock();
+        let at = self.shard_of(agent);
+        let mut shard = self.shards[at].lock();
+        let local = shard.find(agent)?;
+        let old = shard.slot(local).standing.condition()?;
+        shard.set_condition(local, condition);
+        Some((old, self.pass_on(&mut desk, &mut shard, at, local, wakes)))
     }
 
     /// Waits on this thread until an agent holds no lease. For one that is not allocated: another may get

@@ -57,5 +57,6 @@ pub(super) fn status(id: AgentId, slot: &Slot, mask: Mask, kind: &Kind) -> Agent
         has_handler: mask & RUNS_TASKS != 0,
         labels: Arc::clone(&kind.labels),
         resources: kind.resources,
+        incarnation: 1,
     }
 }

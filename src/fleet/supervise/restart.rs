@@ -58,6 +58,7 @@ pub struct RestartPolicy {
     max_restarts: u16,
     window: Duration,
     backoff: Backoff,
+    on_errors: bool,
 }
 
 impl RestartPolicy {
@@ -71,6 +72,7 @@ impl RestartPolicy {
             max_restarts: 3,
             window: Duration::from_secs(60),
             backoff: Backoff::exponential(Duration::from_millis(100), Duration::from_secs(10)),
+            on_errors: false,
         }
     }
 
@@ -97,6 +99,19 @@ impl RestartPolicy {
     pub const fn backoff(mut self, backoff: Backoff) -> Self {
         self.backoff = backoff;
         self
+    }
+
+    /// Sets whether an error that a handler returns is a failure of its agent, and not of the task alone.
+    /// Default: no; a panic always is. The fleet reads it; a [`Supervisor`] is told of exits only.
+    #[must_use]
+    pub const fn on_errors(mut self, counts: bool) -> Self {
+        self.on_errors = counts;
+        self
+    }
+
+    /// Whether errors count.
+    pub(in crate::fleet) const fn counts_errors(&self) -> bool {
+        self.on_errors
     }
 }
 
@@ -162,6 +177,10 @@ impl Supervisor {
     pub fn new(policy: RestartPolicy, seed: u64) -> Self {
         let due = Window::new(policy.window);
         Self { policy, seed, due, now: Timestamp::ZERO, all_at: None }
+    }
+
+    pub(in crate::fleet) const fn strategy(&self) -> RestartStrategy {
+        self.policy.strategy
     }
 
     /// Decides about an exit.

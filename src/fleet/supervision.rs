@@ -1,0 +1,259 @@
+//! Agents under supervision: what they do when they fail, and when they are started again.
+//!
+//! The policies in [`supervise`](super::supervise) decide; here the fleet does what they say. All of it is
+//! part of the tasks' state, under its lock. Rules that hold between any two times the lock is held:
+//!
+//! 1. A ward is a live agent. Whoever ends the agent takes its ward out in the same step, so nothing that is
+//!    due later finds an agent that is gone, or another one in its place.
+//! 2. A failure counts once: it names the incarnation in which its attempt began, and ends it. What began in
+//!    an earlier incarnation fails nobody any more, and is counted.
+//! 3. What an agent is fit for in the pool follows from its ward alone ([`Ward::condition`]): what the host
+//!    wants and whether it is down. It changes in the step in which the ward changes, and before the lease of
+//!    the attempt that failed is given back: so nobody is given an agent that has failed.
+//! 4. A ward that is down has one alarm, at the moment at which it is started; no other has one.
+//! 5. No handler of an earlier incarnation runs anything that begins later: idle ones are dropped in the step
+//!    that ends their incarnation, the others when they come back.
+
+mod group;
+mod restarts;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::agent::{AgentSpec, Condition};
+use super::id::AgentId;
+use super::supervise::{Exit, RestartDecision, RestartStrategy, Supervisor};
+use crate::clock::Timestamp;
+
+pub(super) use group::Supervised;
+pub use group::SupervisionGroup;
+pub use restarts::FailureReason;
+
+/// Which of the incarnations of an agent; that of one that nobody supervises.
+pub(super) const UNSUPERVISED: u32 = 0;
+/// The first incarnation of an agent that is supervised.
+pub(super) const FIRST: u32 = 1;
+
+/// The agents that are supervised, and when they are started again.
+#[derive(Debug, Default)]
+pub(super) struct Supervision {
+    wards: HashMap<AgentId, Ward>,
+    groups: BTreeMap<u64, Circle>,
+    /// Rule 4.
+    alarms: BTreeSet<(Timestamp, AgentId)>,
+}
+
+/// One agent that is supervised.
+#[derive(Debug)]
+struct Ward {
+    incarnation: u32,
+    guard: Guard,
+    /// Whether an error that a handler returns is a failure of the agent.
+    on_errors: bool,
+    /// What the host says that it is fit for.
+    wanted: Condition,
+    /// When it is started again; `None` while it is up.
+    down: Option<Timestamp>,
+}
+
+/// Who decides about an agent.
+#[derive(Debug)]
+enum Guard {
+    Own(Box<Supervisor>),
+    Group(u64),
+}
+
+/// The agents of one group.
+#[derive(Debug)]
+struct Circle {
+    supervisor: Supervisor,
+    members: BTreeSet<AgentId>,
+}
+
+/// What is to be done about a failure.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Verdict {
+    /// Nothing: nobody supervises it, or the failure is not one of this incarnation's.
+    Nothing,
+    /// These are down until then: the one that failed first.
+    Down(Vec<AgentId>, Timestamp),
+    /// These end: the one that failed first.
+    End(Vec<AgentId>),
+}
+
+impl Ward {
+    /// Rule 3.
+    const fn condition(&self) -> Condition {
+        match self.wanted {
+            Condition::Fit | Condition::Degraded | Condition::Starting if self.down.is_some() => {
+                Condition::Failed
+            }
+            wanted => wanted,
+        }
+    }
+}
+
+impl Supervision {
+    /// Takes in an agent that was just made, if its spec has it supervised.
+    pub(super) fn enrol<T, O>(&mut self, agent: AgentId, spec: &AgentSpec<T, O>) {
+        let Some(supervised) = &spec.supervised else { return };
+        // Each has a jitter of its own, and the same one whenever the same things happen.
+        let seed = u64::from(agent.generation) << 32 | u64::from(agent.slot);
+        let (guard, policy) = match supervised {
+            Supervised::Alone(policy) => {
+                (Guard::Own(Box::new(Supervisor::new(*policy, seed))), *policy)
+            }
+            Supervised::Together(group) => {
+                let circle = self.groups.entry(group.id()).or_insert_with(|| Circle {
+                    supervisor: Supervisor::new(group.policy(), seed),
+                    members: BTreeSet::new(),
+                });
+                circle.members.insert(agent);
+                (Guard::Group(group.id()), group.policy())
+            }
+        };
+        let on_errors = policy.counts_errors();
+        let ward =
+            Ward { incarnation: FIRST, guard, on_errors, wanted: spec.condition, down: None };
+        self.wards.insert(agent, ward);
+    }
+
+    /// Lets go of an agent that ends (rule 1).
+    pub(super) fn dismiss(&mut self, agent: AgentId) {
+        let Some(ward) = self.wards.remove(&agent) else { return };
+        if let Some(until) = ward.down {
+            self.alarms.remove(&(until, agent));
+        }
+        if let Guard::Group(id) = ward.guard
+            && let Some(circle) = self.groups.get_mut(&id)
+        {
+            circle.members.remove(&agent);
+            if circle.members.is_empty() {
+                self.groups.remove(&id);
+            }
+        }
+    }
+
+    /// Which incarnation of an agent it is; [`UNSUPERVISED`] for one that is no ward.
+    pub(super) fn incarnation(&self, agent: AgentId) -> u32 {
+        self.wards.get(&agent).map_or(UNSUPERVISED, |ward| ward.incarnation)
+    }
+
+    /// Whether an error that a handler of this agent returns is a failure of the agent.
+    pub(super) fn counts_errors(&self, agent: AgentId) -> bool {
+        self.wards.get(&agent).is_some_and(|ward| ward.on_errors)
+    }
+
+    /// Whether an agent is down.
+    pub(super) fn is_down(&self, agent: AgentId) -> bool {
+        self.wards.get(&agent).is_some_and(|ward| ward.down.is_some())
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.wards.is_empty()
+    }
+
+    /// Notes what the host wants of an agent; what it wanted before, and what the agent is fit for now. `None`
+    /// for one that is no ward.
+    pub(super) fn want(
+        &mut self,
+        agent: AgentId,
+        condition: Condition,
+    ) -> Option<(Condition, Condition)> {
+        let ward = self.wards.get_mut(&agent)?;
+        let before = std::mem::replace(&mut ward.wanted, condition);
+        Some((before, ward.condition()))
+    }
+
+    /// What an agent is fit for (rule 3).
+    fn condition(&self, agent: AgentId) -> Option<Condition> {
+        self.wards.get(&agent).map(Ward::condition)
+    }
+
+    /// When the first of those that are down is started.
+    pub(super) fn first_alarm(&self) -> Option<Timestamp> {
+        self.alarms.first().map(|(at, _)| *at)
+    }
+
+    /// Decides about an exit (rule 2), and has those that go down be down. Those that are to end are wards
+    /// until they do.
+    pub(super) fn exited(
+        &mut self,
+        agent: AgentId,
+        incarnation: u32,
+        exit: Exit,
+        now: Timestamp,
+    ) -> Verdict {
+        let Some(ward) = self.wards.get_mut(&agent) else { return Verdict::Nothing };
+        if ward.incarnation != incarnation || ward.down.is_some() {
+            return Verdict::Nothing;
+        }
+        let (supervisor, members) = match &mut ward.guard {
+            Guard::Own(supervisor) => (&mut **supervisor, None),
+            Guard::Group(id) => {
+                let circle = self.groups.get_mut(id).expect("a group lives as long as a member");
+                (&mut circle.supervisor, Some(&circle.members))
+            }
+        };
+        // The one that failed first, and each once.
+        let all = || {
+            let others = members.into_iter().flatten().copied().filter(|member| *member != agent);
+            std::iter::once(agent).chain(others).collect::<Vec<_>>()
+        };
+        let together = supervisor.strategy() == RestartStrategy::OneForAll;
+        match supervisor.exited(exit, now) {
+            RestartDecision::Leave => Verdict::End(vec![agent]),
+            RestartDecision::GiveUp { .. } if together => Verdict::End(all()),
+            RestartDecision::GiveUp { .. } => Verdict::End(vec![agent]),
+            RestartDecision::Restart { strategy: RestartStrategy::OneForAll, at, .. } => {
+                let all = all();
+                self.put_down(all, at)
+            }
+            RestartDecision::Restart { at, .. } | RestartDecision::Covered { at } => {
+                self.put_down(vec![agent], at)
+            }
+        }
+    }
+
+    fn put_down(&mut self, agents: Vec<AgentId>, until: Timestamp) -> Verdict {
+        for agent in &agents {
+            let ward = self.wards.get_mut(agent).expect("a member of a group is a ward");
+            if let Some(before) = ward.down.replace(until) {
+                self.alarms.remove(&(before, *agent));
+            }
+            // Four billion restarts of one agent take longer than it lives.
+            ward.incarnation = ward.incarnation.saturating_add(1);
+            self.alarms.insert((until, *agent));
+        }
+        Verdict::Down(agents, until)
+    }
+
+    /// The next of those that are to be started by now, which is up again, and its incarnation.
+    pub(super) fn rise(&mut self, now: Timestamp) -> Option<(AgentId, u32)> {
+        let (at, agent) = *self.alarms.first().filter(|(at, _)| *at <= now)?;
+        self.alarms.remove(&(at, agent));
+        let ward = self.wards.get_mut(&agent).expect("rule 4");
+        ward.down = None;
+        Some((agent, ward.incarnation))
+    }
+
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    fn validate(&self) {
+        let mut alarms = BTreeSet::new();
+        let mut members = 0;
+        for (agent, ward) in &self.wards {
+            assert!(ward.incarnation >= FIRST);
+            alarms.extend(ward.down.map(|until| (until, *agent)));
+            if let Guard::Group(id) = ward.guard {
+                assert!(self.groups[&id].members.contains(agent));
+                members += 1;
+            }
+        }
+        assert_eq!(alarms, self.alarms, "rule 4");
+        let listed: usize = self.groups.values().map(|circle| circle.members.len()).sum();
+        assert_eq!(listed, members, "rule 1");
+        assert!(self.groups.values().all(|circle| !circle.members.is_empty()));
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;

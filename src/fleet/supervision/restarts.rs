@@ -1,0 +1,206 @@
+//! What the fleet does when an agent fails: it takes it out of service, and puts it back or ends it.
+
+use super::{UNSUPERVISED, Verdict};
+use crate::clock::Timestamp;
+use crate::fleet::Fleet;
+use crate::fleet::agent::{AgentStatus, Condition};
+use crate::fleet::id::AgentId;
+use crate::fleet::inner::{After, Inner, State};
+use crate::fleet::log::FleetEvent;
+use crate::fleet::stop::gone;
+use crate::fleet::supervise::Exit;
+use crate::fleet::task::{TaskError, TaskErrorKind};
+use crate::{Error, ErrorKind};
+
+/// Why an agent is taken to have failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum FailureReason {
+    /// Its handler, or what makes it, panicked; or returned an error, where those count.
+    Attempt(TaskError),
+    /// The host said so, and why.
+    Reported(String),
+    /// This other agent of its group failed, and all are started again or end together.
+    Together(AgentId),
+}
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
+    /// Says that an agent that is supervised has failed: a process behind it has died, say. What follows is
+    /// what its [restart policy](super::super::AgentSpec::restart) says; `reason` goes into the event. Returns
+    /// whether that was news: not if the agent is down already.
+    ///
+    /// # Errors
+    /// `NotFound` if the agent is gone, `Unsupported` if it is not supervised.
+    pub fn report_failure(&self, agent: AgentId, reason: impl Into<String>) -> Result<bool, Error> {
+        self.inner().report_failure(agent, FailureReason::Reported(reason.into()))
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    fn report_failure(&self, agent: AgentId, reason: FailureReason) -> Result<bool, Error> {
+        let mut after = After::new();
+        let news = {
+            let mut state = self.state.lock();
+            let incarnation = state.supervision.incarnation(agent);
+            if incarnation == UNSUPERVISED {
+                drop(state);
+                return Err(if self.pool.lives(agent) {
+                    let message =
+                        format!("agent {agent} is not supervised: its spec has no policy");
+                    Error::new(ErrorKind::Unsupported, message)
+                } else {
+                    gone(agent)
+                });
+            }
+            let news = !state.supervision.is_down(agent);
+            self.agent_failed(&mut state, agent, incarnation, reason, &mut after);
+            self.publish_alarm(&mut state);
+            news
+        };
+        self.finish(after);
+        Ok(news)
+    }
+
+    /// Takes notice of an attempt of that incarnation that returned this error, before its lease is given
+    /// back.
+    pub(in crate::fleet) fn attempt_failed_on(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        incarnation: u32,
+        error: &TaskError,
+        after: &mut After<T, O>,
+    ) {
+        if incarnation == UNSUPERVISED {
+            return;
+        }
+        if error.kind() == TaskErrorKind::Panicked || state.supervision.counts_errors(agent) {
+            let reason = FailureReason::Attempt(error.clone());
+            self.agent_failed(state, agent, incarnation, reason, after);
+        }
+    }
+
+    /// Has an agent be down, or end, because it failed in that incarnation.
+    fn agent_failed(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        incarnation: u32,
+        reason: FailureReason,
+        after: &mut After<T, O>,
+    ) {
+        if state.stopping {
+            // All agents are about to end, and none is started any more.
+            return;
+        }
+        let now = self.clock.now();
+        let mut reason = Some(reason);
+        let mut why = || reason.take().unwrap_or(FailureReason::Together(agent));
+        match state.supervision.exited(agent, incarnation, Exit::Failed, now) {
+            Verdict::Nothing => state.counts.agent_failures_ignored += 1,
+            Verdict::Down(agents, until) => {
+                for agent in agents {
+                    state.counts.agent_failures += 1;
+                    let restart_at = Some(until);
+                    after.events.push(FleetEvent::AgentFailed { agent, reason: why(), restart_at });
+                    self.renew_handlers(state, agent, after);
+                    self.apply_condition(state, agent, after);
+                }
+                if until <= now {
+                    self.start_those_due(state, now, after);
+                }
+            }
+            Verdict::End(agents) => {
+                for agent in agents {
+                    state.counts.agent_failures += 1;
+                    state.counts.agents_given_up += 1;
+                    let (reason, restart_at) = (why(), None);
+                    after.events.push(FleetEvent::AgentFailed { agent, reason, restart_at });
+                    let ended = self.end_in_step(state, agent, false, after);
+                    debug_assert!(ended.is_some(), "a ward is a live agent");
+                }
+            }
+        }
+    }
+
+    /// Drops the handlers of earlier incarnations (rule 5).
+    fn renew_handlers(&self, state: &State<T, O>, agent: AgentId, after: &mut After<T, O>) {
+        let incarnation = state.supervision.incarnation(agent);
+        if let Some(post) = self.posts.get(agent.slot) {
+            let renewed = post.lock().renew(agent.generation, incarnation);
+            after.aside().handlers.extend(renewed);
+        }
+    }
+
+    /// Has the pool know what an agent that is supervised is fit for (rule 3).
+    fn apply_condition(&self, state: &State<T, O>, agent: AgentId, after: &mut After<T, O>) {
+        let Some(condition) = state.supervision.condition(agent) else { return };
+        let changed = self.pool.change_condition(agent, condition, &mut after.wakes);
+        let (_, passed) = changed.expect("a ward is a live agent");
+        if let Some(agent) = passed.freed {
+            self.runner.reschedule(agent);
+        }
+        if passed.hungry {
+            self.notify_workers(state);
+        }
+    }
+
+    /// Starts those whose delay is over.
+    pub(in crate::fleet) fn start_those_due(
+        &self,
+        state: &mut State<T, O>,
+        now: Timestamp,
+        after: &mut After<T, O>,
+    ) {
+        while !state.stopping
+            && let Some((agent, incarnation)) = state.supervision.rise(now)
+        {
+            state.counts.agent_restarts += 1;
+            if let Some(post) = self.posts.get(agent.slot) {
+                post.lock().start(agent.generation);
+            }
+            after.events.push(FleetEvent::AgentRestarted { agent, incarnation });
+            self.apply_condition(state, agent, after);
+        }
+    }
+
+    /// Sets what the host wants an agent to be fit for; what it wanted before.
+    pub(in crate::fleet) fn set_condition(
+        &self,
+        agent: AgentId,
+        condition: Condition,
+    ) -> Option<Condition> {
+        let mut after = After::new();
+        let before = {
+            let mut state = self.state.lock();
+            let Some((before, _)) = state.supervision.want(agent, condition) else {
+                drop(state);
+                return self.pool.set_condition(agent, condition);
+            };
+            self.apply_condition(&state, agent, &mut after);
+            before
+        };
+        self.finish(after);
+        Some(before)
+    }
+
+    /// What is true of an agent.
+    pub(in crate::fleet) fn status(&self, agent: AgentId) -> Option<AgentStatus> {
+        let state = self.state.lock();
+        let mut status = self.pool.status(agent)?;
+        status.incarnation = state.supervision.incarnation(agent).max(super::FIRST);
+        Some(status)
+    }
+
+    /// What is true of all agents.
+    pub(in crate::fleet) fn all(&self) -> Vec<AgentStatus> {
+        let state = self.state.lock();
+        let mut all = self.pool.all();
+        if !state.supervision.is_empty() {
+            for status in &mut all {
+                status.incarnation = state.supervision.incarnation(status.id).max(super::FIRST);
+            }
+        }
+        all
+    }
+}

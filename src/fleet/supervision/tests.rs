@@ -1,0 +1,152 @@
+//! The wards against a naive account of them.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::fleet::Backoff;
+use crate::fleet::supervise::{Restart, RestartPolicy};
+
+/// What one agent is, as it was told step by step.
+#[derive(Clone, Copy, Debug)]
+struct Naive {
+    group: bool,
+    incarnation: u32,
+    down: Option<u64>,
+    wanted: Condition,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Spawn { group: bool },
+    End(usize),
+    Fail { which: usize, earlier: bool },
+    Want(usize, Condition),
+    Pass(u64),
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let condition = prop::sample::select(vec![
+        Condition::Fit,
+        Condition::Starting,
+        Condition::Degraded,
+        Condition::Draining,
+        Condition::Failed,
+    ]);
+    let step = prop_oneof![
+        2 => any::<bool>().prop_map(|group| Step::Spawn { group }),
+        1 => (0..8_usize).prop_map(Step::End),
+        4 => (0..8_usize, prop::bool::weighted(0.2))
+            .prop_map(|(which, earlier)| Step::Fail { which, earlier }),
+        2 => (0..8_usize, condition).prop_map(|(which, wanted)| Step::Want(which, wanted)),
+        3 => (0..6_u64).prop_map(Step::Pass),
+    ];
+    prop::collection::vec(step, 1..80)
+}
+
+fn policy(strategy: RestartStrategy) -> RestartPolicy {
+    RestartPolicy::new(Restart::OnFailure)
+        .strategy(strategy)
+        .budget(3, Duration::from_secs(20))
+        .backoff(Backoff::exponential(Duration::from_secs(2), Duration::from_secs(8)))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn wards_go_down_once_for_each_failure_and_come_up_once_when_it_is_time(
+        steps in steps(),
+        for_all in any::<bool>(),
+    ) {
+        let at = |seconds| Timestamp::from_start(Duration::from_secs(seconds));
+        let together = if for_all { RestartStrategy::OneForAll } else { RestartStrategy::OneForOne };
+        let group = SupervisionGroup::new(policy(together));
+        let own = AgentSpec::<(), ()>::new("own").restart(policy(RestartStrategy::OneForOne));
+        let member = AgentSpec::<(), ()>::new("member")
+            .max_leases(NonZeroU32::MIN)
+            .supervised_by(&group);
+        let mut supervision = Supervision::default();
+        let mut naive: Vec<(AgentId, Naive)> = Vec::new();
+        let (mut now, mut slots) = (0, 0);
+        for step in steps {
+            let place = |which: usize| (!naive.is_empty()).then(|| which % naive.len());
+            match step {
+                Step::Spawn { group } => {
+                    let agent = AgentId { slot: slots, generation: 0 };
+                    slots += 1;
+                    supervision.enrol(agent, if group { &member } else { &own });
+                    let wanted = Condition::Fit;
+                    naive.push((agent, Naive { group, incarnation: 1, down: None, wanted }));
+                }
+                Step::End(which) => if let Some(place) = place(which) {
+                    supervision.dismiss(naive.remove(place).0);
+                },
+                Step::Want(which, wanted) => if let Some(place) = place(which) {
+                    let (agent, known) = &mut naive[place];
+                    let before = std::mem::replace(&mut known.wanted, wanted);
+                    prop_assert_eq!(supervision.want(*agent, wanted).map(|want| want.0), Some(before));
+                },
+                Step::Fail { which, earlier } => if let Some(place) = place(which) {
+                    let (agent, known) = naive[place];
+                    let incarnation = known.incarnation - u32::from(earlier);
+                    let verdict = supervision.exited(agent, incarnation, Exit::Failed, at(now));
+                    let concerned = |of: &(AgentId, Naive)| {
+                        of.0 == agent || (for_all && known.group && of.1.group)
+                    };
+                    match verdict {
+                        Verdict::Nothing => prop_assert!(earlier || known.down.is_some()),
+                        Verdict::Down(agents, until) => {
+                            prop_assert!(!earlier && known.down.is_none());
+                            prop_assert_eq!(agents[0], agent);
+                            // One that came late to a group goes down with it, alone.
+                            let covered = agents.len() == 1;
+                            for (agent, known) in naive.iter_mut().filter(|of| concerned(of)) {
+                                let is_named = agents.contains(agent);
+                                prop_assert!(is_named || covered);
+                                if is_named {
+                                    known.incarnation += 1;
+                                    known.down = Some((until - Timestamp::ZERO).as_secs());
+                                }
+                            }
+                        }
+                        Verdict::End(agents) => {
+                            prop_assert!(!earlier && known.down.is_none());
+                            let ends = naive.iter().filter(|of| concerned(of)).count();
+                            prop_assert_eq!(ends, agents.len());
+                            for agent in &agents {
+                                supervision.dismiss(*agent);
+                            }
+                            naive.retain(|(known, _)| !agents.contains(known));
+                        }
+                    }
+                },
+                Step::Pass(seconds) => {
+                    now += seconds;
+                    let due = |known: &Naive| known.down.is_some_and(|until| until <= now);
+                    let mut expected: Vec<_> = naive.iter().filter(|(_, known)| due(known)).map(|of| of.0).collect();
+                    let mut risen = Vec::new();
+                    while let Some((agent, incarnation)) = supervision.rise(at(now)) {
+                        let known = naive.iter_mut().find(|of| of.0 == agent);
+                        let known = &mut known.expect("it is gone").1;
+                        prop_assert_eq!(known.incarnation, incarnation);
+                        known.down = None;
+                        risen.push(agent);
+                    }
+                    risen.sort_unstable();
+                    expected.sort_unstable();
+                    prop_assert_eq!(risen, expected);
+                }
+            }
+            supervision.validate();
+            for (agent, known) in &naive {
+                let serves = !matches!(known.wanted, Condition::Draining | Condition::Failed);
+                let expected = if serves && known.down.is_some() { Condition::Failed } else { known.wanted };
+                prop_assert_eq!(supervision.condition(*agent), Some(expected), "rule 3");
+                prop_assert_eq!(supervision.is_down(*agent), known.down.is_some());
+            }
+        }
+    }
+}
