@@ -63,6 +63,7 @@ mod graph;
 mod handle;
 mod history;
 mod id;
+mod inbox;
 mod inner;
 mod keyed;
 mod lanes;

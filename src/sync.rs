@@ -36,9 +36,7 @@ pub(crate) use std::sync::OnceLock;
     expect(unused_imports, reason = "the sandbox alone waits on it")
 )]
 pub(crate) use imp::Condvar;
-#[cfg(feature = "durable")]
-pub(crate) use imp::MutexGuard;
-pub(crate) use imp::{Mutex, RwLock, UnsafeCell, atomic, fence, hint, thread};
+pub(crate) use imp::{Mutex, MutexGuard, RwLock, UnsafeCell, atomic, fence, hint, thread};
 
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
 pub(crate) use brief::{Brief, BriefGuard};

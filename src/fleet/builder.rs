@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Fleet;
 use super::flight::{Flights, Launcher};
 use super::id::TaskId;
+use super::inbox::{Lent, Tasks};
 use super::inner::{Inner, State, Workers};
 use super::lanes::Lanes;
 use super::ledger::{Keeping, Ledger};
@@ -25,7 +26,7 @@ use super::timers::Timers;
 use super::verify::Verifier;
 use super::wakers::WakerSet;
 use crate::clock::Clock;
-use crate::sync::{Mutex, cores, thread};
+use crate::sync::{cores, thread};
 use crate::{Error, ErrorKind};
 
 const DEFAULT_QUEUE_CAPACITY: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
@@ -278,6 +279,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             next_task: Some(self.first_task_id.get()),
             sequence: 0,
             reserved: 0,
+            lent: Lent::nothing(),
             reserved_ids: HashSet::new(),
             room: WakerSet::default(),
             progress: WakerSet::default(),
@@ -289,7 +291,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         let inner = Arc::new_cyclic(|me| Inner {
             me: me.clone(),
             pool,
-            state: Mutex::new(state),
+            state: Tasks::new(state),
             runner,
             posts: Posts::new(),
             stations: (0..workers).map(|_| Station::new()).collect(),

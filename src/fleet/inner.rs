@@ -27,6 +27,7 @@ use super::agent::Handler;
 use super::flight::{Flights, Launcher};
 use super::handle::{Cancels, OutcomeCell};
 use super::id::{AgentId, Attempt, TaskId};
+use super::inbox::{Lent, Tasks};
 use super::lanes::{Lanes, Mask, Place};
 use super::ledger::{Forgotten, Ledger};
 use super::log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
@@ -44,14 +45,14 @@ use super::timers::{Alarm, Timers};
 use super::verify::Verifier;
 use super::wakers::{WakerSet, guarded};
 use crate::clock::{Clock, Timestamp};
-use crate::sync::{Mutex, thread};
+use crate::sync::thread;
 use crate::{Error, ErrorKind};
 
 /// See the file's head.
 pub(super) struct Inner<T, O> {
     pub(super) me: Weak<Self>,
     pub(super) pool: Arc<Pool>,
-    pub(super) state: Mutex<State<T, O>>,
+    pub(super) state: Tasks<T, O>,
     pub(super) runner: Runner,
     pub(super) posts: Posts<T, O>,
     pub(super) stations: Box<[Station<T, O>]>,
@@ -90,6 +91,8 @@ pub(super) struct State<T, O> {
     pub(super) sequence: u64,
     /// Places in the queue held for tasks whose acceptance is being recorded.
     pub(super) reserved: usize,
+    /// Room and ids that plain tasks come in by.
+    pub(super) lent: Lent<T, O>,
     pub(super) reserved_ids: HashSet<TaskId>,
     /// Submitters that wait for room; wakers of this crate's own parkers.
     pub(super) room: WakerSet,
@@ -328,7 +331,13 @@ impl<T, O> State<T, O> {
     pub(super) fn room(&self, capacity: NonZeroUsize) -> usize {
         // Tasks that run again may take the queue over its capacity, by no more than there are workers.
         // What is stale in a mailbox takes its place until the mailbox comes to it: so mailboxes are bounded.
-        capacity.get().saturating_sub(self.queued() + self.stale + self.reserved)
+        let taken = self.queued() + self.stale + self.reserved + self.lent.room();
+        capacity.get().saturating_sub(taken)
+    }
+
+    /// Whether nobody waits for room.
+    pub(super) fn room_is_free(&self) -> bool {
+        self.room.first().is_none()
     }
 
     /// Wakes the submitter whose turn it is, after the queue became shorter or the turn changed.

@@ -27,6 +27,11 @@ impl Place {
     pub(super) const fn new(priority: Priority, sequence: u64) -> Self {
         Self { rank: Reverse(priority), sequence }
     }
+
+    /// Whether it is before any that comes later with this priority.
+    pub(super) fn is_before_later(self, priority: Priority) -> bool {
+        self.rank <= Reverse(priority)
+    }
 }
 
 /// The entries that ask for the same.
@@ -126,6 +131,11 @@ impl<V> Lanes<V> {
         self.len
     }
 
+    /// The place of the first entry of all.
+    pub(super) fn head(&self) -> Option<Place> {
+        self.lanes.values().filter_map(Lane::first).min()
+    }
+
     pub(super) fn insert(&mut self, mask: Mask, place: Place, value: V) {
         let spare = &mut self.spare;
         let lane = self.lanes.entry(mask).or_insert_with(|| Lane::new(std::mem::take(spare)));
@@ -189,6 +199,8 @@ impl<V> Lanes<V> {
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests {
+    use std::collections::btree_map::Entry;
+
     use super::*;
     use proptest::prelude::*;
 
@@ -244,9 +256,9 @@ mod tests {
                     }
                     Step::Again(index) if !ever.is_empty() => {
                         let (mask, place, value) = *index.get(&ever);
-                        if !oracle.contains_key(&place) {
+                        if let Entry::Vacant(vacant) = oracle.entry(place) {
                             lanes.insert(mask, place, value);
-                            oracle.insert(place, (mask, value));
+                            vacant.insert((mask, value));
                         }
                     }
                     Step::First(served) => {

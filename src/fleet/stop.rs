@@ -21,7 +21,7 @@ use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason};
 use super::tell::Remains;
 use crate::clock::Timestamp;
-use crate::sync::{Parker, thread};
+use crate::sync::{Parker, left_out, thread};
 use crate::{Error, ErrorKind};
 
 /// What a kill undid.
@@ -167,6 +167,8 @@ impl<T, O> Inner<T, O> {
         let crew = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
+            // Rule 5 of the inbox.
+            self.state.withdraw(state);
             let mut home = self.posts.get(agent.slot()).map(Post::lock);
             let is_own = |home: &&mut Home<T, O>| home.mailbox.is_open(agent.generation());
             let mut home = home.as_deref_mut().filter(is_own);
@@ -186,6 +188,7 @@ impl<T, O> Inner<T, O> {
                     Error::new(ErrorKind::InUse, message)
                 }
             })?;
+            self.state.begin_era();
             let closed = home.as_mut().and_then(|home| home.close(agent.generation()));
             state.supervision.dismiss(agent);
             state.counts.agents_retired += 1;
@@ -254,6 +257,7 @@ impl<T, O> Inner<T, O> {
         let mut wakes = Vec::new();
         {
             let mut state = self.state.lock();
+            self.state.withdraw(&mut state);
             state.draining = true;
             self.runner.drain();
             state.room.take_into(&mut wakes);
@@ -304,6 +308,9 @@ impl<T, O> Inner<T, O> {
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
+            if !left_out("inbox.withdraw-at-stop") {
+                self.state.withdraw(state);
+            }
             state.stopping = true;
             self.pool.close(&mut after.wakes);
             state.room.take_into(&mut after.wakes);

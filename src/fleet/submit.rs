@@ -63,6 +63,7 @@ impl<T, O> State<T, O> {
         tasks: &[Task<T>],
         turn: Option<u64>,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
+        inner.state.withdraw(self);
         // Before all else: a task that is known needs no room and no agent.
         let keys = &self.ledger.keys;
         if tasks.iter().filter_map(Task::key).any(|key| keys.get(key).is_some()) {
@@ -143,9 +144,15 @@ impl<T, O> State<T, O> {
 impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     pub(super) fn submit_one(
         &self,
-        task: Task<T>,
+        mut task: Task<T>,
         patience: Patience,
     ) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
+        if task.id().is_none() && task.options.is_none() {
+            match self.submit_plain(task) {
+                Ok(handle) => return Ok(handle),
+                Err(back) => task = back,
+            }
+        }
         if task.key().is_some() {
             return match self.submit_keyed(vec![task], patience) {
                 Ok(mut handles) => Ok(handles.pop().expect("each task gets a handle")),
@@ -333,6 +340,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     state.queue_or_park(id, &mut after);
                 }
             }
+            self.lend(state);
             self.notify_workers(state);
             self.publish_alarm(state);
             if keyed {

@@ -9,6 +9,7 @@ use super::inner::{After, Inner, Phase, State};
 use super::log::FleetEvent;
 use super::pool::broken;
 use super::post::Posts;
+use super::request::Priority;
 use super::runner::{Ready, Seat};
 use super::signal::Signal;
 use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError};
@@ -149,13 +150,14 @@ impl<T, O> Inner<T, O> {
         let asked = self.time_if_observed();
         let mut after = After::new();
         let job = {
-            let mut state = self.state.lock();
+            let mut state = self.state.lock_to_look();
             if state.stopping {
                 return 0;
             }
             if let Some(now) = self.time_if_alarmed(&state) {
                 self.ring(&mut state, now, &mut after);
             }
+            self.lend(&mut state);
             let job = state.next_job_or_starve(&self.posts, &mut after);
             // Another worker may find an agent for the next task; one that finds none looks no further.
             if job.is_some() {
@@ -271,7 +273,7 @@ impl<T, O> Inner<T, O> {
         let mut after = After::new();
         let (mut refused, mut ended) = (None, None);
         let next = {
-            let mut guard = self.state.lock();
+            let mut guard = self.state.lock_for_attempt();
             let state = &mut *guard;
             if let Err(error) = &result {
                 state.counts.attempt_lost(error);
@@ -333,6 +335,7 @@ impl<T, O> Inner<T, O> {
                 Err(_) => state.counts.late_failures_ignored += 1,
             }
             let next = if more && after.leaves_nothing() && self.may_go_on(state) {
+                self.take_in_if_next(state);
                 state.next_job_or_starve(&self.posts, &mut after)
             } else {
                 None
@@ -354,6 +357,16 @@ impl<T, O> Inner<T, O> {
     /// Whether nobody is told of a task's end before it is seen.
     fn ends_at_once(&self) -> bool {
         self.log.is_none() && self.observer.is_none()
+    }
+
+    /// Takes in what came, unless the queue has a task that is before all of that.
+    fn take_in_if_next(&self, state: &mut State<T, O>) {
+        let before =
+            state.queue.head().is_some_and(|place| place.is_before_later(Priority::NORMAL));
+        if !before && self.state.has_arrivals() {
+            self.state.take_in(state);
+            self.lend(state);
+        }
     }
 
     /// Whether a worker may go on with the next task: nothing else is ready or due.

@@ -1,0 +1,241 @@
+//! The lock of the tasks, and the inbox by which plain tasks come in without it.
+//!
+//! A plain task asks for nothing, and nothing is to be told of it: so all there is to its acceptance is that
+//! there is room, that an agent could run it, and an id. Workers hold the lock of the tasks about as long as they
+//! do not run handlers; a submitter that wanted it for each task would meet them there each time. Rules:
+//!
+//! 1. Credit is room in the queue and ids that are the inbox's alone: while it has any, nobody else fills that room
+//!    or gives those ids. It is given and withdrawn under both locks, that of the tasks first.
+//! 2. There is no credit while somebody waits for room, and none once the fleet drains or stops, nor where there is a
+//!    log or an observer. So who comes to the inbox overtakes nobody, and nothing is accepted too late.
+//! 3. Whoever takes the lock of the tasks takes in what came before, so that to all who look it is queued; a
+//!    worker that has other tasks to run may leave it for later.
+//! 4. Whoever puts a task into an empty inbox has the queue of tasks lined up after that. A worker that took the
+//!    queue out of the line empties the inbox under its lock, whatever it has heard.
+//! 5. The era changes whenever an agent was retired, while there is no credit. So a task comes in only if no
+//!    agent was retired since one was found that could run it.
+
+use std::sync::Arc;
+
+use crossbeam::utils::CachePadded;
+
+use super::handle::{OutcomeCell, TaskHandle};
+use super::id::{Attempt, TaskId};
+use super::inner::{Inner, Phase, Record, State};
+use super::lanes::Place;
+use super::pool::RUNS_TASKS;
+use super::request::Priority;
+use super::task::Task;
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use crate::sync::{Brief, Mutex, MutexGuard, left_out};
+
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
+
+/// See the file's head.
+pub(super) struct Tasks<T, O> {
+    state: Mutex<State<T, O>>,
+    inbox: CachePadded<Inbox<T, O>>,
+    /// Rule 5.
+    era: AtomicU64,
+}
+
+struct Inbox<T, O> {
+    arrivals: Brief<Arrivals<T, O>>,
+    /// Whether something lies there: a hint.
+    some: AtomicBool,
+}
+
+struct Arrivals<T, O> {
+    tasks: Vec<Arrival<T, O>>,
+    credit: usize,
+    /// The next id that the credit is good for.
+    next: u64,
+}
+
+/// An accepted task. It has its id.
+struct Arrival<T, O> {
+    task: Arc<Task<T>>,
+    cell: Arc<OutcomeCell<O>>,
+}
+
+/// The state's part of the inbox.
+pub(super) struct Lent<T, O> {
+    /// The credit that the inbox has, and the tasks in it.
+    room: usize,
+    /// Room for the tasks that come next.
+    spare: Vec<Arrival<T, O>>,
+}
+
+impl<T, O> Lent<T, O> {
+    pub(super) const fn nothing() -> Self {
+        Self { room: 0, spare: Vec::new() }
+    }
+
+    /// The room in the queue that is the inbox's.
+    pub(super) const fn room(&self) -> usize {
+        self.room
+    }
+}
+
+impl<T, O> Tasks<T, O> {
+    pub(super) fn new(state: State<T, O>) -> Self {
+        let arrivals = Arrivals { tasks: Vec::new(), credit: 0, next: 0 };
+        let inbox = Inbox { arrivals: Brief::new(arrivals), some: AtomicBool::new(false) };
+        let inbox = CachePadded::new(inbox);
+        Self { state: Mutex::new(state), inbox, era: AtomicU64::new(0) }
+    }
+
+    /// Takes the lock, and what came in (rule 3).
+    #[inline]
+    pub(super) fn lock(&self) -> MutexGuard<'_, State<T, O>> {
+        let mut state = self.state.lock();
+        // Relaxed: who knows of an acceptance knows of this, and of each one that its worker is to find it is
+        // told by the line.
+        if self.inbox.some.load(Ordering::Relaxed) {
+            self.take_in(&mut state);
+        }
+        state
+    }
+
+    /// As [`lock`](Self::lock), for a worker that has the queue of tasks to look at (rule 4).
+    pub(super) fn lock_to_look(&self) -> MutexGuard<'_, State<T, O>> {
+        let mut state = self.state.lock();
+        self.take_in(&mut state);
+        state
+    }
+
+    /// Takes the lock and leaves the inbox for later; only for a worker that says how an attempt ended.
+    pub(super) fn lock_for_attempt(&self) -> MutexGuard<'_, State<T, O>> {
+        self.state.lock()
+    }
+
+    /// Whether something came that the state does not know of, for all that is known here.
+    pub(super) fn has_arrivals(&self) -> bool {
+        self.inbox.some.load(Ordering::Relaxed)
+    }
+
+    /// Takes in what came.
+    pub(super) fn take_in(&self, state: &mut State<T, O>) {
+        let mut tasks = std::mem::take(&mut state.lent.spare);
+        {
+            let mut arrivals = self.inbox.arrivals.lock();
+            std::mem::swap(&mut arrivals.tasks, &mut tasks);
+            self.inbox.some.store(false, Ordering::Relaxed);
+        }
+        self.queue(state, tasks);
+    }
+
+    fn queue(&self, state: &mut State<T, O>, mut tasks: Vec<Arrival<T, O>>) {
+        state.lent.room -= tasks.len();
+        state.counts.tasks_accepted += tasks.len() as u64;
+        for Arrival { task, cell } in tasks.drain(..) {
+            let id = task.id.expect("the inbox gave it one");
+            let place = Place::new(Priority::NORMAL, state.sequence);
+            state.sequence += 1;
+            let record = Record {
+                task,
+                cell,
+                mask: RUNS_TASKS,
+                place,
+                attempt: Attempt::NONE,
+                attempts_lost: 0,
+                deadline: None,
+                cancelled: false,
+                phase: Phase::Queued,
+            };
+            state.tasks.insert(id, record);
+            state.queue.insert(RUNS_TASKS, place, id);
+        }
+        state.lent.spare = tasks;
+    }
+
+    /// Takes in what came and all credit back (rule 1).
+    pub(super) fn withdraw(&self, state: &mut State<T, O>) {
+        if state.lent.room == 0 {
+            return;
+        }
+        let mut tasks = std::mem::take(&mut state.lent.spare);
+        let (credit, next) = {
+            let mut arrivals = self.inbox.arrivals.lock();
+            std::mem::swap(&mut arrivals.tasks, &mut tasks);
+            self.inbox.some.store(false, Ordering::Relaxed);
+            (std::mem::take(&mut arrivals.credit), arrivals.next)
+        };
+        self.queue(state, tasks);
+        state.lent.room -= credit;
+        debug_assert_eq!(state.lent.room, 0, "rule 1");
+        state.next_task = Some(next);
+    }
+
+    /// An agent was retired, after all credit was withdrawn (rule 5).
+    pub(super) fn begin_era(&self) {
+        // Ordering: Release, pairs with the Acquire of `submit_plain`: who sees the new era looks for an agent
+        // after this one was taken out.
+        if !left_out("inbox.begin-era") {
+            self.era.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    /// Gives the inbox the room that there is, if it has none and may have some (rule 2).
+    pub(super) fn lend(&self, state: &mut State<T, O>) {
+        let open = !state.draining && !state.stopping && state.room_is_free();
+        if state.lent.room > 0 || !open || self.log.is_some() || self.observer.is_some() {
+            return;
+        }
+        let Some(next) = state.next_task else { return };
+        // The last id is left to those who come by the lock.
+        let ids = usize::try_from(u64::MAX - next).unwrap_or(usize::MAX);
+        let credit = state.room(self.queue_capacity).min(ids);
+        if credit == 0 {
+            return;
+        }
+        state.lent.room = credit;
+        // What is not used of them comes back with the credit.
+        state.next_task = Some(next + credit as u64);
+        let mut arrivals = self.state.inbox.arrivals.lock();
+        arrivals.credit = credit;
+        arrivals.next = next;
+    }
+}
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
+    /// Accepts a plain task, or hands it back to come in by the lock.
+    pub(super) fn submit_plain(&self, task: Task<T>) -> Result<TaskHandle<O>, Task<T>> {
+        // Ordering: Acquire, pairs with the Release of `begin_era`.
+        let era = self.state.era.load(Ordering::Acquire);
+        if self.pool.task_mask(task.request()) != Some(RUNS_TASKS) {
+            return Err(task);
+        }
+        let mut task = Arc::new(task);
+        let cell = Arc::new(OutcomeCell::new(self.clock.clone()));
+        let inbox = &self.state.inbox;
+        let accepted = {
+            let mut arrivals = inbox.arrivals.lock();
+            // Relaxed: the lock shows each era that began before its credit was given.
+            let same_era = self.state.era.load(Ordering::Relaxed) == era;
+            if arrivals.credit > 0 && same_era {
+                let id = TaskId::new(arrivals.next);
+                Arc::get_mut(&mut task).expect("nobody else knows of it").id = Some(id);
+                arrivals.next += 1;
+                arrivals.credit -= 1;
+                let first = arrivals.tasks.is_empty();
+                arrivals.tasks.push(Arrival { task, cell: Arc::clone(&cell) });
+                if first {
+                    inbox.some.store(true, Ordering::Relaxed);
+                }
+                Ok((id, first))
+            } else {
+                Err(task)
+            }
+        };
+        let (id, first) =
+            accepted.map_err(|task| Arc::into_inner(task).expect("nobody else knows of it"))?;
+        if first && !left_out("inbox.line-up") {
+            self.runner.tasks_are_ready();
+        }
+        Ok(self.task_handle(id, cell))
+    }
+}
