@@ -19,6 +19,7 @@ mod domain;
 mod log;
 mod notice;
 mod records;
+mod stored;
 #[cfg(feature = "tracing")]
 mod trace;
 
@@ -32,11 +33,11 @@ pub use self::notice::{Notice, topics};
 pub use self::records::RecordedOutcome;
 
 use self::notice::Announcer;
-use self::records::{History, Records};
+use self::records::{History, Records, RecoveredEnds};
 use crate::ast::AstEngine;
 use crate::bus::EventBus;
 use crate::cache::Cache;
-use crate::fleet::{DrainReport, Fleet, Task, TaskId};
+use crate::fleet::{DrainReport, Fleet, IdempotencyKey, OutcomeKind, Task, TaskId};
 use crate::state::{Abort, StateManager, Version};
 use crate::sync::Mutex;
 use crate::{Error, ErrorKind};
@@ -102,6 +103,7 @@ struct Inner<D: Domain> {
     engine: Option<Arc<dyn AstEngine>>,
     history: Arc<History>,
     records: Option<Arc<dyn Records<D::Task>>>,
+    ends: Arc<RecoveredEnds>,
     recovered: Mutex<Vec<Task<D::Task>>>,
 }
 
@@ -166,9 +168,12 @@ impl<D: Domain> Coordinator<D> {
 
     /// Hands out the tasks that an earlier process accepted durably and gave no outcome.
     ///
-    /// They come in the order of their ids, and once: a second call returns none. Submit one to run it
-    /// again (it keeps its id), or end it with [`Coordinator::cancel_recovered`]. One that is dropped stays
-    /// in the state, and the next process finds it.
+    /// They come in the order of their ids, those that wait for others after these, and once: a second call
+    /// returns none. Submit one to run it again (it keeps its id), or end it with
+    /// [`Coordinator::cancel_recovered`]; one that waits for another that was neither is refused with
+    /// [`SubmitError::UnknownDependency`](crate::fleet::SubmitError::UnknownDependency). One that is dropped
+    /// stays in the state, and the next process finds it. One that was for a single agent has
+    /// [lost it](Task::lost_agent).
     #[must_use]
     pub fn take_recovered(&self) -> Vec<Task<D::Task>> {
         std::mem::take(&mut *self.inner.recovered.lock())
@@ -200,11 +205,11 @@ impl<D: Domain> Coordinator<D> {
         let committed = self.inner.state.transaction(|tx| {
             ended = None;
             for (&id, &sequence) in ids.iter().zip(&sequences) {
-                if !records.forget(id, tx) {
+                let Some(row) = records.end(id, OutcomeKind::Cancelled, tx) else {
                     ended = Some(id);
                     return Err(Abort::new("a task has ended"));
-                }
-                self.inner.history.cancelled(sequence, id, tx);
+                };
+                self.inner.history.cancelled(sequence, id, Some(row), tx);
             }
             Ok(())
         });
@@ -212,7 +217,11 @@ impl<D: Domain> Coordinator<D> {
             let message = format!("task {id} has ended: only what has no outcome can be cancelled");
             return Err(Error::new(ErrorKind::NotFound, message));
         }
-        self.inner.state.wait_durable(committed?.1)
+        let version = committed?.1;
+        for id in ids {
+            self.inner.ends.tell(id, OutcomeKind::Cancelled);
+        }
+        self.inner.state.wait_durable(version)
     }
 
     /// How a task ended, if it is among the newest 1024 outcomes; on disk like the rest of the state.
@@ -221,6 +230,13 @@ impl<D: Domain> Coordinator<D> {
     #[must_use]
     pub fn outcome(&self, task: TaskId) -> Option<RecordedOutcome> {
         self.inner.history.of(task)
+    }
+
+    /// The task that a key stands for: a durable one that has not ended, or that completed or failed and whose
+    /// outcome is [in the history](Self::outcome).
+    #[must_use]
+    pub fn task_of(&self, key: IdempotencyKey) -> Option<TaskId> {
+        self.inner.history.task_of(key)
     }
 
     /// How many notices were not published: the bus was closed, or a shutdown met a blocking subscription

@@ -79,6 +79,7 @@ mod picker;
 mod pool;
 mod post;
 mod progress;
+mod record;
 mod reply;
 mod request;
 mod runner;
@@ -119,6 +120,7 @@ pub use budget::{
 };
 pub use builder::FleetBuilder;
 pub use graph::IfDependencyFails;
+pub(crate) use handle::Ends;
 pub use handle::TaskHandle;
 pub use history::IdempotencyKey;
 pub use id::{AgentId, Attempt, GroupKey, TaskId};

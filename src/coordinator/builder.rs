@@ -8,14 +8,14 @@ use serde::de::DeserializeOwned;
 
 use super::log::{Effects, StateLog};
 use super::notice::Announcer;
-use super::records::{History, Records, TaskRows};
+use super::records::{History, Records, RecoveredEnds, TaskRows};
 use super::{Coordinator, Domain, Inner, Notice};
 use crate::ast::AstEngine;
 use crate::bus::EventBus;
 use crate::cache::Cache;
 use crate::fleet::{Fleet, FleetBuilder, Task};
 use crate::state::{Abort, StateManager, Transaction};
-use crate::sync::Mutex;
+use crate::sync::{Mutex, OnceLock};
 use crate::{Error, ErrorKind};
 
 /// What the cache holds unless the host brings its own: the default weigher counts one an entry.
@@ -108,9 +108,16 @@ impl<D: Domain> CoordinatorBuilder<D> {
     /// process ends is found by the next one: [`Coordinator::take_recovered`]. A task that was handed back
     /// because the disk failed while it was accepted may be found as well. Needs a state on disk.
     ///
-    /// The record holds the payload, the request and the number of attempts. A task that asks for more (an
-    /// agent of its own, a backoff, a timeout, an idempotency key, dependencies) is refused as `Unsupported`
-    /// and not recorded without it.
+    /// The record holds all that a task asks for, and in the next process:
+    ///
+    /// - A key is known again, that of a task that completed or failed too, as long as its outcome is
+    ///   [in the history](Coordinator::outcome), whatever the fleet's `remembered_keys` says: another task with
+    ///   it is refused as `AlreadyExists`, and [`Coordinator::task_of`] tells which one has it.
+    /// - A task that waits for others knows how they ended, whether before the end of the process or since.
+    ///   One that ended before it was submitted is named by its handle, or its outcome is in the history.
+    /// - A task that was for one agent alone says [for which](Task::lost_agent), since agents do not outlive
+    ///   their process, and is refused until somebody says where it may run.
+    /// - The time of a timeout begins again when the task is submitted again.
     pub fn durable_tasks(mut self) -> Self
     where
         D::Task: Serialize + DeserializeOwned,
@@ -143,22 +150,29 @@ impl<D: Domain> CoordinatorBuilder<D> {
         let records = self.open_records.map(|open| open(&state)).transpose()?;
         let history = Arc::new(History::open(&state)?);
         let announcer = Arc::new(Announcer::new(&bus)?);
+        let ends = Arc::<RecoveredEnds>::default();
+        let named = Arc::new(OnceLock::new());
         let log = StateLog::<D> {
             state: state.clone(),
             effects: self.effects,
             records: records.clone(),
             history: Arc::clone(&history),
+            ends: Arc::clone(&ends),
+            fleet: Arc::clone(&named),
         };
         let mut fleet = self.fleet.task_log(Arc::new(log)).observer(announcer.clone());
         fleet = fleet.ids_from(history.next_id());
         let mut recovered = Vec::new();
         if let Some(records) = &records {
-            recovered = records.pending()?;
+            recovered = records.pending(&ends)?;
             fleet = fleet.ids_from(records.next_id());
         }
+        let fleet = fleet.build()?;
+        // It was just made, and nobody else sets it.
+        let _ = named.set(fleet.downgrade());
         Ok(Coordinator {
             inner: Arc::new(Inner {
-                fleet: fleet.build()?,
+                fleet,
                 announcer,
                 bus,
                 cache,
@@ -166,6 +180,7 @@ impl<D: Domain> CoordinatorBuilder<D> {
                 engine: self.engine,
                 history,
                 records,
+                ends,
                 recovered: Mutex::new(recovered),
             }),
         })

@@ -4,9 +4,12 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use super::Domain;
-use super::records::{History, Records};
-use crate::fleet::{Attempt, LogPosition, Outcome, Task, TaskId, TaskLog};
+use super::records::{Ended, History, Records, RecoveredEnds};
+use crate::fleet::{
+    AgentId, Attempt, LogPosition, Outcome, OutcomeKind, Task, TaskId, TaskLog, WeakFleet,
+};
 use crate::state::{Abort, StateManager, Transaction, Version};
+use crate::sync::OnceLock;
 use crate::{Error, ErrorKind};
 
 /// What a completed task changes in state.
@@ -25,6 +28,9 @@ pub(super) struct StateLog<D: Domain> {
     pub(super) effects: Option<Effects<D>>,
     pub(super) records: Option<Arc<dyn Records<D::Task>>>,
     pub(super) history: Arc<History>,
+    pub(super) ends: Arc<RecoveredEnds>,
+    /// For the names of agents; set once the fleet is there.
+    pub(super) fleet: Arc<OnceLock<WeakFleet<D::Task, D::Output>>>,
 }
 
 impl<D: Domain> StateLog<D> {
@@ -32,13 +38,21 @@ impl<D: Domain> StateLog<D> {
     fn fail(&self, task: TaskId, attempt: Attempt, reason: &str) -> Result<Version, Error> {
         let sequence = self.history.next_sequence();
         let ((), version) = self.state.transaction(|tx| {
-            if let Some(records) = &self.records {
-                records.forget(task, tx);
-            }
-            self.history.record::<D::Output>(sequence, task, attempt, Err(reason), tx);
+            let ended = self.end(task, OutcomeKind::Failed, tx);
+            self.history.record::<D::Output>(sequence, task, attempt, Err(reason), ended, tx);
             Ok(())
         })?;
+        self.ends.tell(task, OutcomeKind::Failed);
         Ok(version)
+    }
+
+    fn end(&self, task: TaskId, kind: OutcomeKind, tx: &mut Transaction) -> Option<Ended> {
+        self.records.as_ref().and_then(|records| records.end(task, kind, tx))
+    }
+
+    fn name_of(&self, agent: AgentId) -> Option<Arc<str>> {
+        let fleet = self.fleet.get().and_then(WeakFleet::upgrade)?;
+        fleet.agent(agent).map(|status| status.name)
     }
 }
 
@@ -48,15 +62,18 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
             return Ok(());
         };
         // What would be lost in a crash is not promised.
-        if let Some(what) = tasks.iter().find_map(|(_, task)| task.beyond_a_record()) {
-            let message = format!("durable tasks cannot have {what} yet: leave it out");
-            return Err(Error::new(ErrorKind::Unsupported, message));
+        let mut refused = None;
+        let committed = self.state.transaction(|tx| {
+            refused = records.accept(tasks, &|agent| self.name_of(agent), tx).err();
+            match &refused {
+                None => Ok(()),
+                Some(_) => Err(Abort::new("a task cannot be accepted")),
+            }
+        });
+        match refused {
+            None => self.state.wait_durable(committed?.1),
+            Some(refused) => Err(refused),
         }
-        let ((), version) = self.state.transaction(|tx| {
-            records.accept(tasks, tx);
-            Ok(())
-        })?;
-        self.state.wait_durable(version)
     }
 
     fn settle(
@@ -71,12 +88,11 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
             if let (Some(effects), Outcome::Completed(output)) = (&self.effects, outcome) {
                 effects(task, output, tx)?;
             }
-            if let Some(records) = &self.records
-                && !matches!(outcome, Outcome::Returned(_))
-            {
-                records.forget(id, tx);
-            }
-            self.history.record(sequence, id, attempt, Ok(outcome), tx);
+            let ended = match outcome.kind() {
+                OutcomeKind::Returned => None,
+                kind => self.end(id, kind, tx),
+            };
+            self.history.record(sequence, id, attempt, Ok(outcome), ended, tx);
             Ok(())
         };
         // A panic is a refusal: what was written so far is dropped with the transaction.
@@ -87,7 +103,12 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
                 Err(Error::new(ErrorKind::Aborted, message))
             });
         match committed {
-            Ok(((), version)) => Ok(Some(LogPosition(version.as_u64()))),
+            Ok(((), version)) => {
+                if outcome.kind() != OutcomeKind::Returned {
+                    self.ends.tell(id, outcome.kind());
+                }
+                Ok(Some(LogPosition(version.as_u64())))
+            }
             Err(error) => {
                 // The effects cannot be committed, and the fleet tells the task as failed: that is its
                 // outcome, and it does not run again. A store that takes this neither keeps the row, and

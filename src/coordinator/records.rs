@@ -4,36 +4,42 @@
 //!
 //! 1. A task's row is there from before its acceptance is told until the transaction that commits its
 //!    outcome, and never after that: so what is found after a crash is exactly what has no outcome.
-//! 2. A task that a shutdown returns keeps its row: the next process finds it again.
+//! 2. A task that is returned keeps its row: the next process finds it again.
 //! 3. The history of outcomes holds the newest [`OUTCOMES_KEPT`] and takes no more room than that.
 //! 4. An id is never given twice over the same state with durable tasks; without them, no id is given
 //!    that the history still names. One coordinator at a time uses a state.
 //! 5. What is kept of a reason is bounded, and says so where it was cut.
+//! 6. A row names how each task that it waits for ended from the transaction on that ended it; until then,
+//!    and no longer, the other one's row of dependants names it.
+//! 7. A key names a task that has a row, or one that completed or failed by itself and whose outcome is in
+//!    the history: there are no more keys than these.
 
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
 
-use crate::fleet::{Attempt, Outcome, OutcomeKind, Priority, Task, TaskId};
+use super::stored::{
+    PlainOutcome, StoredBackoff, StoredDependants, StoredDependency, StoredKey, StoredOutcome,
+    StoredTask, Terms, code_of, kind_of,
+};
+use crate::fleet::{
+    AgentId, Attempt, Backoff, Ends, IdempotencyKey, IfDependencyFails, Outcome, OutcomeKind,
+    Priority, Task, TaskErrorKind, TaskId,
+};
 use crate::state::{Collection, StateManager, Transaction};
+use crate::sync::Mutex;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::{Error, ErrorKind};
 
 /// How many outcomes the history keeps.
 pub(super) const OUTCOMES_KEPT: u64 = 1024;
+/// The collections that both files of rows open.
+const OUTCOMES: &str = "phalanx.outcomes";
+const KEYS: &str = "phalanx.task_keys";
 /// How much of a reason the history keeps.
 const REASON_BYTES_MAX: usize = 4096;
-
-/// A task as it is stored. A new form is a new variant; the old ones stay readable.
-#[derive(Clone, Serialize, Deserialize)]
-enum StoredTask<T> {
-    V1 { payload: T, capabilities: Vec<String>, priority: u8, max_attempts: u32 },
-}
-
-/// An outcome as it is stored.
-#[derive(Clone, Serialize, Deserialize)]
-enum StoredOutcome {
-    V1 { sequence: u64, task: u64, attempt: u32, kind: u8, reason: Option<String> },
-}
 
 /// What the history says of a task that ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,17 +56,69 @@ pub struct RecordedOutcome {
     pub reason: Option<String>,
 }
 
+/// How the tasks ended that recovered ones wait for, as far as they have: kept in memory, for whoever submits
+/// these again. It grows no more once the state was read.
+#[derive(Debug, Default)]
+pub(super) struct RecoveredEnds(Mutex<BTreeMap<TaskId, Option<OutcomeKind>>>);
+
+impl RecoveredEnds {
+    /// A task has ended.
+    pub(super) fn tell(&self, task: TaskId, kind: OutcomeKind) {
+        if let Some(known) = self.0.lock().get_mut(&task) {
+            known.get_or_insert(kind);
+        }
+    }
+}
+
+/// A task that a recovered one waits for.
+struct RecoveredEnd {
+    ends: Arc<RecoveredEnds>,
+    task: TaskId,
+}
+
+impl Ends for RecoveredEnd {
+    fn ended(&self) -> Option<OutcomeKind> {
+        self.ends.0.lock().get(&self.task).copied().flatten()
+    }
+
+    fn address(&self) -> *const () {
+        std::ptr::null()
+    }
+
+    fn is_by_id(&self) -> bool {
+        true
+    }
+}
+
+/// A task whose row went.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ended {
+    pub(super) key: Option<u128>,
+}
+
+/// Finds the name of an agent.
+pub(super) type NameOf<'a> = &'a dyn Fn(AgentId) -> Option<Arc<str>>;
+
 /// The rows of accepted tasks, without the type of their payload's encoding.
 pub(super) trait Records<T>: Send + Sync {
-    fn accept(&self, tasks: &[(TaskId, &Task<T>)], tx: &mut Transaction);
-    /// Whether the task had a row.
-    fn forget(&self, task: TaskId, tx: &mut Transaction) -> bool;
-    fn pending(&self) -> Result<Vec<Task<T>>, Error>;
+    /// Why they cannot be accepted, if they cannot; the transaction is not to be committed then.
+    fn accept(
+        &self,
+        tasks: &[(TaskId, &Task<T>)],
+        name_of: NameOf<'_>,
+        tx: &mut Transaction,
+    ) -> Result<(), Error>;
+    /// Takes the row out of a task that ends, if it has one, and tells those that wait for it.
+    fn end(&self, task: TaskId, kind: OutcomeKind, tx: &mut Transaction) -> Option<Ended>;
+    fn pending(&self, ends: &Arc<RecoveredEnds>) -> Result<Vec<Task<T>>, Error>;
     fn next_id(&self) -> TaskId;
 }
 
 pub(super) struct TaskRows<T> {
     tasks: Collection<u64, StoredTask<T>>,
+    dependants: Collection<u64, StoredDependants>,
+    keys: Collection<u128, StoredKey>,
+    outcomes: Collection<u64, StoredOutcome>,
     // One row: the least id that was never given.
     next_id: Collection<(), u64>,
     state: StateManager,
@@ -73,9 +131,66 @@ where
     pub(super) fn open(state: &StateManager) -> Result<Self, Error> {
         Ok(Self {
             tasks: state.collection("phalanx.tasks")?,
+            dependants: state.collection("phalanx.task_dependants")?,
+            keys: state.collection(KEYS)?,
+            outcomes: state.collection(OUTCOMES)?,
             next_id: state.collection("phalanx.next_task_id")?,
             state: state.clone(),
         })
+    }
+
+    /// The dependencies of a task as they are stored (rule 6).
+    fn link(
+        &self,
+        id: TaskId,
+        dependencies: &[(TaskId, Option<OutcomeKind>)],
+        tx: &mut Transaction,
+    ) -> Result<Vec<StoredDependency>, Error> {
+        let mut stored = Vec::with_capacity(dependencies.len());
+        for (dependency, known) in dependencies {
+            let (task, known) = (dependency.get(), known.map(code_of));
+            let outcome = if tx.contains_key(&self.tasks, &task) {
+                let row = tx.get(&self.dependants, &task);
+                let mut tasks = row.map_or(Vec::new(), |StoredDependants::V1 { tasks }| tasks);
+                if !tasks.contains(&id.get()) {
+                    tasks.push(id.get());
+                    tx.insert(&self.dependants, task, StoredDependants::V1 { tasks });
+                }
+                None
+            } else {
+                // It ended before this one was recorded.
+                let outcome = known.or_else(|| self.recorded(task, tx));
+                Some(outcome.ok_or_else(|| {
+                    let message = format!(
+                        "task {id} waits for task {task}, whose outcome is not recorded any more: \
+                         name it by its handle"
+                    );
+                    Error::new(ErrorKind::Unsupported, message)
+                })?)
+            };
+            stored.push(StoredDependency { task, outcome });
+        }
+        Ok(stored)
+    }
+
+    /// How a task ended, by the history.
+    fn recorded(&self, task: u64, tx: &mut Transaction) -> Option<u8> {
+        let rows = tx.rows(&self.outcomes).into_iter().map(|(_, outcome)| outcome);
+        let own = rows.filter(|outcome| outcome.task() == task);
+        own.max_by_key(StoredOutcome::sequence).map(|outcome| outcome.kind())
+    }
+
+    /// Has a key stand for a task, unless it stands for another (rule 7).
+    fn claim_key(&self, id: TaskId, key: u128, tx: &mut Transaction) -> Result<(), Error> {
+        if let Some(StoredKey::V1 { task, ended }) = tx.get(&self.keys, &key)
+            && task != id.get()
+        {
+            let stands = if ended.is_some() { "has ended" } else { "was accepted before" };
+            let message = format!("the key of task {id} is that of task {task}, which {stands}");
+            return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
+        tx.insert(&self.keys, key, StoredKey::V1 { task: id.get(), ended: None });
+        Ok(())
     }
 }
 
@@ -83,40 +198,82 @@ impl<T> Records<T> for TaskRows<T>
 where
     T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static,
 {
-    fn accept(&self, tasks: &[(TaskId, &Task<T>)], tx: &mut Transaction) {
+    fn accept(
+        &self,
+        tasks: &[(TaskId, &Task<T>)],
+        name_of: NameOf<'_>,
+        tx: &mut Transaction,
+    ) -> Result<(), Error> {
         let mut next = tx.get(&self.next_id, &()).unwrap_or(0);
         for (id, task) in tasks {
             next = next.max(id.get().saturating_add(1));
-            let stored = StoredTask::V1 {
+            let record = task.record();
+            let key = record.key.map(IdempotencyKey::get);
+            if let Some(key) = key {
+                self.claim_key(*id, key, tx)?;
+            }
+            let name = |agent| name_of(agent).map_or(String::new(), |name| name.to_string());
+            let terms = Terms {
+                agent: record.agent.map(name),
+                backoff: StoredBackoff::of(&record.backoff),
+                timeout: record.timeout,
+                key,
+                dependencies: self.link(*id, &record.dependencies, tx)?,
+                released_by_failure: record.if_dependency_fails == IfDependencyFails::Release,
+            };
+            let stored = StoredTask::V2 {
                 payload: task.payload().clone(),
                 capabilities: task.request().capabilities().map(str::to_owned).collect(),
                 priority: task.request().urgency().level(),
                 max_attempts: task.attempts().get(),
+                terms,
             };
             tx.insert(&self.tasks, id.get(), stored);
         }
         tx.insert(&self.next_id, (), next);
+        Ok(())
     }
 
-    fn forget(&self, task: TaskId, tx: &mut Transaction) -> bool {
-        tx.remove(&self.tasks, &task.get()).is_some()
-    }
-
-    fn pending(&self) -> Result<Vec<Task<T>>, Error> {
-        let snapshot = self.state.snapshot();
-        let mut pending = Vec::with_capacity(snapshot.len(&self.tasks));
-        for (&id, stored) in snapshot.iter(&self.tasks) {
-            let StoredTask::V1 { payload, capabilities, priority, max_attempts } = stored;
-            let max_attempts = (*max_attempts).try_into().map_err(|_| {
-                Error::new(ErrorKind::Corrupt, format!("the stored task {id} has no attempts"))
-            })?;
-            let task = Task::new(payload.clone())
-                .priority(Priority::new(*priority))
-                .max_attempts(max_attempts)
-                .with_id(TaskId::new(id));
-            pending.push(capabilities.iter().fold(task, Task::capability));
+    fn end(&self, task: TaskId, kind: OutcomeKind, tx: &mut Transaction) -> Option<Ended> {
+        let id = task.get();
+        let row = tx.remove(&self.tasks, &id)?;
+        // Those that it waited for need not tell it any more.
+        for dependency in row.terms().map_or(&[][..], |terms| &terms.dependencies) {
+            if let Some(StoredDependants::V1 { mut tasks }) =
+                tx.get(&self.dependants, &dependency.task)
+            {
+                tasks.retain(|dependant| *dependant != id);
+                if tasks.is_empty() {
+                    tx.remove(&self.dependants, &dependency.task);
+                } else {
+                    tx.insert(&self.dependants, dependency.task, StoredDependants::V1 { tasks });
+                }
+            }
         }
-        pending.sort_by_key(Task::id);
+        // Those that wait for it learn how it ended.
+        if let Some(StoredDependants::V1 { tasks }) = tx.remove(&self.dependants, &id) {
+            for dependant in tasks {
+                let Some(mut waiting) = tx.get(&self.tasks, &dependant) else { continue };
+                if let Some(terms) = waiting.terms_mut() {
+                    let own = |dependency: &&mut StoredDependency| dependency.task == id;
+                    for dependency in terms.dependencies.iter_mut().filter(own) {
+                        dependency.outcome = Some(code_of(kind));
+                    }
+                    tx.insert(&self.tasks, dependant, waiting);
+                }
+            }
+        }
+        Some(Ended { key: row.terms().and_then(|terms| terms.key) })
+    }
+
+    fn pending(&self, ends: &Arc<RecoveredEnds>) -> Result<Vec<Task<T>>, Error> {
+        let snapshot = self.state.snapshot();
+        let rows: BTreeMap<u64, &StoredTask<T>> =
+            snapshot.iter(&self.tasks).map(|(id, stored)| (*id, stored)).collect();
+        let mut pending = Vec::with_capacity(rows.len());
+        for id in in_order(&rows) {
+            pending.push(restored(id, rows[&id], ends)?);
+        }
         Ok(pending)
     }
 
@@ -125,9 +282,81 @@ where
     }
 }
 
+/// The ids in their order, but for tasks that wait for a later one: these come right after it.
+fn in_order<T>(rows: &BTreeMap<u64, &StoredTask<T>>) -> Vec<u64> {
+    let mut waits: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
+    let mut waited_for: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
+    for (id, row) in rows {
+        let dependencies = row.terms().map_or(&[][..], |terms| &terms.dependencies);
+        let open = dependencies.iter().filter(|dependency| dependency.outcome.is_none());
+        let open = open.map(|dependency| dependency.task);
+        let open: BTreeSet<u64> = open.filter(|task| rows.contains_key(task)).collect();
+        for dependency in &open {
+            waited_for.entry(*dependency).or_default().push(*id);
+        }
+        waits.insert(*id, open);
+    }
+    let mut ready: BTreeSet<u64> =
+        waits.iter().filter(|(_, open)| open.is_empty()).map(|(id, _)| *id).collect();
+    let mut order = Vec::with_capacity(rows.len());
+    while let Some(id) = ready.pop_first() {
+        order.push(id);
+        for dependant in waited_for.remove(&id).into_iter().flatten() {
+            let open = waits.get_mut(&dependant).expect("each row has its entry");
+            open.remove(&id);
+            if open.is_empty() {
+                ready.insert(dependant);
+            }
+        }
+    }
+    order
+}
+
+/// The task of a row.
+fn restored<T: Clone>(
+    id: u64,
+    stored: &StoredTask<T>,
+    ends: &Arc<RecoveredEnds>,
+) -> Result<Task<T>, Error> {
+    let (StoredTask::V1 { payload, capabilities, priority, max_attempts }
+    | StoredTask::V2 { payload, capabilities, priority, max_attempts, .. }) = stored;
+    let max_attempts = (*max_attempts).try_into().map_err(|_| {
+        Error::new(ErrorKind::Corrupt, format!("the stored task {id} has no attempts"))
+    })?;
+    let task = Task::new(payload.clone())
+        .priority(Priority::new(*priority))
+        .max_attempts(max_attempts)
+        .with_id(TaskId::new(id));
+    let mut task = capabilities.iter().fold(task, Task::capability);
+    let Some(terms) = stored.terms() else { return Ok(task) };
+    if let Some(name) = &terms.agent {
+        task = task.with_lost_agent(name);
+    }
+    if let Some(timeout) = terms.timeout {
+        task = task.timeout(timeout);
+    }
+    if let Some(key) = terms.key {
+        task = task.idempotency_key(IdempotencyKey::new(key));
+    }
+    if terms.backoff.backoff() != Backoff::NONE {
+        task = task.retry_backoff(terms.backoff.backoff());
+    }
+    if terms.released_by_failure {
+        task = task.if_dependency_fails(IfDependencyFails::Release);
+    }
+    for StoredDependency { task: other, outcome } in &terms.dependencies {
+        let other = TaskId::new(*other);
+        let end = RecoveredEnd { ends: Arc::clone(ends), task: other };
+        ends.0.lock().insert(other, outcome.map(kind_of));
+        task = task.after_recorded(other, Arc::new(end));
+    }
+    Ok(task)
+}
+
 /// The newest outcomes, in a ring of rows (rule 3 of the file).
 pub(super) struct History {
     rows: Collection<u64, StoredOutcome>,
+    keys: Collection<u128, StoredKey>,
     state: StateManager,
     next: AtomicU64,
     next_id: TaskId,
@@ -135,15 +364,16 @@ pub(super) struct History {
 
 impl History {
     pub(super) fn open(state: &StateManager) -> Result<Self, Error> {
-        let rows: Collection<u64, StoredOutcome> = state.collection("phalanx.outcomes")?;
+        let rows: Collection<u64, StoredOutcome> = state.collection(OUTCOMES)?;
+        let keys = state.collection(KEYS)?;
         let snapshot = state.snapshot();
         let (mut next, mut next_id) = (0, 0);
-        for (_, StoredOutcome::V1 { sequence, task, .. }) in snapshot.iter(&rows) {
-            next = next.max(sequence.saturating_add(1));
-            next_id = next_id.max(task.saturating_add(1));
+        for (_, outcome) in snapshot.iter(&rows) {
+            next = next.max(outcome.sequence().saturating_add(1));
+            next_id = next_id.max(outcome.task().saturating_add(1));
         }
         let (next, next_id) = (AtomicU64::new(next), TaskId::new(next_id));
-        Ok(Self { rows, state: state.clone(), next, next_id })
+        Ok(Self { rows, keys, state: state.clone(), next, next_id })
     }
 
     /// The least id behind all that it named when it was opened (rule 4 of the file).
@@ -158,8 +388,15 @@ impl History {
     }
 
     /// Records the end of a task that nobody will run.
-    pub(super) fn cancelled(&self, sequence: u64, task: TaskId, tx: &mut Transaction) {
-        self.record(sequence, task, Attempt::NONE, Ok(&Outcome::<()>::Cancelled), tx);
+    pub(super) fn cancelled(
+        &self,
+        sequence: u64,
+        task: TaskId,
+        ended: Option<Ended>,
+        tx: &mut Transaction,
+    ) {
+        let outcome = &Outcome::<()>::Cancelled;
+        self.record(sequence, task, Attempt::NONE, Ok(outcome), ended, tx);
     }
 
     pub(super) fn record<O>(
@@ -168,6 +405,7 @@ impl History {
         task: TaskId,
         attempt: Attempt,
         outcome: Result<&Outcome<O>, &str>,
+        ended: Option<Ended>,
         tx: &mut Transaction,
     ) {
         let (kind, reason) = match outcome {
@@ -175,14 +413,38 @@ impl History {
             Ok(outcome) => (outcome.kind(), None),
             Err(reason) => (OutcomeKind::Failed, Some(reason)),
         };
-        let stored = StoredOutcome::V1 {
+        // Rule 7: what was not done may be asked for again.
+        let was_tried = match outcome {
+            Ok(Outcome::Failed(error)) => error.kind() != TaskErrorKind::DependencyFailed,
+            Ok(outcome) => outcome.completed().is_some(),
+            Err(_) => true,
+        };
+        let key = ended.and_then(|ended| ended.key);
+        if let Some(key) = key {
+            if was_tried {
+                let stored = StoredKey::V1 { task: task.get(), ended: Some(sequence) };
+                tx.insert(&self.keys, key, stored);
+            } else {
+                tx.remove(&self.keys, &key);
+            }
+        }
+        let outcome = PlainOutcome {
             sequence,
             task: task.get(),
             attempt: attempt.get(),
             kind: code_of(kind),
             reason: reason.map(bounded),
         };
-        tx.insert(&self.rows, sequence % OUTCOMES_KEPT, stored);
+        let place = sequence % OUTCOMES_KEPT;
+        let key = key.filter(|_| was_tried);
+        if let Some(old) = tx.get(&self.rows, &place)
+            && let Some(old_key) = old.key()
+            && let Some(StoredKey::V1 { ended, .. }) = tx.get(&self.keys, &old_key)
+            && ended == Some(old.sequence())
+        {
+            tx.remove(&self.keys, &old_key);
+        }
+        tx.insert(&self.rows, place, StoredOutcome::V2 { outcome, key });
     }
 
     pub(super) fn of(&self, wanted: TaskId) -> Option<RecordedOutcome> {
@@ -191,14 +453,21 @@ impl History {
         let newest = snapshot
             .iter(&self.rows)
             .map(|(_, stored)| stored)
-            .filter(|StoredOutcome::V1 { task, .. }| *task == wanted.get())
-            .max_by_key(|StoredOutcome::V1 { sequence, .. }| *sequence);
-        newest.map(|StoredOutcome::V1 { task, attempt, kind, reason, .. }| RecordedOutcome {
-            task: TaskId::new(*task),
-            attempt: Attempt::new(*attempt),
-            kind: kind_of(*kind),
-            reason: reason.clone(),
+            .filter(|stored| stored.task() == wanted.get())
+            .max_by_key(|stored| stored.sequence())?;
+        let PlainOutcome { task, attempt, kind, reason, .. } = newest.clone().into_plain();
+        Some(RecordedOutcome {
+            task: TaskId::new(task),
+            attempt: Attempt::new(attempt),
+            kind: kind_of(kind),
+            reason,
         })
+    }
+
+    /// The task that a key stands for (rule 7).
+    pub(super) fn task_of(&self, key: IdempotencyKey) -> Option<TaskId> {
+        let StoredKey::V1 { task, .. } = self.keys.get(&key.get())?;
+        Some(TaskId::new(task))
     }
 }
 
@@ -209,24 +478,4 @@ fn bounded(reason: &str) -> String {
     }
     let head = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
     format!("{head}... (cut; {} bytes in all)", reason.len())
-}
-
-// The stored numbers are part of the format: append, never renumber.
-fn code_of(kind: OutcomeKind) -> u8 {
-    match kind {
-        OutcomeKind::Completed => 0,
-        OutcomeKind::Failed => 1,
-        OutcomeKind::Returned => 2,
-        OutcomeKind::Cancelled => 3,
-    }
-}
-
-fn kind_of(code: u8) -> OutcomeKind {
-    match code {
-        0 => OutcomeKind::Completed,
-        2 => OutcomeKind::Returned,
-        3 => OutcomeKind::Cancelled,
-        // Written by this file alone, and checksummed below it.
-        _ => OutcomeKind::Failed,
-    }
 }

@@ -62,6 +62,21 @@ impl Backoff {
         self
     }
 
+    /// What it was made of, for a record: the first delay, the cap, the factor, the jitter in percent.
+    pub(crate) const fn parts(&self) -> (Duration, Duration, u32, u8) {
+        (self.initial, self.cap, self.factor, self.jitter_percent)
+    }
+
+    /// What has these [parts](Self::parts).
+    pub(crate) const fn from_parts(
+        initial: Duration,
+        cap: Duration,
+        factor: u32,
+        percent: u8,
+    ) -> Self {
+        Self::exponential(initial, cap).factor(factor).jitter_percent(percent)
+    }
+
     /// The delay before a retry; 1 is the first. Before the first try (0) there is none.
     ///
     /// The seed decides the jitter: the same seed and retry give the same delay.

@@ -21,6 +21,23 @@ pub(super) struct Dependency {
     cell: Option<Arc<dyn Ends>>,
 }
 
+impl Dependency {
+    /// One that a record names.
+    pub(super) fn recorded(id: TaskId, end: Arc<dyn Ends>) -> Self {
+        Self { id, cell: Some(end) }
+    }
+
+    /// Which task, and how it ended if this knows.
+    pub(super) fn known(&self) -> (TaskId, Option<OutcomeKind>) {
+        (self.id, self.cell.as_ref().and_then(|cell| cell.ended()))
+    }
+
+    /// Whether whichever live task has this id is the one.
+    fn is_by_id(&self) -> bool {
+        self.cell.as_ref().is_none_or(|cell| cell.is_by_id())
+    }
+}
+
 impl fmt::Debug for Dependency {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.id.fmt(f)
@@ -74,7 +91,9 @@ impl<T, O> State<T, O> {
         match (&dependency.cell, live) {
             (Some(cell), _) if cell.ended().is_some() => ended(cell.ended()),
             // The handle may be another fleet's.
-            (Some(cell), Some(record)) if record.cell.is(&**cell) => Standing::Live,
+            (Some(cell), Some(record)) if record.cell.is(&**cell) || cell.is_by_id() => {
+                Standing::Live
+            }
             (Some(_), _) => Standing::Unknown,
             (None, Some(_)) => Standing::Live,
             (None, None) => {
@@ -92,7 +111,7 @@ impl<T, O> State<T, O> {
         for task in tasks {
             for dependency in task.dependencies() {
                 let unknown = matches!(self.standing(dependency), Standing::Unknown);
-                if unknown && (dependency.cell.is_some() || !before.contains(&dependency.id)) {
+                if unknown && !(dependency.is_by_id() && before.contains(&dependency.id)) {
                     return Err(SubmitError::UnknownDependency(()));
                 }
             }

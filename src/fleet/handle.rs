@@ -111,11 +111,15 @@ impl<O> OutcomeCell<O> {
 }
 
 /// What a task that waits for another one asks of it.
-pub(super) trait Ends: Send + Sync {
-    /// How it ended, if it has.
+pub(crate) trait Ends: Send + Sync {
+    /// How it ended, if it has. Called under the fleet's lock.
     fn ended(&self) -> Option<OutcomeKind>;
     /// Tells cells apart.
     fn address(&self) -> *const ();
+    /// Whether it is about whichever task has the id, and not about the one of a cell.
+    fn is_by_id(&self) -> bool {
+        false
+    }
 }
 
 impl<O: Send + Sync> Ends for OutcomeCell<O> {

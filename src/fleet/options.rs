@@ -1,6 +1,7 @@
 //! What only some tasks ask for, kept out of those that do not.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::Backoff;
@@ -20,6 +21,8 @@ pub(super) struct Options {
     pub(super) request: Request,
     pub(super) max_attempts: NonZeroU32,
     pub(super) agent: Option<AgentId>,
+    /// The name of the one that it was for in an earlier process.
+    pub(super) lost_agent: Option<Arc<str>>,
     pub(super) backoff: Backoff,
     pub(super) timeout: Option<Duration>,
     pub(super) key: Option<IdempotencyKey>,
@@ -32,6 +35,7 @@ pub(super) static DEFAULTS: Options = Options {
     request: Request::any(),
     max_attempts: DEFAULT_MAX_ATTEMPTS,
     agent: None,
+    lost_agent: None,
     backoff: Backoff::NONE,
     timeout: None,
     key: None,
@@ -40,19 +44,6 @@ pub(super) static DEFAULTS: Options = Options {
 };
 
 impl<T> Task<T> {
-    /// Something that it asks for and that a record of its payload, its request and its attempts does not keep.
-    pub(crate) fn beyond_a_record(&self) -> Option<&'static str> {
-        let options = self.options.as_ref()?;
-        let asked = [
-            (options.agent.is_some(), "an agent of its own"),
-            (options.backoff != Backoff::NONE, "a backoff"),
-            (options.timeout.is_some(), "a timeout"),
-            (options.key.is_some(), "an idempotency key"),
-            (!options.dependencies.is_empty(), "dependencies"),
-        ];
-        asked.into_iter().find(|(is, _)| *is).map(|(_, what)| what)
-    }
-
     /// Sets how long to wait before each further attempt after one was lost to a panic or a retryable
     /// error. Default: [`Backoff::NONE`]: it is queued again at once.
     ///

@@ -80,6 +80,7 @@ impl<T, O> State<T, O> {
         for task in tasks {
             let mask = match task.agent() {
                 Some(agent) => inner.has_mailbox(agent).then_some(0),
+                None if task.lost_agent().is_some() => None,
                 None => self.pool.task_mask(task.request()),
             };
             let Some(mask) = mask else {

@@ -32,7 +32,7 @@ impl<T> Task<T> {
         Self { payload, id: None, options: None }
     }
 
-    fn options(&self) -> &Options {
+    pub(super) fn options(&self) -> &Options {
         self.options.as_deref().unwrap_or(&DEFAULTS)
     }
 
@@ -73,7 +73,10 @@ impl<T> Task<T> {
     /// ends as returned ([`ReturnReason::AgentGone`]). All else is as for any task. Default: any agent that fits.
     #[must_use]
     pub fn to(self, agent: AgentId) -> Self {
-        self.set(|options| options.agent = Some(agent))
+        self.set(|options| {
+            options.agent = Some(agent);
+            options.lost_agent = None;
+        })
     }
 
     /// Gives it an id of the caller's own, for a task that was accepted in an earlier process.

@@ -1,5 +1,7 @@
 //! The coordinator: outcome and effects are one, nothing accepted is lost, everything is told.
 
+mod durable;
+
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
@@ -10,8 +12,8 @@ use phalanx::ErrorKind;
 use phalanx::bus::{EventBus, Filter, Overflow, RecvError, Subscriber};
 use phalanx::coordinator::{Coordinator, CoordinatorBuilder, Domain, Notice, topics};
 use phalanx::fleet::{
-    AgentSpec, Backoff, Fleet, FleetEvent, IdempotencyKey, Outcome, OutcomeKind, SubmitError, Task,
-    TaskError, TaskErrorKind, TaskId, WeakFleet,
+    AgentSpec, Fleet, FleetEvent, Outcome, OutcomeKind, Task, TaskError, TaskErrorKind, TaskId,
+    WeakFleet,
 };
 use phalanx::state::{Abort, Collection, StateManager};
 
@@ -167,29 +169,6 @@ fn effects_that_abort_or_panic_fail_the_task_and_leave_nothing_behind() {
     let (builder, _) = doubling(on_disk(folder.path()));
     let coordinator = builder.durable_tasks().build().expect("it builds");
     assert_eq!(coordinator.take_recovered().len(), 0, "each of the three has its outcome");
-}
-
-#[test]
-fn durable_tasks_are_refused_what_their_record_does_not_keep() {
-    let folder = tempfile::tempdir().expect("a temporary folder");
-    let (builder, _) = doubling(on_disk(folder.path()));
-    let coordinator = builder.durable_tasks().build().expect("it builds");
-    let fleet = coordinator.fleet();
-    let agent = fleet.spawn(doubler()).expect("there is room");
-    let first = fleet.submit(Task::new(1)).expect("it is plain");
-    let asking = [
-        Task::new(2).to(agent),
-        Task::new(2).retry_backoff(Backoff::exponential(LONG, LONG)),
-        Task::new(2).timeout(LONG),
-        Task::new(2).idempotency_key(IdempotencyKey::new(2)),
-        Task::new(2).after(&first),
-    ];
-    for task in asking {
-        let refused = fleet.submit(task).map(drop);
-        let Err(SubmitError::NotRecorded { error, .. }) = refused else { panic!("{refused:?}") };
-        assert_eq!(error.kind(), ErrorKind::Unsupported);
-    }
-    coordinator.shutdown(LONG).expect("nothing fails");
 }
 
 /// Copies a folder as a crash would leave it: what is on disk at this moment.
