@@ -38,7 +38,9 @@ impl World {
                 let ran = self.fleet.run_ready(limit);
                 assert!(ran <= limit);
             }
-            54..=61 => {
+            54..=55 => drop(self.poll_futures()),
+            56 => self.poll_any_future(),
+            57..=61 => {
                 let time = self.random.below(200);
                 self.core.hand.advance(Duration::from_millis(time as u64));
             }
@@ -49,7 +51,8 @@ impl World {
             65..=71 => self.allocate(),
             72 => self.allocate_batch(),
             73..=78 => self.wait(),
-            79..=81 => drop(self.poll_woken()),
+            79..=80 => drop(self.poll_woken()),
+            81 => self.drop_future(),
             82..=83 => self.poll_any(),
             84..=85 => self.drop_waiter(),
             86..=90 => self.end_lease(),
@@ -211,9 +214,9 @@ impl World {
         let latest = handles.len().saturating_sub(10);
         if let Some((_, handle)) = self.random.pick(&handles[latest..]) {
             self.core.cancel(handle.id(), || handle.cancel());
-            if self.core.books().is_pending(handle.id()) {
-                panic!("task {} was cancelled, does not run, and has not ended", handle.id());
-            }
+            let books = self.core.books();
+            let spec = &books.specs[&books.codes[&handle.id()]];
+            assert!(!spec.is_pending() || spec.running.is_some(), "cancelled: {spec:?}");
         }
     }
 

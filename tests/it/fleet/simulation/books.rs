@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Random;
+use super::world::Bell;
 use phalanx::fleet::{
-    AgentId, Attempt, Condition, LogPosition, Outcome, OutcomeKind, ReturnReason, TaskError,
-    TaskErrorKind, TaskHandle, TaskId, WeakFleet,
+    AgentId, Attempt, Condition, LogPosition, Outcome, OutcomeKind, ReturnReason, SpawnedFuture,
+    TaskError, TaskErrorKind, TaskHandle, TaskId, WeakFleet,
 };
 use phalanx::{Clock, ManualClock, Timestamp};
 
@@ -39,6 +40,8 @@ pub(super) struct Core {
     pub(super) hand: ManualClock,
     pub(super) fleet: OnceLock<WeakFleet<Token, Token>>,
     pub(super) living: Arc<AtomicI64>,
+    /// The futures of the host's executor, each with the bell that is rung when it can go on.
+    pub(super) executor: Mutex<Vec<(SpawnedFuture, Arc<Bell>)>>,
 }
 
 impl Core {
@@ -122,6 +125,17 @@ pub(super) struct Letter {
     pub(super) asked: bool,
 }
 
+/// A handler that has not come back.
+#[derive(Clone, Debug)]
+pub(super) struct Flight {
+    pub(super) agent: AgentId,
+    pub(super) message: bool,
+    /// Whether somebody waits for its answer.
+    pub(super) asked: bool,
+    /// Whether the fleet has counted it, or counts it among the tasks.
+    pub(super) counted: bool,
+}
+
 /// How often things happened in all runs, so that a simulation in which nothing does is noticed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Totals {
@@ -154,7 +168,7 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 34] = [
+const MUST_HAPPEN: [&str; 38] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
@@ -166,6 +180,10 @@ const MUST_HAPPEN: [&str; 34] = [
     "delayed",
     "dependency failed",
     "drained agent",
+    "future dropped",
+    "future refused",
+    "future resolved",
+    "future struck",
     "held",
     "key repeated",
     "killed",
@@ -200,8 +218,8 @@ pub(super) struct Books {
     pub(super) handles: Vec<(u64, TaskHandle<Token>)>,
     /// Messages that have not ended, by code.
     pub(super) letters: BTreeMap<u64, Letter>,
-    /// The question that is being handled, and by whom.
-    pub(super) question: Option<AgentId>,
+    /// What handlers are at: attempts and messages that have begun and whose handlers have not come back.
+    pub(super) flights: BTreeMap<u64, Flight>,
     pub(super) messages: u64,
     pub(super) messages_returned: u64,
     pub(super) last_told: HashMap<(AgentId, bool), u64>,
@@ -224,7 +242,7 @@ impl Books {
             agents: BTreeMap::new(),
             handles: Vec::new(),
             letters: BTreeMap::new(),
-            question: None,
+            flights: BTreeMap::new(),
             messages: 0,
             messages_returned: 0,
             last_told: HashMap::new(),
@@ -267,10 +285,12 @@ impl Books {
             }
         }
         // Who asked is told at once, whatever the handler brings.
-        if self.question == Some(agent) {
-            self.question = None;
-            self.messages_returned += 1;
-            self.totals.count("question struck");
+        for flight in self.flights.values_mut().filter(|flight| flight.agent == agent) {
+            if std::mem::take(&mut flight.asked) {
+                flight.counted = true;
+                self.messages_returned += 1;
+                self.totals.count("question struck");
+            }
         }
         self.agents.remove(&agent).is_some()
     }
@@ -292,7 +312,7 @@ impl Books {
         attempt: Attempt,
         agent: AgentId,
         now: Timestamp,
-    ) {
+    ) -> u64 {
         let at = format!("attempt {attempt:?} of task {id} on {agent} at {now:?}");
         let is_alive = self.agents.contains_key(&agent);
         let skilled = {
@@ -323,7 +343,11 @@ impl Books {
         let spec = self.specs.get_mut(&code).expect("it was just read");
         spec.begun = attempt.get();
         spec.running = Some((attempt, agent));
+        let number = self.code();
+        let flight = Flight { agent, message: false, asked: false, counted: true };
+        self.flights.insert(number, flight);
         self.totals.count("attempt");
+        number
     }
 
     /// A handler is about to return, or to panic. Whether its word counts.
@@ -438,7 +462,10 @@ impl Books {
         now: Timestamp,
     ) {
         match error.kind() {
-            TaskErrorKind::Handler | TaskErrorKind::Panicked | TaskErrorKind::Rejected => {
+            TaskErrorKind::Handler
+            | TaskErrorKind::Panicked
+            | TaskErrorKind::Dropped
+            | TaskErrorKind::Rejected => {
                 let last = spec.brought.as_ref().is_some_and(|brought| {
                     !brought.ok
                         && brought.attempt == attempt
@@ -483,7 +510,8 @@ impl Books {
             return self.wrong.push(format!("message {code} was handled, and had ended"));
         };
         self.must(letter.to == agent, || format!("message {code} came to {agent}"));
-        self.question = letter.asked.then_some(agent);
+        let flight = Flight { agent, message: true, asked: letter.asked, counted: false };
+        self.flights.insert(code, flight);
         let last = self.last_told.insert((agent, letter.control), code);
         self.must(last < Some(code), || format!("message {code} to {agent} after {last:?}"));
         self.totals.count("message");

@@ -114,12 +114,14 @@ impl World {
         let stats = self.fleet.stats();
         let held = |unsure: bool| {
             let books = self.core.books();
+            let flying =
+                books.flights.values().filter(|flight| books.agents.contains_key(&flight.agent));
             let held = self.leases.iter().filter(|held| {
                 let until =
                     held.expires.map(|(earliest, latest)| if unsure { latest } else { earliest });
                 books.agents.contains_key(&held.agent) && until.is_none_or(|until| now < until)
             });
-            held.count() as u64
+            (held.count() + flying.count()) as u64
         };
         let sure = held(false);
         assert!(
@@ -139,10 +141,14 @@ impl World {
         }
         let books = self.core.books();
         let pending = books.specs.values().filter(|spec| spec.is_pending());
-        assert_eq!(stats.tasks_queued, pending.clone().count() as u64, "none runs");
+        let running = pending.clone().filter(|spec| spec.running.is_some());
+        assert_eq!(stats.tasks_running, running.count() as u64);
         let free = |id: &AgentId| loads.get(id).is_some_and(|(load, most)| load < most);
         for spec in pending {
             assert!(spec.deadline.is_none_or(|deadline| now < deadline), "it is late: {spec:?}");
+            if spec.running.is_some() {
+                continue;
+            }
             assert!(!spec.cancelled, "it was cancelled: {spec:?}");
             if books.is_parked(spec, now) {
                 continue;
@@ -166,7 +172,9 @@ impl World {
             let could_run = body.is_allocatable() && free(&letter.to);
             assert!(!could_run, "nobody reads message {code} to {}", letter.to);
         }
-        let handled = books.messages - books.messages_returned - books.letters.len() as u64;
+        let flying = books.flights.values().filter(|flight| flight.message && !flight.counted);
+        let open = books.letters.len() + flying.count();
+        let handled = books.messages - books.messages_returned - open as u64;
         assert_eq!(stats.messages_handled + stats.messages_failed, handled);
         for (id, code) in &books.codes {
             if books.specs[code].is_pending() {
@@ -189,10 +197,25 @@ impl World {
 
     /// The end, after which nothing is left.
     pub(super) fn shut_down(mut self, drained: &DrainReport) -> Totals {
-        self.core.books().agents.clear();
+        let early = self.random.percent(50);
+        if early {
+            self.drop_all_futures();
+        }
+        {
+            let mut books = self.core.books();
+            let agents: Vec<_> = books.agents.keys().copied().collect();
+            for agent in agents {
+                books.bury(agent);
+            }
+        }
+        let report = self.fleet.shutdown(Duration::ZERO).expect("no handler runs");
+        assert!(report.is_complete() || !early, "{report:?}");
+        assert!(report.unfinished.is_empty(), "{report:?}");
+        assert_eq!((report.workers_left, report.accepted), (0, drained.accepted));
+        self.poll_futures();
+        self.drop_all_futures();
         let report = self.fleet.shutdown(Duration::ZERO).expect("no handler runs");
         assert!(report.is_complete(), "{report:?}");
-        assert_eq!((report.workers_left, report.accepted), (0, drained.accepted));
         assert_eq!(self.fleet.run_ready(usize::MAX), 0);
         self.check_after_a_step();
         for waiter in &self.waiters {

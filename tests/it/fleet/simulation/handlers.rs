@@ -1,16 +1,24 @@
 //! What the simulated fleet calls: handlers that do as they like, and the log, verifier, observer and hook.
 
+use std::future::Future;
 use std::panic::resume_unwind;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::books::{Core, Spec, Token};
+use super::world::Bell;
 use phalanx::fleet::{
-    AgentId, Attempt, Backoff, Fleet, FleetEvent, IdempotencyKey, IfDependencyFails, LogPosition,
-    Observer, Outcome, ReturnReason, Returned, SubmitError, Task, TaskContext, TaskError, TaskId,
-    TaskLog, Verifier, WeakFleet,
+    AgentId, AsyncContext, Attempt, Backoff, Fleet, FleetEvent, IdempotencyKey, IfDependencyFails,
+    LogPosition, Observer, Outcome, ReturnReason, Returned, SpawnedFuture, Spawner, SubmitError,
+    Task, TaskContext, TaskError, TaskId, TaskLog, Verifier, WeakFleet,
 };
 use phalanx::{Error, ErrorKind};
+
+/// What the handler of an agent that runs futures returns.
+type HandlerFuture = Pin<Box<dyn Future<Output = Result<Token, TaskError>> + Send>>;
 
 pub(super) const SKILLS: [&str; 3] = ["read", "write", "check"];
 
@@ -165,98 +173,184 @@ impl Core {
         }
     }
 
-    /// A handler runs: an attempt of a task, or a message.
-    pub(super) fn handle(
-        &self,
+    /// A handler begins: an attempt of a task, or a message.
+    fn take_off(
+        self: &Arc<Self>,
+        code: u64,
+        task: Option<TaskId>,
+        attempt: Attempt,
+        agent: AgentId,
+    ) -> Trip {
+        let number = {
+            let (now, mut books) = (self.clock.now(), self.books());
+            match task {
+                Some(id) => books.begin(id, code, attempt, agent, now),
+                None => {
+                    books.open_letter(code, agent);
+                    code
+                }
+            }
+        };
+        let core = Arc::clone(self);
+        Trip { core, number, code, task, attempt, agent, result: Some(Err(true)) }
+    }
+
+    fn handle(
+        self: &Arc<Self>,
         task: &Task<Token>,
         cx: &TaskContext<'_>,
     ) -> Result<Token, TaskError> {
-        let code = task.payload().code;
-        let (attempt, agent) = (cx.attempt(), cx.agent());
-        {
-            let (now, mut books) = (self.clock.now(), self.books());
-            match cx.task_id() {
-                Some(id) => books.begin(id, code, attempt, agent, now),
-                None => books.open_letter(code, agent),
-            }
-        }
-        if let Some(fleet) = self.fleet() {
-            self.act(&fleet, cx);
-        }
-        let choice = self.books().random.below(20);
-        let result = match choice {
-            0..=12 => Ok(()),
-            16 => Err(false),
-            _ => Err(true),
+        let trip = self.take_off(task.payload().code, cx.task_id(), cx.attempt(), cx.agent());
+        trip.act(true, cx.is_revoked(), || cx.report_progress(0.5, "half"));
+        trip.must_be_told(cx.is_revoked(), cx.is_cancelled());
+        trip.arrive()
+    }
+
+    async fn fly(trip: Trip, cx: AsyncContext) -> Result<Token, TaskError> {
+        let (stops, ending) = {
+            let random = &mut trip.core.books().random;
+            (random.below(4), random.below(10))
         };
-        if cx.task_id().is_some() {
-            let now = self.clock.now();
-            self.books().bring(code, attempt, agent, now, result);
-        } else {
-            let mut books = self.books();
-            books.question = None;
-            if result.is_err() {
-                books.totals.count("message failed");
-            }
+        for _ in 0..stops {
+            trip.act(false, cx.is_revoked(), || cx.report_progress(0.5, "half"));
+            trip.must_be_told(cx.is_revoked(), cx.is_cancelled());
+            Pause(false).await;
         }
+        match ending {
+            // It hangs.
+            0..=1 => {
+                cx.revoked().await;
+                trip.core.books().totals.count("future struck");
+            }
+            2 => cx.cancelled().await,
+            _ => {}
+        }
+        trip.must_be_told(cx.is_revoked(), cx.is_cancelled());
+        trip.core.books().totals.count("future resolved");
+        trip.arrive()
+    }
+}
+
+/// Lets others come first, once.
+struct Pause(bool);
+
+impl Future for Pause {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        if std::mem::replace(&mut self.0, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+}
+
+/// A handler at work, from its beginning to its end, however that comes.
+struct Trip {
+    core: Arc<Core>,
+    number: u64,
+    code: u64,
+    task: Option<TaskId>,
+    attempt: Attempt,
+    agent: AgentId,
+    /// What it brings when it ends, of an error whether the task may run again: a panic or the drop of a
+    /// future is one that does.
+    result: Option<Result<(), bool>>,
+}
+
+impl Drop for Trip {
+    fn drop(&mut self) {
+        let now = self.core.clock.now();
+        let mut books = self.core.books();
+        books.flights.remove(&self.number);
+        let result = self.result.take().expect("it ends once");
+        if self.task.is_some() {
+            books.bring(self.code, self.attempt, self.agent, now, result);
+        } else if result.is_err() {
+            books.totals.count("message failed");
+        }
+    }
+}
+
+impl Trip {
+    /// The end of the handler.
+    fn arrive(mut self) -> Result<Token, TaskError> {
+        let choice = self.core.books().random.below(20);
         match choice {
-            0..=12 => Ok(self.token(code)),
+            0..=12 => {
+                self.result = Some(Ok(()));
+                Ok(self.core.token(self.code))
+            }
             13..=15 => Err(TaskError::retryable("not this time")),
-            16 => Err(TaskError::permanent("never")),
+            16 => {
+                self.result = Some(Err(false));
+                Err(TaskError::permanent("never"))
+            }
             _ => quiet_panic(),
         }
     }
 
+    /// Whether the handler knows what became of its agent.
+    fn must_be_told(&self, revoked: bool, cancelled: bool) {
+        let mut books = self.core.books();
+        let lives = books.agents.contains_key(&self.agent);
+        books.must(lives || revoked, || "a kill was not told".to_owned());
+        let asked = self.task.is_some_and(|_| {
+            let spec = &books.specs[&self.code];
+            spec.cancelled && spec.running == Some((self.attempt, self.agent))
+        });
+        books.must(!asked || cancelled, || "a cancellation was not told".to_owned());
+    }
+
     /// What a handler does beside its work.
-    fn act(&self, fleet: &Fleet<Token, Token>, cx: &TaskContext<'_>) {
+    fn act(&self, on_worker: bool, _revoked: bool, report: impl FnOnce()) {
+        let core = &*self.core;
+        let Some(fleet) = core.fleet() else { return };
         let (choice, other, time) = {
-            let mut books = self.books();
+            let mut books = core.books();
             let agents: Vec<_> = books.agents.keys().copied().collect();
             let random = &mut books.random;
             let other = random.pick(&agents).copied();
             (random.below(100), other, Duration::from_millis(random.below(400) as u64))
         };
         match choice {
-            0..=4 => drop(self.kill(fleet, cx.agent())),
-            5..=7 => drop(other.map(|other| self.kill(fleet, other))),
+            0..=4 => drop(core.kill(&fleet, self.agent)),
+            5..=7 => drop(other.map(|other| core.kill(&fleet, other))),
             8..=11 => {
-                if let Some(handle) = cx.task_id().and_then(|id| fleet.task(id)) {
-                    self.cancel(handle.id(), || handle.cancel());
-                    let mut books = self.books();
-                    books.totals.count("cancelled while it ran");
-                    books.must(cx.is_cancelled(), || "a cancellation was not told".to_owned());
+                if let Some(handle) = self.task.and_then(|id| fleet.task(id)) {
+                    core.cancel(handle.id(), || handle.cancel());
+                    core.books().totals.count("cancelled while it ran");
                 }
             }
-            12..=20 => self.hand.advance(time),
+            12..=20 => core.hand.advance(time),
             21..=23 => {
-                let spec = Spec { attempts: 2, ..Spec::default() };
-                self.submit(fleet, spec);
+                core.submit(&fleet, Spec { attempts: 2, ..Spec::default() });
             }
             24..=27 => {
                 if let Some(other) = other {
-                    drop(self.write_letter(fleet, other, choice % 4));
+                    drop(core.write_letter(&fleet, other, choice % 4));
                 }
             }
-            28 => {
+            28 if on_worker => {
                 let ran = fleet.run_ready(usize::MAX);
-                self.books().must(ran == 0, || "a handler drove".to_owned());
+                core.books().must(ran == 0, || "a handler drove".to_owned());
             }
-            29 => {
+            29 if on_worker => {
                 let refused = fleet.shutdown(Duration::ZERO).is_err();
-                self.books().must(refused, || "a handler stopped its fleet".to_owned());
+                core.books().must(refused, || "a handler stopped its fleet".to_owned());
             }
             30..=33 => {
-                self.hand.advance(time);
+                core.hand.advance(time);
                 fleet.tick();
             }
-            34..=36 => cx.report_progress(0.5, "half"),
+            34..=36 => report(),
             _ => {}
         }
-        let gone = !self.books().agents.contains_key(&cx.agent());
-        // A struck attempt of a deadline is told as well.
-        self.books().must(!gone || cx.is_revoked(), || "a kill was not told".to_owned());
     }
+}
 
+impl Core {
     /// Cancels a task, and writes down that it did if it says so.
     pub(super) fn cancel(&self, id: TaskId, cancel: impl FnOnce() -> bool) {
         let pending = {
@@ -357,7 +451,39 @@ impl Returned<Token> for Core {
     }
 }
 
-/// The handler of every agent.
+/// The host's executor, which does not take everything.
+pub(super) fn spawner(core: &Arc<Core>) -> impl Spawner + 'static {
+    let core = Arc::clone(core);
+    move |future: SpawnedFuture| {
+        if core.books().fails(4) {
+            core.books().totals.count("future refused");
+            drop(future);
+            if core.books().random.percent(30) {
+                quiet_panic();
+            }
+            return;
+        }
+        let bell = Arc::new(Bell::default());
+        bell.rung.store(true, Ordering::Relaxed);
+        core.executor.lock().unwrap_or_else(PoisonError::into_inner).push((future, bell));
+    }
+}
+
+/// The handler of agents that run futures.
+pub(super) fn handler_async(
+    core: &Arc<Core>,
+) -> impl Fn(Arc<Task<Token>>, AsyncContext) -> HandlerFuture + Send + Sync + 'static {
+    let core = Arc::clone(core);
+    move |task, cx| {
+        let trip = core.take_off(task.payload().code, cx.task_id(), cx.attempt(), cx.agent());
+        if core.books().fails(3) {
+            quiet_panic();
+        }
+        Box::pin(Core::fly(trip, cx))
+    }
+}
+
+/// The handler of all others.
 pub(super) fn handler(
     core: &Arc<Core>,
 ) -> impl Fn(&Task<Token>, &mut TaskContext<'_>) -> Result<Token, TaskError> + Send + Sync + 'static

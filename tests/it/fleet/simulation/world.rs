@@ -4,15 +4,16 @@ use std::future::Future;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use super::Random;
 use super::books::{Body, Books, Core, Token, Totals};
-use super::handlers::{SKILLS, handler};
+use super::handlers::{SKILLS, handler, handler_async, spawner};
 use phalanx::fleet::{
-    AgentId, AgentSpec, Allocation, Condition, Fleet, Lease, Priority, Reply, Strategy,
+    AgentId, AgentSpec, Allocation, Condition, Fleet, Lease, Priority, Reply, SpawnedFuture,
+    Strategy,
 };
 use phalanx::{ManualClock, Timestamp};
 
@@ -83,6 +84,7 @@ impl World {
             hand,
             fleet: OnceLock::new(),
             living: Arc::new(AtomicI64::new(0)),
+            executor: Mutex::new(Vec::new()),
         });
         let remembered_keys = random.below(12);
         let some = |count: usize| NonZeroUsize::new(count + 1).expect("one more than something");
@@ -96,7 +98,8 @@ impl World {
             .remembered_keys(remembered_keys)
             .task_log(Arc::clone(&core) as _)
             .observer(Arc::clone(&core) as _)
-            .returned(Arc::clone(&core) as _);
+            .returned(Arc::clone(&core) as _)
+            .spawner(Arc::new(spawner(&core)));
         if random.percent(40) {
             builder = builder.verifier(Arc::clone(&core) as _);
         }
@@ -166,7 +169,9 @@ impl World {
                 spec = spec.capability(skill);
             }
         }
-        if runs {
+        if runs && self.random.percent(35) {
+            spec = spec.handler_async(handler_async(&self.core));
+        } else if runs {
             spec = spec.handler_fn(handler(&self.core));
         }
         let count = 1 + self.random.below(2);
@@ -185,11 +190,67 @@ impl World {
             self.core.books().totals.counts_expired(expired);
             let ran = self.fleet.run_ready(usize::MAX);
             let polled = self.poll_woken();
-            if ran == 0 && polled == 0 {
+            let flown = self.poll_futures();
+            if ran == 0 && polled == 0 && flown == 0 {
                 return;
             }
         }
         panic!("it does not come to rest");
+    }
+
+    /// Polls the futures that can go on; how many there were.
+    pub(super) fn poll_futures(&mut self) -> usize {
+        let woken = {
+            let mut futures = self.core.executor.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_woken = |(_, bell): &(_, Arc<Bell>)| bell.rung.load(Ordering::Relaxed);
+            let (woken, asleep): (Vec<_>, Vec<_>) = futures.drain(..).partition(is_woken);
+            *futures = asleep;
+            woken
+        };
+        let count = woken.len();
+        for (future, bell) in woken {
+            self.poll_future(future, bell);
+        }
+        count
+    }
+
+    fn poll_future(&mut self, mut future: SpawnedFuture, bell: Arc<Bell>) {
+        bell.rung.store(false, Ordering::Relaxed);
+        let waker = Waker::from(Arc::clone(&bell));
+        if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
+            let mut futures = self.core.executor.lock().unwrap_or_else(PoisonError::into_inner);
+            futures.push((future, bell));
+        }
+    }
+
+    /// Polls a future that need not have been woken.
+    pub(super) fn poll_any_future(&mut self) {
+        if let Some((future, bell)) = self.take_future() {
+            self.poll_future(future, bell);
+        }
+    }
+
+    pub(super) fn take_future(&mut self) -> Option<(SpawnedFuture, Arc<Bell>)> {
+        let mut futures = self.core.executor.lock().unwrap_or_else(PoisonError::into_inner);
+        if futures.is_empty() {
+            return None;
+        }
+        let at = self.random.below(futures.len());
+        Some(futures.swap_remove(at))
+    }
+
+    /// The executor lets go of a future.
+    pub(super) fn drop_future(&mut self) {
+        if let Some(future) = self.take_future() {
+            drop(future);
+            self.core.books().totals.count("future dropped");
+        }
+    }
+
+    pub(super) fn drop_all_futures(&mut self) {
+        while let Some(future) = self.take_future() {
+            drop(future);
+        }
     }
 
     /// The end: with patience or without.
@@ -220,7 +281,10 @@ impl World {
             self.settle_down();
             self.check_when_nothing_is_ready();
             self.core.hand.advance(Duration::from_millis(100));
+            // Some hang.
+            self.drop_future();
         }
+        self.drop_all_futures();
         self.settle_down();
         self.check_that_only_the_impossible_is_left();
         self.core.books().totals.count("waits out of patience");
