@@ -119,6 +119,7 @@ pub use budget::{
     Usage, Warning,
 };
 pub use builder::FleetBuilder;
+pub use dependencies::MAX_DEPENDENCIES;
 pub use graph::IfDependencyFails;
 pub(crate) use handle::Ends;
 pub use handle::TaskHandle;
@@ -128,7 +129,7 @@ pub use lease::{Allocation, Lease, LeaseId, LeaseOutcome, Stale};
 pub use log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 pub use picker::{MAX_CANDIDATES, Picker};
 pub use pool::{MAX_CAPABILITIES, MAX_CAPABILITY_SETS, MAX_LEASES_PER_AGENT, Strategy};
-pub use progress::Progress;
+pub use progress::{MAX_NOTE_BYTES, Progress};
 pub use reply::Reply;
 pub use request::{AllocateError, Fit, Priority, Request};
 pub use spawner::{SpawnedFuture, Spawner};
@@ -346,12 +347,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Ends an agent that holds no lease and for which no work waits, in one step.
     ///
     /// That is how a fleet is made smaller without anybody noticing: there is no moment at which the agent
-    /// is given work and is about to go. An agent that is busy is left as it is. Not seen are tasks that wait
-    /// for other tasks, for their next attempt, or for the log to accept them: if it was the last that such a
-    /// task fits, the task waits for another one, and one that was for this agent alone comes back as returned.
+    /// is given work and is about to go. An agent that is busy is left as it is. So is one for which a task waits
+    /// for other tasks, for its next attempt or for the log to accept it: if it is for this agent alone, or this is
+    /// the last agent with its set of capabilities.
+    ///
+    /// O(tasks that wait for others or for their next attempts), under the lock.
     ///
     /// # Errors
-    /// `InUse` if it holds a lease, or a queued task would run on it; `NotFound` if it is gone.
+    /// `InUse` if it holds a lease, or a task would run on it; `NotFound` if it is gone.
     pub fn retire(&self, agent: AgentId) -> Result<(), Error> {
         self.inner().retire(agent)
     }

@@ -1,6 +1,6 @@
 //! How a fleet is made, and the defaults.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::fmt;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
@@ -280,7 +280,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             sequence: 0,
             reserved: 0,
             lent: Lent::nothing(),
-            reserved_ids: HashSet::new(),
+            reserved_ids: HashMap::new(),
             room: WakerSet::default(),
             progress: WakerSet::default(),
             counts: FleetStats::default(),

@@ -3,15 +3,19 @@
 //! The rules are those of the [graph](super::graph). Whether a dependency has ended is decided under the
 //! lock under which outcomes become visible, so none is missed between looking and waiting.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
 use super::graph::{Fate, IfDependencyFails};
-use super::handle::{Ends, TaskHandle};
+use super::handle::{Ends, OutcomeCell, TaskHandle};
 use super::id::TaskId;
 use super::inner::{After, Inner, Phase, State};
+use super::lanes::Mask;
 use super::task::{OutcomeKind, SubmitError, Task, TaskError};
+
+/// How many tasks a task may wait for.
+pub const MAX_DEPENDENCIES: usize = 1_024;
 
 /// A task that another one waits for.
 #[derive(Clone)]
@@ -48,7 +52,8 @@ impl<T> Task<T> {
     /// Waits for another task of the same fleet to end before it is queued. Default: it waits for none.
     ///
     /// The other one may have ended already: its handle knows. While it waits it takes a place in the queue.
-    /// A task can wait only for tasks that were accepted before it, so there are no cycles.
+    /// A task can wait only for tasks that were accepted before it, so there are no cycles. The most:
+    /// [`MAX_DEPENDENCIES`].
     #[must_use]
     pub fn after<O: Send + Sync + 'static>(self, other: &TaskHandle<O>) -> Self {
         let dependency = Dependency { id: other.id(), cell: Some(other.ends()) };
@@ -57,7 +62,7 @@ impl<T> Task<T> {
 
     /// As [`after`](Self::after), for a task that is known by its id: one that has not ended, is still in the
     /// [history](super::FleetBuilder::history), or stands before it in the same batch under an id of the
-    /// caller's own.
+    /// caller's own. If that one is known by its [key](Self::idempotency_key), the task of that key is meant.
     #[must_use]
     pub fn after_id(self, other: TaskId) -> Self {
         let dependency = Dependency { id: other, cell: None };
@@ -77,6 +82,16 @@ impl<T> Task<T> {
     }
 }
 
+/// Which task an id of a batch means that is not submitted, as its key is known.
+pub(super) enum Alias<O> {
+    Known(TaskId, Arc<OutcomeCell<O>>),
+    /// The one at this place among those that are submitted.
+    New(usize),
+}
+
+/// By the ids that the caller gave.
+pub(super) type Aliases<O> = HashMap<TaskId, Alias<O>>;
+
 /// What is known of a dependency.
 enum Standing {
     Live,
@@ -91,7 +106,9 @@ impl<T, O> State<T, O> {
         match (&dependency.cell, live) {
             (Some(cell), _) if cell.ended().is_some() => ended(cell.ended()),
             // The handle may be another fleet's.
-            (Some(cell), Some(record)) if record.cell.is(&**cell) || cell.is_by_id() => {
+            (Some(cell), Some(record))
+                if record.cell.address() == cell.address() || cell.is_by_id() =>
+            {
                 Standing::Live
             }
             (Some(_), _) => Standing::Unknown,
@@ -102,16 +119,45 @@ impl<T, O> State<T, O> {
         }
     }
 
+    /// What is known of a dependency of a task of a batch, and which task is meant; `None` for one that is among
+    /// those that are submitted, at the place that is said.
+    fn resolve(
+        &self,
+        dependency: &Dependency,
+        aliases: &Aliases<O>,
+    ) -> (TaskId, Standing, Option<usize>) {
+        let alias = dependency.is_by_id().then(|| aliases.get(&dependency.id)).flatten();
+        match alias {
+            None => (dependency.id, self.standing(dependency), None),
+            Some(Alias::New(place)) => (dependency.id, Standing::Unknown, Some(*place)),
+            Some(Alias::Known(id, cell)) => {
+                let standing = cell.kind().map_or(Standing::Live, Standing::Ended);
+                (*id, standing, None)
+            }
+        }
+    }
+
     /// Refuses tasks that wait for what is not known.
-    pub(super) fn check_dependencies(&self, tasks: &[Task<T>]) -> Result<(), SubmitError<()>> {
+    pub(super) fn check_dependencies(
+        &self,
+        tasks: &[Task<T>],
+        aliases: &Aliases<O>,
+    ) -> Result<(), SubmitError<()>> {
         if tasks.iter().all(|task| task.dependencies().is_empty()) {
             return Ok(());
         }
         let mut before = HashSet::new();
-        for task in tasks {
+        for (at, task) in tasks.iter().enumerate() {
+            if task.dependencies().len() > MAX_DEPENDENCIES {
+                return Err(SubmitError::TooManyDependencies(()));
+            }
             for dependency in task.dependencies() {
-                let unknown = matches!(self.standing(dependency), Standing::Unknown);
-                if unknown && !(dependency.is_by_id() && before.contains(&dependency.id)) {
+                let (id, standing, place) = self.resolve(dependency, aliases);
+                let is_before = match place {
+                    Some(place) => place < at,
+                    None => dependency.is_by_id() && before.contains(&id),
+                };
+                if matches!(standing, Standing::Unknown) && !is_before {
                     return Err(SubmitError::UnknownDependency(()));
                 }
             }
@@ -121,22 +167,30 @@ impl<T, O> State<T, O> {
     }
 
     /// Holds a task that waits for others, from the step in which its place is reserved.
-    pub(super) fn hold(&mut self, id: TaskId, task: &Task<T>) {
+    pub(super) fn hold(
+        &mut self,
+        id: TaskId,
+        task: &Task<T>,
+        batch: &[(TaskId, Mask)],
+        aliases: &Aliases<O>,
+    ) {
         let Some(options) = task.options.as_ref().filter(|it| !it.dependencies.is_empty()) else {
             return;
         };
         let mut live = Vec::new();
         for dependency in &options.dependencies {
-            match self.standing(dependency) {
+            let (meant, standing, place) = self.resolve(dependency, aliases);
+            let meant = place.map_or(meant, |place| batch[place].0);
+            match standing {
                 Standing::Ended(OutcomeKind::Completed) => {}
                 Standing::Ended(outcome) => {
                     if options.if_dependency_fails == IfDependencyFails::Fail {
-                        let fate = Fate::Fail { dependency: dependency.id, outcome };
+                        let fate = Fate::Fail { dependency: meant, outcome };
                         return self.ledger.graph.doom(id, fate);
                     }
                 }
                 // Unknown: it stands before this one in the batch.
-                Standing::Live | Standing::Unknown => live.push(dependency.id),
+                Standing::Live | Standing::Unknown => live.push(meant),
             }
         }
         live.sort_unstable();

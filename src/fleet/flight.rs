@@ -145,6 +145,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Launcher<T, O> {
 pub(super) struct Flying<T, O> {
     fleet: Weak<Inner<T, O>>,
     number: u64,
+    signal: Arc<Signal>,
     future: Option<HandlerFuture<O>>,
     /// Until it has ended (rule 1).
     cargo: Option<Cargo<T, O>>,
@@ -181,7 +182,7 @@ impl<T, O> Flying<T, O> {
         if let Some(inner) = self.fleet.upgrade() {
             // Before anybody sees the outcome, so that what the future held is free then.
             inner.discard(future);
-            inner.landed(self.number, cargo, result);
+            inner.landed(self.number, cargo, &self.signal, result);
         } else {
             // The fleet is gone, and with it whoever would read the counters.
             let _ = guarded(|| drop(future));
@@ -212,10 +213,10 @@ impl<T, O> Inner<T, O> {
             // Whoever ended the agent looked at the flights after that, and maybe before this one was there.
             self.strike_flights(|flight| flight == number, ReturnReason::AgentGone);
         }
-        let context = AsyncContext { task, attempt, agent, signal };
+        let context = AsyncContext { task, attempt, agent, signal: Arc::clone(&signal) };
         let payload = Arc::clone(cargo.task());
         let fleet = Weak::clone(&self.me);
-        let mut flying = Flying { fleet, number, future: None, cargo: Some(cargo) };
+        let mut flying = Flying { fleet, number, signal, future: None, cargo: Some(cargo) };
         match guarded(|| handler(payload, context)) {
             Err(what) => {
                 flying.land(Err(TaskError::panicked(format!("the handler panicked: {what}"))));
@@ -234,10 +235,17 @@ impl<T, O> Inner<T, O> {
 
 impl<T, O> Inner<T, O> {
     /// Ends a flight (rule 3).
-    fn landed(&self, number: u64, cargo: Cargo<T, O>, result: Result<O, TaskError>) {
+    fn landed(
+        &self,
+        number: u64,
+        cargo: Cargo<T, O>,
+        signal: &Signal,
+        result: Result<O, TaskError>,
+    ) {
         match cargo {
             Cargo::Task(attempted) => {
-                let result = self.verified(&attempted.task, attempted.attempt, result);
+                let Attempted { task, attempt, .. } = &attempted;
+                let result = self.verified(task, *attempt, signal, result);
                 let next = self.conclude(attempted, result, None, false);
                 debug_assert!(next.is_none(), "none was wanted");
                 self.flights.end(number);

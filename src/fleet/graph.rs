@@ -82,7 +82,11 @@ impl Graph {
 
     /// Those tasks.
     pub(super) fn all_parked(&self) -> Vec<TaskId> {
-        self.held.iter().filter(|(_, held)| held.parked).map(|(task, _)| *task).collect()
+        self.parked_ids().collect()
+    }
+
+    pub(super) fn parked_ids(&self) -> impl Iterator<Item = TaskId> {
+        self.held.iter().filter(|(_, held)| held.parked).map(|(task, _)| *task)
     }
 
     /// Keeps a fate for a task that is not in the table yet.

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::id::TaskId;
 use super::log::LogPosition;
 use super::progress::Progress;
-use super::task::{Outcome, OutcomeKind};
+use super::task::{Outcome, OutcomeKind, TaskErrorKind};
 use super::wakers::WakerSet;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -79,9 +79,18 @@ impl<O> OutcomeCell<O> {
         self.state.lock().outcome.as_ref().map(|(outcome, _)| outcome.kind())
     }
 
-    /// Whether this is that cell.
-    pub(super) fn is(&self, other: &dyn Ends) -> bool {
-        std::ptr::from_ref(self).cast() == other.address()
+    /// Tells cells apart while they live.
+    pub(super) const fn address(&self) -> *const () {
+        std::ptr::from_ref(self).cast()
+    }
+
+    /// Whether whoever comes with the key of this task is to be given it: not if it was never done.
+    pub(super) fn keeps_its_key(&self) -> bool {
+        self.state.lock().outcome.as_ref().is_none_or(|(outcome, _)| match &**outcome {
+            Outcome::Completed(_) => true,
+            Outcome::Failed(error) => error.kind() != TaskErrorKind::DependencyFailed,
+            Outcome::Returned(_) | Outcome::Cancelled => false,
+        })
     }
 
     fn outcome(&self) -> Option<Arc<Outcome<O>>> {
@@ -134,8 +143,9 @@ impl<O: Send + Sync> Ends for OutcomeCell<O> {
 
 /// What a handle asks of the fleet that has its task.
 pub(super) trait Cancels: Send + Sync {
-    fn cancel(&self, task: TaskId) -> bool;
-    fn progress(&self, task: TaskId) -> Option<Progress>;
+    /// The cell tells tasks apart that had the same id, one after the other.
+    fn cancel(&self, task: TaskId, cell: *const ()) -> bool;
+    fn progress(&self, task: TaskId, cell: *const ()) -> Option<Progress>;
 }
 
 /// Follows one accepted task to its outcome.
@@ -225,7 +235,7 @@ impl<O> TaskHandle<O> {
     /// O(1), under the fleet's lock.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        self.fleet.upgrade()?.progress(self.id)
+        self.fleet.upgrade()?.progress(self.id, self.cell.address())
     }
 
     /// Asks for the task not to be done; whether that was in time to matter.
@@ -235,7 +245,7 @@ impl<O> TaskHandle<O> {
     /// cancelled if its attempt fails or its agent is killed, and as completed if the handler finishes
     /// the work all the same. `false` means that its outcome stood already.
     pub fn cancel(&self) -> bool {
-        self.fleet.upgrade().is_some_and(|fleet| fleet.cancel(self.id))
+        self.fleet.upgrade().is_some_and(|fleet| fleet.cancel(self.id, self.cell.address()))
     }
 }
 

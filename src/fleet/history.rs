@@ -4,7 +4,8 @@
 //!
 //! 1. No more than the capacity is remembered; the oldest goes first. What is forgotten is handed out, to be
 //!    dropped outside the lock.
-//! 2. A key stands for one task from its acceptance until that task is forgotten. While the acceptance is
+//! 2. A key stands for one task from its acceptance until that task is forgotten, or has ended without being
+//!    done: cancelled, returned, or failed since one that it waited for failed. While the acceptance is
 //!    being recorded, whoever comes with the same key waits to learn whether there is such a task.
 
 use std::collections::{HashMap, VecDeque};
@@ -112,9 +113,9 @@ impl<O> Keys<O> {
         self.known.insert(key, known);
     }
 
-    /// Its task was not accepted.
-    pub(super) fn withdraw(&mut self, key: IdempotencyKey) {
-        self.known.remove(&key);
+    /// Its task was not accepted, or ended without being done: the next one with this key is a new task.
+    pub(super) fn withdraw(&mut self, key: IdempotencyKey) -> Option<Known<O>> {
+        self.known.remove(&key)
     }
 
     /// Its task has ended; what is forgotten for it.

@@ -18,7 +18,7 @@
 //!    looks into it, or whoever brought that about is on the way to line it up. A worker that finds no agent
 //!    for a task says to the pool that workers starve, and looks once more, before it turns to other things.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::{Arc, Weak};
 use std::task::Waker;
@@ -93,7 +93,8 @@ pub(super) struct State<T, O> {
     pub(super) reserved: usize,
     /// Room and ids that plain tasks come in by.
     pub(super) lent: Lent<T, O>,
-    pub(super) reserved_ids: HashSet<TaskId>,
+    /// With the agent that each is for, if it is for one alone.
+    pub(super) reserved_ids: HashMap<TaskId, Option<AgentId>>,
     /// Submitters that wait for room; wakers of this crate's own parkers.
     pub(super) room: WakerSet,
     /// Those that wait for tasks or workers to end; wakers of this crate's own parkers.
@@ -517,18 +518,22 @@ pub(super) struct EndedTask<T, O> {
 }
 
 impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
-    fn progress(&self, id: TaskId) -> Option<Progress> {
-        match &self.state.lock().tasks.get(&id)?.phase {
-            Phase::Running { signal, .. } => signal.progress(),
-            _ => None,
-        }
+    fn progress(&self, id: TaskId, cell: *const ()) -> Option<Progress> {
+        let signal = {
+            let state = self.state.lock();
+            let record = state.tasks.get(&id).filter(|record| record.cell.address() == cell)?;
+            let Phase::Running { signal, .. } = &record.phase else { return None };
+            Arc::clone(signal)
+        };
+        signal.progress()
     }
 
-    fn cancel(&self, id: TaskId) -> bool {
+    fn cancel(&self, id: TaskId, cell: *const ()) -> bool {
         let mut after = After::new();
         {
             let mut state = self.state.lock();
-            let Some(record) = state.tasks.get_mut(&id) else { return false };
+            let own = |record: &&mut Record<T, O>| record.cell.address() == cell;
+            let Some(record) = state.tasks.get_mut(&id).filter(own) else { return false };
             match &record.phase {
                 Phase::Committing => return false,
                 Phase::Running { signal, .. } => {

@@ -4,7 +4,7 @@
 //!
 //! 1. Which keys are new is decided when room is reserved, in that step; so of any number of submitters with
 //!    one key, one submits and the others get its handle.
-//! 2. While the log is asked, the others wait: a handle is given out only for a task that was accepted. If
+//! 2. While the log is asked, the others wait, as far as they would wait for room: a handle is given out only for a task that was accepted. If
 //!    the log refuses, the next of them submits its own.
 //! 3. Of a batch, the new tasks are accepted together or not at all; whatever happens, a batch that is
 //!    refused is handed back whole.
@@ -12,6 +12,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::dependencies::{Alias, Aliases};
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{IdempotencyKey, Known};
 use super::id::TaskId;
@@ -20,12 +21,28 @@ use super::submit::{Patience, Refused};
 use super::task::{SubmitError, Task};
 use crate::sync::Parker;
 
+/// A key is being accepted, and whoever came with it waits no longer.
+struct KeyPending;
+
 /// Where a task of a batch stands.
 enum Standing<O> {
     New,
     /// As the one at this place among the new ones.
     Repeats(usize),
     Known(TaskId, Arc<OutcomeCell<O>>),
+}
+
+/// What the ids of those mean that are not submitted, for the tasks after them in the batch.
+fn aliases<T, O>(tasks: &[Task<T>], standings: &[Standing<O>]) -> Aliases<O> {
+    let alias = |(task, standing): (&Task<T>, &Standing<O>)| {
+        let alias = match standing {
+            Standing::New => return None,
+            Standing::Repeats(first) => Alias::New(*first),
+            Standing::Known(id, cell) => Alias::Known(*id, Arc::clone(cell)),
+        };
+        Some((task.id()?, alias))
+    };
+    tasks.iter().zip(standings).filter_map(alias).collect()
 }
 
 impl<T> Task<T> {
@@ -41,7 +58,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         patience: Patience,
     ) -> Result<Vec<TaskHandle<O>>, SubmitError<Vec<Task<T>>>> {
         loop {
-            let standings = self.standings(&tasks);
+            let standings = match self.standings(&tasks, patience) {
+                Ok(standings) => standings,
+                Err(KeyPending) => {
+                    self.state.lock().counts.tasks_refused += tasks.len() as u64;
+                    return Err(SubmitError::KeyPending(tasks));
+                }
+            };
+            let aliases = aliases(&tasks, &standings);
             let mut new = Vec::new();
             let mut repeated = Vec::new();
             for (task, standing) in tasks.into_iter().zip(&standings) {
@@ -50,7 +74,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     _ => repeated.push(task),
                 }
             }
-            let refused = match self.accept(&new, patience) {
+            let refused = match self.accept(&new, &aliases, patience) {
                 Ok(named) => {
                     let mut fresh = Vec::with_capacity(new.len());
                     self.enqueue(new, &named, |handle| fresh.push(handle));
@@ -81,9 +105,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     }
 
     /// Waits until the log has answered about every key among these; what is known of each task then.
-    fn standings(&self, tasks: &[Task<T>]) -> Vec<Standing<O>> {
+    fn standings(
+        &self,
+        tasks: &[Task<T>],
+        patience: Patience,
+    ) -> Result<Vec<Standing<O>>, KeyPending> {
         let parker = Parker::new();
         let mut turn = None;
+        let mut late = matches!(patience, Patience::None);
         loop {
             {
                 let mut guard = self.state.lock();
@@ -113,12 +142,19 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     if let Some(turn) = turn {
                         state.progress.remove(turn);
                     }
-                    return standings;
+                    return Ok(standings);
+                }
+                if late {
+                    if let Some(turn) = turn {
+                        state.progress.remove(turn);
+                    }
+                    return Err(KeyPending);
                 }
                 let turn = *turn.get_or_insert_with(|| state.progress.key());
                 state.progress.register(turn, parker.waker());
             }
-            parker.park();
+            let Patience::Until(deadline) = patience else { continue };
+            late = !self.clock.park_until(&parker, deadline);
         }
     }
 

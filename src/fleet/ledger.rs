@@ -69,7 +69,9 @@ impl<O> Ledger<O> {
         let key = task.options.as_ref().and_then(|options| options.key);
         Forgotten {
             _outcomes: self.history.push(id, cell),
-            _key: key.and_then(|key| self.keys.ended(key)),
+            _key: key.and_then(|key| {
+                if cell.keeps_its_key() { self.keys.ended(key) } else { self.keys.withdraw(key) }
+            }),
         }
     }
 }

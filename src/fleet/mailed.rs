@@ -116,7 +116,7 @@ impl<T, O> Inner<T, O> {
         };
         let Attempted { attempt, task, .. } = &attempted;
         let result = self.attempt(turn, task, Some((id, *attempt, &signal)));
-        let result = self.verified(task, *attempt, result);
+        let result = self.verified(task, *attempt, &signal, result);
         // A turn is of one mailbox, so what is next is its own.
         let next = self.conclude(attempted, result, None, false);
         debug_assert!(next.is_none(), "none was wanted");

@@ -56,11 +56,16 @@ impl<T> Task<T> {
     /// Gives it a key, so that it is done once however often it is submitted. Default: none.
     ///
     /// A submission with the key of a task that has not ended, or is one of those that
-    /// [ended last](super::FleetBuilder::remembered_keys), is not queued: it gets a handle of that task, with
+    /// [ended last](super::FleetBuilder::remembered_keys) and were done, is not queued: it gets a handle of that task, with
     /// the same id and the same outcome, whatever else it asks for, and its payload is dropped. It needs no
     /// room, and is counted in [`FleetStats::tasks_repeated`](super::FleetStats::tasks_repeated). While the
-    /// log records the first, the second waits for it. A fleet that takes no more tasks still gives handles
-    /// of those it knows.
+    /// log records the first, the second waits for it as it would for room:
+    /// [`submit`](super::Fleet::submit) does not, and is refused ([`SubmitError::KeyPending`](super::SubmitError)).
+    /// A fleet that takes no more tasks still gives handles of those it knows.
+    ///
+    /// A task was not done if it was cancelled or returned, or failed because one that it waited for did
+    /// ([`TaskErrorKind::DependencyFailed`](super::TaskErrorKind)). Then the next with its key is a new one. One that
+    /// failed in any other way may have done a part, and stands for the key like one that completed.
     #[must_use]
     pub fn idempotency_key(self, key: IdempotencyKey) -> Self {
         self.set(|options| options.key = Some(key))

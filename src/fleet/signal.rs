@@ -2,7 +2,8 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. The flags are hints to the handler. What decides is the phase of the task, under the lock of the fleet.
+//! 1. The flags are hints to the handler. What decides is the phase of the task, under the lock of the fleet. An
+//!    attempt is told that it is revoked in the step that takes its task away, so one that was told has lost.
 //! 2. Whoever leaves a waker looks at the flag under the lock under which wakers are taken, and a flag is set
 //!    before they are taken: so no wake-up is lost.
 //! 3. Wakers are taken out under locks, and called and dropped outside of them.

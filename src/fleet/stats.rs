@@ -43,7 +43,7 @@ pub struct FleetStats {
     pub tasks_returned: u64,
     /// Tasks that ended as cancelled.
     pub tasks_cancelled: u64,
-    /// Accepted tasks that wait for an agent now.
+    /// Accepted tasks that wait now: in the queue or in a mailbox, for other tasks, or for their next attempt.
     pub tasks_queued: u64,
     /// Accepted tasks that run, or whose outcome is being recorded, now.
     pub tasks_running: u64,
@@ -64,7 +64,8 @@ pub struct FleetStats {
     pub attempts_rejected: u64,
     /// Results of struck attempts that were thrown away.
     pub late_completions_refused: u64,
-    /// Errors and panics of struck attempts that were thrown away.
+    /// Errors and panics that were thrown away: of struck attempts, and of attempts that came back after the deadlines
+    /// of their tasks.
     pub late_failures_ignored: u64,
     /// Outcomes that the log could not record.
     pub outcomes_not_recorded: u64,
@@ -99,7 +100,8 @@ pub struct FleetStats {
     pub handler_panics: u64,
     /// Panics of the observer that were caught.
     pub observer_panics: u64,
-    /// Panics of other user code (the log, pickers, wakers, destructors) that were caught.
+    /// Panics of other user code (the log, the verifier, the picker, the [`Returned`](super::Returned) hook, the
+    /// [`Spawner`](super::Spawner), wakers, destructors) that were caught.
     pub other_panics: u64,
 }
 

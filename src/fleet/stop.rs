@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::agent::Condition;
 use super::id::{AgentId, TaskId};
-use super::inner::{After, Inner, State};
+use super::inner::{After, Inner, Record, State};
 use super::log::FleetEvent;
 use super::pool::{Emptied, NotIdle};
 use super::post::{Home, MessageCounts, Post};
@@ -50,6 +50,18 @@ impl<T, O> State<T, O> {
             self.strike(*id, after);
         }
         Some(Killed { agent, leases_revoked, tasks_struck })
+    }
+
+    /// Whether a task for this agent alone is being accepted, or waits for other tasks or for its next attempt.
+    fn expects(&self, agent: AgentId) -> bool {
+        self.reserved_ids.values().any(|to| *to == Some(agent))
+            || self.parked().any(|record| record.task.agent() == Some(agent))
+    }
+
+    /// The tasks that wait for others or for their next attempts.
+    fn parked(&self) -> impl Iterator<Item = &Record<T, O>> {
+        let parked = self.timers.delayed_ids().chain(self.ledger.graph.parked_ids());
+        parked.filter_map(|id| self.tasks.get(&id))
     }
 
     fn report(&self, messages: MessageCounts, futures_left: usize) -> DrainReport {
@@ -173,10 +185,18 @@ impl<T, O> Inner<T, O> {
             let is_own = |home: &&mut Home<T, O>| home.mailbox.is_open(agent.generation());
             let mut home = home.as_deref_mut().filter(is_own);
             let has_messages = home.as_ref().is_some_and(|home| !home.mailbox.is_idle());
+            let expects = has_messages || state.expects(agent);
             // A task that is being accepted was told that somebody can run it.
             let (queue, accepting) = (&state.queue, state.reserved > 0);
-            let has_work =
-                |mask, is_last| has_messages || queue.fitting(mask) > 0 || (is_last && accepting);
+            let has_work = |mask, is_last| {
+                let later = || {
+                    accepting
+                        || state.parked().any(|task| {
+                            task.task.agent().is_none() && mask & task.mask == task.mask
+                        })
+                };
+                expects || queue.fitting(mask) > 0 || (is_last && later())
+            };
             let removed = self.pool.remove_idle(agent, has_work, &mut after.wakes);
             removed.map_err(|why| match why {
                 NotIdle::Gone => {

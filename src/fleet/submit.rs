@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::slice;
 use std::sync::Arc;
 
+use super::dependencies::Aliases;
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::Known;
 use super::id::{Attempt, TaskId};
@@ -61,6 +62,7 @@ impl<T, O> State<T, O> {
         &mut self,
         inner: &Inner<T, O>,
         tasks: &[Task<T>],
+        aliases: &Aliases<O>,
         turn: Option<u64>,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
         inner.state.withdraw(self);
@@ -89,13 +91,13 @@ impl<T, O> State<T, O> {
             masks.push(mask);
             if let Some(id) = task.id()
                 && (self.tasks.contains_key(&id)
-                    || self.reserved_ids.contains(&id)
+                    || self.reserved_ids.contains_key(&id)
                     || !own_ids.insert(id))
             {
                 return Err(SubmitError::Duplicate(()).into());
             }
         }
-        self.check_dependencies(tasks)?;
+        self.check_dependencies(tasks, aliases)?;
         let my_turn = self.room.first().is_none_or(|first| Some(first) == turn);
         if !my_turn || self.room(inner.queue_capacity) < tasks.len() {
             return Err(SubmitError::Full(()).into());
@@ -123,12 +125,13 @@ impl<T, O> State<T, O> {
         self.next_task = next;
         self.reserved += tasks.len();
         // Those that the fleet gave, too: a caller may come with one of them before its task is queued.
-        self.reserved_ids.extend(named.iter().map(|(id, _)| *id));
+        let with_agents = named.iter().zip(tasks).map(|((id, _), task)| (*id, task.agent()));
+        self.reserved_ids.extend(with_agents);
         for key in tasks.iter().filter_map(Task::key) {
             self.ledger.keys.set(key, Known::Pending);
         }
         for (task, (id, _)) in tasks.iter().zip(&named) {
-            self.hold(*id, task);
+            self.hold(*id, task, &named, aliases);
         }
         Ok(named)
     }
@@ -163,7 +166,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             };
         }
         let mut handle = None;
-        match self.accept(slice::from_ref(&task), patience).map_err(Refused::without_key) {
+        let aliases = Aliases::new();
+        match self.accept(slice::from_ref(&task), &aliases, patience).map_err(Refused::without_key)
+        {
             Err(refused) => {
                 self.state.lock().counts.tasks_refused += 1;
                 Err(refused.map(|()| task))
@@ -187,7 +192,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         if tasks.iter().any(|task| task.key().is_some()) {
             return self.submit_keyed(tasks, patience);
         }
-        match self.accept(&tasks, patience).map_err(Refused::without_key) {
+        match self.accept(&tasks, &Aliases::new(), patience).map_err(Refused::without_key) {
             Err(refused) => {
                 self.state.lock().counts.tasks_refused += tasks.len() as u64;
                 Err(refused.map(|()| tasks))
@@ -203,11 +208,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     pub(super) fn accept(
         &self,
         tasks: &[Task<T>],
+        aliases: &Aliases<O>,
         patience: Patience,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
         let named = match patience {
-            Patience::None => self.state.lock().reserve(self, tasks, None)?,
-            Patience::Until(deadline) => self.wait_for_room(tasks, deadline)?,
+            Patience::None => self.state.lock().reserve(self, tasks, aliases, None)?,
+            Patience::Until(deadline) => self.wait_for_room(tasks, aliases, deadline)?,
         };
         let accepted = match &self.log {
             None => Ok(()),
@@ -227,7 +233,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                 let mut state = self.state.lock();
                 state.unreserve(&named);
                 for key in tasks.iter().filter_map(Task::key) {
-                    state.ledger.keys.withdraw(key);
+                    let pending = state.ledger.keys.withdraw(key);
+                    debug_assert!(matches!(pending, Some(Known::Pending)), "it was just reserved");
                 }
                 for (id, _) in &named {
                     state.ledger.graph.forget(*id);
@@ -247,6 +254,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     fn wait_for_room(
         &self,
         tasks: &[Task<T>],
+        aliases: &Aliases<O>,
         deadline: Option<Timestamp>,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
         // What can never fit is refused at once, not waited for.
@@ -261,7 +269,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             let result = {
                 let mut guard = self.state.lock();
                 let state = &mut *guard;
-                let result = state.reserve(self, tasks, turn);
+                let result = state.reserve(self, tasks, aliases, turn);
                 match &result {
                     Err(Refused::Error(SubmitError::Full(()))) if !late => {
                         let key = *turn.get_or_insert_with(|| state.room.key());

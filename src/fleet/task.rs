@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use super::dependencies::MAX_DEPENDENCIES;
 use super::id::{AgentId, Attempt, TaskId};
 use super::options::{DEFAULTS, Options};
 use super::request::{Priority, Request};
@@ -367,6 +368,13 @@ pub enum SubmitError<R> {
     /// A task of this id is in the fleet already.
     #[error("a task of this id was submitted already")]
     Duplicate(R),
+    /// A task with the same key is being accepted, and it is not known yet whether it will be. Submitted again a little
+    /// later it gets that task's handle, or is the first.
+    #[error("a task with the same key is being accepted")]
+    KeyPending(R),
+    /// It waits for more tasks than [`MAX_DEPENDENCIES`](super::MAX_DEPENDENCIES).
+    #[error("it waits for more than {MAX_DEPENDENCIES} tasks")]
+    TooManyDependencies(R),
     /// It waits for a task that is not known: it was not accepted before, or has ended and is forgotten.
     #[error("a task that it waits for is not known")]
     UnknownDependency(R),
@@ -390,6 +398,8 @@ impl<R> SubmitError<R> {
             | Self::Closed(returned)
             | Self::NoAgent(returned)
             | Self::Duplicate(returned)
+            | Self::KeyPending(returned)
+            | Self::TooManyDependencies(returned)
             | Self::UnknownDependency(returned)
             | Self::NotRecorded { returned, .. } => returned,
         }
@@ -401,6 +411,8 @@ impl<R> SubmitError<R> {
             Self::Closed(returned) => SubmitError::Closed(f(returned)),
             Self::NoAgent(returned) => SubmitError::NoAgent(f(returned)),
             Self::Duplicate(returned) => SubmitError::Duplicate(f(returned)),
+            Self::KeyPending(returned) => SubmitError::KeyPending(f(returned)),
+            Self::TooManyDependencies(returned) => SubmitError::TooManyDependencies(f(returned)),
             Self::UnknownDependency(returned) => SubmitError::UnknownDependency(f(returned)),
             Self::NotRecorded { returned, error } => {
                 SubmitError::NotRecorded { returned: f(returned), error }
@@ -416,6 +428,8 @@ impl<R> fmt::Debug for SubmitError<R> {
             Self::Closed(_) => f.write_str("Closed(..)"),
             Self::NoAgent(_) => f.write_str("NoAgent(..)"),
             Self::Duplicate(_) => f.write_str("Duplicate(..)"),
+            Self::KeyPending(_) => f.write_str("KeyPending(..)"),
+            Self::TooManyDependencies(_) => f.write_str("TooManyDependencies(..)"),
             Self::UnknownDependency(_) => f.write_str("UnknownDependency(..)"),
             Self::NotRecorded { error, .. } => {
                 f.debug_struct("NotRecorded").field("error", error).finish_non_exhaustive()

@@ -43,6 +43,11 @@ impl Timers {
         self.delayed
     }
 
+    pub(super) fn delayed_ids(&self) -> impl Iterator<Item = TaskId> {
+        let retries = self.alarms.iter().filter(|(.., alarm)| *alarm == Alarm::Retry);
+        retries.map(|(_, id, _)| *id)
+    }
+
     pub(super) fn set(&mut self, at: Timestamp, task: TaskId, alarm: Alarm) {
         if self.alarms.insert((at, task, alarm)) {
             self.delayed += usize::from(alarm == Alarm::Retry);
@@ -107,8 +112,7 @@ impl<T, O> State<T, O> {
 
     /// The tasks that are delayed.
     pub(super) fn delayed(&self) -> Vec<TaskId> {
-        let retries = self.timers.alarms.iter().filter(|(.., alarm)| *alarm == Alarm::Retry);
-        retries.map(|(_, id, _)| *id).collect()
+        self.timers.delayed_ids().collect()
     }
 }
 

@@ -3,11 +3,12 @@
 //! Rules that hold here:
 //!
 //! 1. An output that the verifier has not accepted completes no task; the log never sees it.
-//! 2. The verifier runs outside every lock, on the worker that ran the attempt, while the attempt still
+//! 2. It is not asked about an attempt that is known to be struck. It runs outside every lock, on the worker that ran the attempt, while the attempt still
 //!    holds its lease. A panic in it rejects, and is counted.
 
 use super::id::Attempt;
 use super::inner::Inner;
+use super::signal::{Signal, Word};
 use super::task::{Task, TaskError};
 use super::wakers::guarded;
 
@@ -41,8 +42,13 @@ impl<T, O> Inner<T, O> {
         &self,
         task: &Task<T>,
         attempt: Attempt,
+        signal: &Signal,
         result: Result<O, TaskError>,
     ) -> Result<O, TaskError> {
+        // Of an attempt that was struck nothing is taken, whatever the verifier would say (rule 1 of the signals).
+        if signal.is(Word::Revoked) {
+            return result;
+        }
         let (Some(verifier), Ok(output)) = (&self.verifier, &result) else { return result };
         let verdict = guarded(|| verifier.verify(task, attempt, output));
         let error = match verdict {

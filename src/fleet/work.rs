@@ -236,7 +236,7 @@ impl<T, O> Inner<T, O> {
                 }
             }
         };
-        let result = self.verified(&task, attempt, result);
+        let result = self.verified(&task, attempt, &signal, result);
         let attempted = Attempted { id, attempt, task, agent, leased: true, incarnation, deadline };
         self.conclude(attempted, result, handler, more)
     }
@@ -303,14 +303,17 @@ impl<T, O> Inner<T, O> {
                 result if won && late => {
                     let claim = state.fail(id, TaskError::deadline_exceeded());
                     after.claims.push(claim);
-                    if let Ok(output) = result {
-                        state.counts.late_completions_refused += 1;
-                        after.events.push(FleetEvent::LateCompletionRefused {
-                            task: id,
-                            attempt,
-                            agent,
-                        });
-                        refused = Some(output);
+                    match result {
+                        Ok(output) => {
+                            state.counts.late_completions_refused += 1;
+                            after.events.push(FleetEvent::LateCompletionRefused {
+                                task: id,
+                                attempt,
+                                agent,
+                            });
+                            refused = Some(output);
+                        }
+                        Err(_) => state.counts.late_failures_ignored += 1,
                     }
                 }
                 Ok(output) if won => {

@@ -12,6 +12,7 @@ mod leases;
 mod messages;
 mod named;
 mod picker;
+mod retire;
 mod scaling;
 mod simulation;
 mod stop;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::support::{Gate, LONG, Ledger, finish};
 use phalanx::fleet::{
-    AgentSpec, Attempt, Fleet, Outcome, OutcomeKind, Task, TaskError, TaskErrorKind,
+    AgentSpec, Attempt, Fleet, MAX_NOTE_BYTES, Outcome, OutcomeKind, Task, TaskError, TaskErrorKind,
 };
 
 /// Returns the number of its attempt, whatever was asked for.
@@ -141,5 +141,59 @@ fn the_handle_tells_what_the_running_attempt_reported_last() {
     later.open();
     assert!(handle.wait_timeout(LONG).is_some());
     assert_eq!(told(), None, "it has ended");
+    finish(&fleet);
+}
+
+#[test]
+fn a_struck_attempt_is_not_shown_to_the_verifier() {
+    let (gate, seen) = (Gate::new(), Arc::<AtomicU64>::default());
+    let asked = Arc::clone(&seen);
+    let verifier = move |_: &Task<u64>, _: Attempt, _: &u64| {
+        asked.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    };
+    let fleet = Fleet::builder().workers(1).verifier(Arc::new(verifier)).build().unwrap();
+    let spec = {
+        let gate = Arc::clone(&gate);
+        AgentSpec::<u64, u64>::new("slow").handler_fn(move |task, _| {
+            gate.pass();
+            Ok(*task.payload())
+        })
+    };
+    let first = fleet.spawn(spec.clone()).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    gate.await_arrivals(1);
+    fleet.kill(first).unwrap();
+    gate.open();
+    fleet.spawn(spec).unwrap();
+    assert_eq!(*handle.wait(), Outcome::Completed(1));
+    assert_eq!(fleet.stats().late_completions_refused, 1);
+    assert_eq!(seen.load(Ordering::SeqCst), 1, "only the second attempt was");
+    finish(&fleet);
+}
+
+#[test]
+fn a_note_is_cut_where_it_ends_in_a_whole_character() {
+    let gate = Gate::new();
+    let fleet = Fleet::<u64, u64>::builder().workers(1).build().unwrap();
+    let spec = {
+        let gate = Arc::clone(&gate);
+        AgentSpec::<u64, u64>::new("talker").handler_fn(move |task, cx| {
+            // Three bytes each.
+            let most = MAX_NOTE_BYTES / 3;
+            cx.report_progress(0.1, "\u{20ac}".repeat(most + usize::from(*task.payload() == 1)));
+            gate.pass();
+            Ok(0)
+        })
+    };
+    fleet.spawn(spec).unwrap();
+    for (payload, is_cut) in [(0, false), (1, true)] {
+        let handle = fleet.submit(Task::new(payload)).unwrap();
+        gate.await_arrivals(usize::try_from(payload).unwrap() + 1);
+        let progress = handle.progress().expect("it has reported");
+        assert_eq!((progress.note.len(), progress.is_cut), (MAX_NOTE_BYTES / 3 * 3, is_cut));
+        gate.permit();
+        let _ = handle.wait();
+    }
     finish(&fleet);
 }

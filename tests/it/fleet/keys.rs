@@ -2,11 +2,12 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::support::{Gate, eventually, finish};
 use phalanx::fleet::{
-    AgentSpec, Attempt, Fleet, IdempotencyKey, LogPosition, Outcome, SubmitError, Task, TaskHandle,
-    TaskId, TaskLog,
+    AgentSpec, Attempt, Backoff, Fleet, IdempotencyKey, LogPosition, Outcome, OutcomeKind,
+    SubmitError, Task, TaskError, TaskHandle, TaskId, TaskLog,
 };
 use phalanx::{Error, ErrorKind};
 
@@ -156,7 +157,12 @@ fn nobody_gets_a_handle_of_a_task_that_the_log_then_refuses() {
     std::thread::scope(|scope| {
         let first = scope.spawn(|| fleet.submit(keyed(1, 7)));
         log.gate.await_arrivals(1);
-        let second = scope.spawn(|| fleet.submit(keyed(2, 7)));
+        let second = scope.spawn(|| fleet.submit_wait(keyed(2, 7)));
+        let never_waits = fleet.submit(keyed(4, 7)).unwrap_err();
+        assert!(matches!(never_waits, SubmitError::KeyPending(_)));
+        assert_eq!(*never_waits.into_inner().payload(), 4);
+        let late = fleet.submit_timeout(keyed(5, 7), Duration::from_millis(1)).unwrap_err();
+        assert!(matches!(late, SubmitError::KeyPending(_)));
         let other = fleet.submit(keyed(3, 8)).expect("other keys do not wait");
         assert_eq!(other.wait().completed(), Some(&(3, 0)));
         log.gate.open();
@@ -179,9 +185,19 @@ fn of_many_who_come_at_once_with_one_key_one_submits() {
         move || {
             let submit = |key: u64| {
                 let task = keyed(thread, key.into());
-                if thread == 0 { fleet.submit_wait(task) } else { fleet.submit(task) }
+                if thread == 0 {
+                    return fleet.submit_wait(task).expect("it waits");
+                }
+                let mut task = task;
+                loop {
+                    match fleet.submit(task) {
+                        Ok(handle) => return handle,
+                        Err(SubmitError::KeyPending(back)) => task = back,
+                        Err(refused) => panic!("{refused:?}"),
+                    }
+                }
             };
-            (0..200).map(|key| submit(key).unwrap()).collect::<Vec<_>>()
+            (0..200).map(submit).collect::<Vec<_>>()
         }
     };
     let all: Vec<_> = std::thread::scope(|scope| {
@@ -254,4 +270,99 @@ fn what_is_forgotten_is_dropped_where_a_panic_does_no_harm() {
     assert_eq!(finish(&fleet).completed, 3);
     // The last one goes with the fleet, where nobody would catch it.
     std::mem::forget(fleet);
+}
+
+#[test]
+fn the_key_of_a_task_that_was_not_done_is_free_again() {
+    let fleet = Fleet::builder().workers(1).history(8).build().unwrap();
+    let runs = Arc::<AtomicU64>::default();
+    let gate = Gate::new();
+    let held = {
+        let gate = Arc::clone(&gate);
+        AgentSpec::<u64, (u64, u64)>::new("held").capability("held").handler_fn(move |_, _| {
+            gate.pass();
+            Err(TaskError::permanent("it fails"))
+        })
+    };
+    fleet.spawn(held).unwrap();
+    let agent = fleet.spawn(counting(&runs)).unwrap();
+    let first = fleet.submit(Task::new(0).capability("held")).unwrap();
+    gate.await_arrivals(1);
+
+    let cancelled = fleet.submit(keyed(1, 1).to(agent)).unwrap();
+    assert!(cancelled.cancel());
+    let doomed = fleet.submit(keyed(2, 2).after(&first)).unwrap();
+    let returned = fleet.submit(keyed(3, 3).to(agent)).unwrap();
+    fleet.kill(agent).unwrap();
+    assert_eq!(returned.wait().kind(), OutcomeKind::Returned);
+    gate.open();
+    assert_eq!(doomed.wait().kind(), OutcomeKind::Failed);
+
+    fleet.spawn(counting(&runs).capability("count")).unwrap();
+    let again: Vec<_> =
+        (1..=3).map(|key| fleet.submit(keyed(0, key).capability("count")).unwrap()).collect();
+    for handle in &again {
+        assert_eq!(handle.wait().kind(), OutcomeKind::Completed);
+    }
+    let firsts = [cancelled.id(), doomed.id(), returned.id()];
+    assert!(again.iter().all(|handle| !firsts.contains(&handle.id())), "each is a new task");
+    // What failed may have been done in part.
+    let failed = fleet.submit(keyed(0, 4).capability("held")).unwrap();
+    assert_eq!(failed.wait().kind(), OutcomeKind::Failed);
+    assert_eq!(fleet.submit(keyed(0, 4).capability("held")).unwrap().id(), failed.id());
+    assert_eq!((runs.load(Ordering::SeqCst), fleet.stats().tasks_repeated), (3, 1));
+    finish(&fleet);
+}
+
+#[test]
+fn a_task_of_a_batch_may_wait_for_one_whose_key_is_known() {
+    let fleet = Fleet::builder().workers(1).build().unwrap();
+    let runs = Arc::default();
+    fleet.spawn(counting(&runs)).unwrap();
+    let known = fleet.submit(keyed(1, 1)).unwrap();
+    let _ = known.wait();
+    let own = |number, key| keyed(number, key).with_id(TaskId::new(number));
+    let after = |number: u64, id| Task::new(number).after_id(TaskId::new(id));
+    let handles = fleet
+        .submit_batch(vec![own(100, 1), after(0, 100), keyed(3, 2), own(101, 2), after(1, 101)])
+        .unwrap();
+    assert_eq!((handles[0].id(), handles[3].id()), (known.id(), handles[2].id()));
+    let order: Vec<_> = handles.iter().map(|handle| handle.wait().completed().unwrap().1).collect();
+    assert!(order[4] > order[2], "it ran after the one that its id meant: {order:?}");
+    // One that stands behind is not meant.
+    let batch = vec![after(2, 102), keyed(4, 3), own(102, 3)];
+    let refused = fleet.submit_batch(batch).unwrap_err();
+    assert!(matches!(refused, SubmitError::UnknownDependency(_)));
+    assert_eq!(refused.into_inner().len(), 3);
+    finish(&fleet);
+}
+
+#[test]
+fn a_handle_does_nothing_to_a_later_task_of_the_same_id() {
+    let fleet = Fleet::builder().workers(1).build().unwrap();
+    let gate = Gate::new();
+    let waits = {
+        let gate = Arc::clone(&gate);
+        AgentSpec::<u64, ()>::new("waits").handler_fn(move |task, cx| {
+            cx.report_progress(0.5, "half");
+            if *task.payload() == 2 {
+                gate.pass();
+            }
+            Ok(())
+        })
+    };
+    fleet.spawn(waits).unwrap();
+    let id = TaskId::new(7);
+    let first = fleet.submit(Task::new(1).with_id(id)).unwrap();
+    let _ = first.wait();
+    let second = fleet.submit(Task::new(2).with_id(id)).unwrap();
+    gate.await_arrivals(1);
+    assert!(first.progress().is_none() && second.progress().is_some());
+    assert!(!first.cancel());
+    gate.open();
+    assert_eq!(*second.wait(), Outcome::Completed(()));
+    let third = fleet.submit(Task::new(2).with_id(id).retry_backoff(Backoff::NONE)).unwrap();
+    let _ = third.wait();
+    assert!(!second.cancel() && !third.cancel());
+    finish(&fleet);
 }
