@@ -554,6 +554,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         self.inner().submit_many(tasks, Patience::Until(Some(deadline)))
     }
 
+    /// The budgets that leases are charged to, if it has any.
+    #[must_use]
+    pub fn budgets(&self) -> Option<&Budgets> {
+        self.core.inner.pool.budgets()
+    }
+
     /// What the fleet has done so far, in one consistent reading.
     #[must_use]
     pub fn stats(&self) -> FleetStats {

@@ -11,7 +11,8 @@
 //!    from the first; when one that had room has none by its turn, what was taken is put back.
 //! 4. Whoever moves the usage from below the soft line to the line or over it is told of it; nobody else
 //!    is. So every crossing is told once.
-//! 5. Nothing waits, nothing locks on the way of a reservation, nothing calls back.
+//! 5. Nothing waits, and nothing locks on the way of a reservation. Fleets that pay from the accounts watch
+//!    them: what is given back while a request waits for it is told to them by whoever gives it back.
 
 mod account;
 #[cfg(all(test, phalanx_loom))]
@@ -23,13 +24,15 @@ mod tests;
 use std::collections::HashMap;
 use std::fmt;
 use std::num::NonZeroUsize;
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use super::id::{AgentId, GroupKey};
 use crate::sync::RwLock;
+use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::{Error, ErrorKind};
 
 pub use account::{Account, Payer};
+pub(super) use account::{Asking, Refusal};
 pub use reservation::Reservation;
 
 /// How many kinds of units a host may define.
@@ -38,8 +41,10 @@ pub const UNIT_KINDS: u8 = 4;
 const METERS: usize = 3 + UNIT_KINDS as usize;
 /// One per kind of scope.
 const MAX_SCOPES: usize = 4;
-/// Usage never reaches the greatest number, so that no line lies where usage cannot cross it.
-const GREATEST_LIMIT: u64 = u64::MAX - 1;
+/// The last bit of the word that counts says whether somebody waits.
+const GREATEST_LIMIT: u64 = (1 << 63) - 1;
+/// How many types and agents may have a limit on leases. A request looks at those of agents that fit.
+const MAX_METERED_KINDS: usize = 4096;
 
 /// Whose budget it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -140,7 +145,7 @@ pub struct Limit {
 }
 
 impl Limit {
-    /// No more than this at any instant. A limit of `u64::MAX` is one less.
+    /// No more than this at any instant. The greatest limit is 2^63 - 1; a greater number is that.
     #[must_use]
     pub const fn hard(most: u64) -> Self {
         Self { hard: if most > GREATEST_LIMIT { GREATEST_LIMIT } else { most }, soft: None }
@@ -233,7 +238,7 @@ pub struct Usage {
 }
 
 /// The usage of a meter came up to its soft line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct Warning {
     /// Whose budget.
@@ -245,7 +250,7 @@ pub struct Warning {
 }
 
 /// A budget has no room for a reservation; nothing was taken.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("{scope} may have {hard} {meter}, has {used} and cannot have {requested} more")]
 #[non_exhaustive]
 pub struct Exceeded {
@@ -293,14 +298,44 @@ pub struct Budgets {
 struct Shared {
     max_accounts: NonZeroUsize,
     accounts: RwLock<HashMap<Scope, Account>>,
+    watchers: Arc<Watchers>,
+    /// Changes, under the lock, when there is another account or one less.
+    version: AtomicU64,
+    /// The same for those of types and agents that meter leases.
+    kinds_version: AtomicU64,
+}
+
+/// Who is told that there is room which somebody waits for.
+pub(super) trait Relief: Send + Sync {
+    /// Called outside all locks of the fleet.
+    fn relieve(&self);
+}
+
+/// The fleets that pay from some accounts.
+struct Watchers(RwLock<Vec<Weak<dyn Relief>>>);
+
+impl Watchers {
+    #[cold]
+    fn tell(&self) {
+        let watchers: Vec<_> = self.0.read().iter().filter_map(Weak::upgrade).collect();
+        for watcher in watchers {
+            watcher.relieve();
+        }
+    }
 }
 
 impl Budgets {
     /// No accounts yet, and so many at most.
     #[must_use]
     pub fn new(max_accounts: NonZeroUsize) -> Self {
-        let accounts = RwLock::new(HashMap::new());
-        Self { shared: Arc::new(Shared { max_accounts, accounts }) }
+        let shared = Shared {
+            max_accounts,
+            accounts: RwLock::new(HashMap::new()),
+            watchers: Arc::new(Watchers(RwLock::new(Vec::new()))),
+            version: AtomicU64::new(0),
+            kinds_version: AtomicU64::new(0),
+        };
+        Self { shared: Arc::new(shared) }
     }
 
     /// Gives a scope a quota, or changes the limits of the one it has; its account.
@@ -311,14 +346,18 @@ impl Budgets {
     ///
     /// # Errors
     /// `InvalidArgument` for a soft line outside 1 to the hard limit, `LimitReached` when there are as
-    /// many accounts as there may be, `Conflict` if the scope has an account with other meters: what
+    /// many accounts as there may be or 4,096 types and agents with a limit on leases, `Conflict` if the scope has an account with other meters: what
     /// was not counted so far cannot be limited now; [`remove`](Self::remove) it first.
     pub fn set(&self, scope: Scope, quota: Quota) -> Result<Account, Error> {
         quota.check()?;
         let mut accounts = self.shared.accounts.write();
-        if let Some(account) = accounts.get(&scope) {
-            account.adjust(&quota)?;
-            return Ok(account.clone());
+        if let Some(account) = accounts.get(&scope).cloned() {
+            let relieved = account.adjust(&quota)?;
+            drop(accounts);
+            if relieved {
+                self.shared.watchers.tell();
+            }
+            return Ok(account);
         }
         if accounts.len() >= self.shared.max_accounts.get() {
             return Err(Error::new(
@@ -326,9 +365,66 @@ impl Budgets {
                 format!("there are {} budgets, which is as many as there may be", accounts.len()),
             ));
         }
-        let account = Account::new(scope.clone(), &quota);
+        let account = Account::new(scope.clone(), &quota, Arc::clone(&self.shared.watchers));
+        if is_metered_kind(&account) {
+            let kinds = accounts.values().filter(|account| is_metered_kind(account)).count();
+            if kinds >= MAX_METERED_KINDS {
+                return Err(Error::new(
+                    ErrorKind::LimitReached,
+                    format!("{kinds} types and agents have a limit on leases already"),
+                ));
+            }
+        }
         accounts.insert(scope, account.clone());
+        self.changed(&account);
         Ok(account)
+    }
+
+    /// Under the lock.
+    fn changed(&self, account: &Account) {
+        // Relaxed: who reads it and then the accounts takes the lock in between.
+        self.shared.version.fetch_add(1, Ordering::Relaxed);
+        if is_metered_kind(account) {
+            self.shared.kinds_version.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Another number whenever an account came or went. Read before the accounts are.
+    #[inline]
+    pub(super) fn version(&self) -> u64 {
+        self.shared.version.load(Ordering::Relaxed)
+    }
+
+    /// Another number whenever an account of a type or an agent that meters leases came or went.
+    #[inline]
+    pub(super) fn kinds_version(&self) -> u64 {
+        self.shared.kinds_version.load(Ordering::Relaxed)
+    }
+
+    /// The accounts of types and agents that meter leases.
+    pub(super) fn metered_kinds(&self) -> Vec<Account> {
+        let accounts = self.shared.accounts.read();
+        accounts.values().filter(|account| is_metered_kind(account)).cloned().collect()
+    }
+
+    /// Tells whoever waits for room, outside all locks.
+    pub(super) fn tell_watchers(&self) {
+        self.shared.watchers.tell();
+    }
+
+    /// Has somebody told of room that is waited for, for as long as it lives.
+    pub(super) fn watch(&self, watcher: Weak<dyn Relief>) {
+        let mut watchers = self.shared.watchers.0.write();
+        watchers.retain(|known| known.strong_count() > 0);
+        watchers.push(watcher);
+    }
+
+    /// Who pays for what a group asks for, or somebody of no group.
+    pub(super) fn payer_of(&self, group: Option<GroupKey>) -> Payer {
+        match group {
+            Some(group) => self.payer(&[Scope::Group(group)]),
+            None => self.payer(&[]),
+        }
     }
 
     /// The account of a scope, if it has one.
@@ -341,7 +437,15 @@ impl Budgets {
     /// that were made with it go on to pay from it. A new account of that scope knows nothing of them: until
     /// they are gone the scope may use as much as both allow.
     pub fn remove(&self, scope: &Scope) -> Option<Account> {
-        self.shared.accounts.write().remove(scope)
+        let removed = {
+            let mut accounts = self.shared.accounts.write();
+            let removed = accounts.remove(scope)?;
+            self.changed(&removed);
+            removed
+        };
+        // Whoever waits for room there need not any more.
+        self.shared.watchers.tell();
+        Some(removed)
     }
 
     /// Who pays from the fleet's account and from those of these scopes, as far as they have one.
@@ -371,6 +475,10 @@ impl Budgets {
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+fn is_metered_kind(account: &Account) -> bool {
+    matches!(account.scope(), Scope::Type(_) | Scope::Agent(_)) && account.has(Meter::Leases)
 }
 
 impl fmt::Debug for Budgets {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Fleet;
+use super::budget::Budgets;
 use super::flight::{Flights, Launcher};
 use super::id::TaskId;
 use super::inbox::{Lent, Tasks};
@@ -49,6 +50,7 @@ pub struct FleetBuilder<T, O> {
     mailbox_capacity: NonZeroU32,
     returned: Option<Arc<dyn Returned<T>>>,
     ageing: Option<Duration>,
+    budgets: Option<Budgets>,
     clock: Clock,
     task_log: Option<Arc<dyn TaskLog<T, O>>>,
     observer: Option<Arc<dyn Observer>>,
@@ -71,6 +73,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             mailbox_capacity: DEFAULT_MAILBOX_CAPACITY,
             returned: None,
             ageing: Some(DEFAULT_AGEING),
+            budgets: None,
             clock: Clock::real(),
             task_log: None,
             observer: None,
@@ -149,6 +152,26 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// priority goes before a new one of high priority after 6.4 s. `None`: priority alone counts.
     pub const fn ageing(mut self, level: Option<Duration>) -> Self {
         self.ageing = level;
+        self
+    }
+
+    /// Sets the budgets that leases are charged to. Default: none, and nothing is.
+    ///
+    /// Each lease, those of tasks included, takes one of [`Meter::Leases`](super::Meter::Leases) from the
+    /// accounts of the fleet, of the [group](super::Request::group) that asks, of the agent's type (its name)
+    /// and of the agent, as far as they have one that meters leases: from all of them or from none, so no
+    /// limit is ever overshot. It is given back when the lease ends: completed, dropped, expired, or void
+    /// as its agent ended. Agents whose own account or whose type's has no room are passed over; a request
+    /// that waits is served when there is room again, by whoever gives it back, in the order of those who
+    /// wait. Soft lines are told to the observer. An account that comes later counts the leases that
+    /// begin after it.
+    ///
+    /// Costs an allocation one atomic step for each account and one when it ends, and two for each payer.
+    /// When an account of a type or an agent comes or goes, the next allocation looks at each agent once.
+    /// Agents of more sorts than a shard can tell apart (65,535 combinations of capabilities and payers) are
+    /// taken for failed. Several fleets may share one `Budgets`.
+    pub fn budgets(mut self, budgets: Budgets) -> Self {
+        self.budgets = Some(budgets);
         self
     }
 
@@ -257,6 +280,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             kept,
             clock: self.clock.clone(),
             ageing: self.ageing,
+            budgets: self.budgets,
         });
         let workers = self.workers.max(usize::from(self.driven));
         let workers = u16::try_from(workers).map_err(|_| {
@@ -327,6 +351,7 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
             .field("mailbox_capacity", &self.mailbox_capacity)
             .field("returned", &self.returned.is_some())
             .field("ageing", &self.ageing)
+            .field("budgets", &self.budgets)
             .field("clock", &self.clock)
             .field("task_log", &self.task_log.is_some())
             .field("observer", &self.observer.is_some())

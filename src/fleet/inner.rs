@@ -24,6 +24,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::agent::Handler;
+use super::budget::Warning;
 use super::flight::{Flights, Launcher};
 use super::handle::{Cancels, OutcomeCell};
 use super::id::{AgentId, Attempt, TaskId};
@@ -565,6 +566,12 @@ impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
             self.pool.set_starving(false);
         }
         self.notify_workers(&state);
+    }
+
+    fn warned(&self, warnings: Vec<Warning>) {
+        for warning in warnings {
+            self.notice(&FleetEvent::BudgetWarning { warning });
+        }
     }
 
     fn freed(&self, agent: AgentId) {

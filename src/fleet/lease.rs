@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::id::AgentId;
-use super::pool::{Gone, Grant, Key, Pool, Ticket};
+use super::pool::{Charge, Gone, Grant, Key, Pool, Ticket};
 use super::request::{AllocateError, Request};
 use crate::clock::Clock;
 use crate::clock::Timestamp;
@@ -77,6 +77,8 @@ pub struct Lease {
     pool: Option<Arc<Pool>>,
     /// Under which it expires, if it does.
     key: Option<Key>,
+    /// What it was charged with, if anything.
+    charge: Option<Charge>,
     /// When it was granted, in nanoseconds, or zero for one whose time does not matter.
     since: u64,
 }
@@ -84,7 +86,12 @@ pub struct Lease {
 impl Lease {
     #[inline]
     pub(super) const fn new(grant: Grant, pool: Arc<Pool>) -> Self {
-        Self { grant, pool: Some(pool), key: None, since: 0 }
+        Self { grant, pool: Some(pool), key: None, charge: None, since: 0 }
+    }
+
+    pub(super) const fn with_charge(mut self, charge: Option<Charge>) -> Self {
+        self.charge = charge;
+        self
     }
 
     pub(super) const fn with_clock(mut self, key: Option<Key>, since: u64) -> Self {
@@ -120,16 +127,17 @@ impl Lease {
         let pool =
             self.pool.as_ref().expect("only complete and drop take it, and each ends the lease");
         let stale = |why| Stale::new(self.grant.agent(), why);
-        self.key = Some(pool.renew(self.grant, self.key, time_to_live).map_err(stale)?);
+        let renewed = pool.renew(self.grant, self.key, self.charge, time_to_live);
+        self.key = Some(renewed.map_err(stale)?);
         Ok(())
     }
 
     #[inline]
     fn end(&self, pool: Arc<Pool>, how: Release) -> Result<(), Gone> {
-        if self.key.is_none() && self.since == 0 {
+        if self.key.is_none() && self.since == 0 && self.charge.is_none() {
             pool.give_back(self.grant, how)
         } else {
-            pool.give_back_timed(self.grant, self.key, self.since, how)
+            pool.give_back_timed(self.grant, self.key, self.charge, self.since, how)
         }
     }
 

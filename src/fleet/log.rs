@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::budget::Warning;
 use super::id::{AgentId, Attempt, TaskId};
 use super::supervision::FailureReason;
 use super::task::{Outcome, OutcomeKind, ReturnReason, Task, TaskError};
@@ -112,6 +113,11 @@ pub enum FleetEvent {
         agent: AgentId,
         /// The leases it held to the end.
         leases_revoked: u32,
+    },
+    /// The use of a budget came up to its soft line.
+    BudgetWarning {
+        /// Whose, of which meter, and the line.
+        warning: Warning,
     },
     /// A task was accepted and will get exactly one outcome.
     TaskAccepted {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use super::budget::Warning;
 use super::pool::{Feed, Kept, Pool, PoolConfig, RUNS_TASKS};
 use super::*;
 use crate::clock::Clock;
@@ -182,6 +183,7 @@ impl Feed for Told {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
     fn freed(&self, _: AgentId) {}
+    fn warned(&self, _: Vec<Warning>) {}
 }
 
 /// The host gives back the only agent while a worker looks for one and, finding none, goes to sleep.
@@ -194,6 +196,7 @@ fn lease_against_hunger() {
         shards: 1,
         kept,
         clock: Clock::real(),
+        budgets: None,
         ageing: None,
     });
     let told = Arc::<Told>::default();

@@ -20,7 +20,9 @@
 
 mod batches;
 mod bits;
+mod buy;
 mod census;
+mod charge;
 mod desk;
 mod find;
 mod floors;
@@ -33,6 +35,7 @@ mod score;
 mod shard;
 mod slot;
 mod strategy;
+mod tasks;
 mod timed;
 mod view;
 mod wait;
@@ -47,7 +50,9 @@ use std::time::Duration;
 use crossbeam::utils::CachePadded;
 
 use super::agent::{Condition, Resources};
+use super::budget::{Asking, Budgets, Relief, Warning};
 use super::id::AgentId;
+use super::id::GroupKey;
 use super::lanes::Mask;
 use super::lease::Lease;
 use super::request::{AllocateError, Fit, Priority, Request};
@@ -55,13 +60,16 @@ use super::wakers::guarded;
 use crate::Error;
 use crate::clock::Clock;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Brief, BriefGuard, Mutex, OnceLock, left_out};
+use crate::sync::{Brief, BriefGuard, Mutex, OnceLock};
+use buy::{Granted, KindAccounts};
+use charge::Dues;
 use desk::{Desk, Kind};
 use floors::Floors;
 use pick::Picks;
 use shard::{Counts, Shard};
 
 pub(super) use census::NotIdle;
+pub(super) use charge::Charge;
 pub(super) use health::Emptied;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
@@ -114,11 +122,16 @@ pub(super) struct Ask {
     agent: Option<AgentId>,
     /// For how long the lease is, in nanoseconds.
     ttl: Option<u64>,
+    /// Whose budget it is on, beside the fleet's.
+    group: Option<GroupKey>,
+    /// Whether it is for a task of the fleet's own.
+    is_task: bool,
 }
 
 impl Ask {
     const fn any(strategy: Strategy) -> Self {
-        Self { mask: 0, fit: Fit::All, strategy, agent: None, ttl: None }
+        let (agent, ttl, group) = (None, None, None);
+        Self { mask: 0, fit: Fit::All, strategy, agent, ttl, group, is_task: false }
     }
 
     /// How badly agents with these capabilities fit, the lesser the better; `None` if they do not.
@@ -189,6 +202,8 @@ pub(super) trait Feed: Send + Sync {
     fn feed(&self);
     /// An agent that was [wanted](Pool::take_agent) and had no room has some now. Called under locks of the pool.
     fn freed(&self, agent: AgentId);
+    /// Leases took budgets up to their soft lines.
+    fn warned(&self, warnings: Vec<Warning>);
 }
 
 /// What a pool is made of.
@@ -200,6 +215,8 @@ pub(super) struct PoolConfig {
     pub(super) shards: usize,
     pub(super) kept: Kept,
     pub(super) clock: Clock,
+    /// What leases are charged to.
+    pub(super) budgets: Option<Budgets>,
     /// How long a request waits for what a level of priority is worth.
     pub(super) ageing: Option<Duration>,
 }
@@ -213,6 +230,15 @@ pub(super) struct Pool {
     ageing_ns: Option<u64>,
     /// Whether each lease is timed, for the pasts of the agents.
     keeps_pasts: bool,
+    budgets: Option<Budgets>,
+    /// Which of the accounts of types and agents the shards have heard of.
+    kinds_seen: AtomicU64,
+    /// What is to be told outside the locks, and whether there is something.
+    dues: Mutex<Dues>,
+    owing: AtomicBool,
+    /// The agents that were wanted and that budgets refused.
+    over_budget: Mutex<Vec<AgentId>>,
+    me: Weak<Self>,
     /// Whether there was a lease that expires.
     expires: AtomicBool,
     max_agents: usize,
@@ -250,10 +276,16 @@ impl Pool {
     pub(super) fn new(config: PoolConfig) -> Arc<Self> {
         let bits = config.shards.trailing_zeros();
         let shard = |number| CachePadded::new(Brief::new(Shard::new(number, bits, config.kept)));
-        Arc::new(Self {
+        let pool = Arc::new_cyclic(|me| Self {
             number: crate::sync::unique(),
             kept: config.kept,
             keeps_pasts: config.kept.has(Strategy::Performance),
+            budgets: config.budgets,
+            kinds_seen: AtomicU64::new(0),
+            dues: Mutex::new(Dues::default()),
+            owing: AtomicBool::new(false),
+            over_budget: Mutex::new(Vec::new()),
+            me: me.clone(),
             expires: AtomicBool::new(false),
             ageing_ns: config.ageing.map(|step| nanoseconds(step).max(1)),
             clock: config.clock,
@@ -268,7 +300,17 @@ impl Pool {
             panics: AtomicU64::new(0),
             picks: Picks::new(),
             feed: OnceLock::new(),
-        })
+        });
+        if let Some(budgets) = &pool.budgets {
+            let watcher: Weak<dyn Relief> = pool.me.clone();
+            budgets.watch(watcher);
+        }
+        pool
+    }
+
+    /// What leases are charged to.
+    pub(super) const fn budgets(&self) -> Option<&Budgets> {
+        self.budgets.as_ref()
     }
 
     /// Sets who is told that an agent came free while workers starve. Once, before anybody is.
@@ -306,7 +348,8 @@ impl Pool {
         };
         let mask = if request.names().is_empty() { 0 } else { self.mask_of(request)? };
         let ttl = request.time_to_live().map(nanoseconds);
-        Ok(Ask { mask, fit: request.fits(), strategy, agent: request.named_agent(), ttl })
+        let (agent, group) = (request.named_agent(), request.named_group());
+        Ok(Ask { mask, fit: request.fits(), strategy, agent, ttl, group, is_task: false })
     }
 
     /// The mask of a request's names, which the request remembers once all of them are known.
@@ -336,7 +379,7 @@ impl Pool {
         self: &Arc<Self>,
         request: &Request,
     ) -> Result<Lease, AllocateError> {
-        if self.keeps_pasts || request.is_special() {
+        if self.keeps_pasts || self.budgets.is_some() || request.is_special() {
             return self.try_allocate_timed(request);
         }
         match self.grant(request) {
@@ -378,80 +421,14 @@ impl Pool {
         {
             return error;
         }
+        if let Some(Err(exceeded)) = self.none_for(ask, Asking::Once) {
+            return AllocateError::OverBudget(Box::new(exceeded));
+        }
         if desk.could_serve(ask) {
             AllocateError::NoneIdle
         } else {
             AllocateError::NoSuchCapability
         }
-    }
-
-    /// Takes an agent that runs tasks. A `thorough` look trusts no floor: see rule 2.
-    pub(super) fn take(&self, mask: Mask, thorough: bool) -> Option<Grant> {
-        let ask = Ask { mask, ..Ask::any(self.kept.first()) };
-        self.take_asked(&ask, thorough)
-    }
-
-    fn take_asked(&self, ask: &Ask, thorough: bool) -> Option<Grant> {
-        let found = if thorough && ask.agent.is_none() {
-            self.find_widely(ask, false)
-        } else {
-            self.find(ask)
-        };
-        // Closed, or a named agent that is gone: nothing can be taken.
-        let (mut shard, at, local) = found.ok().flatten()?;
-        let grant = shard.lease(local);
-        self.publish(at, &mut shard);
-        Some(grant)
-    }
-
-    /// Says that workers starve, or that they do not (rule 2).
-    pub(super) fn set_starving(&self, starving: bool) {
-        if starving && !left_out("fleet.say-who-starves") {
-            self.attention.fetch_or(1, Ordering::Relaxed);
-        } else {
-            self.attention.fetch_and(!1, Ordering::Relaxed);
-        }
-    }
-
-    /// Gives back a lease that a [`take`](Self::take) granted, and passes the place on to whoever waits;
-    /// whether starving workers should be told.
-    pub(super) fn release(&self, agent: AgentId, wakes: &mut Vec<Waker>) -> Result<bool, Gone> {
-        let at = self.shard_of(agent);
-        if !self.is_watched() {
-            let mut shard = self.shards[at].lock();
-            // Rule 2: read under the lock.
-            if !self.is_watched() && !shard.is_wanted(agent) {
-                shard.release(agent, None)?;
-                self.publish(at, &mut shard);
-                return Ok(false);
-            }
-        }
-        let passed = {
-            let mut desk = self.desk.lock();
-            let mut shard = self.shards[at].lock();
-            let local = shard.release(agent, None)?;
-            self.pass_on(&mut desk, &mut shard, at, local, wakes)
-        };
-        self.tell_freed(passed.freed);
-        Ok(passed.hungry)
-    }
-
-    /// Takes this agent. If it has no room, whoever [feeds](Feed::freed) on the pool is told once it has;
-    /// requests that wait go first.
-    pub(super) fn take_agent(&self, agent: AgentId) -> Option<Grant> {
-        let at = self.shard_of(agent);
-        let mut shard = self.shards[at].lock();
-        let local = shard.find(agent)?;
-        if !shard.slot(local).has_room() {
-            shard.want(local);
-            drop(shard);
-            // Of the leases that it has, some may have run out.
-            self.expire_due();
-            return None;
-        }
-        let grant = shard.lease(local);
-        self.publish(at, &mut shard);
-        Some(grant)
     }
 
     /// Gives the free places of an agent to those who wait (rule 3); who else is to be told.
@@ -463,12 +440,13 @@ impl Pool {
         local: u32,
         wakes: &mut Vec<Waker>,
     ) -> Passed {
-        desk.offer(shard, local, wakes);
+        desk.offer(shard, local, self.budgets.is_some(), wakes);
         if shard.slot(local).load == 0 {
             desk.tell_idlers(shard.id(local), wakes);
         }
         self.say_who_waits(desk);
         self.publish(at, shard);
+        self.owe_by(shard, wakes);
         let starving = self.attention.load(Ordering::Relaxed) & 1 == 1;
         Passed {
             freed: shard.meet_want(local).then(|| shard.id(local)),
@@ -536,18 +514,23 @@ impl Pool {
         let (kind, shares) = desk.enter(kind, mask, count);
         let Newcomers { priority, limit, condition, .. } = *newcomers;
         let entrant = Entrant { kind, mask, priority, limit, condition };
+        let accounts = self.budgets.as_ref().map(KindAccounts::of);
         for (at, share) in shares.into_iter().enumerate().filter(|(_, share)| *share > 0) {
             let mut shard = self.shards[at].lock();
             shard.reserve(share);
             for _ in 0..share {
                 let agent = shard.insert(&entrant);
+                let local = shard.find(agent).expect("it was just added");
+                if let Some(accounts) = &accounts {
+                    shard.set_payer(local, accounts.payer(newcomers.name, agent));
+                }
                 if desk.has_askers() {
-                    let local = shard.find(agent).expect("it was just added");
-                    desk.offer(&mut shard, local, wakes);
+                    desk.offer(&mut shard, local, self.budgets.is_some(), wakes);
                 }
                 agents.push(agent);
             }
             self.publish(at, &mut shard);
+            self.owe_by(&mut shard, wakes);
         }
         self.say_who_waits(&desk);
         Ok(agents)
@@ -563,6 +546,7 @@ impl Pool {
             let local = shard.find(agent)?;
             let removed = shard.remove(local);
             self.publish(at, &mut shard);
+            self.owe_by(&mut shard, wakes);
             removed
         };
         desk.leave(kind, mask, at);
@@ -573,24 +557,25 @@ impl Pool {
         for ticket in withdrawn {
             if ticket.ask.agent == Some(agent) {
                 desk.answer(ticket, Err(AllocateError::AgentGone), None, wakes);
-            } else if let Some(grant) = self.take_asked(&ticket.ask, true) {
+            } else if let Some(granted) = self.take_asked(&ticket.ask, Asking::Waiting, true) {
                 // The waiter was woken for the first grant and has not looked yet.
-                desk.answer(ticket, Ok(grant), None, wakes);
+                desk.answer(ticket, Ok(granted), None, wakes);
             } else if desk.closed {
                 desk.answer(ticket, Err(AllocateError::Closed), None, wakes);
             } else {
                 desk.waiting.insert(ticket, None);
                 self.say_who_waits(&desk);
                 // Rule 2: what came free between the look and the word.
-                if let Some(grant) = self.take_asked(&ticket.ask, true) {
+                if let Some(granted) = self.take_asked(&ticket.ask, Asking::Waiting, true) {
                     desk.waiting.remove(&ticket);
-                    desk.answer(ticket, Ok(grant), None, wakes);
+                    desk.answer(ticket, Ok(granted), None, wakes);
                 }
             }
         }
         desk.refuse_hopeless(agent, wakes);
         desk.tell_idlers(agent, wakes);
         self.say_who_waits(&desk);
+        self.tell_by(wakes);
         Some(load)
     }
 
@@ -643,7 +628,7 @@ pub(super) const fn broken(_rule: &'static str) -> bool {
 
 #[cfg(phalanx_loom)]
 pub(super) fn broken(rule: &'static str) -> bool {
-    left_out(rule)
+    crate::sync::left_out(rule)
 }
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]

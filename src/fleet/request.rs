@@ -4,7 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::budget::Exceeded;
 use super::id::AgentId;
+use super::id::GroupKey;
 use super::lanes::Mask;
 use super::picker::Picker;
 use super::pool::Strategy;
@@ -75,6 +77,7 @@ pub struct Request {
     picker: Option<Arc<dyn Picker>>,
     /// Whether there is a picker or a time to live: one look for what is seldom.
     special: bool,
+    group: Option<GroupKey>,
     /// The pool that knew all the capabilities, and the mask it knows them by: a bit once given to a name
     /// stays with it, so whoever asks again need not look the names up.
     known: OnceLock<(u64, Mask)>,
@@ -109,6 +112,7 @@ impl Request {
             deadline: None,
             picker: None,
             special: false,
+            group: None,
             known: OnceLock::new(),
         }
     }
@@ -196,6 +200,20 @@ impl Request {
         self.picker.as_ref()
     }
 
+    /// Sets whose budget the lease is charged to, beside those of the fleet, of the agent's type and of the
+    /// agent. Default: nobody's. It matters in a fleet with [budgets](super::FleetBuilder::budgets).
+    #[must_use]
+    pub const fn group(mut self, group: GroupKey) -> Self {
+        self.group = Some(group);
+        self
+    }
+
+    /// The group whose budget it is on.
+    #[must_use]
+    pub const fn named_group(&self) -> Option<GroupKey> {
+        self.group
+    }
+
     pub(super) const fn time_to_live(&self) -> Option<Duration> {
         self.time_to_live
     }
@@ -253,6 +271,7 @@ impl fmt::Debug for Request {
             .field("ttl", &self.time_to_live)
             .field("deadline", &self.deadline)
             .field("picker", &self.picker.is_some())
+            .field("group", &self.group)
             .finish()
     }
 }
@@ -268,6 +287,7 @@ impl PartialEq for Request {
             && self.time_to_live == other.time_to_live
             && self.deadline == other.deadline
             && same_picker(self.picker.as_ref(), other.picker.as_ref())
+            && self.group == other.group
     }
 }
 
@@ -287,12 +307,16 @@ pub(super) fn add_capability(names: &mut Vec<Arc<str>>, name: &str) {
 }
 
 /// Why no agent was allocated.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[non_exhaustive]
 pub enum AllocateError {
     /// Agents that fit exist, and all of them have as many leases as they may.
     #[error("every agent that fits is busy")]
     NoneIdle,
+    /// A budget has no room for another lease: that of the fleet or the group, or those of all agents that fit
+    /// and are not busy. It names one of them.
+    #[error("no budget for a lease: {0}")]
+    OverBudget(#[source] Box<Exceeded>),
     /// No live agent has the capabilities asked for, so waiting would not help.
     #[error("no live agent has the capabilities asked for")]
     NoSuchCapability,
@@ -331,7 +355,7 @@ pub enum AllocateError {
 
 impl AllocateError {
     /// Whether it is about a picker, so that waiting for an agent does not mend it.
-    pub(super) const fn is_picking(self) -> bool {
+    pub(super) const fn is_picking(&self) -> bool {
         matches!(self, Self::PickDeclined | Self::PickLost | Self::PickerFailed)
     }
 }

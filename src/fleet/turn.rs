@@ -44,7 +44,9 @@ impl<T, O> Inner<T, O> {
     /// Runs a turn of an agent's mailbox, if there is one to run; whether it did.
     pub(super) fn turn(&self, agent: AgentId, seat: &mut Seat) -> bool {
         // If it has no room, the mailbox comes back into the line once it has.
-        if self.pool.take_agent(agent).is_none() {
+        let taken = self.pool.take_agent(agent);
+        self.pool.settle_dues();
+        if taken.is_none() {
             return false;
         }
         let worker = seat.worker();

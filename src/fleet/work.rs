@@ -55,7 +55,9 @@ impl<T, O> State<T, O> {
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
         let pool = &self.pool;
-        let (mask, place, grant) = self.queue.first(|mask| pool.take(mask, thorough))?;
+        let found = self.queue.first(|mask| pool.take(mask, thorough));
+        pool.tell_by(&mut after.wakes);
+        let (mask, place, grant) = found?;
         let id = self.queue.remove(mask, place).expect("it was just found");
         let agent = grant.agent();
         let slot = agent.slot() as usize;

@@ -1,6 +1,7 @@
 //! The fleet: leases, tasks, and nothing lost when agents die.
 
 mod batches;
+mod budgets;
 mod claims;
 mod dependencies;
 mod driven;

@@ -7,13 +7,15 @@
 //! 2. Rule 2: `used` shrinks by what a reservation gives back ([`Cell::give_back`]) and by what was
 //!    spent and is reset ([`Cell::reset_spent`]), which first takes it out of `spent`.
 //! 3. An account's meters are fixed when it is made, so what was counted once is counted throughout.
+//! 4. The word `used` also says whether somebody waits for room ([`WAITED_FOR`]): that is set in the very step
+//!    that finds no room, so whoever gives back afterwards sees it, takes it and tells the watchers.
 
 use std::fmt;
 use std::sync::Arc;
 
 use super::{
     Exceeded, GREATEST_LIMIT, Limit, MAX_SCOPES, METERS, Meter, Quota, Reservation, Scope, Usage,
-    Warning,
+    Warning, Watchers,
 };
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{left_out, site};
@@ -23,6 +25,8 @@ use crate::{Error, ErrorKind};
 const NO_LINE: u64 = u64::MAX;
 /// The account does not have this meter.
 const ABSENT: u8 = u8::MAX;
+/// The bit of `used` that says that somebody waits for room (rule 4). No limit reaches it.
+const WAITED_FOR: u64 = 1 << 63;
 
 /// One meter. Its words change together, so they share a line, and with no other meter.
 #[repr(align(64))]
@@ -43,6 +47,23 @@ struct Full {
     hard: u64,
 }
 
+/// What becomes of somebody who is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) enum Asking {
+    /// It goes away; it is counted.
+    Once,
+    /// It waits to be told of room; it has been counted before.
+    Waiting,
+}
+
+/// A reservation that was refused.
+#[derive(Debug)]
+pub(in crate::fleet) struct Refusal {
+    pub(in crate::fleet) exceeded: Exceeded,
+    /// Whether what was put back is waited for: the [watchers](Payer::tell_watchers) are to be told.
+    pub(in crate::fleet) relieved: bool,
+}
+
 impl Cell {
     fn new(limit: Limit) -> Self {
         Self {
@@ -58,33 +79,63 @@ impl Cell {
     }
 
     // Relaxed, here and for all words but `used`: they are read for themselves alone.
-    fn adjust(&self, limit: Limit) {
+    fn adjust(&self, limit: Limit) -> bool {
         self.hard.store(limit.hard, Ordering::Relaxed);
         self.soft.store(limit.soft.unwrap_or(NO_LINE), Ordering::Relaxed);
+        self.relieve()
     }
 
-    /// Whether so much would fit now.
-    fn room(&self, amount: u64) -> Result<u64, Full> {
-        let (used, hard) = (self.used.load(Ordering::Relaxed), self.hard.load(Ordering::Relaxed));
-        fits(used, amount, hard)
+    /// Takes back that somebody waits; whether somebody did (rule 4).
+    fn relieve(&self) -> bool {
+        // Ordering: release, for the acquire of who begins to wait later, which sees the new limit then.
+        // Acquire, with its release if it came first: who it is that waits is seen.
+        let order = site("budget.relieve", Ordering::AcqRel);
+        self.used.fetch_and(!WAITED_FOR, order) & WAITED_FOR != 0
+    }
+
+    /// Whether so much would fit now. If not, and somebody waits for it, that is written down (rule 4).
+    #[inline]
+    fn room(&self, amount: u64, asking: Asking) -> Result<(), Full> {
+        loop {
+            let word = self.used.load(Ordering::Relaxed);
+            let hard = self.hard.load(Ordering::Relaxed);
+            let Err(full) = fits(word & !WAITED_FOR, amount, hard) else { return Ok(()) };
+            if asking == Asking::Once {
+                return Err(full);
+            }
+            if left_out("budget.wait-in-one-step") {
+                self.used.fetch_or(WAITED_FOR, Ordering::Relaxed);
+                return Err(full);
+            }
+            // Ordering: acquire, with the release of `relieve`: if the limit was raised first, and so
+            // nobody was seen to wait, it is seen here. Release, for the acquire of `relieve`: whoever
+            // takes the bit sees what says who waits. So it is written even where it is set already.
+            let order = site("budget.wait", Ordering::AcqRel);
+            let step =
+                self.used.compare_exchange(word, word | WAITED_FOR, order, Ordering::Relaxed);
+            if step.is_ok() && self.hard.load(Ordering::Relaxed) == hard {
+                return Err(full);
+            }
+        }
     }
 
     /// Takes so much if it fits; the soft line, if that crossed it.
     #[inline]
     fn take(&self, amount: u64) -> Result<Option<u64>, Full> {
-        let mut used = self.used.load(Ordering::Relaxed);
-        let new = loop {
+        let mut word = self.used.load(Ordering::Relaxed);
+        let (used, new) = loop {
+            let used = word & !WAITED_FOR;
             let new = fits(used, amount, self.hard.load(Ordering::Relaxed))?;
             if left_out("budget.one-step") {
                 self.used.fetch_add(amount, Ordering::Relaxed);
-                break new;
+                break (used, new);
             }
             // Ordering: acquire, with the release of those who gave back what is taken here: what they
             // did with it before happened before what is done with it now. The count itself needs none.
             let order = site("budget.take", Ordering::Acquire);
-            match self.used.compare_exchange_weak(used, new, order, Ordering::Relaxed) {
-                Ok(_) => break new,
-                Err(now) => used = now,
+            match self.used.compare_exchange_weak(word, word + amount, order, Ordering::Relaxed) {
+                Ok(_) => break (used, new),
+                Err(now) => word = now,
             }
         };
         if new > self.peak.load(Ordering::Relaxed) {
@@ -98,23 +149,25 @@ impl Cell {
         Ok(None)
     }
 
+    /// Whether somebody waits for it (rule 4).
     #[inline]
-    fn give_back(&self, amount: u64) {
+    #[must_use = "whoever waits is to be told"]
+    fn give_back(&self, amount: u64) -> bool {
         // Ordering: release, for the acquire of whoever takes it next.
         let before = self.used.fetch_sub(amount, site("budget.give-back", Ordering::Release));
-        debug_assert!(before >= amount, "rule 2: only what was taken is given back");
+        debug_assert!(before & !WAITED_FOR >= amount, "rule 2: only what was taken is given back");
+        before & WAITED_FOR != 0 && self.relieve()
     }
 
-    fn reset_spent(&self) -> u64 {
+    fn reset_spent(&self) -> (u64, bool) {
         let spent = self.spent.swap(0, Ordering::Relaxed);
-        self.give_back(spent);
-        spent
+        (spent, self.give_back(spent))
     }
 
     fn usage(&self) -> Usage {
         // What was spent is part of `used`, and a reset or a spending between the two loads could make it
         // look like more than that.
-        let used = self.used.load(Ordering::Relaxed);
+        let used = self.used.load(Ordering::Relaxed) & !WAITED_FOR;
         let soft = self.soft.load(Ordering::Relaxed);
         Usage {
             used,
@@ -146,17 +199,18 @@ struct Shared {
     /// Where the cell of each meter is.
     places: [u8; METERS],
     cells: Box<[Cell]>,
+    watchers: Arc<Watchers>,
 }
 
 impl Account {
-    pub(super) fn new(scope: Scope, quota: &Quota) -> Self {
+    pub(super) fn new(scope: Scope, quota: &Quota, watchers: Arc<Watchers>) -> Self {
         let mut places = [ABSENT; METERS];
         let mut cells = Vec::new();
         for (meter, limit) in quota.meters() {
             places[meter.index()] = cells.len() as u8;
             cells.push(Cell::new(limit));
         }
-        Self { shared: Arc::new(Shared { scope, places, cells: cells.into() }) }
+        Self { shared: Arc::new(Shared { scope, places, cells: cells.into(), watchers }) }
     }
 
     #[inline]
@@ -165,8 +219,13 @@ impl Account {
         self.shared.cells.get(usize::from(self.shared.places[meter.index()]))
     }
 
-    /// Rule 3.
-    pub(super) fn adjust(&self, quota: &Quota) -> Result<(), Error> {
+    /// Whether it has this meter.
+    pub(in crate::fleet) fn has(&self, meter: Meter) -> bool {
+        self.cell(meter).is_some()
+    }
+
+    /// Rule 3. Whether somebody waited for room.
+    pub(super) fn adjust(&self, quota: &Quota) -> Result<bool, Error> {
         let same = |place: &u8, limit: &Option<_>| (*place == ABSENT) == limit.is_none();
         if !self.shared.places.iter().zip(&quota.limits).all(|(place, limit)| same(place, limit)) {
             return Err(Error::new(
@@ -174,12 +233,13 @@ impl Account {
                 format!("the budget of {} has other meters: remove it first", self.shared.scope),
             ));
         }
+        let mut relieved = false;
         for (meter, limit) in quota.meters() {
             if let Some(cell) = self.cell(meter) {
-                cell.adjust(limit);
+                relieved |= cell.adjust(limit);
             }
         }
-        Ok(())
+        Ok(relieved)
     }
 
     /// Whose budget it is.
@@ -201,16 +261,23 @@ impl Account {
     ///
     /// What is reserved and not spent stays reserved. 0 for a meter that the account does not have.
     pub fn reset_spent(&self, meter: Meter) -> u64 {
-        self.cell(meter).map_or(0, Cell::reset_spent)
+        let Some((spent, relieved)) = self.cell(meter).map(Cell::reset_spent) else { return 0 };
+        if relieved {
+            self.shared.watchers.tell();
+        }
+        spent
     }
 
     fn warning(&self, meter: Meter, soft: u64) -> Warning {
         Warning { scope: self.shared.scope.clone(), meter, soft }
     }
 
-    /// Refuses, and counts that.
-    fn exceeded(&self, meter: Meter, requested: u64, full: &Full) -> Exceeded {
-        if let Some(cell) = self.cell(meter) {
+    /// Refuses, and counts that if it was not yet.
+    #[cold]
+    fn exceeded(&self, meter: Meter, requested: u64, full: &Full, asking: Asking) -> Exceeded {
+        if asking == Asking::Once
+            && let Some(cell) = self.cell(meter)
+        {
             cell.refused.fetch_add(1, Ordering::Relaxed);
         }
         Exceeded {
@@ -252,6 +319,10 @@ impl Payer {
         Self { accounts: Arc::new(accounts) }
     }
 
+    pub(in crate::fleet) fn of(accounts: &[&Account]) -> Self {
+        Self::new(accounts.iter().copied())
+    }
+
     /// Whether one of the accounts has this meter; otherwise a reservation is free.
     #[must_use]
     pub fn is_metered(&self, meter: Meter) -> bool {
@@ -269,8 +340,57 @@ impl Payer {
     /// # Errors
     /// [`Exceeded`] names the first account without room.
     pub fn reserve(&self, meter: Meter, amount: u64) -> Result<Reservation, Exceeded> {
-        let warnings = self.take(meter, amount)?;
+        let warnings = self.take_and_tell(meter, amount)?;
         Ok(Reservation::new(self.clone(), meter, amount, warnings))
+    }
+
+    /// Takes so much for somebody who does not wait. Tells the watchers of what was put back.
+    pub(super) fn take_and_tell(
+        &self,
+        meter: Meter,
+        amount: u64,
+    ) -> Result<Vec<Warning>, Exceeded> {
+        self.take(meter, amount, Asking::Once).map_err(|refusal| {
+            if refusal.relieved {
+                self.tell_watchers();
+            }
+            refusal.exceeded
+        })
+    }
+
+    /// Tells whoever waits that there may be room, outside all locks.
+    pub(in crate::fleet) fn tell_watchers(&self) {
+        if let Some(account) = self.accounts.iter().flatten().next() {
+            account.shared.watchers.tell();
+        }
+    }
+
+    /// Whether all accounts have room for so much of a meter now.
+    #[inline]
+    pub(in crate::fleet) fn has_room(&self, meter: Meter, amount: u64) -> bool {
+        self.cells(meter).all(|(_, cell)| cell.room(amount, Asking::Once).is_ok())
+    }
+
+    /// Has somebody wait for room, unless there is some.
+    pub(in crate::fleet) fn wait_for_room(
+        &self,
+        meter: Meter,
+        amount: u64,
+        asking: Asking,
+    ) -> Result<(), Exceeded> {
+        self.cells(meter).try_for_each(|(account, cell)| {
+            let room = cell.room(amount, asking);
+            room.map_err(|full| account.exceeded(meter, amount, &full, asking))
+        })
+    }
+
+    /// Whether these are the same accounts.
+    pub(in crate::fleet) fn is_same(&self, other: &Self) -> bool {
+        self.accounts.iter().zip(other.accounts.iter()).all(|pair| match pair {
+            (Some(one), Some(other)) => Arc::ptr_eq(&one.shared, &other.shared),
+            (None, None) => true,
+            _ => false,
+        })
     }
 
     #[inline]
@@ -285,40 +405,52 @@ impl Payer {
         &self,
         meter: Meter,
         amount: u64,
-    ) -> Result<Vec<Warning>, Exceeded> {
+        asking: Asking,
+    ) -> Result<Vec<Warning>, Refusal> {
         let mut warnings = Vec::new();
         if amount == 0 {
             return Ok(warnings);
         }
         for (account, cell) in self.cells(meter) {
-            cell.room(amount).map_err(|full| account.exceeded(meter, amount, &full))?;
+            cell.room(amount, asking).map_err(|full| Refusal {
+                exceeded: account.exceeded(meter, amount, &full, asking),
+                relieved: false,
+            })?;
         }
         for (taken, (account, cell)) in self.cells(meter).enumerate() {
             match cell.take(amount) {
                 Ok(None) => {}
                 Ok(Some(soft)) => warnings.push(account.warning(meter, soft)),
                 Err(full) => {
+                    let mut relieved = false;
                     for (_, cell) in self.cells(meter).take(taken) {
-                        cell.give_back(amount);
+                        relieved |= cell.give_back(amount);
                         cell.rolled_back.fetch_add(1, Ordering::Relaxed);
                     }
-                    let mut exceeded = account.exceeded(meter, amount, &full);
+                    // Who waits has to find the meter full as it says that it waits (rule 4).
+                    if asking == Asking::Waiting && cell.room(amount, asking).is_ok() {
+                        relieved = true;
+                    }
+                    let mut exceeded = account.exceeded(meter, amount, &full, asking);
                     exceeded.warnings = warnings;
-                    return Err(exceeded);
+                    return Err(Refusal { exceeded, relieved });
                 }
             }
         }
         Ok(warnings)
     }
 
-    /// Gives back what was [taken](Self::take).
+    /// Gives back what was [taken](Self::take); whether the [watchers](Self::tell_watchers) are to be told.
     #[inline]
-    pub(in crate::fleet) fn give_back(&self, meter: Meter, amount: u64) {
+    #[must_use = "whoever waits is to be told"]
+    pub(in crate::fleet) fn give_back(&self, meter: Meter, amount: u64) -> bool {
+        let mut relieved = false;
         if amount > 0 {
             for (_, cell) in self.cells(meter) {
-                cell.give_back(amount);
+                relieved |= cell.give_back(amount);
             }
         }
+        relieved
     }
 
     /// Makes so much of what was taken stay used.
@@ -335,5 +467,6 @@ impl fmt::Debug for Payer {
     }
 }
 
+const _: () = assert!(GREATEST_LIMIT < WAITED_FOR, "no usage reaches the bit for who waits");
 const _: () = assert!(GREATEST_LIMIT < NO_LINE, "no usage reaches the line that stands for none");
 const _: () = assert!(METERS < ABSENT as usize, "no meter's place is the one that stands for none");

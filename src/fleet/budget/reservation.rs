@@ -48,7 +48,7 @@ impl Reservation {
     /// # Errors
     /// [`Exceeded`]; what was held before is held still.
     pub fn grow(&mut self, more: u64) -> Result<Vec<Warning>, Exceeded> {
-        let warnings = self.payer.take(self.meter, more)?;
+        let warnings = self.payer.take_and_tell(self.meter, more)?;
         // Without a meter in any account there is no limit; the number itself has one.
         self.left = self.left.saturating_add(more);
         Ok(warnings)
@@ -58,7 +58,9 @@ impl Reservation {
     pub fn give_back(&mut self, amount: u64) -> u64 {
         let amount = amount.min(self.left);
         self.left -= amount;
-        self.payer.give_back(self.meter, amount);
+        if self.payer.give_back(self.meter, amount) {
+            self.payer.tell_watchers();
+        }
         amount
     }
 
@@ -78,7 +80,7 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.payer.give_back(self.meter, self.left);
+        self.give_back(self.left);
     }
 }
 

@@ -8,13 +8,14 @@
 //!    of capabilities as one that it could use. So no two batches hold what the other waits for, and the most
 //!    urgent one always gathers.
 //! 2. A batch that waits and does not gather holds nothing, unless the plan that withdraws it is due.
+//!    Where leases are paid for one batch gathers at a time, as accounts are held too.
 //! 3. A batch is granted no more than it asked for.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
 
 use super::waiting::{Place, Ticket};
-use super::{Ask, Grant};
+use super::{Ask, Granted};
 use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::request::AllocateError;
@@ -24,7 +25,7 @@ use crate::fleet::request::AllocateError;
 pub(super) struct Batch {
     pub(super) ask: Ask,
     pub(super) count: usize,
-    pub(super) grants: Vec<Grant>,
+    pub(super) grants: Vec<Granted>,
     pub(super) refused: Option<AllocateError>,
     gathers: bool,
     pub(super) waker: Option<Waker>,
@@ -95,7 +96,7 @@ impl Batches {
     }
 
     /// Grants a place to a batch that waits.
-    pub(super) fn grant(&mut self, place: Place, grant: Grant, wakes: &mut Vec<Waker>) {
+    pub(super) fn grant(&mut self, place: Place, grant: Granted, wakes: &mut Vec<Waker>) {
         let batch = self.rows.get_mut(&place).expect("the caller found it");
         batch.grants.push(grant);
         if !batch.waits() {
@@ -104,9 +105,10 @@ impl Batches {
         }
     }
 
-    /// Decides anew who gathers, where agents with these sets of capabilities live (rule 1). The grants that
-    /// were withdrawn are the caller's (rule 2). O(batches * sets).
-    pub(super) fn plan(&mut self, sets: impl Iterator<Item = Mask>) -> Vec<Grant> {
+    /// Decides anew who gathers, where agents with these sets of capabilities live (rule 1): one `alone` where
+    /// batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2).
+    /// O(batches * sets).
+    pub(super) fn plan(&mut self, sets: impl Iterator<Item = Mask>, alone: bool) -> Vec<Granted> {
         let mut withdrawn = Vec::new();
         let sets: Vec<Mask> = sets.collect();
         let mut unclaimed = sets.clone();
@@ -121,6 +123,9 @@ impl Batches {
                 (sets.iter().filter(|have| usable(have)).count(), unclaimed.len());
             unclaimed.retain(|have| !usable(have));
             batch.gathers = before - unclaimed.len() == wanted;
+            if alone {
+                batch.gathers = self.gatherers.is_empty();
+            }
             if batch.gathers {
                 self.gatherers.push(*place);
             } else if batch.waits() {
@@ -144,7 +149,7 @@ impl Batches {
         let mut void = 0;
         for batch in self.rows.values_mut() {
             let (before, waited) = (batch.grants.len(), batch.waits());
-            batch.grants.retain(|grant| grant.agent() != agent);
+            batch.grants.retain(|granted| granted.grant.agent() != agent);
             void += before - batch.grants.len();
             self.waiting += usize::from(batch.waits() && !waited);
         }

@@ -4,8 +4,9 @@
 //! between any two times the lock is held:
 //!
 //! 1. `sets` counts the live agents by their capabilities, `spread` by their shard, `kinds` by their sort.
-//! 2. No request waits that an agent with room fits; none waits that no live agent fits. The same of batches
-//!    that gather, unless a plan of them is due, and of batches that ask for more places than there are.
+//! 2. No request waits that an agent with room fits and that can be paid for, unless it is owed that they are
+//!    served; none waits that no live agent fits. The same of batches that gather, unless a plan of
+//!    them is due, and of batches that ask for more places than there are.
 //! 3. An answer that grants a lease names a live agent, and so does what a batch was granted.
 
 use std::collections::HashMap;
@@ -15,7 +16,7 @@ use std::task::Waker;
 use super::batches::Batches;
 use super::shard::Shard;
 use super::waiting::{Answer, Ticket, Waiting};
-use super::{Ask, Grant, MAX_CAPABILITIES, MAX_CAPABILITY_SETS};
+use super::{Ask, Granted, MAX_CAPABILITIES, MAX_CAPABILITY_SETS};
 use crate::fleet::agent::Resources;
 use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
@@ -226,13 +227,25 @@ impl Desk {
         self.waiting.len() + self.answers.len() + self.batches.len()
     }
 
-    /// Decides anew which batches gather; what that withdraws is the caller's to pass on.
-    pub(super) fn plan_batches(&mut self) -> Vec<Grant> {
-        self.batches.plan(self.sets.keys().copied())
+    /// Decides anew which batches gather, or which one if they do it `alone`; what that withdraws is the caller's to pass on.
+    pub(super) fn plan_batches(&mut self, alone: bool) -> Vec<Granted> {
+        self.batches.plan(self.sets.keys().copied(), alone)
     }
 
-    /// Gives the free places of an agent to those who wait, the most urgent first (rule 2).
-    pub(super) fn offer(&mut self, shard: &mut Shard, local: u32, wakes: &mut Vec<Waker>) {
+    /// Gives the free places of an agent to those who wait, the most urgent first (rule 2). Where leases are
+    /// `paid` for, room in a budget may come with them for somebody more urgent whom this agent does not
+    /// fit: all who wait are to be served then, outside the locks.
+    pub(super) fn offer(
+        &mut self,
+        shard: &mut Shard,
+        local: u32,
+        paid: bool,
+        wakes: &mut Vec<Waker>,
+    ) {
+        if paid {
+            shard.charges.dues.unserved |= self.has_askers();
+            return;
+        }
         let (agent, have) = (shard.id(local), shard.mask(local));
         while self.has_askers() && shard.slot(local).has_room() {
             let single = self.waiting.first_for(agent, have);
@@ -240,10 +253,13 @@ impl Desk {
             match (single, batch) {
                 (Some(ticket), batch) if batch.is_none_or(|batch| ticket.place < batch) => {
                     let waker = self.waiting.remove(&ticket).expect("it was just found");
-                    let grant = shard.lease(local);
-                    self.answer(ticket, Ok(grant), waker, wakes);
+                    let granted = Granted { grant: shard.lease(local), charge: None };
+                    self.answer(ticket, Ok(granted), waker, wakes);
                 }
-                (_, Some(place)) => self.batches.grant(place, shard.lease(local), wakes),
+                (_, Some(place)) => {
+                    let granted = Granted { grant: shard.lease(local), charge: None };
+                    self.batches.grant(place, granted, wakes);
+                }
                 (_, None) => return,
             }
         }
@@ -258,7 +274,7 @@ impl Desk {
     pub(super) fn answer(
         &mut self,
         ticket: Ticket,
-        result: Result<Grant, AllocateError>,
+        result: Result<Granted, AllocateError>,
         waker: Option<Waker>,
         wakes: &mut Vec<Waker>,
     ) {
@@ -269,7 +285,8 @@ impl Desk {
     /// Takes back the grants of an agent that is gone, the most urgent first. Their waiters were woken
     /// and have not looked yet.
     pub(super) fn void_grants(&mut self, agent: AgentId) -> Vec<Ticket> {
-        let void = |answer: &&Answer| answer.result.is_ok_and(|grant| grant.agent() == agent);
+        let is_on = |granted: &Granted| granted.grant.agent() == agent;
+        let void = |answer: &&Answer| answer.result.as_ref().is_ok_and(is_on);
         let mut tickets: Vec<_> =
             self.answers.values().filter(void).map(|answer| answer.ticket).collect();
         tickets.sort_unstable_by_key(|ticket| ticket.place);
@@ -326,7 +343,8 @@ impl Desk {
             let hopeless = self.hopeless_batch(&batch.ask, batch.count);
             assert!(!batch.waits() || hopeless.is_none(), "rule 2: {hopeless:?}");
             for grant in &batch.grants {
-                let lives = shards.iter().any(|shard| shard.ids().any(|id| id == grant.agent()));
+                let lives =
+                    shards.iter().any(|shard| shard.ids().any(|id| id == grant.grant.agent()));
                 assert!(lives, "rule 3");
             }
         }
@@ -347,11 +365,9 @@ impl Desk {
             }
         }
         for answer in self.answers.values() {
-            if let Ok(grant) = answer.result {
-                assert!(
-                    shards.iter().any(|shard| shard.ids().any(|id| id == grant.agent())),
-                    "rule 3"
-                );
+            if let Ok(granted) = &answer.result {
+                let agent = granted.grant.agent();
+                assert!(shards.iter().any(|shard| shard.ids().any(|id| id == agent)), "rule 3");
             }
         }
     }

@@ -10,9 +10,11 @@
 
 use std::sync::Arc;
 
+use super::charge::Refused;
 use super::shard::{Best, NO_FLOOR};
 use super::strategy::Strategy;
-use super::{Ask, Grant, Held, Pool};
+use super::{Ask, Granted, Held, Pool};
+use crate::fleet::budget::{Asking, Exceeded};
 use crate::fleet::id::AgentId;
 use crate::fleet::lease::Lease;
 use crate::fleet::request::{AllocateError, Fit, Request};
@@ -131,9 +133,14 @@ impl Pool {
         }
         let ask = self.resolve(request)?;
         self.expire_due();
-        let grants = self.take_several(&ask, count, whole)?;
+        self.follow_accounts();
+        let several = self.take_several(&ask, count, whole);
+        self.settle_dues();
+        let (grants, over_budget) = several?;
         if grants.len() < count && (whole || grants.is_empty()) {
-            return Err(self.why_none(&ask));
+            let over_budget =
+                over_budget.map(|exceeded| AllocateError::OverBudget(exceeded.into()));
+            return Err(over_budget.unwrap_or_else(|| self.why_none(&ask)));
         }
         let leases = grants.into_iter().map(|grant| self.start(grant, &ask)).collect();
         self.tell_of_start(&ask);
@@ -145,12 +152,12 @@ impl Pool {
         ask: &Ask,
         count: usize,
         whole: bool,
-    ) -> Result<Vec<Grant>, AllocateError> {
+    ) -> Result<(Vec<Granted>, Option<Exceeded>), AllocateError> {
         let mut shards = self.lock_all();
         if shards[0].closed {
             return Err(AllocateError::Closed);
         }
-        let mut grants = Vec::new();
+        let (mut grants, mut over_budget) = (Vec::new(), None);
         while grants.len() < count {
             let best = |(at, shard): (usize, &mut Held<'_>)| {
                 let best = match ask.agent {
@@ -167,17 +174,28 @@ impl Pool {
             let Some((.., at, local)) = shards.iter_mut().enumerate().filter_map(best).min() else {
                 break;
             };
-            grants.push(shards[at].lease(local));
+            match shards[at].buy(local, ask, self.budgets.as_ref(), Asking::Once) {
+                Ok(granted) => grants.push(granted),
+                // Its like are passed over now, unless it was asked for by name.
+                Err(Refused::Agent(exceeded)) if ask.agent.is_none() => {
+                    over_budget = Some(exceeded);
+                }
+                Err(Refused::Agent(exceeded) | Refused::Asker(exceeded)) => {
+                    over_budget = Some(exceeded);
+                    break;
+                }
+            }
         }
         if whole && grants.len() < count {
-            for grant in grants.drain(..).rev() {
-                shards[self.shard_of(grant.agent())].undo(grant.agent());
+            for Granted { grant, charge } in grants.drain(..).rev() {
+                shards[self.shard_of(grant.agent())].undo(grant.agent(), charge);
             }
         }
         for (at, shard) in shards.iter_mut().enumerate() {
             self.publish(at, shard);
+            self.owe(shard);
         }
-        Ok(grants)
+        Ok((grants, over_budget))
     }
 
     #[cold]

@@ -12,7 +12,8 @@ use std::task::Waker;
 
 use super::desk::Desk;
 use super::waiting::{Place, Ticket};
-use super::{Grant, Passed, Pool, nanoseconds};
+use super::{Ask, Granted, Passed, Pool, nanoseconds};
+use crate::fleet::budget::Asking;
 use crate::fleet::lease::Lease;
 use crate::fleet::request::{AllocateError, Request};
 use crate::sync::atomic::Ordering;
@@ -37,7 +38,7 @@ impl Pool {
     ) -> Result<Result<Vec<Lease>, Place>, AllocateError> {
         match self.try_allocate_batch(request, count, true) {
             Ok(leases) => return Ok(Ok(leases)),
-            Err(AllocateError::NoneIdle) => {}
+            Err(AllocateError::NoneIdle | AllocateError::OverBudget(_)) => {}
             Err(error) => return Err(error),
         }
         let ask = self.resolve(request)?;
@@ -162,26 +163,34 @@ impl Pool {
 
     /// Has those gather who may, and passes on what the others held and what else is `left`. Who gathers is
     /// decided first, so that nobody less urgent is given what is passed on.
-    fn plan(&self, desk: &mut Desk, left: Vec<Grant>, later: &mut Later) {
-        let withdrawn = desk.plan_batches();
+    fn plan(&self, desk: &mut Desk, left: Vec<Granted>, later: &mut Later) {
+        let withdrawn = desk.plan_batches(self.budgets.is_some());
         for grant in left.into_iter().chain(withdrawn) {
             self.put_back(desk, grant, later);
         }
         for (place, ask) in desk.batches.gathering() {
-            while desk.batches.get_mut(place).is_some_and(|batch| batch.waits()) {
-                let Some(grant) = self.take_asked(&ask, true) else { break };
-                desk.batches.grant(place, grant, &mut later.wakes);
-            }
+            self.fill(desk, place, &ask, &mut later.wakes);
         }
         self.say_who_waits(desk);
+        self.tell_by(&mut later.wakes);
+    }
+
+    /// Gives a batch that gathers what there is for it.
+    pub(super) fn fill(&self, desk: &mut Desk, place: Place, ask: &Ask, wakes: &mut Vec<Waker>) {
+        while desk.batches.get_mut(place).is_some_and(|batch| batch.waits()) {
+            let Some(granted) = self.take_asked(ask, Asking::Waiting, true) else { break };
+            desk.batches.grant(place, granted, wakes);
+        }
     }
 
     /// Gives back a place that was granted and that nobody has got.
-    fn put_back(&self, desk: &mut Desk, grant: Grant, later: &mut Later) {
+    fn put_back(&self, desk: &mut Desk, granted: Granted, later: &mut Later) {
+        let Granted { grant, charge } = granted;
         let at = self.shard_of(grant.agent());
         let mut shard = self.shards[at].lock();
-        let local =
-            shard.release(grant.agent(), None).expect("grants of removed agents are withdrawn");
+        let local = shard
+            .release(grant.agent(), charge, None)
+            .expect("grants of removed agents are withdrawn");
         later.passed.push(self.pass_on(desk, &mut shard, at, local, &mut later.wakes));
     }
 

@@ -10,10 +10,12 @@
 
 use std::sync::Arc;
 
+use super::charge::Refused;
 use super::shard::Best;
 use super::view::status;
 use super::{Ask, Pool};
 use crate::fleet::agent::AgentStatus;
+use crate::fleet::budget::Asking;
 use crate::fleet::id::AgentId;
 use crate::fleet::lease::Lease;
 use crate::fleet::picker::{MAX_CANDIDATES, Picker};
@@ -44,6 +46,7 @@ impl Pool {
         picker: &dyn Picker,
     ) -> Result<Lease, AllocateError> {
         let ask = self.resolve(request)?;
+        self.follow_accounts();
         for _ in 0..PICKS {
             let mut candidates = self.candidates(&ask)?;
             if candidates.is_empty() && self.expire_due() > 0 {
@@ -56,10 +59,13 @@ impl Pool {
             // Rule 2.
             match self.find_named(agent, &ask) {
                 Ok(Some((mut shard, at, local))) => {
-                    let grant = shard.lease(local);
+                    let bought = shard.buy(local, &ask, self.budgets.as_ref(), Asking::Once);
                     self.publish(at, &mut shard);
+                    self.owe(&mut shard);
                     drop(shard);
-                    let lease = self.start(grant, &ask);
+                    self.settle_dues();
+                    let granted = bought.map_err(Refused::into_error)?;
+                    let lease = self.start(granted, &ask);
                     self.tell_of_start(&ask);
                     return Ok(lease);
                 }

@@ -63,7 +63,7 @@ impl Pool {
         how: Release,
     ) -> Result<(), Gone> {
         self.give_back_by(grant, how, |shard| {
-            let local = shard.release(grant.agent(), None);
+            let local = shard.release(grant.agent(), None, None);
             (local.map(drop), local.ok())
         })
     }
@@ -89,6 +89,14 @@ impl Pool {
         let (result, _) = end(&mut shard);
         shard.count(result.is_ok(), how);
         pool.publish(at, &mut shard);
+        if !shard.charges.dues.is_empty() {
+            pool.owe(&mut shard);
+            drop(shard);
+            // What is owed is told before the reference goes.
+            pool.settle_dues();
+            drop(ManuallyDrop::into_inner(held));
+            return result;
+        }
         let kept = !shard.closed && shard.spare < SPARE_MAX;
         shard.spare += u32::from(kept);
         drop(shard);
@@ -115,6 +123,7 @@ impl Pool {
             if let Some(local) = freed {
                 passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
             }
+            self.owe_by(&mut shard, &mut wakes);
             result
         };
         self.wake_all(wakes);

@@ -13,8 +13,12 @@
 //! 5. Laps of the round robin: a lap ends when everybody who stood in line at its start has been taken or
 //!    has gone.
 
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod validate;
+
 use std::num::NonZeroU64;
 
+use super::charge::{Charge, Charges, Refused};
 use super::index::{Index, NOBODY};
 use super::score::Score;
 use super::slot::{NIL, Slot, Standing};
@@ -22,11 +26,10 @@ use super::strategy::{Kept, STRATEGIES, Strategy};
 use super::wheel::{Key, Wheel};
 use super::{Ask, Entrant, Gone, Grant};
 use crate::fleet::agent::Condition;
+use crate::fleet::budget::{Asking, Budgets, Meter, Payer};
 use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::lease::{LeaseOutcome, Release};
-#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-use crate::fleet::request::Fit;
 
 /// The floor of a shard in which nobody has room.
 pub(super) const NO_FLOOR: u64 = u64::MAX;
@@ -37,6 +40,8 @@ struct Class {
     mask: Mask,
     /// Its agents come after all that are fit.
     degraded: bool,
+    /// Who pays for its agents beside who asks: their type, or the one agent.
+    payer: Option<Payer>,
     live: u32,
     index: [Index; STRATEGIES],
 }
@@ -62,6 +67,21 @@ impl Best {
 impl Class {
     const fn penalty(&self) -> u32 {
         if self.degraded { PENALTY } else { 0 }
+    }
+
+    /// Whether nobody can pay for its agents now.
+    #[inline]
+    fn is_unpaid(&self) -> bool {
+        self.payer.as_ref().is_some_and(|payer| !payer.has_room(Meter::Leases, 1))
+    }
+
+    fn is_like(&self, mask: Mask, degraded: bool, payer: Option<&Payer>) -> bool {
+        let paid = match (&self.payer, payer) {
+            (None, None) => true,
+            (Some(one), Some(other)) => one.is_same(other),
+            _ => false,
+        };
+        paid && self.mask == mask && self.degraded == degraded
     }
 
     const fn floor_penalty(&self) -> u64 {
@@ -127,6 +147,8 @@ pub(super) struct Shard {
     pub(super) timed: Option<Box<Wheel>>,
     /// How many references to the pool the shard owns, for leases to come.
     pub(super) spare: u32,
+    /// What leases were charged with.
+    pub(super) charges: Charges,
 }
 
 impl Shard {
@@ -148,6 +170,7 @@ impl Shard {
             scores: Vec::new(),
             timed: None,
             spare: 0,
+            charges: Charges::default(),
         }
     }
 
@@ -193,7 +216,8 @@ impl Shard {
 
     /// Adds an agent, for which the desk found room.
     pub(super) fn insert(&mut self, entrant: &Entrant) -> AgentId {
-        let class = self.class_of(entrant.mask, entrant.condition);
+        let class = self.class_of(entrant.mask, entrant.condition, None);
+        let class = class.expect("the desk bounds the sets of capabilities");
         self.classes[class as usize].live += 1;
         self.live += 1;
         let local = self.vacant.pop().unwrap_or_else(|| {
@@ -220,27 +244,71 @@ impl Shard {
     }
 
     /// The class of a set of capabilities, new or used again if there is none (rule 2).
-    fn class_of(&mut self, mask: Mask, condition: Condition) -> u16 {
+    fn class_of(&mut self, mask: Mask, condition: Condition, payer: Option<&Payer>) -> Option<u16> {
         let degraded = condition == Condition::Degraded;
-        let same = |class: &Class| class.mask == mask && class.degraded == degraded;
+        let same = |class: &Class| class.is_like(mask, degraded, payer);
         let known = self.classes.iter().position(|class| class.live > 0 && same(class));
         let place = known.or_else(|| self.classes.iter().position(|class| class.live == 0));
-        let place = place.unwrap_or_else(|| {
+        let place = u16::try_from(place.unwrap_or(self.classes.len())).ok()?;
+        if usize::from(place) == self.classes.len() {
             let index = std::array::from_fn(|_| Index::new());
-            self.classes.push(Class { mask, degraded, live: 0, index });
-            self.classes.len() - 1
+            self.classes.push(Class { mask, degraded, payer: None, live: 0, index });
+        }
+        let class = &mut self.classes[usize::from(place)];
+        (class.mask, class.degraded, class.payer) = (mask, degraded, payer.cloned());
+        Some(place)
+    }
+
+    /// Sets who pays for an agent beside who asks. Where there are too many sorts of agents to tell one more
+    /// apart, it is taken for failed: nobody could see to its budget.
+    pub(super) fn set_payer(&mut self, local: u32, payer: Option<Payer>) {
+        let class = &self.classes[self.slots[local as usize].class as usize];
+        let condition = self.slots[local as usize].standing.condition().unwrap_or_default();
+        if class.is_like(class.mask, class.degraded, payer.as_ref()) {
+            return;
+        }
+        let mask = class.mask;
+        match self.class_of(mask, condition, payer.as_ref()) {
+            Some(class) => self.reclass(local, class, condition),
+            None => self.set_condition(local, Condition::Failed),
+        }
+    }
+
+    /// Who pays for agents that fit and have room, beside who asks.
+    pub(super) fn payers_of_fitting(&self, ask: &Ask) -> impl Iterator<Item = &Payer> {
+        let link = ask.strategy.index();
+        let fitting = self.classes.iter().filter(move |class| {
+            class.index[link].best() != NOBODY && ask.misfit(class.mask).is_some()
         });
-        self.classes[place].mask = mask;
-        self.classes[place].degraded = degraded;
-        u16::try_from(place).expect("the desk bounds the sets of capabilities")
+        fitting.filter_map(|class| class.payer.as_ref())
+    }
+
+    /// Charges a lease that is about to be granted.
+    pub(super) fn charge(
+        &mut self,
+        local: u32,
+        ask: &Ask,
+        budgets: &Budgets,
+        asking: Asking,
+    ) -> Result<Option<Charge>, Refused> {
+        let agent = self.classes[self.slots[local as usize].class as usize].payer.as_ref();
+        self.charges.take(local, ask.group, agent, budgets, asking, ask.is_task)
     }
 
     /// Sets what a live agent is fit for.
     pub(super) fn set_condition(&mut self, local: u32, condition: Condition) {
-        self.leave(local);
         let mask = self.mask(local);
+        let payer = self.classes[self.slots[local as usize].class as usize].payer.clone();
+        match self.class_of(mask, condition, payer.as_ref()) {
+            Some(class) => self.reclass(local, class, condition),
+            // There is a class for its set and its payer, that of those who are not degraded.
+            None => self.reclass(local, self.slots[local as usize].class, Condition::Failed),
+        }
+    }
+
+    fn reclass(&mut self, local: u32, class: u16, condition: Condition) {
+        self.leave(local);
         let old = self.slots[local as usize].class;
-        let class = self.class_of(mask, condition);
         self.classes[old as usize].live -= 1;
         self.classes[class as usize].live += 1;
         let slot = &mut self.slots[local as usize];
@@ -258,6 +326,8 @@ impl Shard {
         let load = slot.load;
         slot.standing = Standing::VACANT;
         slot.load = 0;
+        self.charges.give_back_all(local);
+        let slot = &mut self.slots[local as usize];
         // Rule 3.
         if let Some(next) = slot.generation.checked_add(1) {
             slot.generation = next;
@@ -280,6 +350,9 @@ impl Shard {
                 continue;
             }
             let Some(misfit) = ask.misfit(class.mask) else { continue };
+            if class.is_unpaid() {
+                continue;
+            }
             let misfit = misfit | class.penalty();
             if best.is_some_and(|best| (best.misfit, best.rank) < (misfit, rank)) {
                 continue;
@@ -300,6 +373,9 @@ impl Shard {
         let mut several = Vec::new();
         for class in &self.classes {
             let Some(misfit) = ask.misfit(class.mask) else { continue };
+            if class.is_unpaid() {
+                continue;
+            }
             let misfit = misfit | class.penalty();
             let members = class.index[link].in_order(&self.slots, link).take(limit);
             several.extend(members.map(|(rank, local)| {
@@ -362,7 +438,9 @@ impl Shard {
     /// The place of the best agent for a request (rule 1).
     #[inline(always)]
     pub(super) fn first(&self, ask: &Ask) -> Option<u32> {
-        let [class] = &*self.classes else { return self.best(ask).map(|best| best.local) };
+        let [class @ Class { payer: None, .. }] = &*self.classes else {
+            return self.best(ask).map(|best| best.local);
+        };
         // One set of capabilities, as many fleets have: its order is the whole order.
         let index = &class.index[ask.strategy.index()];
         let fits = index.best() != NOBODY && ask.misfit(class.mask).is_some();
@@ -375,6 +453,7 @@ impl Shard {
     pub(super) fn release(
         &mut self,
         agent: AgentId,
+        charge: Option<Charge>,
         went: Option<(bool, u64)>,
     ) -> Result<u32, Gone> {
         let local = match self.find(agent) {
@@ -398,6 +477,9 @@ impl Shard {
             self.join_but_line(local);
         }
         self.counts.held -= 1;
+        if let Some(charge) = charge {
+            self.charges.give_back(local, charge);
+        }
         Ok(local)
     }
 
@@ -412,9 +494,10 @@ impl Shard {
     }
 
     /// Has a lease expire, unless its agent has ended.
-    pub(super) fn arm(&mut self, agent: AgentId, due: u64) -> Option<Key> {
+    pub(super) fn arm(&mut self, agent: AgentId, charge: Option<Charge>, due: u64) -> Option<Key> {
         self.find(agent)?;
-        Some(self.timed.get_or_insert_with(|| Box::new(Wheel::new())).insert(agent, due))
+        let wheel = self.timed.get_or_insert_with(|| Box::new(Wheel::new()));
+        Some(wheel.insert(agent, charge, due))
     }
 
     /// Ends a lease that may have expired, now; the place of its agent if that has a place more.
@@ -422,11 +505,12 @@ impl Shard {
         &mut self,
         agent: AgentId,
         key: Option<Key>,
+        charge: Option<Charge>,
         now: u64,
         went: Option<(bool, u64)>,
     ) -> (Result<(), Gone>, Option<u32>) {
         let Some(key) = key else {
-            let local = self.release(agent, went);
+            let local = self.release(agent, charge, went);
             return (local.map(drop), local.ok());
         };
         let wheel = self.timed.as_mut().expect("a lease that expires made one");
@@ -439,10 +523,10 @@ impl Shard {
         };
         wheel.remove(key);
         if now < due {
-            let local = self.release(agent, went);
+            let local = self.release(agent, charge, went);
             return (local.map(drop), local.ok());
         }
-        match self.expire(agent) {
+        match self.expire(agent, charge) {
             Some(local) => (Err(Gone::Expired), Some(local)),
             None => (Err(Gone::Ended), None),
         }
@@ -457,8 +541,8 @@ impl Shard {
     }
 
     /// Gives back a lease that has expired; the place of its agent, if that has not ended.
-    fn expire(&mut self, agent: AgentId) -> Option<u32> {
-        let local = self.release(agent, None).ok()?;
+    fn expire(&mut self, agent: AgentId, charge: Option<Charge>) -> Option<u32> {
+        let local = self.release(agent, charge, None).ok()?;
         self.counts.expired += 1;
         Some(local)
     }
@@ -467,16 +551,16 @@ impl Shard {
     pub(super) fn expire_one(&mut self, now: u64) -> Option<u32> {
         loop {
             // The leases of agents that have ended are void already.
-            let agent = self.timed.as_mut()?.pop_due(now)?;
-            if let Some(local) = self.expire(agent) {
+            let (agent, charge) = self.timed.as_mut()?.pop_due(now)?;
+            if let Some(local) = self.expire(agent, charge) {
                 return Some(local);
             }
         }
     }
 
     /// Takes back a lease that was just granted, as if it had not been.
-    pub(super) fn undo(&mut self, agent: AgentId) {
-        if self.release(agent, None).is_ok() {
+    pub(super) fn undo(&mut self, agent: AgentId, charge: Option<Charge>) {
+        if self.release(agent, charge, None).is_ok() {
             self.counts.granted -= 1;
         }
     }
@@ -574,73 +658,5 @@ impl Shard {
             self.lap_end = self.clock;
         }
         self.lap | penalty
-    }
-
-    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-    pub(super) fn past(&self, local: u32) -> u32 {
-        self.scores.get(local as usize).map_or(0, Score::class)
-    }
-
-    /// Checks the rules from scratch.
-    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-    pub(super) fn validate(&self) {
-        use std::collections::HashSet;
-
-        let mut live = vec![0; self.classes.len()];
-        let mut held = 0;
-        for slot in self.slots.iter().filter(|slot| slot.standing != Standing::VACANT) {
-            assert!(slot.load <= slot.limit, "an agent holds more than its limit");
-            live[slot.class as usize] += 1;
-            held += u64::from(slot.load);
-        }
-        assert_eq!(self.counts.held, held, "rule 4");
-        if let Some(wheel) = &self.timed {
-            wheel.validate();
-        }
-        assert_eq!(self.live, live.iter().sum::<u32>());
-        let mut masks = HashSet::new();
-        for (place, class) in self.classes.iter().enumerate() {
-            assert_eq!(class.live, live[place], "rule 2");
-            let set = (class.mask, class.degraded);
-            assert!(class.live == 0 || masks.insert(set), "rule 2: a set twice");
-            for strategy in Strategy::ALL {
-                let members = class.index[strategy.index()].validate(&self.slots, strategy.index());
-                let mut ages = Vec::new();
-                for (rank, local) in &members {
-                    let slot = &self.slots[*local as usize];
-                    assert!(slot.has_room() && slot.class as usize == place, "rule 1");
-                    let past = || self.scores[*local as usize].class();
-                    assert_eq!(strategy.rank(slot, past), *rank, "rule 1");
-                    ages.push((*rank, strategy.age(slot)));
-                }
-                assert!(ages.is_sorted(), "rule 1: {strategy:?} is out of order");
-                let room = |slot: &&Slot| slot.has_room() && slot.class as usize == place;
-                let expected = self.slots.iter().filter(room).count();
-                let expected = if self.kept.has(strategy) { expected } else { 0 };
-                assert_eq!(members.len(), expected, "rule 1: somebody is missing");
-            }
-        }
-        for fit in [Fit::All, Fit::Tightest, Fit::BestFraction] {
-            for strategy in self.kept.iter() {
-                let ask = Ask { fit, ..Ask::any(strategy) };
-                let naive = (0_u32..).zip(&self.slots).filter(|(_, slot)| slot.has_room());
-                let naive = naive.map(|(local, slot)| {
-                    let misfit = ask.misfit(self.mask(local)).expect("nothing is asked for");
-                    let misfit = misfit | self.classes[slot.class as usize].penalty();
-                    let past = || self.scores[local as usize].class();
-                    (misfit, strategy.rank(slot, past), strategy.age(slot), local)
-                });
-                let plain = |best: Best| (best.misfit, best.rank, best.age, best.local);
-                let mut naive: Vec<_> = naive.collect();
-                naive.sort_unstable();
-                assert_eq!(self.best(&ask).map(plain), naive.first().copied(), "rule 1: {ask:?}");
-                for limit in [usize::MAX, 3, 1] {
-                    naive.truncate(limit.min(naive.len()));
-                    let several: Vec<_> =
-                        self.several_best(&ask, limit).into_iter().map(plain).collect();
-                    assert_eq!(several, naive, "rule 1: {limit} for {ask:?}");
-                }
-            }
-        }
     }
 }

@@ -101,7 +101,9 @@ impl Both {
         let kept = Kept::new(&strategies).expect("one at least");
         let (clock, hand) = Hand::new();
         let (max_agents, max_waiting, ageing) = (limit(8), limit(3), None);
-        let pool = Pool::new(PoolConfig { max_agents, max_waiting, shards, kept, clock, ageing });
+        let budgets = None;
+        let pool =
+            Pool::new(PoolConfig { max_agents, max_waiting, shards, kept, clock, budgets, ageing });
         let model = Model { strict: shards == 1, ..Model::default() };
         Self { pool, hand, now: 0, model, leases: Vec::new(), void: Vec::new() }
     }
@@ -456,13 +458,13 @@ impl Both {
                 .lock()
                 .answers
                 .get(&waiter.ticket.place.sequence)
-                .map(|answer| answer.result.map(|grant| grant.agent()));
+                .and_then(|answer| Some(answer.result.as_ref().ok()?.grant.agent()));
             if named == Some(id) {
                 self.model.waiters[w].answer = Some(Err(AllocateError::AgentGone));
                 continue;
             }
-            self.model.follow(&asked, named, answer.and_then(Result::ok));
-            self.model.waiters[w].answer = answer.and_then(Result::ok).map(Ok);
+            self.model.follow(&asked, named, answer);
+            self.model.waiters[w].answer = answer.map(Ok);
         }
         for w in 0..self.model.waiters.len() {
             let waiter = &self.model.waiters[w];
@@ -492,7 +494,8 @@ impl Both {
         let desk = self.pool.desk.lock();
         for waiter in &self.model.waiters {
             let answer = desk.answers.get(&waiter.ticket.place.sequence);
-            let answer = answer.map(|answer| answer.result.map(|grant| grant.agent()));
+            let answer = answer.map(|answer| answer.result.clone());
+            let answer = answer.map(|result| result.map(|granted| granted.grant.agent()));
             assert_eq!(answer, waiter.answer);
             if answer.is_some() {
                 assert!(waiter.flag.0.load(Ordering::Relaxed), "an answer without a wake-up");
@@ -555,6 +558,7 @@ proptest! {
             shards,
             kept,
             clock: Clock::real(),
+            budgets: None,
             ageing: None,
         });
         let newcomers = Newcomers {

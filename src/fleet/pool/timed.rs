@@ -13,9 +13,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::buy::Bought;
 use super::wheel::Key;
-use super::{Ask, Gone, Grant, Pool, nanoseconds};
+use super::{Ask, Charge, Gone, Grant, Granted, Pool, nanoseconds};
 use crate::clock::Timestamp;
+use crate::fleet::budget::Asking;
 use crate::fleet::lease::{Lease, LeaseOutcome, Release};
 use crate::fleet::request::{AllocateError, Request};
 use crate::sync::atomic::Ordering;
@@ -38,12 +40,15 @@ impl Pool {
         if ask.ttl.is_some() {
             self.expires.store(true, Ordering::Relaxed);
         }
+        if self.budgets.is_some() {
+            return self.try_allocate_paid(&ask);
+        }
         loop {
             let now = self.now();
             if let Some((mut shard, at, local)) = self.find(&ask)? {
                 let grant = shard.lease(local);
                 let due = ask.ttl.map(|ttl| now.saturating_add(ttl));
-                let key = due.and_then(|due| shard.arm(grant.agent(), due));
+                let key = due.and_then(|due| shard.arm(grant.agent(), None, due));
                 self.publish(at, &mut shard);
                 self.lend_reference(&mut shard);
                 drop(shard);
@@ -58,20 +63,51 @@ impl Pool {
         }
     }
 
+    /// The same where leases are paid for.
+    fn try_allocate_paid(self: &Arc<Self>, ask: &Ask) -> Result<Lease, AllocateError> {
+        self.follow_accounts();
+        let is_timed = self.keeps_pasts || ask.ttl.is_some();
+        loop {
+            let now = if is_timed { self.now().max(1) } else { 0 };
+            let refusal = match self.buy(ask, Asking::Once, false) {
+                Ok(Some(Bought { mut shard, granted: Granted { grant, charge } })) => {
+                    let due = ask.ttl.map(|ttl| now.saturating_add(ttl));
+                    let key = due.and_then(|due| shard.arm(grant.agent(), charge, due));
+                    self.lend_reference(&mut shard);
+                    drop(shard);
+                    self.settle_dues();
+                    if let Some(due) = due {
+                        self.tell_of_due(due);
+                    }
+                    return Ok(self.lease(grant).with_clock(key, now).with_charge(charge));
+                }
+                Ok(None) => None,
+                Err(error @ AllocateError::OverBudget(_)) => Some(error),
+                Err(error) => return Err(error),
+            };
+            self.settle_dues();
+            if self.expire_due() == 0 {
+                return Err(refusal.unwrap_or_else(|| self.why_none(ask)));
+            }
+        }
+    }
+
     /// Starts the lease of a grant that was waited for (rule 2); to be [told of](Self::tell_of_start).
-    pub(super) fn start(self: &Arc<Self>, grant: Grant, ask: &Ask) -> Lease {
-        let lease = Lease::new(grant, Arc::clone(self));
+    pub(super) fn start(self: &Arc<Self>, granted: Granted, ask: &Ask) -> Lease {
+        let Granted { grant, charge } = granted;
+        let lease = Lease::new(grant, Arc::clone(self)).with_charge(charge);
         if !self.keeps_pasts && ask.ttl.is_none() {
             return lease;
         }
         let now = self.now();
-        let key = ask.ttl.and_then(|ttl| self.arm(grant, now.saturating_add(ttl)));
+        let key = ask.ttl.and_then(|ttl| self.arm(granted, now.saturating_add(ttl)));
         lease.with_clock(key, now.max(1))
     }
 
-    fn arm(&self, grant: Grant, due: u64) -> Option<Key> {
+    fn arm(&self, granted: Granted, due: u64) -> Option<Key> {
         self.expires.store(true, Ordering::Relaxed);
-        self.shards[self.shard_of(grant.agent())].lock().arm(grant.agent(), due)
+        let agent = granted.grant.agent();
+        self.shards[self.shard_of(agent)].lock().arm(agent, granted.charge, due)
     }
 
     /// Tells those who wait of leases that have just [started](Self::start), outside the locks.
@@ -141,22 +177,23 @@ impl Pool {
         count
     }
 
-    /// Ends a lease with a clock, and passes its place on to whoever waits for one like it.
+    /// Ends a lease with a clock or a price, and passes its place on to whoever waits for one like it.
     pub(in crate::fleet) fn give_back_timed(
         self: Arc<Self>,
         grant: Grant,
         key: Option<Key>,
+        charge: Option<Charge>,
         since: u64,
         how: Release,
     ) -> Result<(), Gone> {
-        let now = self.now();
+        let now = if key.is_some() || since > 0 { self.now() } else { 0 };
         let held = now.saturating_sub(since);
         let went = match how {
             Release::Outcome(outcome) => Some((outcome == LeaseOutcome::Succeeded, held)),
             // Whoever drops a lease says nothing of how it went.
             Release::Abandoned => None,
         };
-        self.give_back_by(grant, how, |shard| shard.end(grant.agent(), key, now, went))
+        self.give_back_by(grant, how, |shard| shard.end(grant.agent(), key, charge, now, went))
     }
 
     /// Has a lease expire so long from now, and no sooner; refused if it is void.
@@ -164,6 +201,7 @@ impl Pool {
         &self,
         grant: Grant,
         key: Option<Key>,
+        charge: Option<Charge>,
         ttl: Duration,
     ) -> Result<Key, Gone> {
         let now = self.now();
@@ -175,7 +213,7 @@ impl Pool {
             if let (Some(key), Some(wheel)) = (key, &mut shard.timed) {
                 wheel.remove(key);
             }
-            shard.arm(grant.agent(), due).ok_or(Gone::Ended)?
+            shard.arm(grant.agent(), charge, due).ok_or(Gone::Ended)?
         };
         self.tell_of_due(due);
         Ok(renewed)

@@ -8,9 +8,11 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::buy::Bought;
 use super::desk::Desk;
 use super::waiting::Place;
-use super::{Passed, Pool, Ticket, broken, nanoseconds};
+use super::{Ask, Granted, Passed, Pool, Ticket, broken, nanoseconds};
+use crate::fleet::budget::Asking;
 use crate::fleet::lease::Lease;
 use crate::fleet::request::{AllocateError, Request};
 use crate::sync::atomic::Ordering;
@@ -30,6 +32,17 @@ impl Pool {
             Err(error) if error.is_picking() => return Err(error),
             Err(_) => {}
         }
+        let waits = self.wait_in_line(request, ask, waker);
+        self.settle_dues();
+        waits
+    }
+
+    fn wait_in_line(
+        self: &Arc<Self>,
+        request: &Request,
+        ask: Ask,
+        waker: &mut Option<Waker>,
+    ) -> Result<Result<Lease, Ticket>, AllocateError> {
         let mut desk = self.desk.lock();
         if desk.closed {
             return Err(AllocateError::Closed);
@@ -41,18 +54,17 @@ impl Pool {
         if !left_out("fleet.say-who-waits") {
             self.attention.fetch_add(2, Ordering::Relaxed);
         }
-        let found = match ask.agent {
-            Some(agent) => self.find_named(agent, &ask),
-            None => self.find_widely(&ask, false),
+        let found = match self.buy(&ask, Asking::Waiting, true) {
+            // It waits for room.
+            Err(AllocateError::OverBudget(_)) => Ok(None),
+            found => found,
         };
         let refusal = match found {
-            Ok(Some((mut shard, at, local))) => {
-                let grant = shard.lease(local);
-                self.publish(at, &mut shard);
+            Ok(Some(Bought { shard, granted })) => {
                 drop(shard);
                 self.attention.fetch_sub(2, Ordering::Relaxed);
                 drop(desk);
-                let lease = self.start(grant, &ask);
+                let lease = self.start(granted, &ask);
                 self.tell_of_start(&ask);
                 return self.judged(request, lease).map(Ok);
             }
@@ -103,7 +115,7 @@ impl Pool {
         let mut desk = self.desk.lock();
         if let Some(answer) = desk.answers.remove(&ticket.place.sequence) {
             // The desk is held, so the agent of a grant lives until the lease has begun.
-            let lease = answer.result.map(|grant| self.start(grant, &answer.ticket.ask));
+            let lease = answer.result.map(|granted| self.start(granted, &answer.ticket.ask));
             drop(desk);
             if lease.is_ok() {
                 self.tell_of_start(&answer.ticket.ask);
@@ -126,13 +138,13 @@ impl Pool {
             self.say_who_waits(&desk);
             if waker.is_none()
                 && let Some(answer) = desk.answers.remove(&ticket.place.sequence)
-                && let Ok(grant) = answer.result
+                && let Ok(Granted { grant, charge }) = answer.result
                 && !broken("fleet.grant-not-passed-on")
             {
                 let at = self.shard_of(grant.agent());
                 let mut shard = self.shards[at].lock();
                 let local = shard
-                    .release(grant.agent(), None)
+                    .release(grant.agent(), charge, None)
                     .expect("grants of removed agents are withdrawn");
                 passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
             }

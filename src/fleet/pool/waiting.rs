@@ -1,7 +1,7 @@
 //! Requests that wait, by what would do for them and then by urgency.
 //!
-//! Requests that the same agents fit share a lane, so that the first one that an agent can serve is
-//! found by looking at the head of each lane. Rules that hold between any two calls:
+//! Requests that the same agents fit and the same budget pays for share a lane, so that the first one that an
+//! agent can serve is found by looking at the head of each lane. Rules that hold between any two calls:
 //!
 //! 1. No lane is empty.
 //! 2. A place is used once: its sequence is unique among all that ever waited.
@@ -11,8 +11,9 @@ use std::ops::RangeInclusive;
 use std::task::Waker;
 
 use super::Ask;
-use super::Grant;
+use super::Granted;
 use crate::fleet::id::AgentId;
+use crate::fleet::id::GroupKey;
 use crate::fleet::lanes::Mask;
 use crate::fleet::request::{AllocateError, Fit, Priority};
 
@@ -23,16 +24,24 @@ pub(super) struct Key {
     agent: Option<AgentId>,
     mask: Mask,
     partial: bool,
+    group: Option<GroupKey>,
 }
 
 impl Key {
     fn of(ask: &Ask) -> Self {
-        Self { agent: ask.agent, mask: ask.mask, partial: ask.fit == Fit::BestFraction }
+        let partial = ask.fit == Fit::BestFraction;
+        Self { agent: ask.agent, mask: ask.mask, partial, group: ask.group }
     }
 
     /// All keys that name this agent, or none.
     fn naming(agent: Option<AgentId>) -> RangeInclusive<Self> {
-        Self { agent, mask: 0, partial: false }..=Self { agent, mask: Mask::MAX, partial: true }
+        let group = Some(GroupKey::new(u64::MAX));
+        Self { agent, mask: 0, partial: false, group: None }..=Self {
+            agent,
+            mask: Mask::MAX,
+            partial: true,
+            group,
+        }
     }
 }
 
@@ -72,7 +81,7 @@ struct Waiter {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) ticket: Ticket,
-    pub(super) result: Result<Grant, AllocateError>,
+    pub(super) result: Result<Granted, AllocateError>,
 }
 
 /// See the file's head.
@@ -129,6 +138,16 @@ impl Waiting {
             fits.then_some(Ticket { ask: waiter.ask, place: *place })
         });
         fitting.min_by_key(|ticket| ticket.place)
+    }
+
+    /// The most urgent request after a place among the first of their lanes. O(lanes).
+    pub(super) fn head_after(&self, after: Option<Place>) -> Option<Ticket> {
+        let heads = self.lanes.values().filter_map(|lane| {
+            let (place, waiter) = lane.first_key_value()?;
+            let is_after = after.is_none_or(|after| after < *place);
+            is_after.then_some(Ticket { ask: waiter.ask, place: *place })
+        });
+        heads.min_by_key(|ticket| ticket.place)
     }
 
     /// How many requests a new agent with these capabilities would serve.

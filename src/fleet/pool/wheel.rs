@@ -11,6 +11,7 @@
 
 use std::num::NonZeroU64;
 
+use super::charge::Charge;
 use super::slot::NIL;
 use crate::fleet::id::AgentId;
 
@@ -27,6 +28,8 @@ pub(in crate::fleet) type Key = NonZeroU64;
 #[derive(Clone, Copy, Debug)]
 struct Entry {
     agent: AgentId,
+    /// What the lease was charged with.
+    charge: Option<Charge>,
     /// Nanoseconds since the clock started.
     due: u64,
     tick: u64,
@@ -67,16 +70,17 @@ impl Wheel {
     }
 
     /// Adds a lease on an agent that is due at a moment.
-    pub(super) fn insert(&mut self, agent: AgentId, due: u64) -> Key {
+    pub(super) fn insert(&mut self, agent: AgentId, charge: Option<Charge>, due: u64) -> Key {
         let tick = (due >> TICK_BITS).max(self.now);
         let place = self.free.pop().unwrap_or_else(|| {
             let serial = 0;
-            let entry = Entry { agent, due, tick, prev: NIL, next: NIL, serial, bucket: NIL };
+            let (prev, next, bucket) = (NIL, NIL, NIL);
+            let entry = Entry { agent, charge, due, tick, prev, next, serial, bucket };
             self.entries.push(entry);
             u32::try_from(self.entries.len() - 1).expect("leases are bounded by agents and limits")
         });
         let entry = &mut self.entries[place as usize];
-        (entry.agent, entry.due, entry.tick) = (agent, due, tick);
+        (entry.agent, entry.charge, entry.due, entry.tick) = (agent, charge, due, tick);
         self.len += 1;
         self.link(place);
         let key = (u64::from(place) + 1) << 32 | u64::from(self.entries[place as usize].serial);
@@ -112,7 +116,7 @@ impl Wheel {
     }
 
     /// Takes out a lease that is due, if there is one.
-    pub(super) fn pop_due(&mut self, now: u64) -> Option<AgentId> {
+    pub(super) fn pop_due(&mut self, now: u64) -> Option<(AgentId, Option<Charge>)> {
         let tick = now >> TICK_BITS;
         loop {
             let Some((level, bucket, starts)) = self.next_bucket() else {
@@ -127,10 +131,10 @@ impl Wheel {
             if level == 0 {
                 // Of a tick that is not over yet some may be due and some not.
                 let place = self.in_bucket(bucket).find(|place| self.is_due(*place, now))?;
-                let agent = self.entries[place as usize].agent;
+                let Entry { agent, charge, .. } = self.entries[place as usize];
                 self.unlink(place);
                 self.end(place);
-                return Some(agent);
+                return Some((agent, charge));
             }
             // The digit of this bucket has come: all in it go to the levels below (rule 1).
             while self.heads[bucket] != NIL {
@@ -256,7 +260,7 @@ mod tests {
                 match what {
                     0 | 1 => {
                         let agent = AgentId { slot: next_slot, generation: 0 };
-                        let key = wheel.insert(agent, now + number);
+                        let key = wheel.insert(agent, None, now + number);
                         prop_assert!(!ended.contains(&key), "rule 3");
                         entries.insert(key, (next_slot, now + number));
                         next_slot += 1;
@@ -274,7 +278,7 @@ mod tests {
                     _ => {
                         now += number;
                         let mut popped = Vec::new();
-                        while let Some(agent) = wheel.pop_due(now) {
+                        while let Some((agent, _)) = wheel.pop_due(now) {
                             popped.push(agent.slot);
                         }
                         popped.sort_unstable();

@@ -190,7 +190,7 @@ impl World {
                 Claim::Single(ticket) => {
                     let answer = desk.answers.get(&ticket.place.sequence);
                     waiter.answered = answer.is_some();
-                    answer.and_then(|answer| answer.result.ok()).into_iter().collect()
+                    answer.and_then(|answer| answer.result.clone().ok()).into_iter().collect()
                 }
                 Claim::Batch(place, _) => {
                     let mut rows = desk.batches.rows();
@@ -199,7 +199,7 @@ impl World {
                     row.grants.clone()
                 }
             };
-            let grants: Vec<_> = grants.into_iter().map(Grant::agent).collect();
+            let grants: Vec<_> = grants.into_iter().map(|granted| granted.grant.agent()).collect();
             granted += grants.len();
             if grants.len() > waiter.grants.len() {
                 fresh.extend(grants.iter().map(|agent| (index, *agent)));

@@ -34,6 +34,7 @@ pub(super) fn pool_of(max_agents: usize, shards: usize, strategy: Strategy) -> A
         shards,
         kept,
         clock: Clock::real(),
+        budgets: None,
         ageing: None,
     })
 }

@@ -1,0 +1,284 @@
+//! Allocation that is paid for: agents whose accounts have no room are passed over, and who waits for room is
+//! told of it.
+//!
+//! Rules that hold here:
+//!
+//! 1. A lease is charged under the lock of its agent's shard in the step that grants it, to the fleet, the
+//!    group, the type and the agent: all of them or none.
+//! 2. Who begins to wait has left word in each account that it was refused by, in the step that found it full, and
+//!    holds the desk's lock until it is among those who wait. Who gives back and finds the word comes
+//!    to the desk afterwards and serves who waits there. So no room comes that nobody hears of.
+//! 3. An agent or room that comes back goes to the most urgent of all who wait and can be served with it; a
+//!    newcomer that comes in between the step that gives it back and the one that serves them may take it first.
+//! 4. What is to be told (warnings, room that came) is owed under the locks and told outside of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use super::charge::{Charge, Dues, Refused};
+use super::desk::Desk;
+use super::shard::Shard;
+use super::{Ask, Grant, Held, Pool};
+use crate::fleet::budget::{Asking, Budgets, Exceeded, Meter, Payer, Relief, Scope};
+use crate::fleet::id::AgentId;
+use crate::fleet::request::AllocateError;
+use crate::sync::atomic::Ordering;
+
+/// A grant, and what it was charged with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Granted {
+    pub(super) grant: Grant,
+    pub(super) charge: Option<Charge>,
+}
+
+/// A grant that was just made, and the shard, which is locked still.
+pub(super) struct Bought<'a> {
+    pub(super) shard: Held<'a>,
+    pub(super) granted: Granted,
+}
+
+impl Pool {
+    /// Takes an agent that can be paid for. A `thorough` look trusts no floor.
+    pub(super) fn buy(
+        &self,
+        ask: &Ask,
+        asking: Asking,
+        thorough: bool,
+    ) -> Result<Option<Bought<'_>>, AllocateError> {
+        loop {
+            let found = if thorough && ask.agent.is_none() {
+                self.find_widely(ask, false)?
+            } else {
+                self.find(ask)?
+            };
+            let Some((mut shard, at, local)) = found else {
+                return match self.none_for(ask, asking) {
+                    None => Ok(None),
+                    Some(Err(exceeded)) => Err(AllocateError::OverBudget(Box::new(exceeded))),
+                    // It came meanwhile.
+                    Some(Ok(())) => continue,
+                };
+            };
+            let granted = shard.buy(local, ask, self.budgets.as_ref(), asking);
+            self.publish(at, &mut shard);
+            self.owe(&mut shard);
+            match granted {
+                Ok(granted) => return Ok(Some(Bought { shard, granted })),
+                // The others that fit are as good, those of its type excepted, which are passed over now.
+                Err(Refused::Agent(_)) if ask.agent.is_none() => {}
+                Err(Refused::Agent(exceeded) | Refused::Asker(exceeded)) => {
+                    return Err(AllocateError::OverBudget(Box::new(exceeded)));
+                }
+            }
+        }
+    }
+
+    /// Whether some agent has room that only its accounts have not: which it is, or that they have some now.
+    pub(super) fn none_for(&self, ask: &Ask, asking: Asking) -> Option<Result<(), Exceeded>> {
+        // A named one was refused by its accounts if it has room.
+        if self.budgets.is_none() || ask.agent.is_some() {
+            return None;
+        }
+        let mut first = None;
+        for shard in &self.shards {
+            match shard.lock().full_class(ask, asking) {
+                Some(Err(exceeded)) => first = first.or(Some(Err(exceeded))),
+                Some(Ok(())) => return Some(Ok(())),
+                None => {}
+            }
+        }
+        first
+    }
+
+    /// Notes what a shard has to tell (rule 4).
+    #[inline]
+    pub(super) fn owe(&self, shard: &mut Shard) {
+        if !shard.charges.dues.is_empty() {
+            self.owe_dues(std::mem::take(&mut shard.charges.dues));
+        }
+    }
+
+    #[cold]
+    fn owe_dues(&self, dues: Dues) {
+        self.dues.lock().add(dues);
+        self.owing.store(true, Ordering::Relaxed);
+    }
+
+    /// The same where wakers are collected: what is owed is told when they are called.
+    #[inline]
+    pub(super) fn owe_by(&self, shard: &mut Shard, wakes: &mut Vec<Waker>) {
+        self.owe(shard);
+        self.tell_by(wakes);
+    }
+
+    /// Has what is owed told by whoever calls these wakers.
+    #[inline]
+    pub(in crate::fleet) fn tell_by(&self, wakes: &mut Vec<Waker>) {
+        if self.owing.load(Ordering::Relaxed) {
+            wakes.extend(self.me.upgrade().map(Waker::from));
+        }
+    }
+
+    /// Tells what is owed, outside the locks.
+    #[inline]
+    pub(in crate::fleet) fn settle_dues(&self) {
+        if self.owing.load(Ordering::Relaxed) {
+            self.settle_dues_now();
+        }
+    }
+
+    #[cold]
+    fn settle_dues_now(&self) {
+        self.owing.store(false, Ordering::Relaxed);
+        let dues = std::mem::take(&mut *self.dues.lock());
+        if !dues.warnings.is_empty()
+            && let Some(feed) = self.feed.get().and_then(std::sync::Weak::upgrade)
+        {
+            feed.warned(dues.warnings);
+        }
+        match &self.budgets {
+            // This pool is one of them.
+            Some(budgets) if dues.relieved => budgets.tell_watchers(),
+            _ if dues.unserved => self.relieve(),
+            _ => {}
+        }
+    }
+
+    /// Has the agents pay from the accounts that their types and they themselves have now. O(agents), when
+    /// such an account came or went.
+    #[inline]
+    pub(super) fn follow_accounts(&self) {
+        if let Some(budgets) = &self.budgets
+            && budgets.kinds_version() != self.kinds_seen.load(Ordering::Relaxed)
+        {
+            self.assign_accounts(&self.desk.lock(), budgets);
+        }
+    }
+
+    #[cold]
+    fn assign_accounts(&self, desk: &Desk, budgets: &Budgets) {
+        let version = budgets.kinds_version();
+        let accounts = KindAccounts::of(budgets);
+        for (at, shard) in self.shards.iter().enumerate() {
+            let mut shard = shard.lock();
+            let agents: Vec<_> = shard.ids().collect();
+            for agent in agents {
+                let local = shard.find(agent).expect("it was just listed");
+                let kind = shard.slot(local).kind;
+                shard.set_payer(local, accounts.payer(&desk.kind(kind).name, agent));
+            }
+            self.publish(at, &mut shard);
+        }
+        self.kinds_seen.store(version, Ordering::Relaxed);
+    }
+
+    /// Grants what can be paid for now to those who wait for it, the most urgent first.
+    fn serve_waiting(&self, desk: &mut Desk, wakes: &mut Vec<Waker>) {
+        let mut after = None;
+        let mut batches = desk.batches.gathering();
+        batches.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
+        while let Some(ticket) = desk.waiting.head_after(after) {
+            while let Some((place, ask)) = batches.pop_if(|(place, _)| *place < ticket.place) {
+                self.fill(desk, place, &ask, wakes);
+            }
+            after = Some(ticket.place);
+            if let Ok(Some(bought)) = self.buy(&ticket.ask, Asking::Waiting, true) {
+                let granted = bought.granted;
+                drop(bought);
+                let waker = desk.waiting.remove(&ticket).flatten();
+                desk.answer(ticket, Ok(granted), waker, wakes);
+            }
+        }
+        for (place, ask) in batches.into_iter().rev() {
+            self.fill(desk, place, &ask, wakes);
+        }
+        self.say_who_waits(desk);
+    }
+}
+
+impl Relief for Pool {
+    fn relieve(&self) {
+        let mut wakes = Vec::new();
+        {
+            let mut desk = self.desk.lock();
+            if let Some(budgets) = &self.budgets
+                && budgets.kinds_version() != self.kinds_seen.load(Ordering::Relaxed)
+            {
+                self.assign_accounts(&desk, budgets);
+            }
+            self.serve_waiting(&mut desk, &mut wakes);
+        }
+        self.wake_all(wakes);
+        let wanted = std::mem::take(&mut *self.over_budget.lock());
+        wanted.into_iter().for_each(|agent| self.tell_freed(Some(agent)));
+        if self.attention.load(Ordering::Relaxed) & 1 == 1 {
+            self.tell_workers();
+        }
+        self.settle_dues();
+    }
+}
+
+/// Tells what is owed (rule 4).
+impl Wake for Pool {
+    fn wake(self: Arc<Self>) {
+        self.settle_dues();
+    }
+}
+
+/// The accounts of types and of agents that meter leases.
+pub(super) struct KindAccounts {
+    types: HashMap<Arc<str>, crate::fleet::budget::Account>,
+    agents: HashMap<AgentId, crate::fleet::budget::Account>,
+}
+
+impl KindAccounts {
+    pub(super) fn of(budgets: &Budgets) -> Self {
+        let (mut types, mut agents) = (HashMap::new(), HashMap::new());
+        for account in budgets.metered_kinds() {
+            match account.scope().clone() {
+                Scope::Type(name) => drop(types.insert(name, account)),
+                Scope::Agent(agent) => drop(agents.insert(agent, account)),
+                Scope::Fleet | Scope::Group(_) => {}
+            }
+        }
+        Self { types, agents }
+    }
+
+    /// Who pays beside the fleet and the group.
+    pub(super) fn payer(&self, name: &str, agent: AgentId) -> Option<Payer> {
+        let accounts: Vec<_> =
+            [self.types.get(name), self.agents.get(&agent)].into_iter().flatten().collect();
+        (!accounts.is_empty()).then(|| Payer::of(&accounts))
+    }
+}
+
+impl Shard {
+    /// Grants a lease on an agent that has room, and charges it (rule 1).
+    #[inline]
+    pub(super) fn buy(
+        &mut self,
+        local: u32,
+        ask: &Ask,
+        budgets: Option<&Budgets>,
+        asking: Asking,
+    ) -> Result<Granted, Refused> {
+        let charge = match budgets {
+            None => None,
+            Some(budgets) => self.charge(local, ask, budgets, asking)?,
+        };
+        Ok(Granted { grant: self.lease(local), charge })
+    }
+
+    /// Of the agents that fit and have room: that the accounts of some have none, or that they have.
+    fn full_class(&self, ask: &Ask, asking: Asking) -> Option<Result<(), Exceeded>> {
+        let mut first = None;
+        for payer in self.payers_of_fitting(ask) {
+            match payer.wait_for_room(Meter::Leases, 1, asking) {
+                Err(exceeded) => first = first.or(Some(Err(exceeded))),
+                Ok(()) => return Some(Ok(())),
+            }
+        }
+        first
+    }
+}

@@ -1,0 +1,74 @@
+//! Checks the rules of a [shard](super) from scratch, for the tests of the pool.
+
+use std::collections::HashSet;
+
+use super::*;
+use crate::fleet::request::Fit;
+
+impl Shard {
+    pub(in crate::fleet::pool) fn past(&self, local: u32) -> u32 {
+        self.scores.get(local as usize).map_or(0, Score::class)
+    }
+
+    /// Checks the rules from scratch.
+    pub(in crate::fleet::pool) fn validate(&self) {
+        let mut live = vec![0; self.classes.len()];
+        let mut held = 0;
+        for slot in self.slots.iter().filter(|slot| slot.standing != Standing::VACANT) {
+            assert!(slot.load <= slot.limit, "an agent holds more than its limit");
+            live[slot.class as usize] += 1;
+            held += u64::from(slot.load);
+        }
+        assert_eq!(self.counts.held, held, "rule 4");
+        assert!(self.charges.len() as u64 <= held, "rule 1 of the charges");
+        if let Some(wheel) = &self.timed {
+            wheel.validate();
+        }
+        assert_eq!(self.live, live.iter().sum::<u32>());
+        let mut masks = HashSet::new();
+        for (place, class) in self.classes.iter().enumerate() {
+            assert_eq!(class.live, live[place], "rule 2");
+            let set = (class.mask, class.degraded);
+            let is_new = class.payer.is_some() || masks.insert(set);
+            assert!(class.live == 0 || is_new, "rule 2: a set twice");
+            for strategy in Strategy::ALL {
+                let members = class.index[strategy.index()].validate(&self.slots, strategy.index());
+                let mut ages = Vec::new();
+                for (rank, local) in &members {
+                    let slot = &self.slots[*local as usize];
+                    assert!(slot.has_room() && slot.class as usize == place, "rule 1");
+                    let past = || self.scores[*local as usize].class();
+                    assert_eq!(strategy.rank(slot, past), *rank, "rule 1");
+                    ages.push((*rank, strategy.age(slot)));
+                }
+                assert!(ages.is_sorted(), "rule 1: {strategy:?} is out of order");
+                let room = |slot: &&Slot| slot.has_room() && slot.class as usize == place;
+                let expected = self.slots.iter().filter(room).count();
+                let expected = if self.kept.has(strategy) { expected } else { 0 };
+                assert_eq!(members.len(), expected, "rule 1: somebody is missing");
+            }
+        }
+        for fit in [Fit::All, Fit::Tightest, Fit::BestFraction] {
+            for strategy in self.kept.iter() {
+                let ask = Ask { fit, ..Ask::any(strategy) };
+                let naive = (0_u32..).zip(&self.slots).filter(|(_, slot)| slot.has_room());
+                let naive = naive.map(|(local, slot)| {
+                    let misfit = ask.misfit(self.mask(local)).expect("nothing is asked for");
+                    let misfit = misfit | self.classes[slot.class as usize].penalty();
+                    let past = || self.scores[local as usize].class();
+                    (misfit, strategy.rank(slot, past), strategy.age(slot), local)
+                });
+                let plain = |best: Best| (best.misfit, best.rank, best.age, best.local);
+                let mut naive: Vec<_> = naive.collect();
+                naive.sort_unstable();
+                assert_eq!(self.best(&ask).map(plain), naive.first().copied(), "rule 1: {ask:?}");
+                for limit in [usize::MAX, 3, 1] {
+                    naive.truncate(limit.min(naive.len()));
+                    let several: Vec<_> =
+                        self.several_best(&ask, limit).into_iter().map(plain).collect();
+                    assert_eq!(several, naive, "rule 1: {limit} for {ask:?}");
+                }
+            }
+        }
+    }
+}
