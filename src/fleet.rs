@@ -88,6 +88,7 @@ mod signal;
 mod spawner;
 mod stats;
 mod stop;
+mod stream;
 mod submit;
 pub mod supervise;
 mod supervision;
@@ -135,6 +136,7 @@ pub use request::{AllocateError, Fit, Priority, Request};
 pub use spawner::{SpawnedFuture, Spawner};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
+pub use stream::{Ended, Outcomes};
 pub use supervision::{FailureReason, SupervisionGroup};
 pub use task::{
     Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError, TaskErrorKind,

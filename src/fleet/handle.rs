@@ -93,7 +93,7 @@ impl<O> OutcomeCell<O> {
         })
     }
 
-    fn outcome(&self) -> Option<Arc<Outcome<O>>> {
+    pub(super) fn outcome(&self) -> Option<Arc<Outcome<O>>> {
         self.state.lock().outcome.as_ref().map(|(outcome, _)| Arc::clone(outcome))
     }
 

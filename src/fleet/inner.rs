@@ -38,6 +38,7 @@ use super::progress::Progress;
 use super::runner::{Runner, Seat};
 use super::signal::{Signal, Word};
 use super::stats::FleetStats;
+use super::stream::Ended;
 use super::supervision::Supervision;
 use super::table::Table;
 use super::task::{Outcome, OutcomeKind, ReturnReason, Task, TaskError};
@@ -487,8 +488,15 @@ impl<T, O> Inner<T, O> {
     ) -> EndedTask<T, O> {
         let kind = outcome.kind();
         let record = state.tasks.remove(&id).expect("rule 3: a claimed task is ended once");
-        record.cell.fill(Arc::new(outcome), position, &mut after.wakes);
+        let outcome = Arc::new(outcome);
+        let told = (!state.ledger.streams.is_empty()).then(|| Arc::clone(&outcome));
+        record.cell.fill(outcome, position, &mut after.wakes);
+        let displaced = told.map_or_else(Vec::new, |outcome| {
+            let ended = Ended { task: id, attempt: record.attempt, outcome, position };
+            state.ledger.streams.tell(ended, &mut after.wakes)
+        });
         let forgotten = state.ledger.settled(id, &record.task, &record.cell);
+        state.counts.outcomes_missed += displaced.len() as u64;
         let counts = &mut state.counts;
         match kind {
             OutcomeKind::Completed => counts.tasks_completed += 1,
@@ -499,15 +507,17 @@ impl<T, O> Inner<T, O> {
         self.release_dependants(state, id, kind, after);
         if state.tasks.is_empty() {
             state.progress.take_into(&mut after.wakes);
+            state.end_streams_if_over(&mut after.wakes);
         }
-        EndedTask { record, forgotten }
+        EndedTask { record, forgotten, displaced }
     }
 
     /// Drops what is left of a task. What is the host's is dropped with care.
     pub(super) fn discard_ended(&self, ended: EndedTask<T, O>) {
-        let EndedTask { record, forgotten } = ended;
+        let EndedTask { record, forgotten, displaced } = ended;
         self.discard(record);
         self.discard(forgotten);
+        displaced.into_iter().for_each(|displaced| self.discard(displaced));
     }
 }
 
@@ -516,6 +526,8 @@ impl<T, O> Inner<T, O> {
 pub(super) struct EndedTask<T, O> {
     record: Record<T, O>,
     forgotten: Forgotten<O>,
+    /// What a stream had no room for.
+    displaced: Vec<Ended<O>>,
 }
 
 impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {

@@ -9,6 +9,7 @@ use super::graph::Graph;
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{History, Keys, Known};
 use super::id::TaskId;
+use super::stream::Streams;
 
 const DEFAULT_HISTORY: usize = 0;
 const DEFAULT_REMEMBERED_KEYS: usize = 1024;
@@ -40,6 +41,7 @@ pub(super) struct Ledger<O> {
     pub(super) history: History<O>,
     pub(super) keys: Keys<O>,
     pub(super) graph: Graph,
+    pub(super) streams: Streams<O>,
 }
 
 impl<O> Ledger<O> {
@@ -48,6 +50,7 @@ impl<O> Ledger<O> {
             history: History::new(keeping.history),
             keys: Keys::new(keeping.remembered_keys),
             graph: Graph::default(),
+            streams: Streams::none(),
         }
     }
 }

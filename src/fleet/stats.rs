@@ -69,6 +69,8 @@ pub struct FleetStats {
     pub late_failures_ignored: u64,
     /// Outcomes that the log could not record.
     pub outcomes_not_recorded: u64,
+    /// Outcomes that [streams](super::Outcomes) had no room for, each counted once for each of them.
+    pub outcomes_missed: u64,
     /// Leases handed out, those of running tasks included.
     pub leases_granted: u64,
     /// Leases that are held now, those granted to requests that have not noticed yet included.

@@ -281,6 +281,7 @@ impl<T, O> Inner<T, O> {
             state.draining = true;
             self.runner.drain();
             state.room.take_into(&mut wakes);
+            state.end_streams_if_over(&mut wakes);
         }
         self.wake_all(wakes);
         if self.driven {
@@ -344,6 +345,7 @@ impl<T, O> Inner<T, O> {
                 after.claims.push(claim);
             }
             self.runner.stop();
+            state.end_streams_if_over(&mut after.wakes);
         }
         self.finish(after);
         self.pool.settle_batches();

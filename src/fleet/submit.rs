@@ -241,6 +241,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                 }
                 state.wake_for_room(&mut wakes);
                 state.progress.take_into(&mut wakes);
+                state.end_streams_if_over(&mut wakes);
             }
             self.wake_all(wakes);
             return Err(SubmitError::NotRecorded { returned: (), error }.into());
