@@ -285,8 +285,13 @@ impl<T, O> Inner<T, O> {
                 let post = self.posts.get(agent.slot).expect("it ran something");
                 handler = post.lock().dismiss(agent.generation, incarnation, made);
             }
-            // It may be the next agent's by now, which does not run this task.
-            if let Some(behaviour) = &mut state.behaviours[agent.slot as usize] {
+            let won = state.tasks.get(&id).is_some_and(|record| {
+                record.attempt == attempt
+                    && matches!(record.phase, Phase::Running { agent: on, .. } if on == agent)
+            }) || broken("fleet.claim-unchecked");
+            // Whoever struck an attempt took it from the list, which may be another agent's by now, with another
+            // attempt of this very task.
+            if won && let Some(behaviour) = &mut state.behaviours[agent.slot as usize] {
                 behaviour.running.retain(|running| *running != id);
             }
             if let Err(error) = &result {
@@ -296,10 +301,6 @@ impl<T, O> Inner<T, O> {
                 // Of an agent that is gone it is void already.
                 let _ = state.pool.release(agent, &mut after.wakes);
             }
-            let won = state.tasks.get(&id).is_some_and(|record| {
-                record.attempt == attempt
-                    && matches!(record.phase, Phase::Running { agent: on, .. } if on == agent)
-            }) || broken("fleet.claim-unchecked");
             match result {
                 // Rule 3 of the timers.
                 result if won && late => {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 
-use super::support::{Gate, LONG, Ledger, Witness, finish};
+use super::support::{Gate, LONG, Ledger, Witness, eventually, finish};
 use phalanx::fleet::{
     Agent, AgentSpec, Attempt, Fleet, FleetEvent, LogPosition, Outcome, OutcomeKind, Priority,
     Request, RequeueReason, Task, TaskContext, TaskError, TaskErrorKind, TaskId, TaskLog,
@@ -568,4 +568,32 @@ fn a_handle_is_a_future_whose_drop_at_any_poll_disturbs_no_other() {
         finish(&fleet);
         assert_eq!((mine.0.load(Ordering::SeqCst), others.0.load(Ordering::SeqCst)), (0, 1));
     }
+}
+
+#[test]
+fn a_late_attempt_leaves_alone_the_one_that_runs_on_the_next_agent_of_its_place() {
+    let gates = [Gate::new(), Gate::new(), Gate::new()];
+    let fleet = Fleet::<u64, u64>::builder().workers(2).build().unwrap();
+    let passing = gates.clone();
+    let spec = AgentSpec::new("gated").handler_fn(move |_task: &Task<u64>, cx| {
+        let attempt = cx.attempt().get();
+        passing[attempt as usize - 1].pass();
+        Ok(u64::from(attempt))
+    });
+    let first = fleet.spawn(spec.clone()).unwrap();
+    let handle = fleet.submit(Task::new(0)).unwrap();
+    gates[0].await_arrivals(1);
+    fleet.kill(first).unwrap();
+    let second = fleet.spawn(spec.clone()).unwrap();
+    assert_eq!(second.slot(), first.slot(), "it has the place of the one that was killed");
+    gates[1].await_arrivals(1);
+    gates[0].open();
+    eventually("the first comes late", || fleet.stats().late_completions_refused == 1);
+    let killed = fleet.kill(second).unwrap();
+    assert_eq!(killed.tasks_struck, [handle.id()]);
+    gates[2].open();
+    fleet.spawn(spec).unwrap();
+    assert_eq!(*handle.wait(), Outcome::Completed(3));
+    gates[1].open();
+    finish(&fleet);
 }

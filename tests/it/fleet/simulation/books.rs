@@ -129,11 +129,14 @@ pub(super) struct Letter {
 #[derive(Clone, Debug)]
 pub(super) struct Flight {
     pub(super) agent: AgentId,
-    pub(super) message: bool,
     /// Whether somebody waits for its answer.
     pub(super) asked: bool,
     /// Whether the fleet has counted it, or counts it among the tasks.
     pub(super) counted: bool,
+    /// The task and the attempt, unless it is a message.
+    pub(super) attempt: Option<(u64, Attempt)>,
+    /// Whether it does nothing else, and wakes when it is struck.
+    pub(super) waits_to_be_struck: bool,
 }
 
 /// How often things happened in all runs, so that a simulation in which nothing does is noticed.
@@ -344,7 +347,13 @@ impl Books {
         spec.begun = attempt.get();
         spec.running = Some((attempt, agent));
         let number = self.code();
-        let flight = Flight { agent, message: false, asked: false, counted: true };
+        let flight = Flight {
+            agent,
+            asked: false,
+            counted: true,
+            attempt: Some((code, attempt)),
+            waits_to_be_struck: false,
+        };
         self.flights.insert(number, flight);
         self.totals.count("attempt");
         number
@@ -510,7 +519,13 @@ impl Books {
             return self.wrong.push(format!("message {code} was handled, and had ended"));
         };
         self.must(letter.to == agent, || format!("message {code} came to {agent}"));
-        let flight = Flight { agent, message: true, asked: letter.asked, counted: false };
+        let flight = Flight {
+            agent,
+            asked: letter.asked,
+            counted: false,
+            attempt: None,
+            waits_to_be_struck: false,
+        };
         self.flights.insert(code, flight);
         let last = self.last_told.insert((agent, letter.control), code);
         self.must(last < Some(code), || format!("message {code} to {agent} after {last:?}"));

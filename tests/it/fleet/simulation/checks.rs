@@ -106,6 +106,16 @@ impl World {
         drop(books);
     }
 
+    /// After nothing was ready any more, without a [tick](phalanx::fleet::Fleet::tick): time that has passed was
+    /// noticed.
+    pub(super) fn check_that_time_was_noticed(&self) {
+        let now = self.now();
+        let books = self.core.books();
+        for spec in books.specs.values().filter(|spec| spec.is_pending()) {
+            assert!(spec.deadline.is_none_or(|deadline| now < deadline), "it is late: {spec:?}");
+        }
+    }
+
     /// After the fleet came to rest (see [`World::settle_down`]): nobody waits for what is there.
     pub(super) fn check_when_nothing_is_ready(&mut self) {
         self.check_after_a_step();
@@ -142,7 +152,7 @@ impl World {
         let books = self.core.books();
         let pending = books.specs.values().filter(|spec| spec.is_pending());
         let running = pending.clone().filter(|spec| spec.running.is_some());
-        assert_eq!(stats.tasks_running, running.count() as u64);
+        assert_eq!(stats.tasks_running, running.count() as u64, "{:?}", books.specs);
         let free = |id: &AgentId| loads.get(id).is_some_and(|(load, most)| load < most);
         for spec in pending {
             assert!(spec.deadline.is_none_or(|deadline| now < deadline), "it is late: {spec:?}");
@@ -166,13 +176,22 @@ impl World {
                 assert!(books.agents.contains_key(&agent), "its agent is gone: {spec:?}");
             }
         }
+        for flight in books.flights.values().filter(|flight| flight.waits_to_be_struck) {
+            let struck = match flight.attempt {
+                Some((code, attempt)) => {
+                    books.specs[&code].running != Some((attempt, flight.agent))
+                }
+                None => !books.agents.contains_key(&flight.agent),
+            };
+            assert!(!struck, "nobody woke {flight:?}");
+        }
         for (code, letter) in &books.letters {
             let body = books.agents.get(&letter.to);
             let body = body.unwrap_or_else(|| panic!("message {code} lies in the box of a dead"));
             let could_run = body.is_allocatable() && free(&letter.to);
             assert!(!could_run, "nobody reads message {code} to {}", letter.to);
         }
-        let flying = books.flights.values().filter(|flight| flight.message && !flight.counted);
+        let flying = books.flights.values().filter(|flight| !flight.counted);
         let open = books.letters.len() + flying.count();
         let handled = books.messages - books.messages_returned - open as u64;
         assert_eq!(stats.messages_handled + stats.messages_failed, handled);

@@ -219,6 +219,7 @@ impl Core {
         match ending {
             // It hangs.
             0..=1 => {
+                trip.wait_to_be_struck();
                 cx.revoked().await;
                 trip.core.books().totals.count("future struck");
             }
@@ -288,6 +289,12 @@ impl Trip {
                 Err(TaskError::permanent("never"))
             }
             _ => quiet_panic(),
+        }
+    }
+
+    fn wait_to_be_struck(&self) {
+        if let Some(flight) = self.core.books().flights.get_mut(&self.number) {
+            flight.waits_to_be_struck = true;
         }
     }
 

@@ -185,6 +185,8 @@ impl World {
 
     /// Lets the fleet do all there is to do, without any time passing but what handlers take.
     pub(super) fn settle_down(&mut self) {
+        while self.fleet.run_ready(usize::MAX) > 0 {}
+        self.check_that_time_was_noticed();
         for _ in 0..10_000 {
             let expired = self.fleet.tick();
             self.core.books().totals.counts_expired(expired);
