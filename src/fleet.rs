@@ -107,7 +107,7 @@ use std::time::Duration;
 
 use crate::{Error, ErrorKind};
 use agent::Maker;
-use inner::{Behaviour, Inner};
+use inner::{After, Behaviour, Inner};
 use pool::Newcomers;
 use submit::Patience;
 
@@ -242,7 +242,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 ),
             )
         })?;
-        let newcomers = Newcomers {
+        let mut newcomers = Newcomers {
             name: &spec.name,
             capabilities: &spec.capabilities,
             runs_tasks: spec.factory.is_some(),
@@ -252,13 +252,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             resources: spec.resources,
             condition: spec.condition,
         };
-        let mut wakes = Vec::new();
+        let (mut wakes, mut after) = (Vec::new(), After::new());
         let agents = {
             let mut guard = inner.state.lock();
             let state = &mut *guard;
             if state.stopping {
                 return Err(Error::new(ErrorKind::Closed, "the fleet was shut down"));
             }
+            newcomers.condition = state.supervision.first_condition(spec);
             let agents = inner.pool.insert(&newcomers, count, &mut wakes)?;
             for (agent, factory) in agents.iter().zip(std::iter::repeat(&spec.factory)) {
                 let Some(factory) = factory else { break };
@@ -269,14 +270,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 state.behaviours[slot] = Some(Behaviour::default());
                 let mut home = inner.posts.get_or_make(agent.slot).lock();
                 home.open(agent.generation, inner.mailbox_capacity, Arc::clone(factory));
-                if spec.supervised.is_some() {
-                    home.renew(agent.generation, supervision::FIRST);
-                    home.start(agent.generation);
-                }
             }
-            for agent in &agents {
-                state.supervision.enrol(*agent, spec);
-            }
+            inner.enrol(state, &agents, spec, &mut after);
             state.counts.agents_spawned += count as u64;
             inner.notify_workers(state);
             agents
@@ -288,6 +283,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 inner.notice(&FleetEvent::AgentSpawned { agent: *agent });
             }
         }
+        inner.finish(after);
         Ok(agents)
     }
 

@@ -28,8 +28,8 @@ pub enum Notice<E> {
 /// A subscriber that wants only outcomes filters on [`TASK_SETTLED`](topics::TASK_SETTLED): the rest is
 /// passed over and never handed to it.
 pub mod topics {
-    /// An agent was spawned, killed or stopped, has failed or was started again; or leases came up to the soft line
-    /// of a budget.
+    /// An agent was spawned, killed or stopped, has failed or was started again; the circuit of a type has changed; or
+    /// leases came up to the soft line of a budget.
     pub const AGENT: &str = "agent";
     /// A task was accepted.
     pub const TASK_ACCEPTED: &str = "task/accepted";
@@ -98,6 +98,9 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             | FleetEvent::AgentRetired { .. }
             | FleetEvent::AgentFailed { .. }
             | FleetEvent::AgentRestarted { .. }
+            | FleetEvent::CircuitOpened { .. }
+            | FleetEvent::CircuitTried { .. }
+            | FleetEvent::CircuitClosed { .. }
             | FleetEvent::AgentStopped { .. }
             | FleetEvent::BudgetWarning { .. } => self.agent,
             FleetEvent::TaskAccepted { .. } => self.accepted,

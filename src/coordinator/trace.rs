@@ -12,6 +12,9 @@ pub(super) fn emit(event: &FleetEvent) {
         FleetEvent::AgentFailed { agent, reason, restart_at } => {
             tracing::warn!(target: "phalanx::fleet", %agent, ?reason, ?restart_at, "agent failed");
         }
+        FleetEvent::CircuitOpened { agent_type, until } => {
+            tracing::warn!(target: "phalanx::fleet", %agent_type, ?until, "circuit opened");
+        }
         FleetEvent::TaskRequeued { task, attempt, reason } => {
             tracing::warn!(target: "phalanx::fleet", %task, %attempt, ?reason, "task runs again");
         }

@@ -10,7 +10,7 @@ use super::async_context::AsyncContext;
 use super::id::AgentId;
 use super::request::{Priority, add_capability};
 use super::supervise::RestartPolicy;
-use super::supervision::{Supervised, SupervisionGroup};
+use super::supervision::{Supervised, SupervisionGroup, Tenure};
 use super::task::{Task, TaskContext, TaskError};
 
 /// What runs tasks. A factory in the [`AgentSpec`] makes it, so that it can be made anew.
@@ -67,9 +67,9 @@ pub(super) type Factory<T, O> = Arc<Maker<T, O>>;
 pub(super) struct Crew<T, O> {
     factory: Option<Factory<T, O>>,
     idle: Vec<Handler<T, O>>,
-    /// Which incarnation of a supervised agent the handlers are of; zero for others.
-    incarnation: u32,
-    /// Whether that incarnation is still to begin.
+    /// Of which incarnation the handlers are, and in what era they work.
+    tenure: Tenure,
+    /// Whether nothing is to begin for now.
     down: bool,
 }
 
@@ -95,15 +95,15 @@ impl<T, O> Hired<T, O> {
 impl<T, O> Crew<T, O> {
     /// The crew of no agent.
     pub(super) const fn none() -> Self {
-        Self { factory: None, idle: Vec::new(), incarnation: 0, down: false }
+        Self { factory: None, idle: Vec::new(), tenure: Tenure::NONE, down: false }
     }
 
     pub(super) const fn new(factory: Factory<T, O>) -> Self {
-        Self { factory: Some(factory), idle: Vec::new(), incarnation: 0, down: false }
+        Self { factory: Some(factory), idle: Vec::new(), tenure: Tenure::NONE, down: false }
     }
 
-    pub(super) const fn incarnation(&self) -> u32 {
-        self.incarnation
+    pub(super) const fn tenure(&self) -> Tenure {
+        self.tenure
     }
 
     /// Whether nothing is to begin for now.
@@ -111,16 +111,12 @@ impl<T, O> Crew<T, O> {
         self.down
     }
 
-    /// Ends the incarnation, if there was one; its handlers are to be dropped outside the locks.
-    pub(super) fn renew(&mut self, incarnation: u32) -> Vec<Handler<T, O>> {
-        self.incarnation = incarnation;
-        self.down = true;
-        std::mem::take(&mut self.idle)
-    }
-
-    /// Begins the incarnation.
-    pub(super) const fn start(&mut self) {
-        self.down = false;
+    /// Begins a tenure, or has it wait; if that is one of another incarnation, the handlers of the one before are
+    /// to be dropped outside the locks.
+    pub(super) fn appoint(&mut self, tenure: Tenure, down: bool) -> Vec<Handler<T, O>> {
+        let stale = tenure.incarnation != self.tenure.incarnation;
+        (self.tenure, self.down) = (tenure, down);
+        if stale { std::mem::take(&mut self.idle) } else { Vec::new() }
     }
 
     /// Whether it runs futures.

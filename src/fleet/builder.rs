@@ -20,6 +20,7 @@ use super::post::{Counters, Posts, Station};
 use super::runner::Runner;
 use super::spawner::Spawner;
 use super::stats::FleetStats;
+use super::supervise::BreakerPolicy;
 use super::supervision::Supervision;
 use super::table::Table;
 use super::tell::Returned;
@@ -56,6 +57,7 @@ pub struct FleetBuilder<T, O> {
     observer: Option<Arc<dyn Observer>>,
     verifier: Option<Arc<dyn Verifier<T, O>>>,
     spawner: Option<Arc<dyn Spawner>>,
+    breakers: Vec<(Arc<str>, BreakerPolicy)>,
     first_task_id: TaskId,
     pub(super) keeping: Keeping,
 }
@@ -79,6 +81,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             observer: None,
             verifier: None,
             spawner: None,
+            breakers: Vec::new(),
             first_task_id: FIRST_TASK_ID,
             keeping: Keeping::default(),
         }
@@ -209,6 +212,24 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         self
     }
 
+    /// Has a circuit breaker watch all agents of a type (of one name). Default: none.
+    ///
+    /// An attempt, or a message, that panics, returns an error or is not verified is a failure; one that returns
+    /// an error after its task was cancelled says nothing. Once the policy has the circuit open, all agents of the
+    /// type are allocated no more, in the step in which it opens, new ones included; what runs goes on, and says
+    /// nothing any more. When it is half-open, one agent that holds no lease is allocated once: the trial, after
+    /// which the circuit closes or opens again. The outcomes of leases that the host holds do not count. As for the
+    /// mailbox of an agent, a trial is one message of it. Costs a short lock for each message of those agents.
+    /// The last policy for a type is the one that holds.
+    ///
+    /// While a circuit is open its agents show as [`AgentState::Failed`](super::AgentState).
+    pub fn breaker(mut self, agent_type: impl AsRef<str>, policy: BreakerPolicy) -> Self {
+        let name = agent_type.as_ref();
+        self.breakers.retain(|(known, _)| **known != *name);
+        self.breakers.push((Arc::from(name), policy));
+        self
+    }
+
     /// Sets the id of the first task that comes without one. Default: 1. A host whose log survived
     /// goes on behind the greatest id in it.
     pub const fn first_task_id(mut self, id: TaskId) -> Self {
@@ -290,6 +311,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             )
         })?;
         let (runner, seats) = Runner::new(workers, self.clock.clone());
+        let has_circuits = !self.breakers.is_empty();
         let state = State {
             pool: Arc::clone(&pool),
             behaviours: Vec::new(),
@@ -298,7 +320,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             stale: 0,
             timers: Timers::default(),
             ledger: Ledger::new(self.keeping),
-            supervision: Supervision::default(),
+            supervision: Supervision::with_circuits(self.breakers),
             tasks: Table::new(),
             next_task: Some(self.first_task_id.get()),
             sequence: 0,
@@ -329,6 +351,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             observer: self.observer,
             verifier: self.verifier,
             queue_capacity: self.queue_capacity,
+            has_circuits,
             runs_tasks: workers > 0,
             driven: self.driven,
         });
@@ -357,6 +380,7 @@ impl<T, O> fmt::Debug for FleetBuilder<T, O> {
             .field("observer", &self.observer.is_some())
             .field("verifier", &self.verifier.is_some())
             .field("spawner", &self.spawner.is_some())
+            .field("breakers", &self.breakers)
             .field("first_task_id", &self.first_task_id)
             .field("keeping", &self.keeping)
             .finish()

@@ -25,6 +25,7 @@ use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::signal::{Signal, Word};
 use super::spawner::{SpawnedFuture, Spawner};
+use super::supervision::Tenure;
 use super::task::{ReturnReason, Task, TaskError};
 use super::wakers::guarded;
 use super::work::Attempted;
@@ -58,7 +59,7 @@ struct Flight<O> {
 pub(super) enum Cargo<T, O> {
     Task(Attempted<T>),
     /// The agent, and the incarnation of it that it began in.
-    Message(AgentId, u32, Arc<Task<T>>, Option<Arc<ReplyCell<O>>>),
+    Message(AgentId, Tenure, Arc<Task<T>>, Option<Arc<ReplyCell<O>>>),
 }
 
 impl<T, O> Cargo<T, O> {
@@ -250,9 +251,9 @@ impl<T, O> Inner<T, O> {
                 debug_assert!(next.is_none(), "none was wanted");
                 self.flights.end(number);
             }
-            Cargo::Message(agent, incarnation, task, cell) => {
+            Cargo::Message(agent, tenure, task, cell) => {
                 let count = |handled| self.flights.count(handled);
-                self.message_ended((agent, incarnation), result, cell.as_deref(), count);
+                self.message_ended((agent, tenure), result, cell.as_deref(), count);
                 self.discard(task);
                 self.flights.end(number);
                 self.release(agent);
@@ -343,18 +344,18 @@ impl<T, O> Inner<T, O> {
         post: &Post<T, O>,
         station: &Station<T, O>,
         handler: &AsyncHandler<T, O>,
-        incarnation: u32,
+        tenure: Tenure,
     ) -> bool {
         let signal = Arc::new(Signal::default());
         let (payload, cell) = match station.take() {
             // Whoever closed the mailbox took it back.
             None => return false,
-            Some(Message::Task(id)) => return self.launch_mailed(agent, incarnation, id, handler),
+            Some(Message::Task(id)) => return self.launch_mailed(agent, tenure, id, handler),
             Some(Message::Told(payload)) => (payload, None),
             Some(Message::Asked(payload, cell)) => (payload, Some(cell)),
         };
         let task = Arc::new(Task::new(payload));
-        self.launch(handler, Cargo::Message(agent, incarnation, task, cell), signal);
+        self.launch(handler, Cargo::Message(agent, tenure, task, cell), signal);
         let asker = {
             // In one step with the mailbox, which is this worker's until the turn ends, or closed.
             let _home = post.lock();
@@ -367,11 +368,11 @@ impl<T, O> Inner<T, O> {
     fn launch_mailed(
         &self,
         agent: AgentId,
-        incarnation: u32,
+        tenure: Tenure,
         id: TaskId,
         handler: &AsyncHandler<T, O>,
     ) -> bool {
-        let Some((attempted, signal)) = self.begin_mailed(agent, incarnation, id) else {
+        let Some((attempted, signal)) = self.begin_mailed(agent, tenure, id) else {
             return false;
         };
         let attempted = Attempted { leased: true, ..attempted };

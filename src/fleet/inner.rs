@@ -72,6 +72,8 @@ pub(super) struct Inner<T, O> {
     pub(super) queue_capacity: NonZeroUsize,
     /// Whether there are workers.
     pub(super) runs_tasks: bool,
+    /// Whether some type of agents has a circuit breaker.
+    pub(super) has_circuits: bool,
     /// Whether the host's threads are the workers.
     pub(super) driven: bool,
 }

@@ -1,5 +1,6 @@
 //! The two seams outwards: what records tasks, and what watches.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::budget::Warning;
@@ -99,6 +100,25 @@ pub enum FleetEvent {
         reason: FailureReason,
         /// When it is started again; `None` if it is not, and then it ends.
         restart_at: Option<Timestamp>,
+    },
+    /// The circuit of a type has opened: none of its agents is allocated any more.
+    CircuitOpened {
+        /// The name of the type.
+        agent_type: Arc<str>,
+        /// When somebody is tried.
+        until: Timestamp,
+    },
+    /// An agent is on trial for its type: it can be allocated once.
+    CircuitTried {
+        /// The name of the type.
+        agent_type: Arc<str>,
+        /// Which agent.
+        agent: AgentId,
+    },
+    /// The circuit of a type has closed: its agents are allocated as before.
+    CircuitClosed {
+        /// The name of the type.
+        agent_type: Arc<str>,
     },
     /// An agent that had failed can be allocated again, unless the host wants it otherwise.
     AgentRestarted {

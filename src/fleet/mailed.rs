@@ -17,6 +17,7 @@ use super::log::FleetEvent;
 use super::mailbox::Told;
 use super::post::Message;
 use super::signal::Signal;
+use super::supervision::Tenure;
 use super::task::{Outcome, ReturnReason};
 use super::turn::Turn;
 use super::work::Attempted;
@@ -67,7 +68,7 @@ impl<T, O> Inner<T, O> {
     pub(super) fn begin_mailed(
         &self,
         agent: AgentId,
-        incarnation: u32,
+        tenure: Tenure,
         id: TaskId,
     ) -> Option<(Attempted<T>, Arc<Signal>)> {
         let asked = self.time_if_observed();
@@ -106,12 +107,12 @@ impl<T, O> Inner<T, O> {
         }
         self.finish(after);
         let leased = false;
-        Some((Attempted { id, attempt, task, agent, leased, incarnation, deadline }, signal))
+        Some((Attempted { id, attempt, task, agent, leased, tenure, deadline }, signal))
     }
 
     /// Runs an attempt of a task that a turn has come to.
     pub(super) fn run_mailed(&self, turn: &mut Turn<'_, T, O>, id: TaskId) {
-        let Some((attempted, signal)) = self.begin_mailed(turn.agent, turn.incarnation, id) else {
+        let Some((attempted, signal)) = self.begin_mailed(turn.agent, turn.tenure, id) else {
             return;
         };
         let Attempted { attempt, task, .. } = &attempted;

@@ -21,6 +21,7 @@ use super::id::TaskId;
 use super::mailbox::{Leftovers, Mailbox};
 use super::reply::ReplyCell;
 use super::signal::Signal;
+use super::supervision::Tenure;
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Brief, OnceLock};
 
@@ -69,19 +70,18 @@ impl<T, O> Home<T, O> {
         if self.mailbox.is_open(generation) { self.crew.hire() } else { None }
     }
 
-    /// Ends the incarnation of the agent; its idle handlers, to be dropped outside the lock.
-    pub(super) fn renew(&mut self, generation: u32, incarnation: u32) -> Vec<Handler<T, O>> {
+    /// Has the agent work in a tenure, or wait for it; the idle handlers of another incarnation, to be dropped
+    /// outside the lock.
+    pub(super) fn appoint(
+        &mut self,
+        generation: u32,
+        tenure: Tenure,
+        down: bool,
+    ) -> Vec<Handler<T, O>> {
         if !self.mailbox.is_open(generation) {
             return Vec::new();
         }
-        self.crew.renew(incarnation)
-    }
-
-    /// Begins the incarnation of the agent.
-    pub(super) fn start(&mut self, generation: u32) {
-        if self.mailbox.is_open(generation) {
-            self.crew.start();
-        }
+        self.crew.appoint(tenure, down)
     }
 
     /// Takes a handler back, if the agent lives in the incarnation that it was made for; otherwise it is to be
@@ -89,10 +89,11 @@ impl<T, O> Home<T, O> {
     pub(super) fn dismiss(
         &mut self,
         generation: u32,
-        incarnation: u32,
+        tenure: Tenure,
         handler: Handler<T, O>,
     ) -> Option<Handler<T, O>> {
-        if !self.mailbox.is_open(generation) || self.crew.incarnation() != incarnation {
+        if !self.mailbox.is_open(generation) || self.crew.tenure().incarnation != tenure.incarnation
+        {
             return Some(handler);
         }
         self.crew.dismiss(handler);

@@ -24,6 +24,12 @@ pub struct FleetStats {
     pub agent_failures: u64,
     /// Times that an agent was started again.
     pub agent_restarts: u64,
+    /// Times that the circuit of a type opened.
+    pub circuits_opened: u64,
+    /// Times that an agent was put on trial for its type.
+    pub circuit_trials: u64,
+    /// Times that the circuit of a type closed.
+    pub circuits_closed: u64,
     /// Failures of supervised agents that changed nothing: of an earlier incarnation, or of one that is down
     /// or gone.
     pub agent_failures_ignored: u64,

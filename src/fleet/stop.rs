@@ -169,6 +169,9 @@ impl<T, O> Inner<T, O> {
         // In the same step: the place may be the next agent's right after.
         let remains = self.close_mailbox(agent, true);
         after.aside().ended.push((agent, remains));
+        // It may have been on trial.
+        self.try_circuits(state, after);
+        self.publish_alarm(state);
         Some(killed)
     }
 
@@ -181,9 +184,9 @@ impl<T, O> Inner<T, O> {
             let state = &mut *guard;
             // Rule 5 of the inbox.
             self.state.withdraw(state);
-            let mut home = self.posts.get(agent.slot()).map(Post::lock);
+            let mut post = self.posts.get(agent.slot()).map(Post::lock);
             let is_own = |home: &&mut Home<T, O>| home.mailbox.is_open(agent.generation());
-            let mut home = home.as_deref_mut().filter(is_own);
+            let mut home = post.as_deref_mut().filter(is_own);
             let has_messages = home.as_ref().is_some_and(|home| !home.mailbox.is_idle());
             let expects = has_messages || state.expects(agent);
             // A task that is being accepted was told that somebody can run it.
@@ -215,6 +218,10 @@ impl<T, O> Inner<T, O> {
             if let Some(behaviour) = state.behaviours.get_mut(agent.slot() as usize) {
                 *behaviour = None;
             }
+            drop(post);
+            // It may have been on trial.
+            self.try_circuits(state, &mut after);
+            self.publish_alarm(state);
             closed.map(|(left, crew)| {
                 debug_assert!(left.messages.is_empty(), "it was idle");
                 crew

@@ -7,31 +7,54 @@
 //!    due later finds an agent that is gone, or another one in its place.
 //! 2. A failure counts once: it names the incarnation in which its attempt began, and ends it. What began in
 //!    an earlier incarnation fails nobody any more, and is counted.
-//! 3. What an agent is fit for in the pool follows from its ward alone ([`Ward::condition`]): what the host
-//!    wants and whether it is down. It changes in the step in which the ward changes, and before the lease of
+//! 3. What an agent is fit for in the pool follows from its ward alone ([`Supervision::standing`]): what the host
+//!    wants, whether it is down, and what the circuit of its type says. It changes in the step in which the ward changes, and before the lease of
 //!    the attempt that failed is given back: so nobody is given an agent that has failed.
 //! 4. A ward that is down has one alarm, at the moment at which it is started; no other has one.
 //! 5. No handler of an earlier incarnation runs anything that begins later: idle ones are dropped in the step
 //!    that ends their incarnation, the others when they come back.
 
+mod circuit;
+mod circuits;
 mod group;
 mod restarts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use self::circuit::Circuit;
 use super::agent::{AgentSpec, Condition};
 use super::id::AgentId;
 use super::supervise::{Exit, RestartDecision, RestartStrategy, Supervisor};
 use crate::clock::Timestamp;
 
 pub(super) use group::Supervised;
+/// Whether an agent in this condition serves, or will as soon as it is made ready.
+const fn serves(condition: Condition) -> bool {
+    matches!(condition, Condition::Fit | Condition::Degraded | Condition::Starting)
+}
+
 pub use group::SupervisionGroup;
 pub use restarts::FailureReason;
 
-/// Which of the incarnations of an agent; that of one that nobody supervises.
-pub(super) const UNSUPERVISED: u32 = 0;
-/// The first incarnation of an agent that is supervised.
+/// The first incarnation of an agent.
 pub(super) const FIRST: u32 = 1;
+
+/// When an attempt began: in which incarnation of its agent, and in which era of the circuit of its type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tenure {
+    /// Zero for an agent that nobody supervises.
+    pub(super) incarnation: u32,
+    pub(super) era: u32,
+}
+
+impl Tenure {
+    /// That of an agent that nobody supervises.
+    pub(super) const NONE: Self = Self { incarnation: 0, era: 0 };
+
+    pub(super) const fn is_supervised(self) -> bool {
+        self.incarnation != 0
+    }
+}
 
 /// The agents that are supervised, and when they are started again.
 #[derive(Debug, Default)]
@@ -40,13 +63,20 @@ pub(super) struct Supervision {
     groups: BTreeMap<u64, Circle>,
     /// Rule 4.
     alarms: BTreeSet<(Timestamp, AgentId)>,
+    /// For the life of the fleet.
+    circuits: Vec<Circuit>,
 }
 
 /// One agent that is supervised.
 #[derive(Debug)]
 struct Ward {
     incarnation: u32,
-    guard: Guard,
+    /// Who decides about restarts; `None` if there are none, and no failures.
+    guard: Option<Guard>,
+    /// The place of its type's circuit, if that has one.
+    circuit: Option<usize>,
+    /// How many leases it may hold.
+    limit: u16,
     /// Whether an error that a handler returns is a failure of the agent.
     on_errors: bool,
     /// What the host says that it is fit for.
@@ -80,8 +110,17 @@ pub(super) enum Verdict {
     End(Vec<AgentId>),
 }
 
+/// What the pool is to know of an agent (rule 3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Standing {
+    pub(super) condition: Condition,
+    /// How many leases it may hold, where that changes.
+    pub(super) limit: Option<u16>,
+    pub(super) tenure: Tenure,
+}
+
 impl Ward {
-    /// Rule 3.
+    /// What it would be fit for if it were not for its circuit.
     const fn condition(&self) -> Condition {
         match self.wanted {
             Condition::Fit | Condition::Degraded | Condition::Starting if self.down.is_some() => {
@@ -95,10 +134,15 @@ impl Ward {
 impl Supervision {
     /// Takes in an agent that was just made, if its spec has it supervised.
     pub(super) fn enrol<T, O>(&mut self, agent: AgentId, spec: &AgentSpec<T, O>) {
-        let Some(supervised) = &spec.supervised else { return };
+        let circuit = self.circuit_of(&spec.name);
+        if let Some(circuit) = circuit {
+            self.circuits[circuit].members.insert(agent);
+        } else if spec.supervised.is_none() {
+            return;
+        }
         // Each has a jitter of its own, and the same one whenever the same things happen.
         let seed = u64::from(agent.generation) << 32 | u64::from(agent.slot);
-        let (guard, policy) = match supervised {
+        let guard = spec.supervised.as_ref().map(|supervised| match supervised {
             Supervised::Alone(policy) => {
                 (Guard::Own(Box::new(Supervisor::new(*policy, seed))), *policy)
             }
@@ -110,10 +154,17 @@ impl Supervision {
                 circle.members.insert(agent);
                 (Guard::Group(group.id()), group.policy())
             }
+        });
+        let on_errors = guard.as_ref().is_some_and(|(_, policy)| policy.counts_errors());
+        let ward = Ward {
+            incarnation: FIRST,
+            guard: guard.map(|(guard, _)| guard),
+            circuit,
+            limit: u16::try_from(spec.max_leases.get()).unwrap_or(u16::MAX),
+            on_errors,
+            wanted: spec.condition,
+            down: None,
         };
-        let on_errors = policy.counts_errors();
-        let ward =
-            Ward { incarnation: FIRST, guard, on_errors, wanted: spec.condition, down: None };
         self.wards.insert(agent, ward);
     }
 
@@ -123,7 +174,11 @@ impl Supervision {
         if let Some(until) = ward.down {
             self.alarms.remove(&(until, agent));
         }
-        if let Guard::Group(id) = ward.guard
+        if let Some(circuit) = ward.circuit {
+            self.circuits[circuit].abandon(agent);
+            self.circuits[circuit].members.remove(&agent);
+        }
+        if let Some(Guard::Group(id)) = ward.guard
             && let Some(circle) = self.groups.get_mut(&id)
         {
             circle.members.remove(&agent);
@@ -133,9 +188,15 @@ impl Supervision {
         }
     }
 
-    /// Which incarnation of an agent it is; [`UNSUPERVISED`] for one that is no ward.
-    pub(super) fn incarnation(&self, agent: AgentId) -> u32 {
-        self.wards.get(&agent).map_or(UNSUPERVISED, |ward| ward.incarnation)
+    /// Which incarnation of an agent it is, and how many leases it may hold; `None` for one that is no ward.
+    pub(super) fn known(&self, agent: AgentId) -> Option<(u32, u16)> {
+        self.wards.get(&agent).map(|ward| (ward.incarnation, ward.limit))
+    }
+
+    /// Which incarnation of an agent it is, if that can fail.
+    fn can_fail(&self, agent: AgentId) -> Option<u32> {
+        let ward = self.wards.get(&agent).filter(|ward| ward.guard.is_some())?;
+        Some(ward.incarnation)
     }
 
     /// Whether an error that a handler of this agent returns is a failure of the agent.
@@ -152,26 +213,39 @@ impl Supervision {
         self.wards.is_empty()
     }
 
-    /// Notes what the host wants of an agent; what it wanted before, and what the agent is fit for now. `None`
-    /// for one that is no ward.
-    pub(super) fn want(
-        &mut self,
-        agent: AgentId,
-        condition: Condition,
-    ) -> Option<(Condition, Condition)> {
+    /// Notes what the host wants of an agent; what it wanted before. `None` for one that is no ward.
+    pub(super) fn want(&mut self, agent: AgentId, condition: Condition) -> Option<Condition> {
         let ward = self.wards.get_mut(&agent)?;
         let before = std::mem::replace(&mut ward.wanted, condition);
-        Some((before, ward.condition()))
+        self.check_trial(agent);
+        Some(before)
     }
 
-    /// What an agent is fit for (rule 3).
-    fn condition(&self, agent: AgentId) -> Option<Condition> {
-        self.wards.get(&agent).map(Ward::condition)
+    /// Rule 3; `None` for an agent that is no ward.
+    fn standing(&self, agent: AgentId) -> Option<Standing> {
+        let ward = self.wards.get(&agent)?;
+        let condition = ward.condition();
+        let mut standing = Standing {
+            condition,
+            limit: None,
+            tenure: Tenure { incarnation: ward.incarnation, era: 0 },
+        };
+        if let Some(circuit) = ward.circuit {
+            let circuit = &self.circuits[circuit];
+            let (admitted, on_trial) = circuit.admits(agent);
+            if !admitted && serves(condition) {
+                standing.condition = Condition::Failed;
+            }
+            standing.limit = Some(if on_trial { 1 } else { ward.limit });
+            standing.tenure.era = circuit.era;
+        }
+        Some(standing)
     }
 
-    /// When the first of those that are down is started.
+    /// When something is due: an agent is to be started, or a circuit to be looked at.
     pub(super) fn first_alarm(&self) -> Option<Timestamp> {
-        self.alarms.first().map(|(at, _)| *at)
+        let restart = self.alarms.first().map(|(at, _)| *at);
+        restart.into_iter().chain(self.circuits.iter().filter_map(Circuit::alarm)).min()
     }
 
     /// Decides about an exit (rule 2), and has those that go down be down. Those that are to end are wards
@@ -188,8 +262,9 @@ impl Supervision {
             return Verdict::Nothing;
         }
         let (supervisor, members) = match &mut ward.guard {
-            Guard::Own(supervisor) => (&mut **supervisor, None),
-            Guard::Group(id) => {
+            None => return Verdict::Nothing,
+            Some(Guard::Own(supervisor)) => (&mut **supervisor, None),
+            Some(Guard::Group(id)) => {
                 let circle = self.groups.get_mut(id).expect("a group lives as long as a member");
                 (&mut circle.supervisor, Some(&circle.members))
             }
@@ -223,6 +298,7 @@ impl Supervision {
             // Four billion restarts of one agent take longer than it lives.
             ward.incarnation = ward.incarnation.saturating_add(1);
             self.alarms.insert((until, *agent));
+            self.check_trial(*agent);
         }
         Verdict::Down(agents, until)
     }
@@ -243,7 +319,7 @@ impl Supervision {
         for (agent, ward) in &self.wards {
             assert!(ward.incarnation >= FIRST);
             alarms.extend(ward.down.map(|until| (until, *agent)));
-            if let Guard::Group(id) = ward.guard {
+            if let Some(Guard::Group(id)) = ward.guard {
                 assert!(self.groups[&id].members.contains(agent));
                 members += 1;
             }

@@ -127,6 +127,7 @@ impl<T, O> Inner<T, O> {
     /// Does what is due.
     pub(super) fn ring(&self, state: &mut State<T, O>, now: Timestamp, after: &mut After<T, O>) {
         self.start_those_due(state, now, after);
+        self.ring_circuits(state, now, after);
         state.ring(now, after);
     }
 
@@ -149,11 +150,9 @@ impl<T, O> Inner<T, O> {
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
-            if let Some(now) = self.time_if_alarmed(state) {
-                self.ring(state, now, &mut after);
-                self.notify_workers(state);
-                self.publish_alarm(state);
-            }
+            self.ring(state, self.clock.now(), &mut after);
+            self.notify_workers(state);
+            self.publish_alarm(state);
         }
         self.finish(after);
     }

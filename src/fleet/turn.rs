@@ -19,7 +19,7 @@ use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
 use super::signal::Signal;
-use super::supervision::UNSUPERVISED;
+use super::supervision::Tenure;
 use super::task::{Outcome, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
 
@@ -37,7 +37,7 @@ pub(super) struct Turn<'a, T, O> {
     handler: Option<Handler<T, O>>,
     factory: Option<Factory<T, O>>,
     /// The incarnation of the agent that it is a turn of.
-    pub(super) incarnation: u32,
+    pub(super) tenure: Tenure,
 }
 
 impl<T, O> Inner<T, O> {
@@ -67,16 +67,16 @@ impl<T, O> Inner<T, O> {
                 // Each future needs a lease of its own.
                 let most = if home.crew.is_async() { 1 } else { CLAIM };
                 home.mailbox.claim(most, &mut station.hand.lock().messages);
-                Some((home.crew.hire(), home.crew.incarnation()))
+                Some((home.crew.hire(), home.crew.tenure()))
             } else {
                 None
             }
         };
         let runs = begun.is_some();
-        if let Some((hired, incarnation)) = begun {
+        if let Some((hired, tenure)) = begun {
             let asynchronous = hired.as_ref().and_then(Hired::asynchronous);
             let rest = if let Some(handler) = asynchronous {
-                let flies = self.turn_async(agent, post, station, handler, incarnation);
+                let flies = self.turn_async(agent, post, station, handler, tenure);
                 self.discard(hired);
                 let rest = post.lock().mailbox.rest(agent.generation, worker);
                 if !flies {
@@ -84,8 +84,7 @@ impl<T, O> Inner<T, O> {
                 }
                 rest
             } else {
-                let mut turn =
-                    Turn { agent, post, station, handler: None, factory: None, incarnation };
+                let mut turn = Turn { agent, post, station, handler: None, factory: None, tenure };
                 turn.take_on(hired);
                 let rest = self.work_through(&mut turn, worker);
                 self.release(agent);
@@ -114,6 +113,15 @@ impl<T, O> Inner<T, O> {
         if hungry {
             self.notify_workers(&self.state.lock());
         }
+        if self.has_circuits {
+            let mut after = After::new();
+            {
+                let mut state = self.state.lock();
+                self.try_circuits(&mut state, &mut after);
+                self.publish_alarm(&mut state);
+            }
+            self.finish(after);
+        }
     }
 
     /// Handles what was claimed and what else there is, as far as rule 2 goes, and ends the turn.
@@ -131,7 +139,7 @@ impl<T, O> Inner<T, O> {
             let mut home = post.lock();
             let is_own = home.mailbox.is_run_by(agent.generation, worker);
             let mut asker = None;
-            if is_own && home.crew.incarnation() != turn.incarnation {
+            if is_own && home.crew.tenure() != turn.tenure {
                 // Rule 4.
                 let mut hand = station.hand.lock();
                 home.mailbox.restore(&mut hand.messages);
@@ -142,8 +150,8 @@ impl<T, O> Inner<T, O> {
             }
             // Whoever has the mailbox next finds the handler.
             let handler = turn.handler.take();
-            let spare = handler
-                .and_then(|handler| home.dismiss(agent.generation, turn.incarnation, handler));
+            let spare =
+                handler.and_then(|handler| home.dismiss(agent.generation, turn.tenure, handler));
             let rest = home.mailbox.rest(agent.generation, worker);
             drop(home);
             self.discard(asker);
@@ -162,7 +170,7 @@ impl<T, O> Inner<T, O> {
         let task = Task::new(payload);
         let result = self.attempt(turn, &task, None);
         let station = turn.station;
-        self.message_ended((turn.agent, turn.incarnation), result, cell.as_deref(), |handled| {
+        self.message_ended((turn.agent, turn.tenure), result, cell.as_deref(), |handled| {
             Station::<T, O>::count(if handled { &station.handled } else { &station.failed });
         });
         self.discard(task);
@@ -172,12 +180,28 @@ impl<T, O> Inner<T, O> {
     /// in that incarnation, handled it.
     pub(super) fn message_ended(
         &self,
-        (agent, incarnation): (AgentId, u32),
+        (agent, tenure): (AgentId, Tenure),
         result: Result<O, TaskError>,
         cell: Option<&ReplyCell<O>>,
         count: impl FnOnce(bool),
     ) {
         match (result, cell) {
+            (Ok(output), cell) if self.has_circuits && tenure.is_supervised() => {
+                let mut after = After::new();
+                {
+                    let mut state = self.state.lock();
+                    self.take_notice(&mut state, agent, tenure, None, false, &mut after);
+                    self.publish_alarm(&mut state);
+                }
+                match cell {
+                    None => {
+                        count(true);
+                        self.discard(output);
+                    }
+                    Some(cell) => self.answer(cell, Outcome::Completed(output), || count(true)),
+                }
+                self.finish(after);
+            }
             (Ok(output), None) => {
                 count(true);
                 self.discard(output);
@@ -187,11 +211,11 @@ impl<T, O> Inner<T, O> {
             }
             (Err(error), cell) => {
                 let mut after = After::new();
-                if error.kind() != TaskErrorKind::Handler || incarnation != UNSUPERVISED {
+                if error.kind() != TaskErrorKind::Handler || tenure.is_supervised() {
                     let mut guard = self.state.lock();
                     let state = &mut *guard;
                     state.counts.attempt_lost(&error);
-                    self.attempt_failed_on(state, agent, incarnation, &error, &mut after);
+                    self.take_notice(state, agent, tenure, Some(&error), false, &mut after);
                     self.publish_alarm(state);
                 }
                 if self.observer.is_some() {
@@ -265,7 +289,7 @@ impl<T, O> Inner<T, O> {
 impl<T, O> Turn<'_, T, O> {
     /// Whether the incarnation that it is a turn of has ended.
     fn is_over(&self) -> bool {
-        self.incarnation != UNSUPERVISED && self.post.lock().crew.incarnation() != self.incarnation
+        self.tenure.is_supervised() && self.post.lock().crew.tenure() != self.tenure
     }
 
     fn take_on(&mut self, hired: Option<Hired<T, O>>) {

@@ -12,6 +12,7 @@ use super::post::Posts;
 use super::request::Priority;
 use super::runner::{Ready, Seat};
 use super::signal::Signal;
+use super::supervision::Tenure;
 use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError};
 use super::wakers::guarded;
 use crate::clock::Timestamp;
@@ -27,7 +28,7 @@ pub(super) struct Job<T, O> {
     agent: AgentId,
     signal: Arc<Signal>,
     hired: Hired<T, O>,
-    incarnation: u32,
+    tenure: Tenure,
     deadline: Option<Timestamp>,
 }
 
@@ -40,7 +41,7 @@ pub(super) struct Attempted<T> {
     /// Whether the agent was leased for this attempt alone.
     pub(super) leased: bool,
     /// The incarnation of the agent that it began in.
-    pub(super) incarnation: u32,
+    pub(super) tenure: Tenure,
     pub(super) deadline: Option<Timestamp>,
 }
 
@@ -64,9 +65,9 @@ impl<T, O> State<T, O> {
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
         behaviour.running.push(id);
         let post = posts.get(grant.agent().slot).expect("tasks ask for agents that run tasks");
-        let (hired, incarnation) = {
+        let (hired, tenure) = {
             let crew = &mut post.lock().crew;
-            (crew.hire(), crew.incarnation())
+            (crew.hire(), crew.tenure())
         };
         let hired = hired.expect("no agent ends but under the lock of the tasks");
 
@@ -82,7 +83,7 @@ impl<T, O> State<T, O> {
             agent,
             signal,
             hired,
-            incarnation,
+            tenure,
             deadline: record.deadline,
         };
         self.wake_for_room(&mut after.wakes);
@@ -215,10 +216,9 @@ impl<T, O> Inner<T, O> {
 
     /// Runs an attempt to its end; the next one if that is wanted and there is one.
     pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Job<T, O>> {
-        let Job { id, attempt, task, agent, signal, hired, incarnation, deadline } = job;
+        let Job { id, attempt, task, agent, signal, hired, tenure, deadline } = job;
         if let Some(handler) = hired.asynchronous() {
-            let attempted =
-                Attempted { id, attempt, task, agent, leased: true, incarnation, deadline };
+            let attempted = Attempted { id, attempt, task, agent, leased: true, tenure, deadline };
             let cargo = Cargo::Task(attempted);
             self.launch(handler, cargo, signal);
             self.discard(hired);
@@ -239,7 +239,7 @@ impl<T, O> Inner<T, O> {
             }
         };
         let result = self.verified(&task, attempt, &signal, result);
-        let attempted = Attempted { id, attempt, task, agent, leased: true, incarnation, deadline };
+        let attempted = Attempted { id, attempt, task, agent, leased: true, tenure, deadline };
         self.conclude(attempted, result, handler, more)
     }
 
@@ -269,7 +269,7 @@ impl<T, O> Inner<T, O> {
         mut handler: Option<Handler<T, O>>,
         more: bool,
     ) -> Option<Job<T, O>> {
-        let Attempted { id, attempt, agent, task, leased, incarnation, deadline } = attempted;
+        let Attempted { id, attempt, agent, task, leased, tenure, deadline } = attempted;
         let now = self.time_if_needed(deadline, &task, &result);
         let late = deadline.is_some_and(|deadline| deadline <= now);
         let mut after = After::new();
@@ -283,7 +283,7 @@ impl<T, O> Inner<T, O> {
             // Before the lease, so that whoever has that next finds the handler.
             if let Some(made) = handler.take() {
                 let post = self.posts.get(agent.slot).expect("it ran something");
-                handler = post.lock().dismiss(agent.generation, incarnation, made);
+                handler = post.lock().dismiss(agent.generation, tenure, made);
             }
             let won = state.tasks.get(&id).is_some_and(|record| {
                 record.attempt == attempt
@@ -294,12 +294,21 @@ impl<T, O> Inner<T, O> {
             if won && let Some(behaviour) = &mut state.behaviours[agent.slot as usize] {
                 behaviour.running.retain(|running| *running != id);
             }
-            if let Err(error) = &result {
-                self.attempt_failed_on(state, agent, incarnation, error, &mut after);
+            if tenure.is_supervised() {
+                let cancelled = state.tasks.get(&id).is_some_and(|record| record.cancelled);
+                self.take_notice(
+                    state,
+                    agent,
+                    tenure,
+                    result.as_ref().err(),
+                    cancelled,
+                    &mut after,
+                );
             }
             if leased {
                 // Of an agent that is gone it is void already.
                 let _ = state.pool.release(agent, &mut after.wakes);
+                self.try_circuits(state, &mut after);
             }
             match result {
                 // Rule 3 of the timers.

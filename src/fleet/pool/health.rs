@@ -34,7 +34,7 @@ impl Pool {
         condition: Condition,
     ) -> Option<Condition> {
         let mut wakes = Vec::new();
-        let (old, passed) = self.change_condition(agent, condition, &mut wakes)?;
+        let (old, passed) = self.change_condition(agent, condition, None, &mut wakes)?;
         self.wake_all(wakes);
         self.tell_freed(passed.freed);
         if passed.hungry {
@@ -43,11 +43,13 @@ impl Pool {
         Some(old)
     }
 
-    /// The same for one who holds other locks, and wakes and tells whom it concerns later.
+    /// The same for one who holds other locks, and wakes and tells whom it concerns later; with another limit of
+    /// leases, if there is to be one. More of them may be held already.
     pub(in crate::fleet) fn change_condition(
         &self,
         agent: AgentId,
         condition: Condition,
+        limit: Option<u16>,
         wakes: &mut Vec<Waker>,
     ) -> Option<(Condition, Passed)> {
         let mut desk = self.desk.lock();
@@ -56,7 +58,16 @@ impl Pool {
         let local = shard.find(agent)?;
         let old = shard.slot(local).standing.condition()?;
         shard.set_condition(local, condition);
+        if let Some(limit) = limit {
+            shard.set_limit(local, limit);
+        }
         Some((old, self.pass_on(&mut desk, &mut shard, at, local, wakes)))
+    }
+
+    /// Whether an agent lives and holds no lease.
+    pub(in crate::fleet) fn is_idle(&self, agent: AgentId) -> bool {
+        let shard = self.shards[self.shard_of(agent)].lock();
+        shard.find(agent).is_some_and(|local| shard.slot(local).load == 0)
     }
 
     /// Waits on this thread until an agent holds no lease. For one that is not allocated: another may get

@@ -295,6 +295,13 @@ impl Shard {
         self.charges.take(local, ask.group, agent, budgets, asking, ask.is_task)
     }
 
+    /// Sets how many leases a live agent may hold. More of them may be held already.
+    pub(super) fn set_limit(&mut self, local: u32, limit: u16) {
+        self.leave(local);
+        self.slots[local as usize].limit = limit;
+        self.join(local);
+    }
+
     /// Sets what a live agent is fit for.
     pub(super) fn set_condition(&mut self, local: u32, condition: Condition) {
         let mask = self.mask(local);

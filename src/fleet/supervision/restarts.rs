@@ -1,9 +1,9 @@
 //! What the fleet does when an agent fails: it takes it out of service, and puts it back or ends it.
 
-use super::{UNSUPERVISED, Verdict};
+use super::{FIRST, Tenure, Verdict};
 use crate::clock::Timestamp;
 use crate::fleet::Fleet;
-use crate::fleet::agent::{AgentStatus, Condition};
+use crate::fleet::agent::{AgentSpec, AgentStatus, Condition};
 use crate::fleet::id::AgentId;
 use crate::fleet::inner::{After, Inner, State};
 use crate::fleet::log::FleetEvent;
@@ -41,8 +41,7 @@ impl<T, O> Inner<T, O> {
         let mut after = After::new();
         let news = {
             let mut state = self.state.lock();
-            let incarnation = state.supervision.incarnation(agent);
-            if incarnation == UNSUPERVISED {
+            let Some(incarnation) = state.supervision.can_fail(agent) else {
                 drop(state);
                 return Err(if self.pool.lives(agent) {
                     let message =
@@ -51,7 +50,7 @@ impl<T, O> Inner<T, O> {
                 } else {
                     gone(agent)
                 });
-            }
+            };
             let news = !state.supervision.is_down(agent);
             self.agent_failed(&mut state, agent, incarnation, reason, &mut after);
             self.publish_alarm(&mut state);
@@ -61,22 +60,31 @@ impl<T, O> Inner<T, O> {
         Ok(news)
     }
 
-    /// Takes notice of an attempt of that incarnation that returned this error, before its lease is given
-    /// back.
-    pub(in crate::fleet) fn attempt_failed_on(
+    /// Takes notice of how an attempt of that tenure went, before its lease is given back.
+    pub(in crate::fleet) fn take_notice(
         &self,
         state: &mut State<T, O>,
         agent: AgentId,
-        incarnation: u32,
-        error: &TaskError,
+        tenure: Tenure,
+        error: Option<&TaskError>,
+        cancelled: bool,
         after: &mut After<T, O>,
     ) {
-        if incarnation == UNSUPERVISED {
+        if !tenure.is_supervised() {
             return;
         }
+        // An error of one that was asked to give up says nothing.
+        let gave_up = |error: &TaskError| cancelled && error.kind() != TaskErrorKind::Panicked;
+        let well = match error {
+            None => Some(true),
+            Some(error) if gave_up(error) => None,
+            Some(_) => Some(false),
+        };
+        self.attempt_went(state, agent, tenure, well, after);
+        let Some(error) = error.filter(|error| !gave_up(error)) else { return };
         if error.kind() == TaskErrorKind::Panicked || state.supervision.counts_errors(agent) {
             let reason = FailureReason::Attempt(error.clone());
-            self.agent_failed(state, agent, incarnation, reason, after);
+            self.agent_failed(state, agent, tenure.incarnation, reason, after);
         }
     }
 
@@ -103,8 +111,7 @@ impl<T, O> Inner<T, O> {
                     state.counts.agent_failures += 1;
                     let restart_at = Some(until);
                     after.events.push(FleetEvent::AgentFailed { agent, reason: why(), restart_at });
-                    self.renew_handlers(state, agent, after);
-                    self.apply_condition(state, agent, after);
+                    self.apply(state, agent, after);
                 }
                 if until <= now {
                     self.start_those_due(state, now, after);
@@ -123,19 +130,40 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    /// Drops the handlers of earlier incarnations (rule 5).
-    fn renew_handlers(&self, state: &State<T, O>, agent: AgentId, after: &mut After<T, O>) {
-        let incarnation = state.supervision.incarnation(agent);
-        if let Some(post) = self.posts.get(agent.slot) {
-            let renewed = post.lock().renew(agent.generation, incarnation);
-            after.aside().handlers.extend(renewed);
+    /// Takes in agents that were just made.
+    pub(in crate::fleet) fn enrol(
+        &self,
+        state: &mut State<T, O>,
+        agents: &[AgentId],
+        spec: &AgentSpec<T, O>,
+        after: &mut After<T, O>,
+    ) {
+        for agent in agents {
+            state.supervision.enrol(*agent, spec);
+            let Some(standing) = state.supervision.standing(*agent) else { return };
+            if let Some(post) = self.posts.get(agent.slot) {
+                let down = standing.condition == Condition::Failed;
+                let stale = post.lock().appoint(agent.generation, standing.tenure, down);
+                debug_assert!(stale.is_empty(), "it is new");
+            }
         }
+        self.try_circuits(state, after);
+        self.publish_alarm(state);
     }
 
-    /// Has the pool know what an agent that is supervised is fit for (rule 3).
-    fn apply_condition(&self, state: &State<T, O>, agent: AgentId, after: &mut After<T, O>) {
-        let Some(condition) = state.supervision.condition(agent) else { return };
-        let changed = self.pool.change_condition(agent, condition, &mut after.wakes);
+    /// Has the pool and the mailbox know how an agent that is supervised stands (rules 3 and 5).
+    pub(super) fn apply(&self, state: &State<T, O>, agent: AgentId, after: &mut After<T, O>) {
+        let Some(standing) = state.supervision.standing(agent) else { return };
+        let condition = standing.condition;
+        if let Some(post) = self.posts.get(agent.slot) {
+            let down = condition == Condition::Failed;
+            let stale = post.lock().appoint(agent.generation, standing.tenure, down);
+            if !stale.is_empty() {
+                after.aside().handlers.extend(stale);
+            }
+        }
+        let changed =
+            self.pool.change_condition(agent, condition, standing.limit, &mut after.wakes);
         let (_, passed) = changed.expect("a ward is a live agent");
         if let Some(agent) = passed.freed {
             self.runner.reschedule(agent);
@@ -156,11 +184,8 @@ impl<T, O> Inner<T, O> {
             && let Some((agent, incarnation)) = state.supervision.rise(now)
         {
             state.counts.agent_restarts += 1;
-            if let Some(post) = self.posts.get(agent.slot) {
-                post.lock().start(agent.generation);
-            }
             after.events.push(FleetEvent::AgentRestarted { agent, incarnation });
-            self.apply_condition(state, agent, after);
+            self.apply(state, agent, after);
         }
     }
 
@@ -173,11 +198,13 @@ impl<T, O> Inner<T, O> {
         let mut after = After::new();
         let before = {
             let mut state = self.state.lock();
-            let Some((before, _)) = state.supervision.want(agent, condition) else {
+            let Some(before) = state.supervision.want(agent, condition) else {
                 drop(state);
                 return self.pool.set_condition(agent, condition);
             };
-            self.apply_condition(&state, agent, &mut after);
+            self.apply(&state, agent, &mut after);
+            self.try_circuits(&mut state, &mut after);
+            self.publish_alarm(&mut state);
             before
         };
         self.finish(after);
@@ -188,7 +215,7 @@ impl<T, O> Inner<T, O> {
     pub(in crate::fleet) fn status(&self, agent: AgentId) -> Option<AgentStatus> {
         let state = self.state.lock();
         let mut status = self.pool.status(agent)?;
-        status.incarnation = state.supervision.incarnation(agent).max(super::FIRST);
+        amend(&mut status, state.supervision.known(agent));
         Some(status)
     }
 
@@ -198,9 +225,17 @@ impl<T, O> Inner<T, O> {
         let mut all = self.pool.all();
         if !state.supervision.is_empty() {
             for status in &mut all {
-                status.incarnation = state.supervision.incarnation(status.id).max(super::FIRST);
+                amend(status, state.supervision.known(status.id));
             }
         }
         all
+    }
+}
+
+fn amend(status: &mut AgentStatus, known: Option<(u32, u16)>) {
+    let (incarnation, limit) = known.map_or((FIRST, None), |(of, limit)| (of, Some(limit)));
+    status.incarnation = incarnation;
+    if let Some(limit) = limit {
+        status.max_leases = limit.into();
     }
 }

@@ -1,6 +1,7 @@
 //! Supervised agents: what fails is out of service at once, comes back as it should or not at all, and
 //! loses nobody's work.
 
+mod circuits;
 mod groups;
 
 use std::future::Future;

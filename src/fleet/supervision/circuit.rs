@@ -1,0 +1,189 @@
+//! One circuit breaker for all agents of a type.
+//!
+//! Rules that hold between any two times the state's lock is held:
+//!
+//! 1. While a circuit is closed, its agents serve as they would without it. While it is open none does. While it
+//!    is half-open those on trial do, with one lease each, and no others.
+//! 2. An agent goes on trial when it holds no lease, so whatever it holds then is the trial. There is one on
+//!    trial at a time, but for trials that were not heard of for as long as the policy waits.
+//! 3. An outcome counts for the era in which its attempt began. Each change of the circuit begins one, so what
+//!    began before the circuit opened says nothing about how things are after it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use crate::clock::Timestamp;
+use crate::fleet::id::AgentId;
+use crate::fleet::supervise::{Breaker, BreakerPolicy, BreakerState, Permit};
+
+/// See the file's head.
+#[derive(Debug)]
+pub(super) struct Circuit {
+    pub(super) name: Arc<str>,
+    breaker: Breaker,
+    pub(super) era: u32,
+    phase: Phase,
+    pub(super) members: BTreeSet<AgentId>,
+    /// Those that are on trial.
+    trials: BTreeMap<AgentId, Permit>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    Closed,
+    Open {
+        until: Timestamp,
+    },
+    /// Whether somebody is to go on trial, or else when somebody else is.
+    HalfOpen {
+        seeks: bool,
+        until: Timestamp,
+    },
+}
+
+/// What became of a circuit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) enum Turned {
+    Opened(Timestamp),
+    Closed,
+}
+
+impl Circuit {
+    pub(super) fn new(name: Arc<str>, policy: BreakerPolicy, seed: u64) -> Self {
+        Self {
+            name,
+            breaker: Breaker::new(policy, seed),
+            era: 0,
+            phase: Phase::Closed,
+            members: BTreeSet::new(),
+            trials: BTreeMap::new(),
+        }
+    }
+
+    /// Whether it lets an agent serve (rule 1), and whether with one lease alone.
+    pub(super) fn admits(&self, agent: AgentId) -> (bool, bool) {
+        match self.phase {
+            Phase::Closed => (true, false),
+            Phase::Open { .. } => (false, false),
+            Phase::HalfOpen { .. } => (self.trials.contains_key(&agent), true),
+        }
+    }
+
+    pub(super) fn state(&self, now: Timestamp) -> BreakerState {
+        self.breaker.state(now)
+    }
+
+    /// When it is to be looked at.
+    pub(super) const fn alarm(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Closed | Phase::HalfOpen { seeks: true, .. } => None,
+            Phase::Open { until } | Phase::HalfOpen { until, .. } => Some(until),
+        }
+    }
+
+    pub(super) fn on_trial(&self) -> impl Iterator<Item = &AgentId> {
+        self.trials.keys()
+    }
+
+    /// Whether it looks for somebody to go on trial.
+    pub(super) const fn seeks(&self) -> bool {
+        matches!(self.phase, Phase::HalfOpen { seeks: true, .. })
+    }
+
+    /// Takes notice of the time; whether it has become half-open.
+    pub(super) fn ring(&mut self, now: Timestamp) -> bool {
+        match &mut self.phase {
+            Phase::Open { until } if *until <= now => {
+                self.era += 1;
+                self.phase = Phase::HalfOpen { seeks: true, until: now };
+                true
+            }
+            Phase::HalfOpen { seeks, until } if *until <= now => {
+                *seeks = true;
+                false
+            }
+            _ => false,
+        }
+    }
+
+    /// Puts an agent that holds no lease on trial, if it is time.
+    pub(super) fn try_with(&mut self, agent: AgentId, now: Timestamp) -> bool {
+        if !self.seeks() {
+            return false;
+        }
+        if let Some(unused) = self.trials.remove(&agent) {
+            // It is on trial and nobody took it: it stays so.
+            self.breaker.abandoned(unused);
+        }
+        match self.breaker.admit(now) {
+            Ok(permit) => {
+                self.trials.insert(agent, permit);
+                let until = self.breaker.admit(now).err();
+                self.phase = Phase::HalfOpen { seeks: false, until: until.unwrap_or(now) };
+                true
+            }
+            Err(until) => {
+                self.phase = Phase::HalfOpen { seeks: false, until };
+                false
+            }
+        }
+    }
+
+    /// An agent is no candidate any more, or its trial came to nothing.
+    pub(super) fn abandon(&mut self, agent: AgentId) {
+        if let Some(permit) = self.trials.remove(&agent) {
+            self.breaker.abandoned(permit);
+            self.seek();
+        }
+    }
+
+    fn seek(&mut self) {
+        if let Phase::HalfOpen { seeks, .. } = &mut self.phase {
+            *seeks = true;
+        }
+    }
+
+    /// Takes notice of an outcome (rule 3).
+    pub(super) fn went(
+        &mut self,
+        agent: AgentId,
+        era: u32,
+        well: bool,
+        now: Timestamp,
+    ) -> Option<Turned> {
+        if era != self.era {
+            return None;
+        }
+        let permit = match self.phase {
+            Phase::Open { .. } => return None,
+            Phase::Closed if well => return None,
+            Phase::Closed => self.breaker.admit(now).ok()?,
+            Phase::HalfOpen { .. } => self.trials.remove(&agent)?,
+        };
+        if well {
+            self.breaker.succeeded(permit);
+            if self.breaker.state(now) != BreakerState::Closed {
+                self.seek();
+                return None;
+            }
+            self.turn(Phase::Closed);
+            return Some(Turned::Closed);
+        }
+        if !self.breaker.failed(permit, now) {
+            return None;
+        }
+        let until = match self.breaker.state(now) {
+            BreakerState::Open { until } => until,
+            // It is open for no time at all.
+            _ => now,
+        };
+        self.turn(Phase::Open { until });
+        Some(Turned::Opened(until))
+    }
+
+    fn turn(&mut self, phase: Phase) {
+        self.era += 1;
+        self.trials.clear();
+        self.phase = phase;
+    }
+}

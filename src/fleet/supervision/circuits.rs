@@ -1,0 +1,171 @@
+//! What the fleet does as the circuits of its types open and close.
+
+use std::sync::Arc;
+
+use super::circuit::{Circuit, Turned};
+use super::{Supervision, Tenure, serves};
+use crate::clock::Timestamp;
+use crate::fleet::Fleet;
+use crate::fleet::agent::{AgentSpec, Condition};
+use crate::fleet::id::AgentId;
+use crate::fleet::inner::{After, Inner, State};
+use crate::fleet::log::FleetEvent;
+use crate::fleet::supervise::{BreakerPolicy, BreakerState};
+
+impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
+    /// What the [circuit](super::super::FleetBuilder::breaker) of a type of agents does now; `None` for a type
+    /// without one.
+    #[must_use]
+    pub fn circuit(&self, agent_type: &str) -> Option<BreakerState> {
+        let now = self.inner().clock.now();
+        let state = self.inner().state.lock();
+        let circuit = state.supervision.circuit_of(agent_type)?;
+        Some(state.supervision.circuits[circuit].state(now))
+    }
+}
+
+impl Supervision {
+    /// With these circuits.
+    pub(in crate::fleet) fn with_circuits(policies: Vec<(Arc<str>, BreakerPolicy)>) -> Self {
+        let circuit = |(seed, (name, policy))| Circuit::new(name, policy, seed);
+        let circuits = (0..).zip(policies).map(circuit).collect();
+        Self { circuits, ..Self::default() }
+    }
+
+    /// The place of the circuit of a type.
+    pub(super) fn circuit_of(&self, name: &str) -> Option<usize> {
+        self.circuits.iter().position(|circuit| *circuit.name == *name)
+    }
+
+    /// In what condition an agent of a spec begins: not to be allocated while its circuit is not closed.
+    pub(in crate::fleet) fn first_condition<T, O>(&self, spec: &AgentSpec<T, O>) -> Condition {
+        let held_back = self.circuit_of(&spec.name).is_some_and(|circuit| {
+            let circuit = &self.circuits[circuit];
+            circuit.alarm().is_some() || circuit.seeks()
+        });
+        if held_back && serves(spec.condition) { Condition::Failed } else { spec.condition }
+    }
+
+    /// Ends the trial of an agent that does not serve any more.
+    pub(super) fn check_trial(&mut self, agent: AgentId) {
+        let Some(ward) = self.wards.get(&agent) else { return };
+        if let Some(circuit) = ward.circuit
+            && !can_try(ward.condition())
+        {
+            self.circuits[circuit].abandon(agent);
+        }
+    }
+
+    /// Whether a circuit looks for somebody to go on trial.
+    fn seeks(&self) -> bool {
+        self.circuits.iter().any(Circuit::seeks)
+    }
+
+    /// Those of a circuit that could go on trial, if they hold no lease.
+    fn candidates(&self, circuit: usize) -> Vec<AgentId> {
+        let can =
+            |agent: &&AgentId| self.wards.get(*agent).is_some_and(|ward| can_try(ward.condition()));
+        let circuit = &self.circuits[circuit];
+        // Who is on trial and was not taken stays so.
+        circuit.on_trial().chain(&circuit.members).filter(can).copied().collect()
+    }
+}
+
+const fn can_try(condition: Condition) -> bool {
+    matches!(condition, Condition::Fit | Condition::Degraded)
+}
+
+impl<T, O> Inner<T, O> {
+    /// Takes notice of how an attempt went, before its lease is given back and the agent fails of it. `None` is
+    /// neither well nor ill: somebody did not want it any more.
+    pub(in crate::fleet) fn attempt_went(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        tenure: Tenure,
+        well: Option<bool>,
+        after: &mut After<T, O>,
+    ) {
+        if !self.has_circuits || !tenure.is_supervised() || state.stopping {
+            return;
+        }
+        let circuit = state.supervision.wards.get(&agent).and_then(|ward| ward.circuit);
+        let Some(circuit) = circuit else { return };
+        let now = self.clock.now();
+        let known = &mut state.supervision.circuits[circuit];
+        let turned = match well {
+            Some(well) => known.went(agent, tenure.era, well, now),
+            None => {
+                known.abandon(agent);
+                None
+            }
+        };
+        let Some(turned) = turned else {
+            if known.seeks() {
+                // It may have been a trial, and was not the last.
+                self.apply(state, agent, after);
+            }
+            return;
+        };
+        let agent_type = Arc::clone(&state.supervision.circuits[circuit].name);
+        after.events.push(match turned {
+            Turned::Opened(until) => {
+                state.counts.circuits_opened += 1;
+                FleetEvent::CircuitOpened { agent_type, until }
+            }
+            Turned::Closed => {
+                state.counts.circuits_closed += 1;
+                FleetEvent::CircuitClosed { agent_type }
+            }
+        });
+        self.apply_to_all(state, circuit, after);
+    }
+
+    fn apply_to_all(&self, state: &State<T, O>, circuit: usize, after: &mut After<T, O>) {
+        for agent in &state.supervision.circuits[circuit].members {
+            self.apply(state, *agent, after);
+        }
+    }
+
+    /// Has circuits become half-open whose time has come.
+    pub(in crate::fleet) fn ring_circuits(
+        &self,
+        state: &mut State<T, O>,
+        now: Timestamp,
+        after: &mut After<T, O>,
+    ) {
+        if !self.has_circuits || state.stopping {
+            return;
+        }
+        for place in 0..state.supervision.circuits.len() {
+            if state.supervision.circuits[place].ring(now) {
+                self.apply_to_all(state, place, after);
+            }
+        }
+        self.try_circuits(state, after);
+    }
+
+    /// Puts agents on trial for circuits that look for one. After an agent has come, or has given a lease back.
+    pub(in crate::fleet) fn try_circuits(&self, state: &mut State<T, O>, after: &mut After<T, O>) {
+        if !self.has_circuits || state.stopping || !state.supervision.seeks() {
+            return;
+        }
+        let now = self.clock.now();
+        for place in 0..state.supervision.circuits.len() {
+            if !state.supervision.circuits[place].seeks() {
+                continue;
+            }
+            let candidates = state.supervision.candidates(place);
+            // None but those on trial serves, so an idle one stays idle.
+            let Some(agent) = candidates.into_iter().find(|agent| self.pool.is_idle(*agent)) else {
+                continue;
+            };
+            if state.supervision.circuits[place].try_with(agent, now) {
+                let agent_type = Arc::clone(&state.supervision.circuits[place].name);
+                state.counts.circuit_trials += 1;
+                after.events.push(FleetEvent::CircuitTried { agent_type, agent });
+                self.apply(state, agent, after);
+            }
+        }
+    }
+}
