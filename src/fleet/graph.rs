@@ -116,6 +116,9 @@ impl Graph {
         dependency: TaskId,
         outcome: OutcomeKind,
     ) -> Vec<(TaskId, Fate)> {
+        if self.edges.is_empty() {
+            return Vec::new();
+        }
         let from = (dependency, TaskId::new(0));
         let to = (dependency, TaskId::new(u64::MAX));
         let waiting: Vec<_> = self.edges.range(from..=to).map(|(_, task)| *task).collect();

@@ -248,6 +248,12 @@ impl<T, O> State<T, O> {
 
     /// Claims a task that nobody else may end (rule 3); the caller says why that is so.
     pub(super) fn claim(&mut self, id: TaskId, outcome: Outcome<O>) -> Claim<T, O> {
+        let record = self.commit(id);
+        Claim { id, attempt: record.attempt, task: Arc::clone(&record.task), outcome }
+    }
+
+    /// As [`claim`](Self::claim), for one who ends the task in the same step.
+    pub(super) fn commit(&mut self, id: TaskId) -> &Record<T, O> {
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
         if let Some(deadline) = record.deadline {
             self.timers.remove(deadline, id, Alarm::Deadline);
@@ -265,7 +271,7 @@ impl<T, O> State<T, O> {
             self.ledger.graph.forget(id);
         }
         record.phase = Phase::Committing;
-        Claim { id, attempt: record.attempt, task: Arc::clone(&record.task), outcome }
+        record
     }
 
     /// Claims a task that cannot be done.

@@ -54,7 +54,9 @@ impl WakerSet {
 
     /// Takes all out, to be woken.
     pub(super) fn take_into(&mut self, wakes: &mut Vec<Waker>) {
-        wakes.extend(self.entries.drain(..).map(|(_, waker)| waker));
+        if !self.entries.is_empty() {
+            wakes.extend(self.entries.drain(..).map(|(_, waker)| waker));
+        }
     }
 }
 

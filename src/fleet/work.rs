@@ -329,11 +329,12 @@ impl<T, O> Inner<T, O> {
                     }
                 }
                 Ok(output) if won => {
-                    let claim = state.claim(id, Outcome::Completed(output));
+                    let outcome = Outcome::Completed(output);
                     if self.ends_at_once() {
-                        let outcome = claim.outcome;
+                        state.commit(id);
                         ended = Some(self.end_task(state, id, outcome, None, &mut after));
                     } else {
+                        let claim = state.claim(id, outcome);
                         after.claims.push(claim);
                     }
                 }
