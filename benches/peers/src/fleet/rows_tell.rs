@@ -81,8 +81,9 @@ fn told(
     what: &'static str,
     targets: Targets,
 ) -> Row {
-    Lineup::of(settings, ours_told(OURS, 1, shape))
-        .beside(ours_told("self-2-threads", 2, shape))
+    Lineup::of(settings, ours_told(OURS, Some(1), shape))
+        .beside(ours_told("self-together", None, shape))
+        .beside(ours_told("self-2-threads", Some(2), shape))
         .and(apart::<Unbounded>("tokio", Threads::One, shape))
         .and(apart::<UnboundedBatch>("tokio-batch", Threads::One, shape))
         .and(together::<Unbounded>("tokio-together", shape))
@@ -103,8 +104,17 @@ fn told(
 }
 
 /// This crate's agents, which count what they are told.
-fn ours_counting(threads: usize, agents: usize, tally: &Arc<Tally>) -> (Fleet<u64>, Vec<AgentId>) {
-    let fleet = Fleet::builder().workers(threads).build().expect("the defaults are valid");
+/// With so many threads; `None`: driven by the sender's.
+fn ours_counting(
+    threads: Option<usize>,
+    agents: usize,
+    tally: &Arc<Tally>,
+) -> (Fleet<u64>, Vec<AgentId>) {
+    let builder = match threads {
+        Some(threads) => Fleet::builder().workers(threads),
+        None => Fleet::builder().driven(),
+    };
+    let fleet = builder.build().expect("the defaults are valid");
     let agents = ours::spawn(&fleet, &ours::counting(tally), agents);
     (fleet, agents)
 }
@@ -126,7 +136,7 @@ impl Shape {
     }
 }
 
-fn ours_told(name: &'static str, threads: usize, shape: Shape) -> Contestant<'static> {
+fn ours_told(name: &'static str, threads: Option<usize>, shape: Shape) -> Contestant<'static> {
     let expected = expected(shape.agents, shape.each);
     Contestant::timed(name, move |units| {
         let tally = Tally::new(shape.each as u32);
@@ -135,6 +145,9 @@ fn ours_told(name: &'static str, threads: usize, shape: Shape) -> Contestant<'st
         for _ in 0..units {
             tally.begin(shape.agents);
             shape.tell_ours(&fleet, &agents);
+            if threads.is_none() {
+                fleet.run_ready(usize::MAX);
+            }
             checked(tally.wait(), expected);
         }
         let elapsed = start.elapsed();
@@ -393,6 +406,7 @@ const STOPPED: Shape = Shape { agents: 1000, each: 10 };
 
 pub fn stop_1000(settings: &Settings) -> Row {
     Lineup::of(settings, ours_stopped())
+        .beside(ours_stopped_together())
         .and(stopped_together::<Unbounded>("tokio-together"))
         .and(stopped_together::<UnboundedBatch>("tokio-batch-together"))
         .and(stopped_apart::<Unbounded>("tokio"))
@@ -413,12 +427,32 @@ pub fn stop_1000(settings: &Settings) -> Row {
         )
 }
 
+fn ours_stopped_together() -> Contestant<'static> {
+    let expected = expected(STOPPED.agents, STOPPED.each);
+    Contestant::timed("self-together", move |units| {
+        let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
+        for _ in 0..units {
+            let (fleet, agents) = ours_counting(None, STOPPED.agents, &tally);
+            tally.begin(STOPPED.agents);
+            STOPPED.tell_ours(&fleet, &agents);
+            let start = Instant::now();
+            fleet.drain(PATIENCE).expect("it is no worker that ends it");
+            let report = fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
+            elapsed += start.elapsed();
+            assert!(report.is_complete(), "each message is reported");
+            assert_eq!(report.messages_handled, STOPPED.messages(), "and was handled");
+            checked(tally.wait(), expected);
+        }
+        Sample::new(elapsed, units, Some(expected.1))
+    })
+}
+
 fn ours_stopped() -> Contestant<'static> {
     let expected = expected(STOPPED.agents, STOPPED.each);
     Contestant::timed(OURS, move |units| {
         let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
         for _ in 0..units {
-            let (fleet, agents) = ours_counting(1, STOPPED.agents, &tally);
+            let (fleet, agents) = ours_counting(Some(1), STOPPED.agents, &tally);
             // Its one thread is kept from handling anything until the end begins.
             let (open, gate) = mpsc::channel::<()>();
             let (there, held) = mpsc::channel();

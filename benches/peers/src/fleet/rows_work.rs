@@ -1,9 +1,11 @@
 //! The rows in which tasks are handed out, to whatever agent is free.
 //!
-//! One sender, on a thread of its own; the workers have one thread, at this crate as at the peers. The names
-//! of the peers say where it is otherwise: `-2` has two threads for the workers, and `-together` the sender
-//! and the workers on one thread, which spares it all crossing over.
+//! Each is seen in two ways, and judged by its better one. *Together*, the sender and the workers have one
+//! thread, which spares it all crossing over: so is this crate in its first column, driven by the sender, and
+//! the peers whose names end in `-together`. *Apart*, the sender has a thread of its own and the workers have one,
+//! or two where the name ends in `-2` or `-2-threads`: so are `self-apart` and the other peers.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use phalanx::fleet::{Fleet, Outcome, Task, TaskHandle};
@@ -40,8 +42,9 @@ const TASKS: u64 = 10_000;
 const WINDOW: usize = 256;
 
 pub fn dispatch_1000(settings: &Settings) -> Row {
-    Lineup::of(settings, ours_dispatching(OURS, 1))
-        .beside(ours_dispatching("self-2-threads", 2))
+    Lineup::of(settings, ours_dispatching(OURS, None))
+        .beside(ours_dispatching("self-apart", Some(1)))
+        .beside(ours_dispatching("self-2-threads", Some(2)))
         .and(dispatched::<RactorFactory<RoundRobin>>("ractor-factory-round-robin-together", None))
         .and(dispatched::<RactorFactory<Queuer>>("ractor-factory-together", None))
         .and(dispatched::<RactorFactory<Queuer>>("ractor-factory", Some(Threads::One)))
@@ -70,12 +73,21 @@ fn dispatched<D: Dispatcher>(name: &'static str, apart: Option<Threads>) -> Cont
     })
 }
 
-fn ours_dispatching(name: &'static str, threads: usize) -> Contestant<'static> {
+/// This crate, with so many threads for its agents; `None`: with the sender's.
+fn ours_dispatching(name: &'static str, threads: Option<usize>) -> Contestant<'static> {
     Contestant::timed(name, move |units| {
-        let fleet = answering(threads, WORKERS);
+        let fleet = match threads {
+            Some(threads) => answering(threads, WORKERS),
+            None => driven(WORKERS),
+        };
         let mut same = Same::default();
         let start = Instant::now();
-        (0..units).for_each(|_| same.unit(ours_pipelined(&fleet, TASKS)));
+        for _ in 0..units {
+            same.unit(match threads {
+                Some(_) => ours_pipelined(&fleet, TASKS, |handle| handle.wait()),
+                None => ours_pipelined(&fleet, TASKS, |handle| drive_for(&fleet, &handle)),
+            });
+        }
         let elapsed = start.elapsed();
         fleet.shutdown(Duration::from_secs(10)).expect("it is no worker that ends it");
         Sample::new(elapsed, units * TASKS, same.0)
@@ -88,8 +100,29 @@ fn answering(threads: usize, agents: usize) -> Fleet<u64, u64> {
     fleet
 }
 
-fn ours_pipelined(fleet: &Fleet<u64, u64>, tasks: u64) -> u64 {
-    let result = |handle: TaskHandle<u64>| match &*handle.wait() {
+/// The same without threads.
+fn driven(agents: usize) -> Fleet<u64, u64> {
+    let fleet = Fleet::builder().driven().build().expect("the defaults are valid");
+    ours::spawn(&fleet, &ours::answering(), agents);
+    fleet
+}
+
+/// Has this thread do what there is to do until a task has ended.
+fn drive_for(fleet: &Fleet<u64, u64>, handle: &TaskHandle<u64>) -> Arc<Outcome<u64>> {
+    loop {
+        if let Some(outcome) = handle.try_outcome() {
+            return outcome;
+        }
+        assert!(fleet.run_ready(usize::MAX) > 0, "a task that has not ended is there to be run");
+    }
+}
+
+fn ours_pipelined(
+    fleet: &Fleet<u64, u64>,
+    tasks: u64,
+    wait: impl Fn(TaskHandle<u64>) -> Arc<Outcome<u64>>,
+) -> u64 {
+    let result = |handle: TaskHandle<u64>| match &*wait(handle) {
         Outcome::Completed(output) => *output,
         _ => panic!("a task does not fail"),
     };
@@ -108,7 +141,7 @@ pub fn efficiency(settings: &Settings) -> Row {
             // A different one first each time.
             for at in [unit % 2, (unit + 1) % 2].map(|at| at as usize) {
                 let start = Instant::now();
-                same.unit(ours_pipelined([&few, &many][at], TASKS));
+                same.unit(ours_pipelined([&few, &many][at], TASKS, |handle| handle.wait()));
                 times[at] = start.elapsed();
             }
             let [few, many] = times;
