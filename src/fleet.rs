@@ -58,6 +58,7 @@ mod budget;
 mod builder;
 mod dependencies;
 mod drive;
+mod dues;
 mod flight;
 mod graph;
 mod handle;
@@ -204,7 +205,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Adds several agents of one spec: all of them or none.
     ///
     /// # Errors
-    /// `LimitReached` when there would be too many agents, capability names or sets of them;
+    /// `LimitReached` when there would be too many agents, capability names or sets of them, or when the budget of the
+    /// fleet or of the type has no room for so many [launches](Meter::Launches);
     /// `InvalidArgument` for more than [`MAX_LEASES_PER_AGENT`] leases an agent; `Closed` after a shutdown;
     /// `Unsupported` for a spec with a handler in a fleet without workers, or with an async one in a fleet without
     /// a [`Spawner`].
@@ -252,6 +254,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             resources: spec.resources,
             condition: spec.condition,
         };
+        let launches = inner.charge_launches(&spec.name, count)?;
         let (mut wakes, mut after) = (Vec::new(), After::new());
         let agents = {
             let mut guard = inner.state.lock();
@@ -276,6 +279,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             inner.notify_workers(state);
             agents
         };
+        dues::spend_launches(launches);
         inner.wake_all(wakes);
         inner.pool.settle_batches();
         if inner.observer.is_some() {

@@ -207,6 +207,10 @@ where
         let mut next = tx.get(&self.next_id, &()).unwrap_or(0);
         for (id, task) in tasks {
             next = next.max(id.get().saturating_add(1));
+            if let Some(what) = task.beyond_a_record() {
+                let message = format!("task {id} has {what}, which its record does not keep yet");
+                return Err(Error::new(ErrorKind::Unsupported, message));
+            }
             let record = task.record();
             let key = record.key.map(IdempotencyKey::get);
             if let Some(key) = key {

@@ -89,7 +89,7 @@ impl fmt::Display for Scope {
 pub enum Meter {
     /// Leases held at the same time.
     Leases,
-    /// Tasks queued at the same time.
+    /// Tasks that were accepted and have not ended, at the same time.
     QueuedTasks,
     /// Agents launched, over the life of the budget.
     Launches,

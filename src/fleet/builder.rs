@@ -158,7 +158,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         self
     }
 
-    /// Sets the budgets that leases are charged to. Default: none, and nothing is.
+    /// Sets the budgets that leases, tasks and launches are charged to. Default: none, and nothing is.
     ///
     /// Each lease, those of tasks included, takes one of [`Meter::Leases`](super::Meter::Leases) from the
     /// accounts of the fleet, of the [group](super::Request::group) that asks, of the agent's type (its name)
@@ -168,6 +168,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// that waits is served when there is room again, by whoever gives it back, in the order of those who
     /// wait. Soft lines are told to the observer. An account that comes later counts the leases that
     /// begin after it.
+    ///
+    /// Each task takes one of [`Meter::QueuedTasks`](super::Meter::QueuedTasks) from its submission to its end, and
+    /// the units that it [costs](super::Task::cost), from the accounts of the fleet and of its
+    /// [group](super::Task::group), and, if it is for one agent alone, of that agent's type and of the agent. One that
+    /// finds no room is refused ([`SubmitError::OverBudget`](super::SubmitError::OverBudget)); nobody waits for
+    /// it, by whatever way it is submitted. Each agent that is spawned uses up one of
+    /// [`Meter::Launches`](super::Meter::Launches) of the fleet and of its type.
     ///
     /// Costs an allocation one atomic step for each account and one when it ends, and two for each payer.
     /// When an account of a type or an agent comes or goes, the next allocation looks at each agent once.

@@ -7,7 +7,7 @@
 //! 1. Credit is room in the queue and ids that are the inbox's alone: while it has any, nobody else fills that room
 //!    or gives those ids. It is given and withdrawn under both locks, that of the tasks first.
 //! 2. There is no credit while somebody waits for room, and none once the fleet drains or stops, nor where there is a
-//!    log or an observer. So who comes to the inbox overtakes nobody, and nothing is accepted too late.
+//!    log, an observer or a budget. So who comes to the inbox overtakes nobody, and nothing is accepted too late.
 //! 3. Whoever takes the lock of the tasks takes in what came before, so that to all who look it is queued; a
 //!    worker that has other tasks to run may leave it for later.
 //! 4. Whoever puts a task into an empty inbox has the queue of tasks lined up after that. A worker that took the
@@ -194,7 +194,9 @@ impl<T, O> Inner<T, O> {
     /// Gives the inbox the room that there is, if it has none and may have some (rule 2).
     pub(super) fn lend(&self, state: &mut State<T, O>) {
         let open = !state.draining && !state.stopping && state.room_is_free();
-        if state.lent.room > 0 || !open || self.log.is_some() || self.observer.is_some() {
+        let charged = self.pool.budgets().is_some();
+        if state.lent.room > 0 || !open || self.log.is_some() || self.observer.is_some() || charged
+        {
             return;
         }
         let Some(next) = state.next_task else { return };

@@ -497,6 +497,7 @@ impl<T, O> Inner<T, O> {
         let kind = outcome.kind();
         let record = state.tasks.remove(&id).expect("rule 3: a claimed task is ended once");
         let outcome = Arc::new(outcome);
+        state.settle_dues(id, record.attempt);
         let told = (!state.ledger.streams.is_empty()).then(|| Arc::clone(&outcome));
         record.cell.fill(outcome, position, &mut after.wakes);
         let displaced = told.map_or_else(Vec::new, |outcome| {

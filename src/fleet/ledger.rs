@@ -1,10 +1,12 @@
 //! What a fleet keeps of tasks beside the tasks themselves, and how much of it.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
 use super::Fleet;
 use super::builder::FleetBuilder;
+use super::dues::Dues;
 use super::graph::Graph;
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{History, Keys, Known};
@@ -42,6 +44,8 @@ pub(super) struct Ledger<O> {
     pub(super) keys: Keys<O>,
     pub(super) graph: Graph,
     pub(super) streams: Streams<O>,
+    /// What the tasks that have not ended hold of budgets.
+    pub(super) dues: HashMap<TaskId, Dues>,
 }
 
 impl<O> Ledger<O> {
@@ -51,6 +55,7 @@ impl<O> Ledger<O> {
             keys: Keys::new(keeping.remembered_keys),
             graph: Graph::default(),
             streams: Streams::none(),
+            dues: HashMap::new(),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::budget::Unit;
 use super::dependencies::Dependency;
 use super::graph::IfDependencyFails;
 use super::history::IdempotencyKey;
@@ -28,6 +29,7 @@ pub(super) struct Options {
     pub(super) key: Option<IdempotencyKey>,
     pub(super) dependencies: Vec<Dependency>,
     pub(super) if_dependency_fails: IfDependencyFails,
+    pub(super) costs: Vec<(Unit, u64)>,
 }
 
 /// The options of a task that has none of its own.
@@ -41,6 +43,7 @@ pub(super) static DEFAULTS: Options = Options {
     key: None,
     dependencies: Vec::new(),
     if_dependency_fails: IfDependencyFails::Fail,
+    costs: Vec::new(),
 };
 
 impl<T> Task<T> {

@@ -155,7 +155,6 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// assert_eq!((sum, outcomes.missed()), (12, 0));
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[must_use]
     pub fn outcomes(&self, capacity: NonZeroUsize) -> Outcomes<O> {
         let inner = self.inner();
         let state = ChannelState {

@@ -211,10 +211,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         aliases: &Aliases<O>,
         patience: Patience,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
+        let dues = self.charge(tasks)?;
         let named = match patience {
             Patience::None => self.state.lock().reserve(self, tasks, aliases, None)?,
             Patience::Until(deadline) => self.wait_for_room(tasks, aliases, deadline)?,
         };
+        if !dues.is_empty() {
+            self.state.lock().hold_dues(named.iter().map(|(id, _)| *id), dues);
+        }
         let accepted = match &self.log {
             None => Ok(()),
             // All of them are known already.
@@ -237,6 +241,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     debug_assert!(matches!(pending, Some(Known::Pending)), "it was just reserved");
                 }
                 for (id, _) in &named {
+                    state.settle_dues(*id, Attempt::NONE);
                     state.ledger.graph.forget(*id);
                 }
                 state.wake_for_room(&mut wakes);

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 
+use super::budget::Exceeded;
 use super::dependencies::MAX_DEPENDENCIES;
 use super::id::{AgentId, Attempt, TaskId};
 use super::options::{DEFAULTS, Options};
@@ -375,6 +376,15 @@ pub enum SubmitError<R> {
     /// It waits for more tasks than [`MAX_DEPENDENCIES`](super::MAX_DEPENDENCIES).
     #[error("it waits for more than {MAX_DEPENDENCIES} tasks")]
     TooManyDependencies(R),
+    /// A budget has no room for it.
+    #[error("no budget for the task: {exceeded}")]
+    OverBudget {
+        /// What was submitted.
+        returned: R,
+        /// Which budget, and how it stands.
+        #[source]
+        exceeded: Box<Exceeded>,
+    },
     /// It waits for a task that is not known: it was not accepted before, or has ended and is forgotten.
     #[error("a task that it waits for is not known")]
     UnknownDependency(R),
@@ -401,6 +411,7 @@ impl<R> SubmitError<R> {
             | Self::KeyPending(returned)
             | Self::TooManyDependencies(returned)
             | Self::UnknownDependency(returned)
+            | Self::OverBudget { returned, .. }
             | Self::NotRecorded { returned, .. } => returned,
         }
     }
@@ -414,6 +425,9 @@ impl<R> SubmitError<R> {
             Self::KeyPending(returned) => SubmitError::KeyPending(f(returned)),
             Self::TooManyDependencies(returned) => SubmitError::TooManyDependencies(f(returned)),
             Self::UnknownDependency(returned) => SubmitError::UnknownDependency(f(returned)),
+            Self::OverBudget { returned, exceeded } => {
+                SubmitError::OverBudget { returned: f(returned), exceeded }
+            }
             Self::NotRecorded { returned, error } => {
                 SubmitError::NotRecorded { returned: f(returned), error }
             }
@@ -431,6 +445,9 @@ impl<R> fmt::Debug for SubmitError<R> {
             Self::KeyPending(_) => f.write_str("KeyPending(..)"),
             Self::TooManyDependencies(_) => f.write_str("TooManyDependencies(..)"),
             Self::UnknownDependency(_) => f.write_str("UnknownDependency(..)"),
+            Self::OverBudget { exceeded, .. } => {
+                f.debug_struct("OverBudget").field("exceeded", exceeded).finish_non_exhaustive()
+            }
             Self::NotRecorded { error, .. } => {
                 f.debug_struct("NotRecorded").field("error", error).finish_non_exhaustive()
             }

@@ -13,6 +13,7 @@ mod leases;
 mod messages;
 mod named;
 mod picker;
+mod quotas;
 mod results;
 mod retire;
 mod scaling;
