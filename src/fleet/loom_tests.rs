@@ -384,3 +384,29 @@ fn loom_a_worker_wakes_for_a_task_and_ends_with_its_fleet() {
         assert_eq!((report.completed, report.workers_left), (1, 0));
     });
 }
+
+/// An agent with a handler joins while somebody allocates it and tells it something.
+fn join_against_tell() {
+    let fleet = Fleet::<(), ()>::builder().driven().shards(NonZeroUsize::MIN);
+    let fleet = fleet.build().expect("the values are valid");
+    let spawner = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.spawn(AgentSpec::new("late").handler_fn(|_, _| Ok(()))))
+    };
+    if let Ok(lease) = fleet.try_allocate(&Request::any()) {
+        fleet.tell(lease.agent(), ()).expect("who can be allocated can be told");
+        drop(lease);
+    }
+    spawner.join().expect("a spawn does not panic").expect("there is room");
+}
+
+#[test]
+fn loom_who_can_be_allocated_can_be_told() {
+    model(join_against_tell);
+}
+
+#[test]
+#[should_panic(expected = "who can be allocated can be told")]
+fn loom_twin_without_the_wait_a_newcomer_is_told_to_have_no_mailbox() {
+    weakened("fleet.wait-for-the-mailbox", || model(join_against_tell));
+}

@@ -179,7 +179,7 @@ impl<T, O> Inner<T, O> {
             return Err(self.refuse_message(TellError::Closed, message));
         }
         let Some(post) = self.posts.get(agent.slot) else {
-            return Err(self.refuse_absent(agent, message));
+            return self.put_absent(agent, lane, message);
         };
         let mut home = post.lock();
         let mailbox = &mut home.mailbox;
@@ -187,10 +187,10 @@ impl<T, O> Inner<T, O> {
             Ok(told) => told,
             Err((refusal, message)) => {
                 drop(home);
-                return Err(match refusal {
-                    Refusal::Full => self.refuse_message(TellError::Full, message),
-                    Refusal::Gone => self.refuse_absent(agent, message),
-                });
+                return match refusal {
+                    Refusal::Full => Err(self.refuse_message(TellError::Full, message)),
+                    Refusal::Gone => self.put_absent(agent, lane, message),
+                };
             }
         };
         if told == Told::Already {
@@ -225,11 +225,23 @@ impl<T, O> Inner<T, O> {
         }
     }
 
+    /// For an agent that has no open mailbox. One that has just joined may be allocated before its mailbox
+    /// opens, in the one step of whoever spawns it: after that step there is one, or the agent is gone.
     #[cold]
-    fn refuse_absent(&self, agent: AgentId, message: Message<T, O>) -> TellError<T> {
-        let alive = self.pool.lives(agent);
-        let error = if alive { TellError::NoMailbox } else { TellError::Gone };
-        self.refuse_message(error, message)
+    fn put_absent(
+        &self,
+        agent: AgentId,
+        lane: Lane,
+        message: Message<T, O>,
+    ) -> Result<(), TellError<T>> {
+        match self.pool.status(agent).map(|status| status.has_handler) {
+            None => Err(self.refuse_message(TellError::Gone, message)),
+            Some(true) if !left_out("fleet.wait-for-the-mailbox") => {
+                drop(self.state.lock());
+                self.put(agent, lane, message)
+            }
+            Some(_) => Err(self.refuse_message(TellError::NoMailbox, message)),
+        }
     }
 
     /// Ends an outcome's way: to the asker, or out of the world. Whether it was in time.
