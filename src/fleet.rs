@@ -451,7 +451,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// until it has all. So it is not starved by those who come later and want less, and agents that it
     /// gathered are idle meanwhile. Of batches that the same agents could serve only the most urgent one
     /// gathers, so no two of them hold what the other waits for. It costs O(batches that wait * sets of
-    /// capabilities) whenever a batch comes or goes.
+    /// capabilities) whenever a batch comes, is complete or goes.
     ///
     /// # Errors
     /// As [`allocate`](Self::allocate), or `TooFewPlaces` as soon as the live agents that fit may not hold so

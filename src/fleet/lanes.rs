@@ -136,6 +136,11 @@ impl<V> Lanes<V> {
         self.lanes.values().filter_map(Lane::first).min()
     }
 
+    /// What the entries ask for, each once.
+    pub(super) fn masks(&self) -> impl Iterator<Item = Mask> {
+        self.lanes.keys().copied()
+    }
+
     pub(super) fn insert(&mut self, mask: Mask, place: Place, value: V) {
         let spare = &mut self.spare;
         let lane = self.lanes.entry(mask).or_insert_with(|| Lane::new(std::mem::take(spare)));

@@ -100,7 +100,9 @@ impl<T, O> State<T, O> {
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
         let mut job = self.next_job(posts, false, after);
-        let starve = job.is_none() && self.queue.len() > 0;
+        // What no live agent could do waits for one to join, which is told to the workers anyway.
+        let could_serve = |mask| self.pool.could_serve(mask);
+        let starve = job.is_none() && self.queue.masks().any(could_serve);
         if starve && !self.workers.starve {
             self.workers.starve = true;
             self.pool.set_starving(true);
@@ -108,7 +110,7 @@ impl<T, O> State<T, O> {
         if starve {
             job = self.next_job(posts, true, after);
         }
-        if self.workers.starve && (job.is_some() || self.queue.len() == 0) {
+        if self.workers.starve && (job.is_some() || !starve) {
             self.workers.starve = false;
             self.pool.set_starving(false);
         }

@@ -4,9 +4,10 @@
 //! that it asked for. It is plain data on the desk. Rules that hold between any two times the desk's lock is
 //! held, but for where a plan is due:
 //!
-//! 1. A batch gathers only if no more urgent one that is not collected could use an agent with the same set
-//!    of capabilities as one that it could use. So no two batches hold what the other waits for, and the most
-//!    urgent one always gathers.
+//! 1. A batch gathers exactly if no more urgent one that waits could use an agent with the same set of
+//!    capabilities as one that it could use. So no two batches hold what the other waits for, and the most
+//!    urgent one always gathers. One that begins to since another is complete has not looked for what was free
+//!    before, unless the plan was made that is due then.
 //! 2. A batch that waits and does not gather holds nothing, unless the plan that withdraws it is due.
 //!    Where leases are paid for one batch gathers at a time, as accounts are held too.
 //! 3. A batch is granted no more than it asked for.
@@ -27,7 +28,6 @@ pub(super) struct Batch {
     pub(super) count: usize,
     pub(super) grants: Vec<Granted>,
     pub(super) refused: Option<AllocateError>,
-    gathers: bool,
     pub(super) waker: Option<Waker>,
 }
 
@@ -46,6 +46,7 @@ pub(super) struct Batches {
     waiting: usize,
     /// Those that gather, by the last plan.
     gatherers: Vec<Place>,
+    plan_is_due: bool,
 }
 
 impl Batches {
@@ -60,14 +61,8 @@ impl Batches {
     }
 
     pub(super) fn insert(&mut self, ticket: &Ticket, count: usize) {
-        let batch = Batch {
-            ask: ticket.ask,
-            count,
-            grants: Vec::new(),
-            refused: None,
-            gathers: false,
-            waker: None,
-        };
+        let batch =
+            Batch { ask: ticket.ask, count, grants: Vec::new(), refused: None, waker: None };
         self.rows.insert(ticket.place, batch);
         self.waiting += 1;
     }
@@ -101,34 +96,44 @@ impl Batches {
         batch.grants.push(grant);
         if !batch.waits() {
             self.waiting -= 1;
+            self.plan_is_due = true;
             wakes.extend(batch.waker.take());
         }
     }
 
+    /// Whether a batch has become complete since the last plan.
+    pub(super) const fn plan_is_due(&self) -> bool {
+        self.plan_is_due
+    }
+
     /// Decides anew who gathers, where agents with these sets of capabilities live (rule 1): one `alone` where
-    /// batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2).
-    /// O(batches * sets).
-    pub(super) fn plan(&mut self, sets: impl Iterator<Item = Mask>, alone: bool) -> Vec<Granted> {
-        let mut withdrawn = Vec::new();
+    /// batches may want the same budgets too. O(batches * sets).
+    pub(super) fn decide(&mut self, sets: impl Iterator<Item = Mask>, alone: bool) {
         let sets: Vec<Mask> = sets.collect();
         let mut unclaimed = sets.clone();
         self.gatherers.clear();
-        for (place, batch) in &mut self.rows {
-            if batch.refused.is_some() {
-                withdrawn.append(&mut batch.grants);
-                continue;
-            }
+        for (place, batch) in self.rows.iter().filter(|(_, batch)| batch.waits()) {
             let usable = |have: &Mask| batch.ask.misfit(*have).is_some();
-            let (wanted, before) =
-                (sets.iter().filter(|have| usable(have)).count(), unclaimed.len());
+            let wanted = sets.iter().filter(|have| usable(have)).count();
+            let before = unclaimed.len();
             unclaimed.retain(|have| !usable(have));
-            batch.gathers = before - unclaimed.len() == wanted;
-            if alone {
-                batch.gathers = self.gatherers.is_empty();
-            }
-            if batch.gathers {
+            let free =
+                if alone { self.gatherers.is_empty() } else { before - unclaimed.len() == wanted };
+            if free {
                 self.gatherers.push(*place);
-            } else if batch.waits() {
+            }
+        }
+    }
+
+    /// [Decides](Self::decide) who gathers, and withdraws the grants of the others (rule 2), which are the
+    /// caller's; who gathers is to look for what is free.
+    pub(super) fn plan(&mut self, sets: impl Iterator<Item = Mask>, alone: bool) -> Vec<Granted> {
+        self.decide(sets, alone);
+        self.plan_is_due = false;
+        let mut withdrawn = Vec::new();
+        for (place, batch) in &mut self.rows {
+            let lets_go = batch.waits() && !self.gatherers.contains(place);
+            if lets_go || batch.refused.is_some() {
                 withdrawn.append(&mut batch.grants);
             }
         }
@@ -192,9 +197,10 @@ impl Batches {
                     more_urgent.ask.misfit(*have).is_some() && batch.ask.misfit(*have).is_some()
                 })
             };
-            let mut before = self.rows.range(..place).filter(|(_, row)| row.refused.is_none());
-            let gathers = batch.refused.is_none() && !before.any(|(_, row)| overlaps(row));
-            assert_eq!(self.gatherers.contains(place), gathers, "rule 1");
+            let mut before = self.rows.range(..place).filter(|(_, row)| row.waits());
+            let may = batch.waits() && !before.any(|(_, row)| overlaps(row));
+            let gathers = batch.waits() && self.gatherers.contains(place);
+            assert_eq!(gathers, may, "rule 1");
             let holds = !batch.grants.is_empty();
             assert!(!holds || gathers || !batch.waits(), "rule 2");
             assert!(!holds || batch.refused.is_none(), "rule 2: it was refused");

@@ -259,6 +259,10 @@ impl Desk {
                 (_, Some(place)) => {
                     let granted = Granted { grant: shard.lease(local), charge: None };
                     self.batches.grant(place, granted, wakes);
+                    if self.batches.plan_is_due() {
+                        // It is complete: others may gather, before those who are less urgent.
+                        self.batches.decide(self.sets.keys().copied(), false);
+                    }
                 }
                 (_, None) => return,
             }
@@ -348,7 +352,10 @@ impl Desk {
                 assert!(lives, "rule 3");
             }
         }
-        let gathering = self.batches.gathering();
+        let mut gathering = self.batches.gathering();
+        if self.batches.plan_is_due() {
+            gathering.clear();
+        }
         for ask in self.waiting.asks().chain(gathering.iter().map(|(_, ask)| ask)) {
             let ask = Ask { strategy: Strategy::LeastLoaded, ..*ask };
             assert!(self.could_serve(&ask), "rule 2: hopeless");

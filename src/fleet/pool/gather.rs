@@ -164,12 +164,23 @@ impl Pool {
     /// Has those gather who may, and passes on what the others held and what else is `left`. Who gathers is
     /// decided first, so that nobody less urgent is given what is passed on.
     fn plan(&self, desk: &mut Desk, left: Vec<Granted>, later: &mut Later) {
-        let withdrawn = desk.plan_batches(self.budgets.is_some());
-        for grant in left.into_iter().chain(withdrawn) {
-            self.put_back(desk, grant, later);
-        }
-        for (place, ask) in desk.batches.gathering() {
-            self.fill(desk, place, &ask, &mut later.wakes);
+        let mut left = left;
+        loop {
+            left.extend(desk.plan_batches(self.budgets.is_some()));
+            left.retain(|granted| !self.hand_over(desk, *granted, later));
+            // One that is complete lets others gather, and they are more urgent than some who wait.
+            if desk.batches.plan_is_due() {
+                continue;
+            }
+            for granted in left.drain(..) {
+                self.put_back(desk, granted, later);
+            }
+            for (place, ask) in desk.batches.gathering() {
+                self.fill(desk, place, &ask, &mut later.wakes);
+            }
+            if !desk.batches.plan_is_due() {
+                break;
+            }
         }
         self.say_who_waits(desk);
         self.tell_by(&mut later.wakes);
@@ -181,6 +192,27 @@ impl Pool {
             let Some(granted) = self.take_asked(ask, Asking::Waiting, true) else { break };
             desk.batches.grant(place, granted, wakes);
         }
+    }
+
+    /// Gives a place that was granted and that nobody has got to the batch whose turn it is; whether there is
+    /// one.
+    fn hand_over(&self, desk: &mut Desk, granted: Granted, later: &mut Later) -> bool {
+        if self.budgets.is_some() {
+            // The other one pays from accounts of its own.
+            return false;
+        }
+        let agent = granted.grant.agent();
+        let have = {
+            let shard = self.shards[self.shard_of(agent)].lock();
+            shard.mask(shard.find(agent).expect("grants of removed agents are withdrawn"))
+        };
+        let single = desk.waiting.first_for(agent, have);
+        let Some(place) = desk.batches.first_for(agent, have) else { return false };
+        if single.is_some_and(|ticket| ticket.place < place) {
+            return false;
+        }
+        desk.batches.grant(place, granted, &mut later.wakes);
+        true
     }
 
     /// Gives back a place that was granted and that nobody has got.

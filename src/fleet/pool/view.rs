@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use super::desk::Kind;
 use super::slot::Slot;
-use super::{Mask, Pool, RUNS_TASKS};
+use super::{Ask, Mask, Pool, RUNS_TASKS};
 use crate::fleet::agent::{AgentState, AgentStatus};
 use crate::fleet::id::AgentId;
 
 impl Pool {
+    /// Whether a live agent, with room or not, can do what these capabilities are asked for.
+    pub(in crate::fleet) fn could_serve(&self, mask: Mask) -> bool {
+        let ask = Ask { mask, ..Ask::any(self.kept.first()) };
+        self.desk.lock().could_serve(&ask)
+    }
+
     /// Whether the agent lives.
     pub(in crate::fleet) fn lives(&self, agent: AgentId) -> bool {
         self.shards[self.shard_of(agent)].lock().find(agent).is_some()

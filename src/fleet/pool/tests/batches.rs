@@ -67,12 +67,21 @@ struct World {
     ever: Vec<(AgentId, u8)>,
     waiters: Vec<Waiter>,
     leases: Vec<Lease>,
+    /// Those that gathered after the last step.
+    gathered: Vec<Place>,
 }
 
 impl World {
     fn new(shards: usize) -> Self {
         let pool = pool_of(12, shards, Strategy::LeastLoaded);
-        Self { pool, agents: Vec::new(), ever: Vec::new(), waiters: Vec::new(), leases: Vec::new() }
+        Self {
+            pool,
+            agents: Vec::new(),
+            ever: Vec::new(),
+            waiters: Vec::new(),
+            leases: Vec::new(),
+            gathered: Vec::new(),
+        }
     }
 
     fn capable(&self, agent: AgentId) -> u8 {
@@ -215,7 +224,10 @@ impl World {
             for envious in self.waiters.iter().filter(|waiter| !waiter.answered) {
                 let serves = match &envious.claim {
                     Claim::Single(_) => true,
-                    Claim::Batch(place, _) => gathering.contains(place),
+                    // One that begins to gather in this step may come after what else it does.
+                    Claim::Batch(place, _) => {
+                        gathering.contains(place) && self.gathered.contains(place)
+                    }
                 };
                 let fits = self.capable(agent) & envious.capabilities == envious.capabilities
                     && envious.named.is_none_or(|named| named == agent);
@@ -225,6 +237,7 @@ impl World {
                 assert!(!(serves && fits && first && new), "somebody was overtaken");
             }
         }
+        self.gathered = gathering;
     }
 
     /// Everybody who can be served is, once all agents are fit and all leases come back.

@@ -107,3 +107,24 @@ fn nobody_is_told_that_workers_starve_once_what_they_starved_for_is_cancelled() 
     drop(lease);
     assert_eq!(attention(), 0, "each lease that comes back would tell workers in vain");
 }
+
+#[test]
+fn workers_do_not_starve_for_what_no_live_agent_could_do() {
+    use crate::fleet::{AgentSpec, Fleet, Task};
+
+    let fleet = Fleet::<u64, u64>::builder().driven().build().expect("the values are valid");
+    let runs =
+        |name| AgentSpec::new(name).capability(name).handler_fn(|task, _| Ok(*task.payload()));
+    let rust = fleet.spawn(runs("rust")).expect("there is room");
+    let handle = fleet.submit(Task::new(7).capability("rust")).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let attention = || fleet.inner().pool.attention.load(Ordering::Relaxed);
+    assert_eq!((fleet.run_ready(1), attention()), (0, 1), "it is busy, and may come back");
+    fleet.kill(rust).expect("it lives");
+    fleet.spawn(runs("cobol")).expect("there is room");
+    assert_eq!((fleet.run_ready(1), attention()), (0, 0), "nobody who could comes back");
+    drop(lease);
+    fleet.spawn(runs("rust")).expect("there is room");
+    fleet.run_ready(1);
+    assert_eq!(handle.wait().completed(), Some(&7));
+}
