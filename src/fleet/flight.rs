@@ -303,7 +303,7 @@ impl<T, O> Inner<T, O> {
         for (number, flight) in &mut self.flights.table.lock().flying {
             if which(*number) {
                 let signal = Arc::clone(&flight.signal);
-                struck.push((flight.agent, flight.task, signal, flight.asker.take()));
+                struck.push((flight.task, signal, flight.asker.take()));
             }
         }
         let mut after = After::new();
@@ -311,7 +311,7 @@ impl<T, O> Inner<T, O> {
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
-            for (agent, task, signal, asker) in struck {
+            for (task, signal, asker) in struck {
                 signal.say(Word::Revoked, &mut after.wakes);
                 askers.extend(asker);
                 let Some(id) = task else { continue };
@@ -320,9 +320,7 @@ impl<T, O> Inner<T, O> {
                     matches!(&record.phase, Phase::Running { signal: of, .. } if Arc::ptr_eq(of, &signal))
                 });
                 if runs {
-                    if let Some(behaviour) = &mut state.behaviours[agent.slot() as usize] {
-                        behaviour.running.retain(|running| *running != id);
-                    }
+                    state.leave_agent(id);
                     state.strike(id, &mut after);
                 }
             }

@@ -127,7 +127,7 @@ pub(super) struct Workers {
 
 #[derive(Debug, Default)]
 pub(super) struct Behaviour {
-    /// The tasks that run on the agent now.
+    /// The tasks that run on the agent now, each where its phase says.
     pub(super) running: Vec<TaskId>,
 }
 
@@ -156,6 +156,8 @@ pub(super) enum Phase {
     },
     Running {
         agent: AgentId,
+        /// Where it is in the agent's list.
+        at: usize,
         signal: Arc<Signal>,
     },
     Committing,
@@ -303,12 +305,40 @@ impl<T, O> State<T, O> {
         }
     }
 
-    /// Whether a task waits in a mailbox.
     /// Whether a task is to run in the mailbox of this agent.
     pub(super) fn is_mailed(&self, id: TaskId, agent: AgentId) -> bool {
         self.tasks.get(&id).is_some_and(|record| {
             matches!(record.phase, Phase::Mailed) && record.task.agent() == Some(agent)
         })
+    }
+
+    /// Whether this attempt of this task runs, and was not struck. Its id may be the next task's by now, and
+    /// the slot of its agent the next agent's: so the task itself is compared, which the attempt has kept.
+    pub(super) fn runs_attempt(&self, id: TaskId, task: &Arc<Task<T>>, attempt: Attempt) -> bool {
+        self.tasks.get(&id).is_some_and(|record| {
+            Arc::ptr_eq(&record.task, task)
+                && record.attempt == attempt
+                && matches!(record.phase, Phase::Running { .. })
+        })
+    }
+
+    /// Takes a task that runs off the list of its agent.
+    pub(super) fn leave_agent(&mut self, id: TaskId) {
+        let record = self.tasks.get(&id).expect("the caller found the task");
+        let &Phase::Running { agent, at, .. } = &record.phase else {
+            unreachable!("the caller knows that it runs")
+        };
+        let behaviour = self.behaviours[agent.slot as usize].as_mut();
+        let running = &mut behaviour.expect("what runs is struck when its agent ends").running;
+        debug_assert_eq!(running.get(at), Some(&id), "a task is where its phase says");
+        running.swap_remove(at);
+        if let Some(moved) = running.get(at).copied() {
+            let record = self.tasks.get_mut(&moved).expect("what runs is in the table");
+            let Phase::Running { at: place, .. } = &mut record.phase else {
+                unreachable!("an attempt leaves its agent's list in the step that ends it")
+            };
+            *place = at;
+        }
     }
 
     /// Takes a running task away from its attempt: to run again, or to end.

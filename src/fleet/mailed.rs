@@ -92,11 +92,12 @@ impl<T, O> Inner<T, O> {
             record.attempt = Attempt(record.attempt.0.saturating_add(1));
             state.counts.reruns += u64::from(record.attempt.0 > 1);
             let signal = Arc::new(Signal::default());
-            record.phase = Phase::Running { agent, signal: Arc::clone(&signal) };
+            let behaviour = state.behaviours[agent.slot as usize].as_mut();
+            let running = &mut behaviour.expect("a live agent has a behaviour").running;
+            record.phase = Phase::Running { agent, at: running.len(), signal: Arc::clone(&signal) };
+            running.push(id);
             state.mailed -= 1;
             let begun = (record.attempt, Arc::clone(&record.task), signal, record.deadline);
-            let behaviour = state.behaviours[agent.slot as usize].as_mut();
-            behaviour.expect("a live agent has a behaviour").running.push(id);
             state.wake_for_room(&mut after.wakes);
             begun
         };

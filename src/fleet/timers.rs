@@ -98,11 +98,9 @@ impl<T, O> State<T, O> {
                 let (mask, place) = (record.mask, record.place);
                 self.queue.remove(mask, place).expect("rule 4 of the shared state");
             }
-            Phase::Running { agent, signal } => {
+            Phase::Running { signal, .. } => {
                 signal.say(Word::Revoked, &mut after.wakes);
-                let slot = agent.slot() as usize;
-                let behaviour = self.behaviours[slot].as_mut().expect("the agent lives");
-                behaviour.running.retain(|running| *running != id);
+                self.leave_agent(id);
             }
         }
         let claim = self.fail(id, TaskError::deadline_exceeded());

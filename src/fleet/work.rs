@@ -63,6 +63,7 @@ impl<T, O> State<T, O> {
         let agent = grant.agent();
         let slot = agent.slot() as usize;
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
+        let at = behaviour.running.len();
         behaviour.running.push(id);
         let post = posts.get(grant.agent().slot).expect("tasks ask for agents that run tasks");
         let (hired, tenure) = {
@@ -75,7 +76,7 @@ impl<T, O> State<T, O> {
         record.attempt = Attempt(record.attempt.0.saturating_add(1));
         self.counts.reruns += u64::from(record.attempt.0 > 1);
         let signal = Arc::new(Signal::default());
-        record.phase = Phase::Running { agent, signal: Arc::clone(&signal) };
+        record.phase = Phase::Running { agent, at, signal: Arc::clone(&signal) };
         let job = Job {
             id,
             attempt: record.attempt,
@@ -287,17 +288,15 @@ impl<T, O> Inner<T, O> {
                 let post = self.posts.get(agent.slot).expect("it ran something");
                 handler = post.lock().dismiss(agent.generation, tenure, made);
             }
-            let won = state.tasks.get(&id).is_some_and(|record| {
-                record.attempt == attempt
-                    && matches!(record.phase, Phase::Running { agent: on, .. } if on == agent)
-            }) || broken("fleet.claim-unchecked");
-            // Whoever struck an attempt took it from the list, which may be another agent's by now, with another
-            // attempt of this very task.
-            if won && let Some(behaviour) = &mut state.behaviours[agent.slot as usize] {
-                behaviour.running.retain(|running| *running != id);
+            // Before the agent may be ended for it, which strikes what is on its list.
+            let own = state.runs_attempt(id, &task, attempt);
+            if own {
+                state.leave_agent(id);
             }
+            let won = own || broken("fleet.claim-unchecked");
             if tenure.is_supervised() {
-                let cancelled = state.tasks.get(&id).is_some_and(|record| record.cancelled);
+                let record = state.tasks.get(&id).filter(|record| Arc::ptr_eq(&record.task, &task));
+                let cancelled = record.is_some_and(|record| record.cancelled);
                 self.take_notice(
                     state,
                     agent,

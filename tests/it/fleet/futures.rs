@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use phalanx::fleet::{
     AgentSpec, AsyncContext, Fleet, FleetBuilder, FleetEvent, Outcome, ReturnReason, SpawnedFuture,
-    Spawner, Task, TaskError, TaskErrorKind,
+    Spawner, Task, TaskError, TaskErrorKind, TaskId,
 };
 use phalanx::{ErrorKind, ManualClock};
 
@@ -288,6 +288,132 @@ fn a_deadline_ends_the_task_and_tells_the_future() {
     hangar.run();
     assert_eq!((hangar.len(), fleet.stats().late_completions_refused), (0, 1));
     assert_eq!(fleet.agent(agent).unwrap().load, 0);
+    finish(&fleet);
+}
+
+/// Its first attempt returns once it is revoked, the others once the door is open.
+fn patient(door: &Door) -> AgentSpec<u64, u64> {
+    let door = door.clone();
+    AgentSpec::new("patient").handler_async(move |task: Arc<Task<u64>>, cx: AsyncContext| {
+        let door = door.clone();
+        async move {
+            if cx.attempt().get() == 1 {
+                cx.revoked().await;
+            } else {
+                door.pass().await;
+            }
+            Ok(*task.payload())
+        }
+    })
+}
+
+#[test]
+fn a_late_result_of_a_killed_agent_leaves_the_next_one_in_its_slot_what_it_runs() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let fleet = builder(&hangar).build().unwrap();
+    let first = fleet.spawn(patient(&door)).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    hangar.await_len(1);
+    hangar.run();
+    fleet.kill(first).unwrap();
+    let second = fleet.spawn(patient(&door)).unwrap();
+    assert_eq!(first.slot(), second.slot(), "the slot is used again");
+    hangar.await_len(2);
+    hangar.run();
+    assert_eq!(fleet.stats().late_completions_refused, 1);
+    assert_eq!(fleet.kill(second).unwrap().tasks_struck, [handle.id()]);
+    assert_eq!(fleet.stats().tasks_queued, 1);
+    let report = fleet.shutdown(Duration::ZERO).unwrap();
+    assert!(report.unfinished.is_empty());
+    assert_eq!(*handle.wait(), Outcome::Returned(ReturnReason::Shutdown));
+}
+
+#[test]
+fn a_late_result_of_a_killed_agent_leaves_the_deadline_of_its_task_to_the_next_attempt() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let (clock, hand) = ManualClock::new();
+    let fleet = builder(&hangar).clock(clock).build().unwrap();
+    let first = fleet.spawn(patient(&door)).unwrap();
+    let handle = fleet.submit(Task::new(1).timeout(Duration::from_secs(5))).unwrap();
+    hangar.await_len(1);
+    hangar.run();
+    fleet.kill(first).unwrap();
+    let second = fleet.spawn(patient(&door)).unwrap();
+    hangar.await_len(2);
+    hangar.run();
+    fleet.kill(second).unwrap();
+    hand.advance(Duration::from_secs(6));
+    fleet.tick();
+    assert!(
+        matches!(&*handle.wait(), Outcome::Failed(error) if error.kind() == TaskErrorKind::DeadlineExceeded)
+    );
+    finish(&fleet);
+}
+
+#[test]
+fn an_attempt_past_its_deadline_does_not_end_the_next_task_of_its_id() {
+    let hangar = Hangar::new();
+    let (clock, hand) = ManualClock::new();
+    let fleet = builder(&hangar).clock(clock).build().unwrap();
+    let doors: Arc<Mutex<Vec<Door>>> = Arc::default();
+    let spec = {
+        let doors = Arc::clone(&doors);
+        AgentSpec::new("late").handler_async(move |task: Arc<Task<u64>>, _cx| {
+            let door = Door::default();
+            doors.lock().unwrap().push(door.clone());
+            async move {
+                door.pass().await;
+                Ok(*task.payload())
+            }
+        })
+    };
+    fleet.spawn(spec.max_leases(leases(2))).unwrap();
+    let task = |payload| Task::new(payload).with_id(TaskId::new(7));
+    let first = fleet.submit(task(1).timeout(Duration::from_secs(1))).unwrap();
+    hangar.await_len(1);
+    hangar.run();
+    hand.advance(Duration::from_secs(1));
+    fleet.tick();
+    assert!(matches!(&*first.wait(), Outcome::Failed(_)));
+    let second = fleet.submit(task(2)).unwrap();
+    hangar.await_len(2);
+    hangar.run();
+    doors.lock().unwrap()[0].open();
+    hangar.run();
+    assert_eq!((second.try_outcome(), fleet.stats().late_completions_refused), (None, 1));
+    doors.lock().unwrap()[1].open();
+    hangar.run();
+    assert_eq!(*second.wait(), Outcome::Completed(2));
+    finish(&fleet);
+}
+
+#[test]
+fn a_kill_takes_away_what_still_runs_in_whatever_order_other_attempts_end() {
+    let hangar = Hangar::new();
+    let fleet = builder(&hangar).build().unwrap();
+    let doors: Vec<_> = (0..6).map(|_| Door::default()).collect();
+    let spec = {
+        let doors = doors.clone();
+        AgentSpec::new("wide").handler_async(move |task: Arc<Task<u64>>, _cx| {
+            let door = doors[*task.payload() as usize].clone();
+            async move {
+                door.pass().await;
+                Ok(*task.payload())
+            }
+        })
+    };
+    let agent = fleet.spawn(spec.max_leases(leases(6))).unwrap();
+    let handles: Vec<_> = (0..6).map(|number| fleet.submit(Task::new(number)).unwrap()).collect();
+    hangar.await_len(6);
+    hangar.run();
+    for number in [1, 5, 0, 4] {
+        doors[number].open();
+        hangar.run();
+        assert_eq!(*handles[number].wait(), Outcome::Completed(number as u64));
+    }
+    let mut struck = fleet.kill(agent).unwrap().tasks_struck;
+    struck.sort_unstable();
+    assert_eq!(struck, [handles[2].id(), handles[3].id()]);
     finish(&fleet);
 }
 
