@@ -57,12 +57,17 @@ impl Hangar {
         eventually("so many futures are spawned", || self.len() >= count);
     }
 
-    /// Polls what was woken until nothing is.
+    /// Polls what was woken until nothing is; not what is spawned meanwhile.
     fn run(&self) {
+        let there: Vec<_> =
+            self.futures.lock().unwrap().iter().map(|(flag, _)| Arc::clone(flag)).collect();
+        let is_due = |flag: &Arc<Flag>| {
+            there.iter().any(|of| Arc::ptr_eq(of, flag)) && flag.0.swap(false, Ordering::SeqCst)
+        };
         loop {
             let woken: Vec<_> = {
                 let mut futures = self.futures.lock().unwrap();
-                futures.extract_if(.., |(flag, _)| flag.0.swap(false, Ordering::SeqCst)).collect()
+                futures.extract_if(.., |(flag, _)| is_due(flag)).collect()
             };
             if woken.is_empty() {
                 return;
