@@ -77,10 +77,8 @@ impl World {
             books.totals.count("retired");
             let waiting = books.letters.values().any(|letter| letter.to == agent);
             assert!(!waiting, "{agent} retired over its messages");
-            let named = books
-                .specs
-                .values()
-                .any(|spec| spec.is_pending() && spec.agent == Some(agent) && !parked(spec));
+            let named =
+                books.specs.values().any(|spec| spec.is_pending() && spec.agent == Some(agent));
             assert!(!named, "{agent} retired over its tasks");
         }
     }
@@ -104,7 +102,7 @@ impl World {
         let mut books = self.core.books();
         let body = books.agents.get_mut(&agent).expect("it was just listed");
         let before = before.expect("it lives");
-        assert!(before.is_none_or(|before| before == body.condition));
+        assert!(before.is_none_or(|before| body.supervised || before == body.condition));
         body.condition = condition;
     }
 
@@ -281,8 +279,8 @@ impl World {
         match self.fleet.try_allocate(&wanted.request) {
             Ok(lease) => {
                 let agent = lease.agent();
-                let body = self.core.books().agents.get(&agent).cloned().expect("it lives");
-                assert!(body.is_allocatable(), "{agent} is {:?}", body.condition);
+                let able = self.loads().get(&agent).is_some_and(|load| load.is_allocatable);
+                assert!(able, "{agent} is not to be allocated");
                 self.keep(lease, (wanted.needs, wanted.agent), wanted.ttl, now);
             }
             Err(AllocateError::NoneIdle) => {
@@ -483,9 +481,4 @@ impl World {
             }
         }
     }
-}
-
-/// Whether a task may wait for others or for its next attempt: what a retirement does not see.
-fn parked(spec: &Spec) -> bool {
-    !spec.after.is_empty() || (spec.lost > 0 && !spec.backoff.is_zero())
 }

@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::Random;
 use super::world::Bell;
 use phalanx::fleet::{
-    AgentId, Attempt, Condition, LogPosition, Outcome, OutcomeKind, ReturnReason, SpawnedFuture,
-    TaskError, TaskErrorKind, TaskHandle, TaskId, WeakFleet,
+    AgentId, AgentState, Attempt, Condition, LogPosition, Outcome, OutcomeKind, ReturnReason,
+    SpawnedFuture, TaskError, TaskErrorKind, TaskHandle, TaskId, WeakFleet,
 };
 use phalanx::{Clock, ManualClock, Timestamp};
 
@@ -62,6 +62,8 @@ pub(super) struct Body {
     pub(super) limit: u32,
     pub(super) runs: bool,
     pub(super) condition: Condition,
+    /// Whether it fails by panics, and then is started again or ends.
+    pub(super) supervised: bool,
 }
 
 impl Body {
@@ -69,8 +71,16 @@ impl Body {
         self.skills & needs == needs
     }
 
-    pub(super) fn is_allocatable(&self) -> bool {
-        matches!(self.condition, Condition::Fit | Condition::Degraded)
+    /// What is seen of it; of one that is supervised it may be down besides.
+    pub(super) const fn state(&self, load: u32) -> AgentState {
+        match self.condition {
+            Condition::Starting => AgentState::Starting,
+            Condition::Fit if load == 0 => AgentState::Ready,
+            Condition::Fit => AgentState::Busy,
+            Condition::Degraded => AgentState::Degraded,
+            Condition::Draining => AgentState::Draining,
+            _ => AgentState::Failed,
+        }
     }
 }
 
@@ -171,11 +181,14 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 38] = [
+const MUST_HAPPEN: [&str; 41] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
     "attempt after its agent was killed",
+    "agent failed",
+    "agent restarted",
+    "agent stopped by its supervisor",
     "cancelled",
     "cancelled while it ran",
     "completed",

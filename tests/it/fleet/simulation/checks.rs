@@ -8,10 +8,24 @@ use std::time::Duration;
 use super::books::{Books, Spec, Totals};
 use super::world::World;
 use phalanx::Timestamp;
-use phalanx::fleet::{AgentId, AgentState, Condition, DrainReport, OutcomeKind, TaskId};
+use phalanx::fleet::{AgentId, AgentState, AgentStatus, DrainReport, OutcomeKind, TaskId};
 
-/// What each live agent holds, and how much it may.
-pub(super) type Loads = BTreeMap<AgentId, (u32, u32)>;
+/// What a live agent holds.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Load {
+    leases: u32,
+    most: u32,
+    pub(super) is_allocatable: bool,
+}
+
+impl Load {
+    const fn is_free(self) -> bool {
+        self.is_allocatable && self.leases < self.most
+    }
+}
+
+/// What each live agent holds.
+pub(super) type Loads = BTreeMap<AgentId, Load>;
 
 impl Totals {
     pub(super) fn counts_expired(&mut self, leases: usize) {
@@ -47,7 +61,12 @@ impl Books {
 impl World {
     pub(super) fn loads(&self) -> Loads {
         let agents = self.fleet.agents();
-        agents.iter().map(|agent| (agent.id, (agent.load, agent.max_leases))).collect()
+        let load = |agent: &AgentStatus| {
+            let is_allocatable =
+                matches!(agent.state, AgentState::Ready | AgentState::Busy | AgentState::Degraded);
+            (agent.id, Load { leases: agent.load, most: agent.max_leases, is_allocatable })
+        };
+        agents.iter().map(load).collect()
     }
 
     /// An agent that could be allocated for this now.
@@ -61,9 +80,8 @@ impl World {
         let mut agents = books.agents.iter();
         let idle = agents.find(|(id, body)| {
             named.is_none_or(|named| named == **id)
-                && body.is_allocatable()
                 && body.has(needs)
-                && loads.get(id).is_some_and(|(load, most)| load < most)
+                && loads.get(id).is_some_and(|load| load.is_free())
         });
         idle.map(|(id, _)| *id)
     }
@@ -80,15 +98,8 @@ impl World {
         for agent in &agents {
             let body = &books.agents[&agent.id];
             assert!(agent.load <= agent.max_leases && agent.max_leases == body.limit, "{agent:?}");
-            let state = match body.condition {
-                Condition::Starting => AgentState::Starting,
-                Condition::Fit if agent.load == 0 => AgentState::Ready,
-                Condition::Fit => AgentState::Busy,
-                Condition::Degraded => AgentState::Degraded,
-                Condition::Draining => AgentState::Draining,
-                _ => AgentState::Failed,
-            };
-            assert_eq!(agent.state, state);
+            let is_down = body.supervised && agent.state == AgentState::Failed;
+            assert!(is_down || agent.state == body.state(agent.load), "{agent:?}: {body:?}");
         }
         let load: u64 = agents.iter().map(|agent| u64::from(agent.load)).sum();
         assert_eq!(load, stats.leases_live, "the sum of the loads");
@@ -153,7 +164,7 @@ impl World {
         let pending = books.specs.values().filter(|spec| spec.is_pending());
         let running = pending.clone().filter(|spec| spec.running.is_some());
         assert_eq!(stats.tasks_running, running.count() as u64, "{:?}", books.specs);
-        let free = |id: &AgentId| loads.get(id).is_some_and(|(load, most)| load < most);
+        let free = |id: &AgentId| loads.get(id).is_some_and(|load| load.is_free());
         for spec in pending {
             assert!(spec.deadline.is_none_or(|deadline| now < deadline), "it is late: {spec:?}");
             if spec.running.is_some() {
@@ -169,7 +180,7 @@ impl World {
                     Some(agent) => agent == *id,
                     None => body.has(spec.needs),
                 };
-                fits && body.runs && body.is_allocatable() && free(id)
+                fits && body.runs && free(id)
             });
             assert!(!could_run, "nobody runs {spec:?}");
             if let Some(agent) = spec.agent {
@@ -186,10 +197,9 @@ impl World {
             assert!(!struck, "nobody woke {flight:?}");
         }
         for (code, letter) in &books.letters {
-            let body = books.agents.get(&letter.to);
-            let body = body.unwrap_or_else(|| panic!("message {code} lies in the box of a dead"));
-            let could_run = body.is_allocatable() && free(&letter.to);
-            assert!(!could_run, "nobody reads message {code} to {}", letter.to);
+            let lives = books.agents.contains_key(&letter.to);
+            assert!(lives, "message {code} lies in the box of a dead");
+            assert!(!free(&letter.to), "nobody reads message {code} to {}", letter.to);
         }
         let flying = books.flights.values().filter(|flight| !flight.counted);
         let open = books.letters.len() + flying.count();
@@ -202,16 +212,39 @@ impl World {
         }
     }
 
+    /// The stream has told each end once, and is over.
+    fn check_the_stream(&mut self) {
+        let mut told = BTreeMap::new();
+        while let Some(ended) = self.outcomes.try_next() {
+            let before = told.insert(ended.task, ended.outcome.kind());
+            assert!(before.is_none(), "task {} was streamed twice", ended.task);
+        }
+        assert_eq!(self.outcomes.missed(), 0);
+        assert!(self.outcomes.is_over());
+        let books = self.core.books();
+        for (id, code) in &books.codes {
+            assert_eq!(told.remove(id), books.specs[code].ended, "task {id}");
+        }
+        assert!(told.is_empty(), "never accepted: {told:?}");
+    }
+
     /// After long patience: only what no agent can do is left.
     pub(super) fn check_that_only_the_impossible_is_left(&self) {
+        let loads = self.loads();
         let books = self.core.books();
         for spec in books.specs.values().filter(|spec| spec.is_pending()) {
             let waits = spec.after.iter().any(|on| books.is_pending(*on));
-            let able = books.agents.values().any(|body| body.runs && body.has(spec.needs));
-            assert!(waits || !able, "nobody has done {spec:?}");
-            assert!(spec.agent.is_none() || waits, "it was for one agent: {spec:?}");
+            let in_service = |id: &AgentId| loads.get(id).is_some_and(|load| load.is_allocatable);
+            let mut agents = books.agents.iter();
+            let able = agents.any(|(id, body)| body.runs && body.has(spec.needs) && in_service(id));
+            assert!(waits || !able || spec.agent.is_some(), "nobody has done {spec:?}");
+            let its_own = spec.agent.filter(in_service);
+            assert!(its_own.is_none() || waits, "it was for one agent: {spec:?}");
         }
-        assert!(books.letters.is_empty(), "nobody has read {:?}", books.letters);
+        for letter in books.letters.values() {
+            let in_service = loads.get(&letter.to).is_some_and(|load| load.is_allocatable);
+            assert!(!in_service, "nobody has read {letter:?}");
+        }
     }
 
     /// The end, after which nothing is left.
@@ -256,6 +289,7 @@ impl World {
         for (code, mut reply) in self.replies.drain(..) {
             assert!(reply.try_outcome().is_some(), "question {code} was never answered");
         }
+        self.check_the_stream();
         let stats = self.fleet.stats();
         assert_eq!((stats.leases_live, stats.agents_live, stats.requests_waiting), (0, 0, 0));
         assert_eq!((stats.tasks_queued, stats.tasks_running), (0, 0));

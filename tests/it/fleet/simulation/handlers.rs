@@ -435,8 +435,17 @@ impl Verifier<Token, Token> for Core {
 impl Observer for Core {
     fn notice(&self, event: &FleetEvent) {
         let mut books = self.books();
-        if let FleetEvent::TaskSettled { task, outcome, .. } = event {
-            books.told(*task, *outcome);
+        match event {
+            FleetEvent::TaskSettled { task, outcome, .. } => books.told(*task, *outcome),
+            FleetEvent::AgentFailed { .. } => books.totals.count("agent failed"),
+            FleetEvent::AgentRestarted { .. } => books.totals.count("agent restarted"),
+            FleetEvent::AgentStopped { agent, .. } => {
+                if books.agents.get(agent).is_some_and(|body| body.supervised) {
+                    books.bury(*agent);
+                    books.totals.count("agent stopped by its supervisor");
+                }
+            }
+            _ => {}
         }
         if books.fails(2) {
             drop(books);

@@ -11,9 +11,10 @@ use std::time::Duration;
 use super::Random;
 use super::books::{Body, Books, Core, Token, Totals};
 use super::handlers::{SKILLS, handler, handler_async, spawner};
+use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
-    AgentId, AgentSpec, Allocation, Condition, Fleet, Lease, Priority, Reply, SpawnedFuture,
-    Strategy,
+    AgentId, AgentSpec, Allocation, Backoff, Condition, Fleet, Lease, Outcomes, Priority, Reply,
+    SpawnedFuture, Strategy,
 };
 use phalanx::{ManualClock, Timestamp};
 
@@ -69,6 +70,8 @@ pub(super) struct World {
     pub(super) waiters: Vec<Waiter>,
     pub(super) replies: Vec<(u64, Reply<Token>)>,
     pub(super) remembered_keys: usize,
+    /// All ends of tasks.
+    pub(super) outcomes: Outcomes<Token>,
     steps: usize,
 }
 
@@ -110,6 +113,7 @@ impl World {
             _ => builder.strict(),
         };
         let fleet = builder.build().expect("the values are valid");
+        let outcomes = fleet.outcomes(some(10_000));
         core.fleet.set(fleet.downgrade()).expect("it is set once");
         Self {
             random,
@@ -119,6 +123,7 @@ impl World {
             waiters: Vec::new(),
             replies: Vec::new(),
             remembered_keys,
+            outcomes,
             steps: 0,
         }
     }
@@ -169,6 +174,13 @@ impl World {
                 spec = spec.capability(skill);
             }
         }
+        let supervised = runs && self.random.percent(30);
+        if supervised {
+            let policy = RestartPolicy::new(Restart::OnFailure)
+                .budget(2, Duration::from_secs(1))
+                .backoff(Backoff::constant(Duration::from_millis(30)));
+            spec = spec.restart(policy);
+        }
         if runs && self.random.percent(35) {
             spec = spec.handler_async(handler_async(&self.core));
         } else if runs {
@@ -177,7 +189,7 @@ impl World {
         let count = 1 + self.random.below(2);
         let agents = self.fleet.spawn_batch(&spec, count).expect("there is room for agents");
         for agent in agents {
-            let body = Body { skills, limit, runs, condition };
+            let body = Body { skills, limit, runs, condition, supervised };
             let before = self.core.books().agents.insert(agent, body);
             assert!(before.is_none(), "{agent} lives twice");
         }
