@@ -98,6 +98,8 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             | FleetEvent::AgentRetired { .. }
             | FleetEvent::AgentFailed { .. }
             | FleetEvent::AgentRestarted { .. }
+            | FleetEvent::AgentDegraded { .. }
+            | FleetEvent::AgentRecovered { .. }
             | FleetEvent::CircuitOpened { .. }
             | FleetEvent::CircuitTried { .. }
             | FleetEvent::CircuitClosed { .. }

@@ -12,6 +12,9 @@ pub(super) fn emit(event: &FleetEvent) {
         FleetEvent::AgentFailed { agent, reason, restart_at } => {
             tracing::warn!(target: "phalanx::fleet", %agent, ?reason, ?restart_at, "agent failed");
         }
+        FleetEvent::AgentDegraded { agent, silent } => {
+            tracing::warn!(target: "phalanx::fleet", %agent, ?silent, "agent degraded");
+        }
         FleetEvent::CircuitOpened { agent_type, until } => {
             tracing::warn!(target: "phalanx::fleet", %agent_type, ?until, "circuit opened");
         }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use super::async_context::AsyncContext;
 use super::id::AgentId;
 use super::request::{Priority, add_capability};
-use super::supervise::RestartPolicy;
+use super::supervise::{HeartbeatPolicy, RestartPolicy};
 use super::supervision::{Supervised, SupervisionGroup, Tenure};
 use super::task::{Task, TaskContext, TaskError};
 
@@ -176,6 +176,7 @@ pub struct AgentSpec<T, O> {
     pub(super) condition: Condition,
     pub(super) factory: Option<Factory<T, O>>,
     pub(super) supervised: Option<Supervised>,
+    pub(super) heartbeat: Option<HeartbeatPolicy>,
 }
 
 impl<T, O> AgentSpec<T, O> {
@@ -192,6 +193,7 @@ impl<T, O> AgentSpec<T, O> {
             condition: Condition::Fit,
             factory: None,
             supervised: None,
+            heartbeat: None,
         }
     }
 
@@ -292,6 +294,20 @@ impl<T, O> AgentSpec<T, O> {
         self
     }
 
+    /// Sets how long each agent made from this may be silent. Default: as long as it likes.
+    ///
+    /// It is heard of when somebody says so ([`Fleet::heartbeat`](super::Fleet::heartbeat)), and when an attempt or
+    /// a message of its ends; one that has nothing to do and whose host says nothing is silent too. After the first
+    /// threshold it is [`Degraded`](AgentState::Degraded) until it is heard of. After the second it has failed: it is
+    /// started again as its [restart policy](Self::restart) says, or, without one, is left failed until the host
+    /// [sets its condition](super::Fleet::set_condition) anew. Silence is noticed by workers, between attempts or as
+    /// they sleep, and by [`Fleet::tick`](super::Fleet::tick). Costs a short lock for each message of such agents.
+    #[must_use]
+    pub const fn heartbeat(mut self, policy: HeartbeatPolicy) -> Self {
+        self.heartbeat = Some(policy);
+        self
+    }
+
     /// Has the agents made from this be supervised [with others](SupervisionGroup). It takes the place of
     /// [`restart`](Self::restart), whose other rules hold.
     #[must_use]
@@ -364,6 +380,7 @@ impl<T, O> Clone for AgentSpec<T, O> {
             condition: self.condition,
             factory: self.factory.clone(),
             supervised: self.supervised.clone(),
+            heartbeat: self.heartbeat,
         }
     }
 }
@@ -380,6 +397,7 @@ impl<T, O> fmt::Debug for AgentSpec<T, O> {
             .field("condition", &self.condition)
             .field("has_handler", &self.factory.is_some())
             .field("supervised", &self.supervised)
+            .field("heartbeat", &self.heartbeat)
             .finish()
     }
 }

@@ -98,7 +98,8 @@ pub enum FleetEvent {
         agent: AgentId,
         /// Why.
         reason: FailureReason,
-        /// When it is started again; `None` if it is not, and then it ends.
+        /// When it is started again; `None` if it is not, and then it ends, or stays failed if it was silent and
+        /// has no restart policy.
         restart_at: Option<Timestamp>,
     },
     /// The circuit of a type has opened: none of its agents is allocated any more.
@@ -119,6 +120,18 @@ pub enum FleetEvent {
     CircuitClosed {
         /// The name of the type.
         agent_type: Arc<str>,
+    },
+    /// An agent was silent for a while: others are allocated first.
+    AgentDegraded {
+        /// Which agent.
+        agent: AgentId,
+        /// For how long it was not heard of.
+        silent: Duration,
+    },
+    /// An agent that was degraded was heard of.
+    AgentRecovered {
+        /// Which agent.
+        agent: AgentId,
     },
     /// An agent that had failed can be allocated again, unless the host wants it otherwise.
     AgentRestarted {

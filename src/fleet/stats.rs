@@ -24,6 +24,10 @@ pub struct FleetStats {
     pub agent_failures: u64,
     /// Times that an agent was started again.
     pub agent_restarts: u64,
+    /// Times that an agent was degraded for its silence.
+    pub agents_degraded: u64,
+    /// Times that a degraded agent was heard of.
+    pub agents_recovered: u64,
     /// Times that the circuit of a type opened.
     pub circuits_opened: u64,
     /// Times that an agent was put on trial for its type.

@@ -17,11 +17,13 @@
 mod circuit;
 mod circuits;
 mod group;
+mod heartbeats;
 mod restarts;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use self::circuit::Circuit;
+use self::heartbeats::Heart;
 use super::agent::{AgentSpec, Condition};
 use super::id::AgentId;
 use super::supervise::{Exit, RestartDecision, RestartStrategy, Supervisor};
@@ -63,6 +65,8 @@ pub(super) struct Supervision {
     groups: BTreeMap<u64, Circle>,
     /// Rule 4.
     alarms: BTreeSet<(Timestamp, AgentId)>,
+    /// When somebody's silence is to be noticed.
+    hearts: BTreeSet<(Timestamp, AgentId)>,
     /// For the life of the fleet.
     circuits: Vec<Circuit>,
 }
@@ -83,6 +87,7 @@ struct Ward {
     wanted: Condition,
     /// When it is started again; `None` while it is up.
     down: Option<Timestamp>,
+    heart: Option<Heart>,
 }
 
 /// Who decides about an agent.
@@ -121,23 +126,24 @@ pub(super) struct Standing {
 
 impl Ward {
     /// What it would be fit for if it were not for its circuit.
-    const fn condition(&self) -> Condition {
-        match self.wanted {
+    fn condition(&self) -> Condition {
+        let wanted = match self.wanted {
             Condition::Fit | Condition::Degraded | Condition::Starting if self.down.is_some() => {
                 Condition::Failed
             }
             wanted => wanted,
-        }
+        };
+        self.heart.as_ref().map_or(wanted, |heart| heart.condition(wanted))
     }
 }
 
 impl Supervision {
     /// Takes in an agent that was just made, if its spec has it supervised.
-    pub(super) fn enrol<T, O>(&mut self, agent: AgentId, spec: &AgentSpec<T, O>) {
+    pub(super) fn enrol<T, O>(&mut self, agent: AgentId, spec: &AgentSpec<T, O>, now: Timestamp) {
         let circuit = self.circuit_of(&spec.name);
         if let Some(circuit) = circuit {
             self.circuits[circuit].members.insert(agent);
-        } else if spec.supervised.is_none() {
+        } else if spec.supervised.is_none() && spec.heartbeat.is_none() {
             return;
         }
         // Each has a jitter of its own, and the same one whenever the same things happen.
@@ -164,8 +170,10 @@ impl Supervision {
             on_errors,
             wanted: spec.condition,
             down: None,
+            heart: spec.heartbeat.map(|policy| Heart::new(policy, now)),
         };
         self.wards.insert(agent, ward);
+        self.arm(agent);
     }
 
     /// Lets go of an agent that ends (rule 1).
@@ -173,6 +181,9 @@ impl Supervision {
         let Some(ward) = self.wards.remove(&agent) else { return };
         if let Some(until) = ward.down {
             self.alarms.remove(&(until, agent));
+        }
+        if let Some(at) = ward.heart.and_then(|heart| heart.alarm) {
+            self.hearts.remove(&(at, agent));
         }
         if let Some(circuit) = ward.circuit {
             self.circuits[circuit].abandon(agent);
@@ -214,9 +225,22 @@ impl Supervision {
     }
 
     /// Notes what the host wants of an agent; what it wanted before. `None` for one that is no ward.
-    pub(super) fn want(&mut self, agent: AgentId, condition: Condition) -> Option<Condition> {
+    pub(super) fn want(
+        &mut self,
+        agent: AgentId,
+        condition: Condition,
+        now: Timestamp,
+    ) -> Option<Condition> {
         let ward = self.wards.get_mut(&agent)?;
         let before = std::mem::replace(&mut ward.wanted, condition);
+        if let Some(heart) = &mut ward.heart
+            && heart.has_failed()
+            && ward.down.is_none()
+            && serves(condition)
+        {
+            *heart = heart.renewed(now);
+            self.arm(agent);
+        }
         self.check_trial(agent);
         Some(before)
     }
@@ -244,8 +268,9 @@ impl Supervision {
 
     /// When something is due: an agent is to be started, or a circuit to be looked at.
     pub(super) fn first_alarm(&self) -> Option<Timestamp> {
-        let restart = self.alarms.first().map(|(at, _)| *at);
-        restart.into_iter().chain(self.circuits.iter().filter_map(Circuit::alarm)).min()
+        let first = |alarms: &BTreeSet<(Timestamp, AgentId)>| alarms.first().map(|(at, _)| *at);
+        let agents = first(&self.alarms).into_iter().chain(first(&self.hearts));
+        agents.chain(self.circuits.iter().filter_map(Circuit::alarm)).min()
     }
 
     /// Decides about an exit (rule 2), and has those that go down be down. Those that are to end are wards
@@ -298,6 +323,7 @@ impl Supervision {
             // Four billion restarts of one agent take longer than it lives.
             ward.incarnation = ward.incarnation.saturating_add(1);
             self.alarms.insert((until, *agent));
+            self.arm(*agent);
             self.check_trial(*agent);
         }
         Verdict::Down(agents, until)
@@ -309,7 +335,12 @@ impl Supervision {
         self.alarms.remove(&(at, agent));
         let ward = self.wards.get_mut(&agent).expect("rule 4");
         ward.down = None;
-        Some((agent, ward.incarnation))
+        let incarnation = ward.incarnation;
+        if let Some(heart) = &mut ward.heart {
+            *heart = heart.renewed(now);
+        }
+        self.arm(agent);
+        Some((agent, incarnation))
     }
 
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]

@@ -186,7 +186,7 @@ impl<T, O> Inner<T, O> {
         count: impl FnOnce(bool),
     ) {
         match (result, cell) {
-            (Ok(output), cell) if self.has_circuits && tenure.is_supervised() => {
+            (Ok(output), cell) if tenure.is_supervised() => {
                 let mut after = After::new();
                 {
                     let mut state = self.state.lock();

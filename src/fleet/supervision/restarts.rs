@@ -1,5 +1,7 @@
 //! What the fleet does when an agent fails: it takes it out of service, and puts it back or ends it.
 
+use std::time::Duration;
+
 use super::{FIRST, Tenure, Verdict};
 use crate::clock::Timestamp;
 use crate::fleet::Fleet;
@@ -20,6 +22,8 @@ pub enum FailureReason {
     Attempt(TaskError),
     /// The host said so, and why.
     Reported(String),
+    /// It was not heard of for so long.
+    Silent(Duration),
     /// This other agent of its group failed, and all are started again or end together.
     Together(AgentId),
 }
@@ -80,6 +84,7 @@ impl<T, O> Inner<T, O> {
             Some(error) if gave_up(error) => None,
             Some(_) => Some(false),
         };
+        self.heard_of(state, agent, after);
         self.attempt_went(state, agent, tenure, well, after);
         let Some(error) = error.filter(|error| !gave_up(error)) else { return };
         if error.kind() == TaskErrorKind::Panicked || state.supervision.counts_errors(agent) {
@@ -89,7 +94,7 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Has an agent be down, or end, because it failed in that incarnation.
-    fn agent_failed(
+    pub(super) fn agent_failed(
         &self,
         state: &mut State<T, O>,
         agent: AgentId,
@@ -138,8 +143,9 @@ impl<T, O> Inner<T, O> {
         spec: &AgentSpec<T, O>,
         after: &mut After<T, O>,
     ) {
+        let now = if spec.heartbeat.is_some() { self.clock.now() } else { Timestamp::ZERO };
         for agent in agents {
-            state.supervision.enrol(*agent, spec);
+            state.supervision.enrol(*agent, spec, now);
             let Some(standing) = state.supervision.standing(*agent) else { return };
             if let Some(post) = self.posts.get(agent.slot) {
                 let down = standing.condition == Condition::Failed;
@@ -180,6 +186,7 @@ impl<T, O> Inner<T, O> {
         now: Timestamp,
         after: &mut After<T, O>,
     ) {
+        self.ring_hearts(state, now, after);
         while !state.stopping
             && let Some((agent, incarnation)) = state.supervision.rise(now)
         {
@@ -198,7 +205,8 @@ impl<T, O> Inner<T, O> {
         let mut after = After::new();
         let before = {
             let mut state = self.state.lock();
-            let Some(before) = state.supervision.want(agent, condition) else {
+            let now = self.clock.now();
+            let Some(before) = state.supervision.want(agent, condition, now) else {
                 drop(state);
                 return self.pool.set_condition(agent, condition);
             };

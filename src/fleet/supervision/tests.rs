@@ -77,7 +77,7 @@ proptest! {
                 Step::Spawn { group } => {
                     let agent = AgentId { slot: slots, generation: 0 };
                     slots += 1;
-                    supervision.enrol(agent, if group { &member } else { &own });
+                    supervision.enrol(agent, if group { &member } else { &own }, at(now));
                     let wanted = Condition::Fit;
                     naive.push((agent, Naive { group, incarnation: 1, down: None, wanted }));
                 }
@@ -87,7 +87,7 @@ proptest! {
                 Step::Want(which, wanted) => if let Some(place) = place(which) {
                     let (agent, known) = &mut naive[place];
                     let before = std::mem::replace(&mut known.wanted, wanted);
-                    prop_assert_eq!(supervision.want(*agent, wanted), Some(before));
+                    prop_assert_eq!(supervision.want(*agent, wanted, at(now)), Some(before));
                 },
                 Step::Fail { which, earlier } => if let Some(place) = place(which) {
                     let (agent, known) = naive[place];

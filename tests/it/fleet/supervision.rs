@@ -3,6 +3,7 @@
 
 mod circuits;
 mod groups;
+mod heartbeats;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
