@@ -85,6 +85,8 @@ mod reply;
 mod request;
 mod runner;
 pub mod scale;
+#[cfg(all(test, phalanx_shuttle))]
+mod shuttle_tests;
 mod signal;
 mod spawner;
 mod stats;

@@ -1,0 +1,200 @@
+//! Models of the whole fleet under shuttle: more threads than loom can take, in random interleavings.
+//!
+//! Shuttle takes every ordering for `SeqCst`, so these models say nothing of orderings; those are loom's. What
+//! they find is what goes wrong between many: a wake-up that is lost, a task that is lost or done twice, an
+//! agent with two holders, books that do not balance. A failing schedule is printed, and `explore` says how to
+//! run it again. Each model has twins in which one step is left out, and which must fail.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use super::{
+    AgentId, AgentSpec, AllocateError, Fleet, Lease, LeaseOutcome, Outcome, Request, Task,
+};
+use crate::sync::atomic::{AtomicUsize, Ordering};
+use crate::sync::{Mutex, block_on, explore, thread, weakened};
+
+const SCHEDULES: usize = 400;
+
+/// Who is held, counted beside the fleet.
+#[derive(Default)]
+struct Holders {
+    held: Mutex<Vec<AgentId>>,
+}
+
+impl Holders {
+    /// Uses an agent that may be used once at a time.
+    fn use_it(&self, lease: Lease) {
+        let agent = lease.agent();
+        {
+            let mut held = self.held.lock();
+            assert!(!held.contains(&agent), "two holders of agent {agent}");
+            held.push(agent);
+        }
+        thread::yield_now();
+        self.held.lock().retain(|other| *other != agent);
+        // An agent that was killed meanwhile is a stale lease.
+        let _ = lease.complete(LeaseOutcome::Succeeded);
+    }
+}
+
+/// Three threads wait for leases, two give up while they wait, and two agents come and go besides the one that
+/// stays: by a kill and by a retirement.
+fn leases() {
+    let fleet = Fleet::<(), ()>::builder().build().expect("the defaults are valid");
+    fleet.spawn(AgentSpec::new("stays")).expect("there is room");
+    let holders = Arc::new(Holders::default());
+    let mut threads = Vec::new();
+    for _ in 0..3 {
+        let (fleet, holders) = (fleet.clone(), Arc::clone(&holders));
+        threads.push(thread::spawn(move || {
+            for _ in 0..2 {
+                let lease = block_on(fleet.allocate_async(&Request::any()));
+                holders.use_it(lease.expect("one agent stays"));
+            }
+        }));
+    }
+    for _ in 0..2 {
+        let fleet = fleet.clone();
+        threads.push(thread::spawn(move || {
+            let mut request = fleet.allocate_async(&Request::any());
+            let mut cx = Context::from_waker(Waker::noop());
+            let first = Pin::new(&mut request).poll(&mut cx);
+            thread::yield_now();
+            drop((first, request));
+        }));
+    }
+    let killer = fleet.clone();
+    threads.push(thread::spawn(move || {
+        let agent = killer.spawn(AgentSpec::new("is killed")).expect("there is room");
+        thread::yield_now();
+        killer.kill(agent).expect("nobody else kills it");
+    }));
+    let scaler = fleet.clone();
+    threads.push(thread::spawn(move || {
+        let agent = scaler.spawn(AgentSpec::new("is retired")).expect("there is room");
+        while scaler.retire(agent).is_err() {
+            thread::yield_now();
+        }
+    }));
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    let stats = fleet.stats();
+    assert_eq!((stats.agents_live, stats.leases_live, stats.requests_waiting), (1, 0, 0));
+    assert_eq!(fleet.agents()[0].load, 0);
+    assert!(!matches!(fleet.try_allocate(&Request::any()), Err(AllocateError::NoneIdle)));
+}
+
+#[test]
+fn shuttle_leases_reach_those_who_wait_and_nobody_holds_an_agent_twice() {
+    explore(SCHEDULES, leases);
+}
+
+/// Two workers, two submitters, and agents that are killed, replaced and leased meanwhile.
+fn tasks() {
+    let fleet = Fleet::<usize, usize>::builder().workers(2).build().expect("threads start");
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&ran);
+    let spec = AgentSpec::new("doubler").handler_fn(move |task: &Task<usize>, _cx| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        thread::yield_now();
+        Ok(task.payload() * 2)
+    });
+    let first = fleet.spawn(spec.clone()).expect("there is room");
+    let named = fleet.spawn(spec.clone()).expect("there is room");
+    let mut threads = Vec::new();
+    for submitter in 0..2 {
+        let fleet = fleet.clone();
+        threads.push(thread::spawn(move || {
+            let queued = fleet.submit(Task::new(submitter)).expect("there is room");
+            let mailed = fleet.submit(Task::new(submitter).to(named)).expect("there is room");
+            for handle in [queued, mailed] {
+                assert_eq!(*handle.wait(), Outcome::Completed(submitter * 2));
+            }
+        }));
+    }
+    let killer = fleet.clone();
+    threads.push(thread::spawn(move || {
+        killer.kill(first).expect("nobody else kills it");
+        thread::yield_now();
+        killer.spawn(spec).expect("there is room");
+    }));
+    let holder = fleet.clone();
+    threads.push(thread::spawn(move || {
+        let lease = holder.try_allocate(&Request::any());
+        thread::yield_now();
+        drop(lease);
+    }));
+    for thread in threads {
+        thread.join().expect("no panic");
+    }
+    let stats = fleet.stats();
+    assert_eq!((stats.tasks_accepted, stats.tasks_completed), (4, 4));
+    assert_eq!((stats.tasks_queued, stats.tasks_running), (0, 0));
+    // Its drop joins the workers.
+    drop(fleet);
+    assert!((4..=6).contains(&ran.load(Ordering::SeqCst)), "an attempt for each task and kill");
+}
+
+#[test]
+fn shuttle_every_task_is_done_once_whoever_dies_meanwhile() {
+    explore(SCHEDULES, tasks);
+}
+
+/// Two threads drive a fleet and stop when they find nothing, while a third drains it and a fourth holds its only
+/// agent for a while.
+fn driven() {
+    let fleet =
+        Fleet::<usize, usize>::builder().driven().workers(2).build().expect("the values are valid");
+    let spec =
+        AgentSpec::new("doubler").handler_fn(|task: &Task<usize>, _cx| Ok(task.payload() * 2));
+    fleet.spawn(spec).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let handles: Vec<_> =
+        (0..3).map(|n| fleet.submit(Task::new(n)).expect("there is room")).collect();
+    let drivers: Vec<_> = (0..2)
+        .map(|_| {
+            let fleet = fleet.clone();
+            thread::spawn(move || fleet.run_ready(1))
+        })
+        .collect();
+    let drains = {
+        let fleet = fleet.clone();
+        thread::spawn(move || {
+            // Far beyond what the model takes.
+            fleet.drain(std::time::Duration::from_secs(1_000_000)).expect("no handler runs")
+        })
+    };
+    thread::yield_now();
+    drop(lease);
+    for driver in drivers {
+        driver.join().expect("no panic");
+    }
+    let report = drains.join().expect("no panic");
+    assert!(report.is_complete(), "{report:?}");
+    for (n, handle) in handles.iter().enumerate() {
+        assert_eq!(*handle.wait(), Outcome::Completed(n * 2));
+    }
+}
+
+#[test]
+fn shuttle_a_drain_drives_what_those_who_drove_have_left() {
+    explore(SCHEDULES, driven);
+}
+
+/// The models and a step of each that they cannot do without.
+#[test]
+fn shuttle_twins_without_one_step_fail() {
+    let twins: [(&str, fn()); 3] = [
+        ("fleet.say-who-waits", leases),
+        ("fleet.retire-the-busy", leases),
+        ("runner.lie-down-without-a-look", tasks),
+    ];
+    for (step, model) in twins {
+        let twin = std::panic::catch_unwind(|| weakened(step, || explore(SCHEDULES, model)));
+        assert!(twin.is_err(), "nothing fails without {step}");
+    }
+}
