@@ -132,15 +132,6 @@ impl Lease {
         Ok(())
     }
 
-    #[inline]
-    fn end(&self, pool: Arc<Pool>, how: Release) -> Result<(), Gone> {
-        if self.key.is_none() && self.since == 0 && self.charge.is_none() {
-            pool.give_back(self.grant, how)
-        } else {
-            pool.give_back_timed(self.grant, self.key, self.charge, self.since, how)
-        }
-    }
-
     /// Gives the agent back and says how it went.
     ///
     /// # Errors
@@ -149,8 +140,28 @@ impl Lease {
     pub fn complete(mut self, outcome: LeaseOutcome) -> Result<(), Stale> {
         let pool =
             self.pool.take().expect("only complete and drop take it, and each ends the lease");
-        let agent = self.grant.agent();
-        self.end(pool, Release::Outcome(outcome)).map_err(|why| Stale::new(agent, why))
+        let (grant, key, charge, since) = (self.grant, self.key, self.charge, self.since);
+        // There is nothing left to drop, and a lease that nobody needs to find stays in registers.
+        std::mem::forget(self);
+        let how = Release::Outcome(outcome);
+        end(pool, grant, key, charge, since, how).map_err(|why| Stale::new(grant.agent(), why))
+    }
+}
+
+/// Gives back what a lease was made of.
+#[inline]
+fn end(
+    pool: Arc<Pool>,
+    grant: Grant,
+    key: Option<Key>,
+    charge: Option<Charge>,
+    since: u64,
+    how: Release,
+) -> Result<(), Gone> {
+    if key.is_none() && since == 0 && charge.is_none() {
+        pool.give_back(grant, how)
+    } else {
+        pool.give_back_timed(grant, key, charge, since, how)
     }
 }
 
@@ -164,7 +175,7 @@ impl Drop for Lease {
                 Release::Abandoned
             };
             // A stale lease is counted by the fleet, and a drop has nobody to tell.
-            let _ = self.end(pool, how);
+            let _ = end(pool, self.grant, self.key, self.charge, self.since, how);
         }
     }
 }

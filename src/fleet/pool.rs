@@ -230,6 +230,8 @@ pub(super) struct Pool {
     ageing_ns: Option<u64>,
     /// Whether each lease is timed, for the pasts of the agents.
     keeps_pasts: bool,
+    /// Whether a lease is an agent and nothing more: neither timed nor paid for.
+    is_plain: bool,
     budgets: Option<Budgets>,
     /// Which of the accounts of types and agents the shards have heard of.
     kinds_seen: AtomicU64,
@@ -280,6 +282,7 @@ impl Pool {
             number: crate::sync::unique(),
             kept: config.kept,
             keeps_pasts: config.kept.has(Strategy::Performance),
+            is_plain: !config.kept.has(Strategy::Performance) && config.budgets.is_none(),
             budgets: config.budgets,
             kinds_seen: AtomicU64::new(0),
             dues: Mutex::new(Dues::default()),
@@ -379,7 +382,13 @@ impl Pool {
         self: &Arc<Self>,
         request: &Request,
     ) -> Result<Lease, AllocateError> {
-        if self.keeps_pasts || self.budgets.is_some() || request.is_special() {
+        if request.is_for_any() && self.is_plain {
+            return match self.grant_asked(&Ask::any(self.kept.first())) {
+                Some(grant) => Ok(self.lease(grant)),
+                None => self.try_again(request),
+            };
+        }
+        if !self.is_plain || request.is_special() {
             return self.try_allocate_timed(request);
         }
         match self.grant(request) {
@@ -390,8 +399,12 @@ impl Pool {
 
     /// Takes an agent if there is one, with a reference for the lease to be made of it.
     fn grant(self: &Arc<Self>, request: &Request) -> Option<Grant> {
-        let ask = self.resolve(request).ok()?;
-        let (mut shard, at, local) = self.find(&ask).ok()??;
+        self.grant_asked(&self.resolve(request).ok()?)
+    }
+
+    #[inline(always)]
+    fn grant_asked(self: &Arc<Self>, ask: &Ask) -> Option<Grant> {
+        let (mut shard, at, local) = self.find(ask).ok()??;
         let grant = shard.lease(local);
         self.publish(at, &mut shard);
         self.lend_reference(&mut shard);

@@ -77,6 +77,8 @@ pub struct Request {
     picker: Option<Arc<dyn Picker>>,
     /// Whether there is a picker or a time to live: one look for what is seldom.
     special: bool,
+    /// Whether it asks for more than any agent.
+    particular: bool,
     group: Option<GroupKey>,
     /// The pool that knew all the capabilities, and the mask it knows them by: a bit once given to a name
     /// stays with it, so whoever asks again need not look the names up.
@@ -112,6 +114,7 @@ impl Request {
             deadline: None,
             picker: None,
             special: false,
+            particular: false,
             group: None,
             known: OnceLock::new(),
         }
@@ -121,6 +124,7 @@ impl Request {
     /// [`fit`](Self::fit) says otherwise.
     #[must_use]
     pub fn capability(mut self, name: impl AsRef<str>) -> Self {
+        self.particular = true;
         self.known = OnceLock::new();
         add_capability(&mut self.capabilities, name.as_ref());
         self
@@ -136,6 +140,7 @@ impl Request {
     /// Sets how capabilities must match. Default: [`Fit::All`]. The other ways look at every shard.
     #[must_use]
     pub fn fit(mut self, fit: Fit) -> Self {
+        self.particular = true;
         self.fit = fit;
         self
     }
@@ -145,6 +150,7 @@ impl Request {
     /// allocation.
     #[must_use]
     pub fn strategy(mut self, strategy: Strategy) -> Self {
+        self.particular = true;
         self.strategy = Some(strategy);
         self
     }
@@ -152,6 +158,7 @@ impl Request {
     /// Asks for this agent and no other.
     #[must_use]
     pub fn agent(mut self, agent: AgentId) -> Self {
+        self.particular = true;
         self.agent = Some(agent);
         self
     }
@@ -162,6 +169,7 @@ impl Request {
     /// agent, and by [`Fleet::tick`](super::Fleet::tick). Costs two readings of the clock.
     #[must_use]
     pub fn ttl(mut self, time_to_live: Duration) -> Self {
+        self.particular = true;
         self.time_to_live = Some(time_to_live);
         self.special = true;
         self
@@ -177,6 +185,7 @@ impl Request {
     /// batches ([`AllocateError::PickerInBatch`]), and tasks have none: workers take agents for them.
     #[must_use]
     pub fn picker(mut self, picker: Arc<dyn Picker>) -> Self {
+        self.particular = true;
         self.picker = Some(picker);
         self.special = true;
         self
@@ -188,6 +197,12 @@ impl Request {
     pub fn deadline(mut self, at: Timestamp) -> Self {
         self.deadline = Some(at);
         self
+    }
+
+    /// Whether it asks for any agent, in whatever order of urgency.
+    #[inline(always)]
+    pub(super) const fn is_for_any(&self) -> bool {
+        !self.particular
     }
 
     /// Whether its lease takes more than an agent.

@@ -23,6 +23,16 @@ use crate::fleet::lease::{Lease, Release};
 /// How many counts a shard keeps at most.
 const SPARE_MAX: u32 = 256;
 
+impl Shard {
+    /// Takes over the count of a lease that ends, unless it has enough of them (rule 1).
+    #[inline(always)]
+    fn keep_reference(&mut self) -> bool {
+        let keeps = !self.closed && self.spare < SPARE_MAX;
+        self.spare += u32::from(keeps);
+        keeps
+    }
+}
+
 impl Pool {
     /// Has a grant of this shard own a count of the pool (rule 2).
     #[inline(always)]
@@ -62,10 +72,29 @@ impl Pool {
         grant: Grant,
         how: Release,
     ) -> Result<(), Gone> {
-        self.give_back_by(grant, how, |shard| {
-            let local = shard.release(grant.agent(), None, None);
-            (local.map(drop), local.ok())
-        })
+        let held = ManuallyDrop::new(self);
+        let pool: &Self = &held;
+        let (at, agent) = (pool.shard_of(grant.agent()), grant.agent());
+        let mut shard = pool.shards[at].lock();
+        // Rule 2 of the pool: read under the lock.
+        if pool.is_watched() || shard.is_wanted(agent) {
+            drop(shard);
+            return ManuallyDrop::into_inner(held).give_back_watched(at, how, |shard| {
+                let local = shard.release(agent, None, None);
+                (local.map(drop), local.ok())
+            });
+        }
+        // It was not paid for, so nothing is owed.
+        let result = shard.release(agent, None, None).map(drop);
+        shard.count(result.is_ok(), how);
+        pool.publish(at, &mut shard);
+        let kept = shard.keep_reference();
+        drop(shard);
+        if !kept {
+            // The last reference, it may be, of a fleet that has ended.
+            drop(ManuallyDrop::into_inner(held));
+        }
+        result
     }
 
     /// Ends a lease in some way, which says what the holder is told and the place of the agent that has a
@@ -97,11 +126,9 @@ impl Pool {
             drop(ManuallyDrop::into_inner(held));
             return result;
         }
-        let kept = !shard.closed && shard.spare < SPARE_MAX;
-        shard.spare += u32::from(kept);
+        let kept = shard.keep_reference();
         drop(shard);
         if !kept {
-            // The last reference, it may be, of a fleet that has ended.
             drop(ManuallyDrop::into_inner(held));
         }
         result

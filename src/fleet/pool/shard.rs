@@ -618,6 +618,13 @@ impl Shard {
             return;
         }
         let class = &mut self.classes[slot.class as usize];
+        if self.kept.is_by_load_alone() {
+            // The same as below, with what is known of the strategy.
+            let rank = Strategy::LeastLoaded.rank(slot, || 0);
+            let link = Strategy::LeastLoaded.index();
+            self.stirred |= step(&mut class.index[link], &mut self.slots, link, rank, local);
+            return;
+        }
         for strategy in self.kept.iter() {
             if strategy == Strategy::RoundRobin {
                 // Turns pass without a change of the best rank.

@@ -134,6 +134,12 @@ impl Kept {
         self.iter().any(|kept| kept == strategy)
     }
 
+    /// Whether the load is all that counts, as it is by default.
+    #[inline(always)]
+    pub(super) fn is_by_load_alone(&self) -> bool {
+        self.count == 1 && self.order[0] == Strategy::LeastLoaded
+    }
+
     #[inline(always)]
     pub(super) fn iter(&self) -> impl Iterator<Item = Strategy> + use<> {
         self.order.into_iter().take(self.count)

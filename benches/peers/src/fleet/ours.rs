@@ -1,11 +1,13 @@
 //! This crate's fleet, as it comes.
 
 use std::collections::HashMap;
-use std::num::NonZeroU32;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 
+use phalanx::Clock;
 use phalanx::fleet::{
-    Agent, AgentId, AgentSpec, Fleet, Lease, Request, Strategy, Task, TaskContext, TaskError,
+    Agent, AgentId, AgentSpec, Budgets, Fleet, Lease, Limit, Meter, Quota, Request, Scope,
+    Strategy, Task, TaskContext, TaskError,
 };
 
 use super::tally::{Counter, Tally};
@@ -18,6 +20,16 @@ pub fn lease_only() -> Fleet<(), ()> {
 /// The same, in one exact order.
 pub fn strict() -> Fleet<(), ()> {
     Fleet::builder().workers(0).strict().build().expect("it is valid")
+}
+
+/// One that chooses by what agents did, with leases that are charged to the fleet, on the coarse clock: its
+/// times are those of the last timer tick, up to 10 ms behind.
+pub fn charging() -> Fleet<(), ()> {
+    let budgets = Budgets::new(NonZeroUsize::MIN);
+    let quota = Quota::new().limit(Meter::Leases, Limit::hard(1_000));
+    budgets.set(Scope::Fleet, quota).expect("it is the first");
+    let fleet = Fleet::builder().workers(0).strategies(&[Strategy::Performance]);
+    fleet.clock(Clock::coarse()).budgets(budgets).build().expect("it is valid")
 }
 
 /// The same as [`lease_only`], which chooses by this strategy.

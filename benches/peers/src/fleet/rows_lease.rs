@@ -12,7 +12,7 @@ use std::{array, thread};
 use phalanx::fleet::{AgentId, Fleet, Lease, LeaseOutcome, Priority, Request, Strategy};
 use serde_json::json;
 
-use super::ours::{choosing, hold_unevenly, lease_only, spawn, spec, strict};
+use super::ours::{charging, choosing, hold_unevenly, lease_only, spawn, spec, strict};
 use super::peers_pool::{
     PAIRS, array_queue, bb8, deadpool_unmanaged, object_pool, pairs, probe_cas,
 };
@@ -60,12 +60,14 @@ pub fn checkout(settings: &Settings) -> Row {
 
 pub fn checkout_full(settings: &Settings) -> Row {
     let objects = AGENTS as u64;
-    let fleet = choosing(Strategy::Performance);
-    spawn(&fleet, &spec(1), AGENTS);
     let request = Request::any().ttl(Duration::from_secs(60));
-    let without_quota = pairs("self-without-quota", move || pair(&fleet, &request).is_some());
-    Lineup::without_ours(settings, "allocations know of no quotas yet")
-        .and(without_quota)
+    let (fleet, same) = (choosing(Strategy::Performance), request.clone());
+    spawn(&fleet, &spec(1), AGENTS);
+    let without_quota = pairs("self-real-clock-no-quota", move || pair(&fleet, &same).is_some());
+    let fleet = charging();
+    spawn(&fleet, &spec(1), AGENTS);
+    Lineup::of(settings, pairs(OURS, move || pair(&fleet, &request).is_some()))
+        .beside(without_quota)
         .and(deadpool_unmanaged(objects))
         .and(bb8(objects))
         .beside(object_pool(objects))
@@ -73,7 +75,7 @@ pub fn checkout_full(settings: &Settings) -> Row {
         .measure(
             PAIR,
             "checkout-full",
-            "as checkout, with a quota, leases that expire, scores and counters (ns a pair)",
+            "as checkout, with a quota, leases that expire, scores and counters, on the coarse clock (ns a pair)",
             json!({ "agents": AGENTS, "pairs_a_unit": PAIRS, "threads": 1 }),
             &[("deadpool-unmanaged", 1.5), ("bb8", 4.0)],
         )
