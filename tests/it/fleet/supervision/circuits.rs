@@ -257,3 +257,35 @@ fn an_error_of_a_task_that_was_cancelled_says_nothing() {
     assert_eq!(state(&fleet, agent), (AgentState::Ready, 1));
     finish(&fleet);
 }
+
+#[test]
+fn failures_of_what_began_before_the_circuit_opened_do_not_open_it_again() {
+    let (fleet, hand, _witness) = guarded_fleet(4);
+    let gate = Gate::new();
+    let spec = {
+        let gate = Arc::clone(&gate);
+        let wide = AgentSpec::<u64, u64>::new("obedient").max_leases(3.try_into().unwrap());
+        wide.handler_fn(move |task, _| {
+            if *task.payload() == 10 {
+                gate.pass();
+            }
+            if *task.payload() == 9 { Ok(9) } else { Err(TaskError::permanent("as it was told")) }
+        })
+    };
+    let busy = fleet.spawn(spec.clone()).unwrap();
+    let old: Vec<_> = (0..3).map(|_| fleet.submit(Task::new(10)).unwrap()).collect();
+    gate.await_arrivals(3);
+    let failing = fleet.spawn(spec).unwrap();
+    open(&fleet, failing);
+    hand.advance(DELAY);
+    assert_eq!(fleet.ask(failing, 9).unwrap().wait(), Outcome::Completed(9));
+    eventually("it closes", || fleet.circuit("obedient") == Some(BreakerState::Closed));
+    gate.open();
+    for task in old {
+        assert!(matches!(*task.wait(), Outcome::Failed(_)));
+    }
+    idle(&fleet, busy);
+    assert_eq!(fleet.circuit("obedient"), Some(BreakerState::Closed));
+    assert_eq!(fleet.stats().circuits_opened, 1);
+    finish(&fleet);
+}
