@@ -439,11 +439,11 @@ impl Observer for Core {
             FleetEvent::TaskSettled { task, outcome, .. } => books.told(*task, *outcome),
             FleetEvent::AgentFailed { .. } => books.totals.count("agent failed"),
             FleetEvent::AgentRestarted { .. } => books.totals.count("agent restarted"),
-            FleetEvent::AgentStopped { agent, .. } => {
-                if books.agents.get(agent).is_some_and(|body| body.supervised) {
-                    books.bury(*agent);
-                    books.totals.count("agent stopped by its supervisor");
-                }
+            FleetEvent::AgentStopped { agent, .. }
+                if books.agents.get(agent).is_some_and(|body| body.supervised) =>
+            {
+                books.bury(*agent);
+                books.totals.count("agent stopped by its supervisor");
             }
             _ => {}
         }
