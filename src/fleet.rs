@@ -283,7 +283,6 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         };
         dues::spend_launches(launches);
         inner.wake_all(wakes);
-        inner.pool.settle_batches();
         if inner.observer.is_some() {
             for agent in &agents {
                 inner.notice(&FleetEvent::AgentSpawned { agent: *agent });
@@ -358,7 +357,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// O(tasks that wait for others or for their next attempts), under the lock.
     ///
     /// # Errors
-    /// `InUse` if it holds a lease, or a task would run on it; `NotFound` if it is gone.
+    /// `InUse` if it holds a lease, a task would run on it, or a batch waits that the others cannot serve;
+    /// `NotFound` if it is gone.
     pub fn retire(&self, agent: AgentId) -> Result<(), Error> {
         self.inner().retire(agent)
     }

@@ -469,9 +469,6 @@ impl<T, O> Inner<T, O> {
         for handler in aside.handlers {
             self.discard(handler);
         }
-        if !aside.ended.is_empty() {
-            self.pool.settle_batches();
-        }
         for (agent, remains) in aside.ended {
             self.strike_flights_of(agent, ReturnReason::AgentGone);
             if let Some(remains) = remains {

@@ -453,13 +453,19 @@ impl Pool {
         local: u32,
         wakes: &mut Vec<Waker>,
     ) -> Passed {
-        desk.offer(shard, local, self.budgets.is_some(), wakes);
+        let is_deferred = desk.offer(shard, local, self.budgets.is_some(), wakes);
         if shard.slot(local).load == 0 {
             desk.tell_idlers(shard.id(local), wakes);
         }
         self.say_who_waits(desk);
         self.publish(at, shard);
         self.owe_by(shard, wakes);
+        if desk.batches.is_unplanned() {
+            self.plan_by(desk, wakes);
+        }
+        if is_deferred {
+            return Passed::default();
+        }
         let starving = self.attention.load(Ordering::Relaxed) & 1 == 1;
         Passed {
             freed: shard.meet_want(local).then(|| shard.id(local)),
@@ -503,8 +509,7 @@ impl Pool {
         }
     }
 
-    /// Adds agents, all or none, and grants them to those who wait. The batches are to be
-    /// [settled](Self::settle_batches) afterwards.
+    /// Adds agents, all or none, and grants them to those who wait.
     pub(super) fn insert(
         &self,
         newcomers: &Newcomers<'_>,
@@ -545,12 +550,12 @@ impl Pool {
             self.publish(at, &mut shard);
             self.owe_by(&mut shard, wakes);
         }
+        self.plan_by(&mut desk, wakes);
         self.say_who_waits(&desk);
         Ok(agents)
     }
 
-    /// Ends an agent: it is not allocated any more, and its leases are void. How many were held. The batches
-    /// are to be [settled](Self::settle_batches) afterwards.
+    /// Ends an agent: it is not allocated any more, and its leases are void. How many were held.
     pub(super) fn remove(&self, agent: AgentId, wakes: &mut Vec<Waker>) -> Option<u32> {
         let mut desk = self.desk.lock();
         let at = self.shard_of(agent);
@@ -565,7 +570,7 @@ impl Pool {
         desk.leave(kind, mask, at);
         // A grant that nobody has noticed yet is not a lease that somebody loses.
         let withdrawn = desk.void_grants(agent);
-        let void = withdrawn.len() + desk.batches.void(agent);
+        let void = withdrawn.len() + desk.batches.withdraw(agent).len();
         let load = load - u32::try_from(void).expect("no more than the agent's load");
         for ticket in withdrawn {
             if ticket.ask.agent == Some(agent) {
@@ -585,8 +590,12 @@ impl Pool {
                 }
             }
         }
+        if desk.closed {
+            desk.batches.refuse(|_, _| Some(AllocateError::Closed), wakes);
+        }
         desk.refuse_hopeless(agent, wakes);
         desk.tell_idlers(agent, wakes);
+        self.plan_by(&mut desk, wakes);
         self.say_who_waits(&desk);
         self.tell_by(wakes);
         Some(load)
@@ -624,6 +633,7 @@ impl Pool {
             desk.answer(ticket, Err(AllocateError::Closed), waker, wakes);
         }
         desk.batches.refuse(|_, _| Some(AllocateError::Closed), wakes);
+        self.plan_by(&mut desk, wakes);
         self.say_who_waits(&desk);
     }
 }

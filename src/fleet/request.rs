@@ -176,9 +176,10 @@ impl Request {
     }
 
     /// Sets who chooses among the agents that fit and have room. Default: nobody but the strategy, which
-    /// with a picker says which agents it is shown. Costs the desk's lock and a look at every shard, and a
-    /// copy of what is true of each agent shown, [`MAX_CANDIDATES`](super::MAX_CANDIDATES) at most; and the
-    /// picker's own time.
+    /// with a picker says which agents it is shown. Costs the desk's lock, and in every shard, under its lock, a
+    /// look at each set of capabilities that its agents have, at [`MAX_CANDIDATES`](super::MAX_CANDIDATES)
+    /// agents of each set at most as long as they are among the best so far, and a copy of what is true of
+    /// the best; and the picker's own time.
     ///
     /// If it has to wait, it waits as any other request, and the picker is then shown the one agent that came
     /// free for it; declining that ends the wait with [`AllocateError::PickDeclined`]. It does not work for

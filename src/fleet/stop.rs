@@ -229,7 +229,6 @@ impl<T, O> Inner<T, O> {
         };
         after.events.push(FleetEvent::AgentRetired { agent });
         self.finish(after);
-        self.pool.settle_batches();
         if let Some(crew) = crew {
             self.discard_crew(crew);
         }
@@ -355,7 +354,6 @@ impl<T, O> Inner<T, O> {
             state.end_streams_if_over(&mut after.wakes);
         }
         self.finish(after);
-        self.pool.settle_batches();
         for remains in self.close_mailboxes() {
             self.return_messages(remains, ReturnReason::Shutdown);
         }
@@ -384,7 +382,6 @@ impl<T, O> Inner<T, O> {
             }
         }
         self.finish(after);
-        self.pool.settle_batches();
         self.strike_askers(ReturnReason::Shutdown);
         self.strike_messages_in_flight();
     }

@@ -4,13 +4,15 @@
 //! that it asked for. It is plain data on the desk. Rules that hold between any two times the desk's lock is
 //! held, but for where a plan is due:
 //!
-//! 1. A batch gathers exactly if no more urgent one that waits could use an agent with the same set of
-//!    capabilities as one that it could use. So no two batches hold what the other waits for, and the most
-//!    urgent one always gathers. One that begins to since another is complete has not looked for what was free
-//!    before, unless the plan was made that is due then.
+//! 1. A batch gathers only if no more urgent one that waits could use an agent that it could use: of two that
+//!    name their agents, the same agent; otherwise one with the same set of capabilities. So no two
+//!    batches hold what the other waits for, and the most urgent one always gathers. One that is complete
+//!    waits for nothing and keeps nobody out, whether it is collected or not.
 //! 2. A batch that waits and does not gather holds nothing, unless the plan that withdraws it is due.
 //!    Where leases are paid for one batch gathers at a time, as accounts are held too.
 //! 3. A batch is granted no more than it asked for.
+//! 4. While a batch is complete, or has lost a grant, that no plan has seen yet, it is not known who is to
+//!    gather: agents that come free are `deferred`, and offered by that plan.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -44,9 +46,40 @@ pub(super) struct Batches {
     rows: BTreeMap<Place, Batch>,
     /// How many of them wait.
     waiting: usize,
-    /// Those that gather, by the last plan.
+    /// Those that gather, by the last plan. They wait, unless they were refused since.
     gatherers: Vec<Place>,
-    plan_is_due: bool,
+    /// See rule 4.
+    unplanned: bool,
+    deferred: Vec<AgentId>,
+    /// Whether somebody is about to plan.
+    is_owed: bool,
+}
+
+/// What is spoken for by the more urgent, as a plan is made.
+struct Claims {
+    /// The sets that no batch can use, and those that none can use but such as name their agents.
+    unclaimed: Vec<Mask>,
+    claimed_by_name: Vec<Mask>,
+    names: Vec<AgentId>,
+}
+
+impl Claims {
+    /// Claims what a batch can use; whether all of it was free.
+    fn claim(&mut self, ask: &Ask, wanted: usize) -> bool {
+        let is_other = |have: &Mask| ask.misfit(*have).is_none();
+        let unclaimed = self.unclaimed.len();
+        self.unclaimed.retain(is_other);
+        let unclaimed = unclaimed - self.unclaimed.len();
+        let Some(agent) = ask.agent else {
+            self.claimed_by_name.retain(is_other);
+            return unclaimed == wanted;
+        };
+        let others = self.claimed_by_name.iter().filter(|have| is_other(have)).count();
+        let open = self.claimed_by_name.len() - others;
+        let is_named = self.names.contains(&agent);
+        self.names.push(agent);
+        open == wanted && !is_named
+    }
 }
 
 impl Batches {
@@ -96,44 +129,54 @@ impl Batches {
         batch.grants.push(grant);
         if !batch.waits() {
             self.waiting -= 1;
-            self.plan_is_due = true;
+            self.unplanned |= self.waiting > 0;
+            self.gatherers.retain(|other| *other != place);
             wakes.extend(batch.waker.take());
         }
     }
 
-    /// Whether a batch has become complete since the last plan.
-    pub(super) const fn plan_is_due(&self) -> bool {
-        self.plan_is_due
+    /// Whether a plan is due before anything is granted (rule 4).
+    pub(super) const fn is_unplanned(&self) -> bool {
+        self.unplanned
+    }
+
+    /// Keeps an agent that has room for the plan that is due.
+    pub(super) fn defer(&mut self, agent: AgentId) {
+        self.deferred.push(agent);
+    }
+
+    pub(super) fn take_deferred(&mut self) -> Vec<AgentId> {
+        std::mem::take(&mut self.deferred)
+    }
+
+    /// Whether nobody is about to plan yet; the caller is, then.
+    pub(super) fn begin_to_owe(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_owed, true)
     }
 
     /// Decides anew who gathers, where agents with these sets of capabilities live (rule 1): one `alone` where
-    /// batches may want the same budgets too. O(batches * sets).
-    pub(super) fn decide(&mut self, sets: impl Iterator<Item = Mask>, alone: bool) {
-        let sets: Vec<Mask> = sets.collect();
-        let mut unclaimed = sets.clone();
-        self.gatherers.clear();
-        for (place, batch) in self.rows.iter().filter(|(_, batch)| batch.waits()) {
-            let usable = |have: &Mask| batch.ask.misfit(*have).is_some();
-            let wanted = sets.iter().filter(|have| usable(have)).count();
-            let before = unclaimed.len();
-            unclaimed.retain(|have| !usable(have));
-            let free =
-                if alone { self.gatherers.is_empty() } else { before - unclaimed.len() == wanted };
-            if free {
-                self.gatherers.push(*place);
-            }
-        }
-    }
-
-    /// [Decides](Self::decide) who gathers, and withdraws the grants of the others (rule 2), which are the
-    /// caller's; who gathers is to look for what is free.
+    /// batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2), and
+    /// so are the agents that were deferred. O(batches * (sets + batches that name an agent)).
     pub(super) fn plan(&mut self, sets: impl Iterator<Item = Mask>, alone: bool) -> Vec<Granted> {
-        self.decide(sets, alone);
-        self.plan_is_due = false;
         let mut withdrawn = Vec::new();
+        let sets: Vec<Mask> = sets.collect();
+        let (unclaimed, claimed_by_name) = (sets.clone(), sets.clone());
+        let mut claims = Claims { unclaimed, claimed_by_name, names: Vec::new() };
+        self.gatherers.clear();
+        (self.unplanned, self.is_owed) = (false, false);
         for (place, batch) in &mut self.rows {
-            let lets_go = batch.waits() && !self.gatherers.contains(place);
-            if lets_go || batch.refused.is_some() {
+            if batch.refused.is_some() {
+                withdrawn.append(&mut batch.grants);
+                continue;
+            }
+            if !batch.waits() {
+                continue;
+            }
+            let wanted = sets.iter().filter(|have| batch.ask.misfit(**have).is_some()).count();
+            let is_free = claims.claim(&batch.ask, wanted);
+            if if alone { self.gatherers.is_empty() } else { is_free } {
+                self.gatherers.push(*place);
+            } else {
                 withdrawn.append(&mut batch.grants);
             }
         }
@@ -149,16 +192,17 @@ impl Batches {
         self.gatherers.iter().filter_map(gathering).collect()
     }
 
-    /// Takes back what an agent that is gone was to give; how many grants. A plan is due.
-    pub(super) fn void(&mut self, agent: AgentId) -> usize {
-        let mut void = 0;
+    /// Takes back what an agent that is gone, or gets no leases any more, was to give. A plan is due.
+    pub(super) fn withdraw(&mut self, agent: AgentId) -> Vec<Granted> {
+        let mut withdrawn = Vec::new();
         for batch in self.rows.values_mut() {
-            let (before, waited) = (batch.grants.len(), batch.waits());
-            batch.grants.retain(|granted| granted.grant.agent() != agent);
-            void += before - batch.grants.len();
+            let waited = batch.waits();
+            let on_agent = |granted: &mut Granted| granted.grant.agent() == agent;
+            withdrawn.extend(batch.grants.extract_if(.., on_agent));
             self.waiting += usize::from(batch.waits() && !waited);
         }
-        void
+        self.unplanned |= !withdrawn.is_empty();
+        withdrawn
     }
 
     /// Refuses those that wait for which there is a reason. What they hold is withdrawn by the next plan.
@@ -176,6 +220,20 @@ impl Batches {
         }
     }
 
+    /// What those that wait ask for, and how many places of it.
+    pub(super) fn waiting_rows(&self) -> impl Iterator<Item = (&Ask, usize)> {
+        self.rows.values().filter(|row| row.waits()).map(|row| (&row.ask, row.count))
+    }
+
+    /// How many places batches wait for that a new agent with these capabilities would have.
+    pub(super) fn missing(&self, have: Mask) -> usize {
+        let fits = |batch: &&Batch| {
+            batch.waits() && batch.ask.agent.is_none() && batch.ask.misfit(have).is_some()
+        };
+        let missing = |batch: &Batch| batch.count - batch.grants.len();
+        self.rows.values().filter(fits).map(missing).sum()
+    }
+
     /// Takes the wakers of all; whoever is woken and looks leaves another.
     pub(super) fn take_wakers(&mut self, wakes: &mut Vec<Waker>) {
         wakes.extend(self.rows.values_mut().filter_map(|batch| batch.waker.take()));
@@ -190,17 +248,18 @@ impl Batches {
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn validate(&self, sets: &[Mask]) {
         assert_eq!(self.rows.values().filter(|batch| batch.waits()).count(), self.waiting);
+        assert!(!self.unplanned && self.deferred.is_empty(), "rule 4");
         for (place, batch) in &self.rows {
             assert!(batch.grants.len() <= batch.count, "rule 3");
-            let overlaps = |more_urgent: &Batch| {
-                sets.iter().any(|have| {
-                    more_urgent.ask.misfit(*have).is_some() && batch.ask.misfit(*have).is_some()
-                })
+            let overlaps = |other: &Batch| match (other.ask.agent, batch.ask.agent) {
+                (Some(other), Some(own)) => other == own,
+                _ => sets.iter().any(|have| {
+                    other.ask.misfit(*have).is_some() && batch.ask.misfit(*have).is_some()
+                }),
             };
             let mut before = self.rows.range(..place).filter(|(_, row)| row.waits());
-            let may = batch.waits() && !before.any(|(_, row)| overlaps(row));
-            let gathers = batch.waits() && self.gatherers.contains(place);
-            assert_eq!(gathers, may, "rule 1");
+            let gathers = batch.waits() && !before.any(|(_, row)| overlaps(row));
+            assert_eq!(self.gatherers.contains(place), gathers, "rule 1");
             let holds = !batch.grants.is_empty();
             assert!(!holds || gathers || !batch.waits(), "rule 2");
             assert!(!holds || batch.refused.is_none(), "rule 2: it was refused");

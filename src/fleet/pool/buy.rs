@@ -120,6 +120,14 @@ impl Pool {
         }
     }
 
+    /// Has it decided anew who gathers by whoever calls these wakers, before anybody else is called.
+    pub(super) fn plan_by(&self, desk: &mut Desk, wakes: &mut Vec<Waker>) {
+        if desk.batches.len() > 0 && desk.batches.begin_to_owe() {
+            self.owe_dues(Dues { unplanned: true, ..Dues::default() });
+            wakes.splice(..0, self.me.upgrade().map(Waker::from));
+        }
+    }
+
     /// Tells what is owed, outside the locks.
     #[inline]
     pub(in crate::fleet) fn settle_dues(&self) {
@@ -132,6 +140,9 @@ impl Pool {
     fn settle_dues_now(&self) {
         self.owing.store(false, Ordering::Relaxed);
         let dues = std::mem::take(&mut *self.dues.lock());
+        if dues.unplanned {
+            self.settle_batches();
+        }
         if !dues.warnings.is_empty()
             && let Some(feed) = self.feed.get().and_then(std::sync::Weak::upgrade)
         {
@@ -179,6 +190,9 @@ impl Pool {
         let mut batches = desk.batches.gathering();
         batches.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
         while let Some(ticket) = desk.waiting.head_after(after) {
+            if desk.batches.is_unplanned() {
+                break;
+            }
             while let Some((place, ask)) = batches.pop_if(|(place, _)| *place < ticket.place) {
                 self.fill(desk, place, &ask, wakes);
             }
@@ -192,6 +206,11 @@ impl Pool {
         }
         for (place, ask) in batches.into_iter().rev() {
             self.fill(desk, place, &ask, wakes);
+        }
+        if desk.batches.is_unplanned() {
+            // The next that may gather has its turn before the less urgent.
+            self.plan_by(desk, wakes);
+            self.owe_dues(Dues { unserved: true, ..Dues::default() });
         }
         self.say_who_waits(desk);
     }

@@ -23,7 +23,8 @@ pub(in crate::fleet) struct Census {
     pub(in crate::fleet) leases: u64,
     /// Those that hold none, the ones first that have been idle for longest.
     pub(in crate::fleet) idle: Vec<AgentId>,
-    /// The requests that wait and that one more of them would serve.
+    /// The requests that wait and that one more of them would serve; a batch counts for the places that it
+    /// has not gathered.
     pub(in crate::fleet) waiting: usize,
     /// What one of them can do, as far as the pool has heard of it.
     pub(in crate::fleet) mask: Mask,
@@ -77,7 +78,7 @@ impl Pool {
         }
         let (mask, _) = desk.mask_of(capabilities);
         census.mask = mask | if runs_tasks { RUNS_TASKS } else { 0 };
-        census.waiting = desk.waiting.fitting(census.mask);
+        census.waiting = desk.waiting.fitting(census.mask) + desk.batches.missing(census.mask);
         drop(desk);
         idle.sort_unstable();
         census.idle = idle.into_iter().map(|(_, agent)| agent).collect();
@@ -94,21 +95,28 @@ impl Pool {
     ) -> Result<(), NotIdle> {
         let mut desk = self.desk.lock();
         let at = self.shard_of(agent);
-        let (kind, mask) = {
+        let (mask, limit) = {
+            let shard = self.shards[at].lock();
+            let local = shard.find(agent).ok_or(NotIdle::Gone)?;
+            (shard.mask(local), usize::from(desk.kind(shard.slot(local).kind).limit))
+        };
+        // The desk is held, so the agent lives on, and nobody begins to wait.
+        let is_needed = desk.is_needed_by_batch(agent, mask, limit);
+        let kind = {
             let mut shard = self.shards[at].lock();
             let local = shard.find(agent).ok_or(NotIdle::Gone)?;
-            let mask = shard.mask(local);
             let holds = shard.slot(local).load > 0 && !left_out("fleet.retire-the-busy");
-            if holds || has_work(mask, desk.is_last_of(mask)) {
+            if holds || is_needed || has_work(mask, desk.is_last_of(mask)) {
                 return Err(NotIdle::Busy);
             }
-            let (_, kind, mask) = shard.remove(local);
+            let (_, kind, _) = shard.remove(local);
             self.publish(at, &mut shard);
-            (kind, mask)
+            kind
         };
         desk.leave(kind, mask, at);
         desk.refuse_hopeless(agent, wakes);
         desk.tell_idlers(agent, wakes);
+        self.plan_by(&mut desk, wakes);
         self.say_who_waits(&desk);
         Ok(())
     }

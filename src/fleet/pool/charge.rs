@@ -30,18 +30,21 @@ pub(super) struct Dues {
     pub(super) relieved: bool,
     /// Whether an agent came free that somebody here waits for.
     pub(super) unserved: bool,
+    /// Whether it is to be decided anew which batches gather.
+    pub(super) unplanned: bool,
 }
 
 impl Dues {
     #[inline]
     pub(super) const fn is_empty(&self) -> bool {
-        self.warnings.is_empty() && !self.relieved && !self.unserved
+        self.warnings.is_empty() && !self.relieved && !self.unserved && !self.unplanned
     }
 
     pub(super) fn add(&mut self, other: Self) {
         self.warnings.extend(other.warnings);
         self.relieved |= other.relieved;
         self.unserved |= other.unserved;
+        self.unplanned |= other.unplanned;
     }
 }
 

@@ -206,14 +206,27 @@ impl Desk {
 
     /// Why a batch can never be served as things are, if it cannot.
     pub(super) fn hopeless_batch(&self, ask: &Ask, count: usize) -> Option<AllocateError> {
-        let fitting = || self.sets.iter().filter(|(have, _)| ask.misfit(**have).is_some());
-        if fitting().next().is_none() {
+        if !self.could_serve(ask) {
             return Some(AllocateError::NoSuchCapability);
         }
-        let places: usize = fitting().map(|(_, set)| set.places).sum();
         // Of an agent that is named the batch knew how many it has when it began to wait.
-        let too_few = ask.agent.is_none() && places < count;
+        let too_few = ask.agent.is_none() && self.places_for(ask) < count;
         too_few.then_some(AllocateError::TooFewPlaces)
+    }
+
+    /// Whether a batch that waits could never be served without an agent that has these capabilities and may
+    /// hold so many leases.
+    pub(super) fn is_needed_by_batch(&self, agent: AgentId, have: Mask, limit: usize) -> bool {
+        self.batches.waiting_rows().any(|(ask, count)| match ask.agent {
+            Some(named) => named == agent,
+            None => ask.misfit(have).is_some() && self.places_for(ask) < count + limit,
+        })
+    }
+
+    /// How many leases the live agents that fit may hold together.
+    fn places_for(&self, ask: &Ask) -> usize {
+        let fitting = self.sets.iter().filter(|(have, _)| ask.misfit(**have).is_some());
+        fitting.map(|(_, set)| set.places).sum()
     }
 
     /// Whether anybody may take what comes free.
@@ -234,20 +247,25 @@ impl Desk {
 
     /// Gives the free places of an agent to those who wait, the most urgent first (rule 2). Where leases are
     /// `paid` for, room in a budget may come with them for somebody more urgent whom this agent does not
-    /// fit: all who wait are to be served then, outside the locks.
+    /// fit: all who wait are to be served then, outside the locks. Whether the rest of them is deferred
+    /// until it was decided anew which batches gather.
     pub(super) fn offer(
         &mut self,
         shard: &mut Shard,
         local: u32,
         paid: bool,
         wakes: &mut Vec<Waker>,
-    ) {
+    ) -> bool {
         if paid {
             shard.charges.dues.unserved |= self.has_askers();
-            return;
+            return false;
         }
         let (agent, have) = (shard.id(local), shard.mask(local));
         while self.has_askers() && shard.slot(local).has_room() {
+            if self.batches.is_unplanned() {
+                self.batches.defer(agent);
+                return true;
+            }
             let single = self.waiting.first_for(agent, have);
             let batch = self.batches.first_for(agent, have);
             match (single, batch) {
@@ -259,14 +277,11 @@ impl Desk {
                 (_, Some(place)) => {
                     let granted = Granted { grant: shard.lease(local), charge: None };
                     self.batches.grant(place, granted, wakes);
-                    if self.batches.plan_is_due() {
-                        // It is complete: others may gather, before those who are less urgent.
-                        self.batches.decide(self.sets.keys().copied(), false);
-                    }
                 }
-                (_, None) => return,
+                (_, None) => return false,
             }
         }
+        false
     }
 
     /// Wakes those who wait for an agent to hold no lease: it holds none, or is gone.
@@ -352,10 +367,7 @@ impl Desk {
                 assert!(lives, "rule 3");
             }
         }
-        let mut gathering = self.batches.gathering();
-        if self.batches.plan_is_due() {
-            gathering.clear();
-        }
+        let gathering = self.batches.gathering();
         for ask in self.waiting.asks().chain(gathering.iter().map(|(_, ask)| ask)) {
             let ask = Ask { strategy: Strategy::LeastLoaded, ..*ask };
             assert!(self.could_serve(&ask), "rule 2: hopeless");

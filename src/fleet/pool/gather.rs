@@ -2,9 +2,10 @@
 //!
 //! Rules that hold here, beside rules 2 and 3 of the pool and those of the batches:
 //!
-//! 1. Who gathers is decided anew, and what that withdraws is passed on, whenever a batch comes or goes and
-//!    after agents came or went: by [`settle_batches`](Pool::settle_batches), outside all locks, where the
-//!    step itself is done under one of the host's.
+//! 1. Who gathers is decided anew, and what that withdraws is passed on, whenever a batch comes or goes or is
+//!    complete, and after agents came or went: by [`settle_batches`](Pool::settle_batches), outside all
+//!    locks, where the step itself holds one of a shard or of the fleet. It is owed then, and done by the
+//!    first of the wakers that the step brings, before anybody of the host's hears of the step.
 //! 2. A batch is collected or given up once, and what it held and nobody collects is passed on.
 
 use std::sync::Arc;
@@ -148,12 +149,13 @@ impl Pool {
         self.discard(waker);
     }
 
-    /// Decides anew who gathers (rule 1), after agents came or went.
+    /// Decides anew who gathers (rule 1), if that is due.
     pub(in crate::fleet) fn settle_batches(&self) {
         let mut later = Later::default();
         {
             let mut desk = self.desk.lock();
             if desk.batches.len() == 0 {
+                // Whoever left has planned last.
                 return;
             }
             self.plan(&mut desk, Vec::new(), &mut later);
@@ -161,24 +163,34 @@ impl Pool {
         self.do_later(later);
     }
 
-    /// Has those gather who may, and passes on what the others held and what else is `left`. Who gathers is
-    /// decided first, so that nobody less urgent is given what is passed on.
-    fn plan(&self, desk: &mut Desk, left: Vec<Granted>, later: &mut Later) {
-        let mut left = left;
+    /// Has those gather who may, and passes on what the others held, what was deferred and what else is
+    /// `left`. Who gathers is decided first, so that nobody less urgent is given what is passed on; and again
+    /// if one is complete with that.
+    fn plan(&self, desk: &mut Desk, mut left: Vec<Granted>, later: &mut Later) {
         loop {
             left.extend(desk.plan_batches(self.budgets.is_some()));
             left.retain(|granted| !self.hand_over(desk, *granted, later));
             // One that is complete lets others gather, and they are more urgent than some who wait.
-            if desk.batches.plan_is_due() {
+            if desk.batches.is_unplanned() {
                 continue;
             }
             for granted in left.drain(..) {
                 self.put_back(desk, granted, later);
             }
-            for (place, ask) in desk.batches.gathering() {
-                self.fill(desk, place, &ask, &mut later.wakes);
+            for agent in desk.batches.take_deferred() {
+                let at = self.shard_of(agent);
+                let mut shard = self.shards[at].lock();
+                if let Some(local) = shard.find(agent) {
+                    let passed = self.pass_on(desk, &mut shard, at, local, &mut later.wakes);
+                    later.passed.push(passed);
+                }
             }
-            if !desk.batches.plan_is_due() {
+            if !desk.batches.is_unplanned() {
+                for (place, ask) in desk.batches.gathering() {
+                    self.fill(desk, place, &ask, &mut later.wakes);
+                }
+            }
+            if !desk.batches.is_unplanned() {
                 break;
             }
         }

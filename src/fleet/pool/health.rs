@@ -4,7 +4,9 @@
 //!
 //! 1. The condition of an agent is in its row, beside its load, and changes under the lock of its shard: who
 //!    is allocated and what the status says cannot differ.
-//! 2. Who waits for an agent to be idle says so before it looks (rule 2 of the pool), so it is woken by
+//! 2. Of an agent that gets no leases any more, what a batch had gathered and nobody has collected is taken back,
+//!    in the step in which that becomes so.
+//! 3. Who waits for an agent to be idle says so before it looks (rule 2 of the pool), so it is woken by
 //!    whoever gives the last lease back, or ends the agent.
 
 use std::task::Waker;
@@ -61,6 +63,11 @@ impl Pool {
         if let Some(limit) = limit {
             shard.set_limit(local, limit);
         }
+        if !shard.slot(local).standing.is_routed() {
+            for granted in desk.batches.withdraw(agent) {
+                shard.release(agent, granted.charge, None).expect("it was just found");
+            }
+        }
         Some((old, self.pass_on(&mut desk, &mut shard, at, local, wakes)))
     }
 
@@ -84,7 +91,7 @@ impl Pool {
             {
                 let mut desk = self.desk.lock();
                 desk.idlers.retain(|(known, ..)| *known != key);
-                // Rule 2.
+                // Rule 3.
                 if !late {
                     desk.idlers.push((key, agent, parker.waker()));
                 }

@@ -14,7 +14,7 @@ use super::charge::Refused;
 use super::shard::Best;
 use super::view::status;
 use super::{Ask, Pool};
-use crate::fleet::agent::AgentStatus;
+use crate::fleet::agent::{AgentState, AgentStatus};
 use crate::fleet::budget::Asking;
 use crate::fleet::id::AgentId;
 use crate::fleet::lease::Lease;
@@ -83,9 +83,13 @@ impl Pool {
         lease: Lease,
     ) -> Result<Lease, AllocateError> {
         let Some(picker) = request.own_picker() else { return Ok(lease) };
-        // Of an agent that is gone the lease is void, which is for its holder to find.
-        let Some(mut status) = self.status(lease.agent()) else { return Ok(lease) };
+        // It sees every agent that it gives.
+        let mut status = self.status(lease.agent()).ok_or(AllocateError::AgentGone)?;
+        // It is shown as it is without this lease.
         status.load = status.load.saturating_sub(1);
+        if status.state == AgentState::Busy && status.load == 0 {
+            status.state = AgentState::Ready;
+        }
         self.ask_picker(&**picker, request, &[status]).map(|_| lease)
     }
 
@@ -109,29 +113,34 @@ impl Pool {
     /// The best agents for a request, each as it was when its shard was looked at.
     fn candidates(&self, ask: &Ask) -> Result<Vec<AgentStatus>, AllocateError> {
         let mut found: Vec<(Best, AgentStatus)> = Vec::new();
+        // Nothing is allocated for it under the lock of a shard.
+        let mut best: Vec<Best> = Vec::with_capacity(2 * MAX_CANDIDATES);
         // Held, so that the sorts of agents are those of the agents.
         let desk = self.desk.lock();
         for (at, shard) in self.shards.iter().enumerate() {
+            found.reserve(MAX_CANDIDATES);
             let shard = shard.lock();
             if shard.closed {
                 return Err(AllocateError::Closed);
             }
-            let best = match ask.agent {
-                None => shard.several_best(ask, MAX_CANDIDATES),
+            match ask.agent {
+                None => shard.several_best(ask, MAX_CANDIDATES, &mut best),
                 Some(agent) if at == self.shard_of(agent) => {
-                    shard.best_named(agent, ask).into_iter().collect()
+                    best.clear();
+                    best.extend(shard.best_named(agent, ask));
                 }
                 Some(_) => continue,
-            };
-            found.extend(best.into_iter().map(|best| {
+            }
+            found.extend(best.iter().map(|best| {
                 let slot = shard.slot(best.local);
                 let mask = shard.mask(best.local);
-                (best, status(shard.id(best.local), slot, mask, desk.kind(slot.kind)))
+                (*best, status(shard.id(best.local), slot, mask, desk.kind(slot.kind)))
             }));
+            drop(shard);
+            found.sort_by_key(|(best, _)| *best);
+            found.truncate(MAX_CANDIDATES);
         }
         drop(desk);
-        found.sort_by_key(|(best, _)| *best);
-        found.truncate(MAX_CANDIDATES);
         Ok(found.into_iter().map(|(_, status)| status).collect())
     }
 }

@@ -374,25 +374,35 @@ impl Shard {
         best
     }
 
-    /// So many of the best agents for a request, the best first.
-    pub(super) fn several_best(&self, ask: &Ask, limit: usize) -> Vec<Best> {
+    /// So many of the best agents for a request, the best first, in place of what is in `several`: it does not
+    /// grow beyond twice as many. O(sets of capabilities + agents that were among the best so far), the
+    /// second times log(limit): those of a set are looked at until one is too bad.
+    pub(super) fn several_best(&self, ask: &Ask, limit: usize, several: &mut Vec<Best>) {
         let link = ask.strategy.index();
-        let mut several = Vec::new();
+        several.clear();
+        // From then on it takes one that is better than this to be among them.
+        let mut worst: Option<(u32, u32)> = None;
         for class in &self.classes {
             let Some(misfit) = ask.misfit(class.mask) else { continue };
             if class.is_unpaid() {
                 continue;
             }
             let misfit = misfit | class.penalty();
-            let members = class.index[link].in_order(&self.slots, link).take(limit);
-            several.extend(members.map(|(rank, local)| {
+            for (rank, local) in class.index[link].in_order(&self.slots, link).take(limit) {
+                if worst.is_some_and(|worst| worst < (misfit, rank)) {
+                    break;
+                }
                 let age = ask.strategy.age(&self.slots[local as usize]);
-                Best { misfit, rank, age, local }
-            }));
+                several.push(Best { misfit, rank, age, local });
+                if several.len() == limit.saturating_mul(2) {
+                    several.sort_unstable();
+                    several.truncate(limit);
+                    worst = several.last().map(|worst| (worst.misfit, worst.rank));
+                }
+            }
         }
         several.sort_unstable();
         several.truncate(limit);
-        several
     }
 
     /// An agent that is asked for by name, if it has room and fits.

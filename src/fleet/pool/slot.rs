@@ -67,8 +67,9 @@ impl Standing {
         })
     }
 
+    /// Whether it is given leases.
     #[inline(always)]
-    const fn is_routed(self) -> bool {
+    pub(super) const fn is_routed(self) -> bool {
         self.0 & !Self::WANTED <= 1
     }
 

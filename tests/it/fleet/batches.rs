@@ -4,17 +4,17 @@ use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, OnceLock};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
 use super::support::LONG;
-use phalanx::ManualClock;
 use phalanx::fleet::{
-    AgentId, AgentSpec, AllocateError, BatchAllocation, Condition, Fleet, Lease, Priority, Request,
-    Task,
+    AgentId, AgentSpec, AllocateError, BatchAllocation, Condition, Fleet, FleetEvent, Lease,
+    Observer, Priority, Request, Task, WeakFleet,
 };
+use phalanx::{ErrorKind, ManualClock};
 
 fn fleet_of(agents: usize) -> (Fleet, Vec<AgentId>) {
     let fleet = Fleet::<(), ()>::builder().build().unwrap();
@@ -190,7 +190,6 @@ fn a_kill_takes_back_what_was_gathered_and_a_newcomer_makes_up_for_it() {
     // It is complete and has not noticed; one of its two and the third that is idle are left.
     assert_eq!(fleet.kill(agents[2]).unwrap().leases_revoked, 0);
     assert_eq!(fleet.kill(agents[1]).unwrap().leases_revoked, 0);
-    assert!(is_pending(&mut batch) || fleet.stats().agents_live == 1);
     let mut late = fleet.allocate_batch_async(&Request::any(), 2);
     assert_eq!(ready(&mut late).unwrap_err(), AllocateError::TooFewPlaces);
     assert_eq!(ready(&mut batch).unwrap_err(), AllocateError::TooFewPlaces);
@@ -291,6 +290,153 @@ fn a_batch_waits_for_an_agent_that_is_not_fit_and_has_it_once_it_is() {
     assert!(is_pending(&mut batch));
     fleet.set_condition(agents[1], Condition::Fit).unwrap();
     assert_eq!(ready(&mut batch).unwrap().len(), 2);
+}
+
+#[test]
+fn batches_that_name_different_agents_do_not_wait_for_each_other() {
+    let fleet = Fleet::<(), ()>::builder().build().unwrap();
+    let two = AgentSpec::new("two").max_leases(2.try_into().unwrap());
+    let agents = fleet.spawn_batch(&two, 2).unwrap();
+    let [of_x, of_y] = [0, 1].map(|at| Request::any().agent(agents[at]));
+    let x = fleet.try_allocate(&of_x).unwrap();
+    let y = fleet.try_allocate(&of_y).unwrap();
+    let mut first = fleet.allocate_batch_async(&of_x, 2);
+    let mut second = fleet.allocate_batch_async(&of_y, 2);
+    assert!(is_pending(&mut first) && is_pending(&mut second));
+    // It shares its agent with the first, and this one shares agents with both.
+    let mut third = fleet.allocate_batch_async(&of_x, 2);
+    let mut any = fleet.allocate_batch_async(&Request::any(), 2);
+    assert!(is_pending(&mut third) && is_pending(&mut any));
+    drop(y);
+    let of_second = ready(&mut second).unwrap();
+    assert!(is_pending(&mut first) && is_pending(&mut any));
+    drop(x);
+    drop(ready(&mut first).unwrap());
+    assert!(is_pending(&mut any));
+    drop(ready(&mut third).unwrap());
+    assert!(ready(&mut any).unwrap().iter().all(|lease| lease.agent() == agents[0]));
+    drop(of_second);
+}
+
+#[test]
+fn a_batch_that_is_complete_and_not_collected_keeps_nobody_out() {
+    let (fleet, agents) = fleet_of(4);
+    let mut held = take(&fleet, &agents);
+    let mut first = fleet.allocate_batch_async(&Request::any(), 2);
+    let mut second = fleet.allocate_batch_async(&Request::any(), 2);
+    let mut late = fleet.allocate_async(&Request::any());
+    assert!(is_pending(&mut first) && is_pending(&mut second) && poll(&mut late).is_pending());
+    held.drain(..2);
+    // The first has all, and the next that comes free is the second's, as it came before the last.
+    held.pop();
+    assert!(poll(&mut late).is_pending());
+    held.pop();
+    let both = ready(&mut second).unwrap();
+    assert!(poll(&mut late).is_pending());
+    drop(both);
+    assert!(ready(&mut late).is_ok());
+    // What a kill takes from it, it has again before those who came later.
+    let mut third = fleet.allocate_batch_async(&Request::any(), 3);
+    assert!(is_pending(&mut third));
+    fleet.kill(agents[0]).unwrap();
+    assert!(is_pending(&mut third));
+    drop(ready(&mut first).unwrap());
+    assert_eq!(ready(&mut third).unwrap().len(), 3);
+}
+
+#[test]
+fn an_agent_with_room_for_several_serves_the_next_batch_in_the_step_that_completes_the_first() {
+    let fleet = Fleet::<(), ()>::builder().build().unwrap();
+    let four = AgentSpec::new("four").max_leases(4.try_into().unwrap());
+    let agent = fleet.spawn(four).unwrap();
+    let mut first = fleet.allocate_batch_async(&Request::any(), 2);
+    fleet.set_condition(agent, Condition::Failed).unwrap();
+    let mut second = fleet.allocate_batch_async(&Request::any(), 2);
+    let mut late = fleet.allocate_async(&Request::any());
+    assert!(is_pending(&mut first) && is_pending(&mut second) && poll(&mut late).is_pending());
+    fleet.set_condition(agent, Condition::Fit).unwrap();
+    assert!(poll(&mut late).is_pending(), "both batches came before it");
+    assert_eq!(ready(&mut second).unwrap().len(), 2);
+    assert_eq!(ready(&mut first).unwrap().len(), 2);
+    assert!(ready(&mut late).is_ok());
+}
+
+#[test]
+fn what_a_batch_gathered_goes_back_as_its_agent_fails_or_is_drained() {
+    let (fleet, agents) = fleet_of(4);
+    let mut held = take(&fleet, &agents);
+    let mut batch = fleet.allocate_batch_async(&Request::any(), 2);
+    assert!(is_pending(&mut batch));
+    drop(held.remove(0));
+    assert!(fleet.drain_agent(agents[0], Duration::ZERO).unwrap(), "nobody uses it");
+    // Two are gathered and not collected: one fails, and another that comes free makes up for it.
+    held.drain(..2);
+    fleet.set_condition(agents[1], Condition::Failed).unwrap();
+    assert_eq!(fleet.agent(agents[1]).unwrap().load, 0);
+    assert!(is_pending(&mut batch));
+    held.clear();
+    let leases: Vec<_> = ready(&mut batch).unwrap().iter().map(Lease::agent).collect();
+    assert_eq!(leases, [agents[2], agents[3]]);
+    assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn an_agent_that_a_waiting_batch_needs_is_not_retired() {
+    let (fleet, agents) = fleet_of(3);
+    let mut held = take(&fleet, &agents);
+    let urgent = Request::any().priority(Priority::HIGH);
+    let mut first = fleet.allocate_batch_async(&urgent, 3);
+    let mut all = fleet.allocate_batch_async(&Request::any(), 3);
+    assert!(is_pending(&mut first) && is_pending(&mut all));
+    held.drain(1..);
+    drop(first);
+    // The second has gathered two of three. A fourth that is idle is one too many.
+    let spare = fleet.spawn(AgentSpec::new("spare").condition(Condition::Failed)).unwrap();
+    fleet.retire(spare).unwrap();
+    fleet.set_condition(agents[1], Condition::Failed).unwrap();
+    assert_eq!(fleet.agent(agents[1]).unwrap().load, 0);
+    assert_eq!(fleet.retire(agents[1]).unwrap_err().kind(), ErrorKind::InUse);
+    assert!(is_pending(&mut all));
+    held.clear();
+    fleet.set_condition(agents[1], Condition::Fit).unwrap();
+    assert_eq!(ready(&mut all).unwrap().len(), 3);
+}
+
+#[test]
+fn who_is_told_of_an_end_finds_what_it_freed() {
+    struct Looks(OnceLock<WeakFleet<(), ()>>, AtomicUsize);
+    impl Observer for Looks {
+        fn notice(&self, event: &FleetEvent) {
+            if matches!(event, FleetEvent::AgentKilled { .. } | FleetEvent::AgentRetired { .. }) {
+                let fleet = self.0.get().and_then(WeakFleet::upgrade).unwrap();
+                drop(fleet.try_allocate(&Request::any()).unwrap());
+                self.1.fetch_add(1, Ordering::SeqCst);
+            }
+        }
+    }
+    let looks = Arc::new(Looks(OnceLock::new(), AtomicUsize::new(0)));
+    let fleet = Fleet::<(), ()>::builder().observer(Arc::clone(&looks) as _).build().unwrap();
+    looks.0.set(fleet.downgrade()).ok().unwrap();
+    let agents = fleet.spawn_batch(&AgentSpec::new("worker"), 2).unwrap();
+    let mut held = take(&fleet, &agents);
+    let mut batch = fleet.allocate_batch_async(&Request::any(), 2);
+    assert!(is_pending(&mut batch));
+    drop(held.remove(0));
+    // With this one gone it is hopeless, and the one that it gathered is free for others.
+    fleet.kill(agents[1]).unwrap();
+    assert_eq!(looks.1.load(Ordering::SeqCst), 1);
+    assert_eq!(ready(&mut batch).unwrap_err(), AllocateError::TooFewPlaces);
+}
+
+#[test]
+fn a_batch_that_loses_an_agent_to_a_shutdown_is_told_that_it_is_closed() {
+    let (fleet, agents) = fleet_of(2);
+    let held = take(&fleet, &agents);
+    let mut batch = fleet.allocate_batch_async(&Request::any(), 2);
+    assert!(is_pending(&mut batch));
+    drop(held);
+    fleet.shutdown(Duration::ZERO).unwrap();
+    assert_eq!(ready(&mut batch).unwrap_err(), AllocateError::Closed);
 }
 
 #[test]

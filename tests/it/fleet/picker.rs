@@ -182,7 +182,8 @@ fn a_picker_that_waited_judges_what_came_free_and_what_it_declines_passes_on() {
     let seen = Arc::new(Mutex::new(Vec::new()));
     let note = Arc::clone(&seen);
     let request = by(move |candidates| {
-        note.lock().unwrap().push((ids(candidates), candidates[0].load));
+        let shown = (ids(candidates), candidates[0].load, candidates[0].state);
+        note.lock().unwrap().push(shown);
         candidates.iter().position(|agent| agent.id == wanted)
     });
     let mut declines = fleet.allocate_async(&request);
@@ -200,7 +201,10 @@ fn a_picker_that_waited_judges_what_came_free_and_what_it_declines_passes_on() {
     drop(second);
     let Poll::Ready(Ok(lease)) = poll(&mut takes) else { panic!("the wanted one is free") };
     assert_eq!(lease.agent(), wanted);
-    assert_eq!(*seen.lock().unwrap(), [(vec![agents[0]], 0), (vec![wanted], 0)]);
+    assert_eq!(
+        *seen.lock().unwrap(),
+        [(vec![agents[0]], 0, AgentState::Ready), (vec![wanted], 0, AgentState::Ready)]
+    );
     assert_eq!(fleet.stats().leases_live, 2);
 }
 

@@ -99,6 +99,9 @@ fn a_fleet_observes_its_agents_its_leases_and_who_waits() {
     let seen = fleet.observe(&two);
     assert_eq!((seen.leases, seen.queued), (6, 1), "nobody else can do for a named agent");
     assert_eq!(seen.idle, []);
+    let mut batch = pin!(fleet.allocate_batch_async(&rust, 4));
+    assert!(batch.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(fleet.observe(&two).queued, 5, "a batch waits for each of its places");
     assert_eq!(fleet.observe(&AgentSpec::new("none")).serving, 0);
 }
 

@@ -64,8 +64,9 @@ impl Shard {
                 assert_eq!(self.best(&ask).map(plain), naive.first().copied(), "rule 1: {ask:?}");
                 for limit in [usize::MAX, 3, 1] {
                     naive.truncate(limit.min(naive.len()));
-                    let several: Vec<_> =
-                        self.several_best(&ask, limit).into_iter().map(plain).collect();
+                    let mut several = Vec::new();
+                    self.several_best(&ask, limit, &mut several);
+                    let several: Vec<_> = several.into_iter().map(plain).collect();
                     assert_eq!(several, naive, "rule 1: {limit} for {ask:?}");
                 }
             }

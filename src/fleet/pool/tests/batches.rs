@@ -67,21 +67,12 @@ struct World {
     ever: Vec<(AgentId, u8)>,
     waiters: Vec<Waiter>,
     leases: Vec<Lease>,
-    /// Those that gathered after the last step.
-    gathered: Vec<Place>,
 }
 
 impl World {
     fn new(shards: usize) -> Self {
         let pool = pool_of(12, shards, Strategy::LeastLoaded);
-        Self {
-            pool,
-            agents: Vec::new(),
-            ever: Vec::new(),
-            waiters: Vec::new(),
-            leases: Vec::new(),
-            gathered: Vec::new(),
-        }
+        Self { pool, agents: Vec::new(), ever: Vec::new(), waiters: Vec::new(), leases: Vec::new() }
     }
 
     fn capable(&self, agent: AgentId) -> u8 {
@@ -92,7 +83,6 @@ impl World {
         match step {
             Step::Join { capabilities, limit, count } => {
                 if let Ok(ids) = join(&self.pool, &names(capabilities), limit, count) {
-                    self.pool.settle_batches();
                     self.agents.extend(ids.iter().map(|id| (*id, capabilities)));
                     self.ever.extend(ids.iter().map(|id| (*id, capabilities)));
                 }
@@ -102,7 +92,6 @@ impl World {
                 let mut wakes = Vec::new();
                 let revoked = self.pool.remove(id, &mut wakes).expect("it lives") as usize;
                 Both::wake(wakes);
-                self.pool.settle_batches();
                 let before = self.leases.len();
                 self.leases.retain(|lease| lease.agent() != id);
                 assert_eq!(revoked, before - self.leases.len(), "leases that somebody has");
@@ -224,10 +213,7 @@ impl World {
             for envious in self.waiters.iter().filter(|waiter| !waiter.answered) {
                 let serves = match &envious.claim {
                     Claim::Single(_) => true,
-                    // One that begins to gather in this step may come after what else it does.
-                    Claim::Batch(place, _) => {
-                        gathering.contains(place) && self.gathered.contains(place)
-                    }
+                    Claim::Batch(place, _) => gathering.contains(place),
                 };
                 let fits = self.capable(agent) & envious.capabilities == envious.capabilities
                     && envious.named.is_none_or(|named| named == agent);
@@ -237,7 +223,6 @@ impl World {
                 assert!(!(serves && fits && first && new), "somebody was overtaken");
             }
         }
-        self.gathered = gathering;
     }
 
     /// Everybody who can be served is, once all agents are fit and all leases come back.
