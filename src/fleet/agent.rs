@@ -335,9 +335,9 @@ impl<T, O> AgentSpec<T, O> {
     ///
     /// A panic, in the function or in the future, is caught and the attempt lost, as is that of a future that the
     /// executor drops before it has resolved ([`TaskErrorKind::Dropped`](super::TaskErrorKind::Dropped)).
-    /// When the agent is killed, the task cancelled or its deadline passed, the future is not dropped: it is told
-    /// ([`AsyncContext::revoked`], [`AsyncContext::cancelled`]), and what comes of it is refused as it would be
-    /// of any handler.
+    /// When the agent is killed or the deadline passed, the future is not dropped: it is told
+    /// ([`AsyncContext::revoked`]), and what comes of it is refused as it would be of any handler. When the task
+    /// is cancelled it is told too ([`AsyncContext::cancelled`]), and an output that it brings all the same counts.
     ///
     /// ```
     /// use phalanx::fleet::{AgentSpec, Fleet, Outcome, SpawnedFuture, Task};

@@ -5,7 +5,8 @@
 //! 1. A flight is one attempt, or one message. It holds a lease of its agent and no worker, and ends exactly once:
 //!    when its future resolves, panics or is dropped, whichever comes first, or at once if the handler panics
 //!    before there is a future.
-//! 2. It is in the table from before the handler is called until what came of it has been counted.
+//! 2. It is in the table from before the handler is called until what came of it has been counted. Its future is
+//!    live until it has ended, which is before anybody learns what came of it.
 //! 3. What came of it passes the same checks as what a worker brings: a struck attempt brings nothing.
 //! 4. The future knows the fleet weakly: an executor that never lets go of it keeps no fleet.
 //! 5. Of a mailbox, one message flies for each lease of the agent, and they begin in the order of coming.
@@ -13,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::future::Future;
+use std::ops::RangeBounds;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll};
@@ -30,11 +32,13 @@ use super::task::{ReturnReason, Task, TaskError};
 use super::wakers::guarded;
 use super::work::Attempted;
 use crate::sync::Mutex;
-use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 /// The flights of a fleet (rule 2).
 pub(super) struct Flights<O> {
     table: Mutex<Table<O>>,
+    /// How many futures have not ended.
+    live: AtomicUsize,
     /// Messages that ended as handled, and as failed.
     pub(super) handled: AtomicU64,
     pub(super) failed: AtomicU64,
@@ -42,14 +46,14 @@ pub(super) struct Flights<O> {
 
 struct Table<O> {
     next: u64,
-    flying: BTreeMap<u64, Flight<O>>,
+    /// By agent, and in the order in which they began.
+    flying: BTreeMap<(AgentId, u64), Flight<O>>,
     messages: usize,
     /// Whether nobody waits for them any more.
     given_up: bool,
 }
 
 struct Flight<O> {
-    agent: AgentId,
     task: Option<TaskId>,
     signal: Arc<Signal>,
     asker: Option<Arc<ReplyCell<O>>>,
@@ -81,12 +85,18 @@ impl<T, O> Cargo<T, O> {
 impl<O> Flights<O> {
     pub(super) fn new() -> Self {
         let table = Table { next: 0, flying: BTreeMap::new(), messages: 0, given_up: false };
-        Self { table: Mutex::new(table), handled: AtomicU64::new(0), failed: AtomicU64::new(0) }
+        Self {
+            table: Mutex::new(table),
+            live: AtomicUsize::new(0),
+            handled: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        }
     }
 
-    /// How many have not ended.
+    /// How many futures have not ended.
     pub(super) fn len(&self) -> usize {
-        self.table.lock().flying.len()
+        // Relaxed: who has learnt what came of a future has learnt this (rule 2).
+        self.live.load(Ordering::Relaxed)
     }
 
     /// How many messages fly that a drain waits for.
@@ -96,20 +106,21 @@ impl<O> Flights<O> {
     }
 
     /// Counts a flight in; whether everybody has given up.
-    fn begin(&self, flight: Flight<O>) -> (u64, bool) {
+    fn begin(&self, agent: AgentId, flight: Flight<O>) -> (u64, bool) {
+        self.live.fetch_add(1, Ordering::Relaxed);
         let mut table = self.table.lock();
         table.next += 1;
         let number = table.next;
         table.messages += usize::from(flight.task.is_none());
-        table.flying.insert(number, flight);
+        table.flying.insert((agent, number), flight);
         (number, table.given_up)
     }
 
     /// Counts a flight out.
-    fn end(&self, number: u64) {
+    fn end(&self, agent: AgentId, number: u64) {
         let flight = {
             let mut table = self.table.lock();
-            let flight = table.flying.remove(&number);
+            let flight = table.flying.remove(&(agent, number));
             let message = flight.as_ref().is_some_and(|flight| flight.task.is_none());
             table.messages -= usize::from(message);
             flight
@@ -206,13 +217,14 @@ impl<T, O> Inner<T, O> {
             Cargo::Message(.., cell) => (None, Attempt::NONE, cell.clone()),
         };
         let agent = cargo.agent();
-        let flight = Flight { agent, task, signal: Arc::clone(&signal), asker };
-        let (number, given_up) = self.flights.begin(flight);
+        let flight = Flight { task, signal: Arc::clone(&signal), asker };
+        let (number, given_up) = self.flights.begin(agent, flight);
+        let own = (agent, number)..=(agent, number);
         if given_up {
-            self.strike_flights(|flight| flight == number, ReturnReason::Shutdown);
+            self.strike_flights(own, |_| true, ReturnReason::Shutdown);
         } else if task.is_none() && !self.pool.lives(agent) {
             // Whoever ended the agent looked at the flights after that, and maybe before this one was there.
-            self.strike_flights(|flight| flight == number, ReturnReason::AgentGone);
+            self.strike_flights(own, |_| true, ReturnReason::AgentGone);
         }
         let context = AsyncContext { task, attempt, agent, signal: Arc::clone(&signal) };
         let payload = Arc::clone(cargo.task());
@@ -243,19 +255,22 @@ impl<T, O> Inner<T, O> {
         signal: &Signal,
         result: Result<O, TaskError>,
     ) {
+        // Relaxed: as in `Flights::len`.
+        self.flights.live.fetch_sub(1, Ordering::Relaxed);
+        let agent = cargo.agent();
         match cargo {
             Cargo::Task(attempted) => {
                 let Attempted { task, attempt, .. } = &attempted;
                 let result = self.verified(task, *attempt, signal, result);
                 let next = self.conclude(attempted, result, None, false);
                 debug_assert!(next.is_none(), "none was wanted");
-                self.flights.end(number);
+                self.flights.end(agent, number);
             }
             Cargo::Message(agent, tenure, task, cell) => {
                 let count = |handled| self.flights.count(handled);
                 self.message_ended((agent, tenure), result, cell.as_deref(), count);
                 self.discard(task);
-                self.flights.end(number);
+                self.flights.end(agent, number);
                 self.release(agent);
             }
         }
@@ -267,44 +282,38 @@ impl<T, O> Inner<T, O> {
 
     /// Strikes the flights of an agent that is gone. Its tasks are struck elsewhere.
     pub(super) fn strike_flights_of(&self, agent: AgentId, reason: ReturnReason) {
-        let of_agent: Vec<_> = {
-            let table = self.flights.table.lock();
-            let own = |(number, flight): (&u64, &Flight<O>)| {
-                (flight.agent == agent && flight.task.is_none()).then_some(*number)
-            };
-            table.flying.iter().filter_map(own).collect()
-        };
-        if !of_agent.is_empty() {
-            self.strike_flights(|number| of_agent.contains(&number), reason);
-        }
+        let of_agent = (agent, 0)..=(agent, u64::MAX);
+        self.strike_flights(of_agent, |flight| flight.task.is_none(), reason);
     }
 
     /// Strikes all flights, and those that come later: for a fleet whose last handle is gone, which may be dropped
     /// on the very thread that would run them.
     pub(super) fn give_up_flights(&self) {
         self.flights.table.lock().given_up = true;
-        self.strike_flights(|_| true, ReturnReason::Shutdown);
+        self.strike_flights(.., |_| true, ReturnReason::Shutdown);
     }
 
     /// Strikes the messages in flight, for a fleet whose agents have ended.
     pub(super) fn strike_messages_in_flight(&self) {
-        let messages: Vec<_> = {
-            let table = self.flights.table.lock();
-            let flying = table.flying.iter();
-            flying.filter_map(|(number, flight)| flight.task.is_none().then_some(*number)).collect()
-        };
-        if !messages.is_empty() {
-            self.strike_flights(|number| messages.contains(&number), ReturnReason::Shutdown);
-        }
+        self.strike_flights(.., |flight| flight.task.is_none(), ReturnReason::Shutdown);
     }
 
-    fn strike_flights(&self, which: impl Fn(u64) -> bool, reason: ReturnReason) {
-        let mut struck = Vec::new();
-        for (number, flight) in &mut self.flights.table.lock().flying {
-            if which(*number) {
-                let signal = Arc::clone(&flight.signal);
-                struck.push((flight.task, signal, flight.asker.take()));
-            }
+    fn strike_flights(
+        &self,
+        among: impl RangeBounds<(AgentId, u64)>,
+        which: impl Fn(&Flight<O>) -> bool,
+        reason: ReturnReason,
+    ) {
+        let struck: Vec<_> = {
+            let mut table = self.flights.table.lock();
+            let flights = table.flying.range_mut(among).map(|(_, flight)| flight);
+            let flights = flights.filter(|flight| which(flight));
+            flights
+                .map(|flight| (flight.task, Arc::clone(&flight.signal), flight.asker.take()))
+                .collect()
+        };
+        if struck.is_empty() {
+            return;
         }
         let mut after = After::new();
         let mut askers = Vec::new();

@@ -3,7 +3,8 @@
 //! Rules that hold here:
 //!
 //! 1. What is ready stands in line once for each time somebody was told, first come first served. The queue
-//!    of tasks stands in line like an agent, and goes to the end after each task, so neither starves the other.
+//!    of tasks stands in line like an agent. Who has it runs one task after the other while nothing else is in
+//!    line, and so many at most; then it goes to the end. So neither starves the other.
 //! 2. An entry is a hint: the mailbox, or the queue, says whether there is something to do.
 //! 3. No worker sleeps while something is ready and nobody is on the way to it: whoever lines something up
 //!    rouses a sleeper unless one is searching, and the last to stop searching rouses another if more is ready.

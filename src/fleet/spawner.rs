@@ -12,8 +12,8 @@ pub type SpawnedFuture = Pin<Box<dyn Future<Output = ()> + Send + 'static>>;
 /// Whatever it does with the future, the attempt ends once: an executor that refuses drops it, which loses the
 /// attempt ([`TaskErrorKind::Dropped`](super::TaskErrorKind::Dropped)) and leaves the task another one if it
 /// has any left; if it panics, the panic is caught and counted, and the attempt is lost if the future was
-/// dropped. One that keeps a future and never polls it keeps the agent busy, until the task's
-/// [timeout](super::Task::timeout) or a [kill](super::Fleet::kill).
+/// dropped. One that keeps a future and never polls it keeps the agent's lease until a
+/// [kill](super::Fleet::kill): the task's [timeout](super::Task::timeout) ends the task, not the future.
 ///
 /// What comes of an attempt is recorded by the thread that polls or drops its future: the verifier, the log
 /// and the observer are called there.

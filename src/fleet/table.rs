@@ -3,11 +3,13 @@
 //! The fleet gives its ids one after the other, and most tasks end in about the order in which they came: so
 //! those that came last stand in a ring, where an id is a place. Rules that hold here:
 //!
-//! 1. The entry of place `n` in the ring is that of the id `base + n`. The first place is not vacant.
+//! 1. The entry of place `n` in the ring is that of the id `base + n`.
 //! 2. An id that the ring has no place for is among the others: one of the caller's own that is far off, and
 //!    that of a task which outlives most that came after it. An id is in one of the two.
-//! 3. The ring has at most [`SLACK`] places more than four for each entry in it, so the table takes no more
-//!    room than its entries pay for.
+//! 3. The ring is long if it has more than [`SLACK`] places beside two for each entry in it. No entry makes it
+//!    so. Whoever takes an entry out of the table takes places off the front of the ring that are vacant, or,
+//!    of one that is long, not vacant: so many at a time that no one step is long, and that the ring has at
+//!    most [`SLACK`] places beside four for each entry of the table, which takes no more room than those pay for.
 
 use std::collections::{HashMap, VecDeque};
 
@@ -15,6 +17,10 @@ use super::id::TaskId;
 
 /// How many vacant places the ring may have whatever it holds.
 const SLACK: usize = 64;
+/// How many places go off the front of the ring at a time.
+const PLACES: usize = 64;
+/// How many of them may have entries, which go to the others.
+const SPILLED: usize = 4;
 
 /// See the file's head.
 #[derive(Debug)]
@@ -72,7 +78,7 @@ impl<V> Table<V> {
             self.base = id.get();
         }
         let place = id.get().checked_sub(self.base).and_then(|place| usize::try_from(place).ok());
-        let longest = SLACK + 4 * (self.held + 1);
+        let longest = SLACK + 2 * (self.held + 1);
         let Some(place) = place.filter(|place| *place < longest) else {
             self.others.insert(id, value);
             return;
@@ -86,22 +92,38 @@ impl<V> Table<V> {
 
     pub(super) fn remove(&mut self, id: &TaskId) -> Option<V> {
         let found = self.place(*id).and_then(|place| self.ring[place].take());
-        if found.is_none() {
-            return if self.others.is_empty() { None } else { self.others.remove(id) };
+        let found = if found.is_some() {
+            self.held -= 1;
+            found
+        } else if self.others.is_empty() {
+            None
+        } else {
+            self.others.remove(id)
+        };
+        if found.is_some() {
+            self.shorten();
         }
-        self.held -= 1;
-        // Rules 1 and 3. Each place that goes was put in once.
-        let may_stay =
-            |first: &Option<V>, length, held| first.is_some() && length <= SLACK + 4 * held;
-        while self.ring.front().is_some_and(|first| !may_stay(first, self.ring.len(), self.held)) {
+        found
+    }
+
+    /// Rule 3.
+    fn shorten(&mut self) {
+        let mut spilled = 0;
+        for _ in 0..PLACES {
+            let is_long = self.ring.len() > SLACK + 2 * self.held;
+            match self.ring.front() {
+                None => return,
+                Some(Some(_)) if !is_long || spilled == SPILLED => return,
+                Some(_) => {}
+            }
             if let Some(Some(old)) = self.ring.pop_front() {
                 self.others.insert(TaskId::new(self.base), old);
                 self.held -= 1;
+                spilled += 1;
             }
             // Past the last id the ring is empty, and its base means nothing.
             self.base = self.base.wrapping_add(1);
         }
-        found
     }
 
     pub(super) fn ids(&self) -> impl Iterator<Item = TaskId> {
@@ -124,10 +146,9 @@ mod tests {
     impl<V> Table<V> {
         fn validate(&self) {
             assert_eq!(self.ring.iter().flatten().count(), self.held);
-            assert!(self.ring.front().is_none_or(Option::is_some), "rule 1");
             let vacant = |id: &TaskId| self.place(*id).is_none_or(|at| self.ring[at].is_none());
             assert!(self.others.keys().all(vacant), "rule 2");
-            assert!(self.ring.len() <= SLACK + 4 * self.held, "rule 3");
+            assert!(self.ring.len() <= SLACK + 4 * self.len(), "rule 3");
         }
     }
 
@@ -145,6 +166,28 @@ mod tests {
         assert_eq!(table.ids().collect::<Vec<_>>(), [TaskId::new(1)]);
         assert_eq!(table.remove(&TaskId::new(1)), Some(1));
         assert!(table.is_empty());
+    }
+
+    #[test]
+    fn no_end_of_a_task_moves_many_others_however_long_the_backlog() {
+        const BACKLOG: u64 = 40_000;
+        let mut table = Table::new();
+        for id in 1..=BACKLOG {
+            table.insert(TaskId::new(id), id);
+        }
+        // The last first; what is left of the backlog goes over to the others.
+        let (mut longest, mut before) = (0, 0);
+        for id in (1..=BACKLOG).rev() {
+            let places = table.ring.len();
+            assert_eq!(table.remove(&TaskId::new(id)), Some(id));
+            assert!(places - table.ring.len() <= PLACES, "places at a time");
+            assert!(table.others.len() <= before + SPILLED, "entries at a time");
+            before = table.others.len();
+            longest = longest.max(before);
+            assert!(table.ring.len() <= SLACK + 4 * table.len(), "rule 3");
+        }
+        assert!(longest > 1_000, "{longest}");
+        assert!(table.is_empty() && table.ring.len() <= SLACK, "{}", table.ring.len());
     }
 
     #[test]

@@ -73,6 +73,34 @@ fn what_becomes_ready_while_it_is_driven_runs_too() {
 }
 
 #[test]
+fn what_is_lined_up_during_a_task_waits_for_one_other_at_most() {
+    let seen: Arc<Mutex<Vec<u64>>> = Arc::default();
+    let own: Arc<OnceLock<WeakFleet<u64, u64>>> = Arc::default();
+    let fleet = driven().build().unwrap();
+    own.set(fleet.downgrade()).unwrap();
+    let spec = {
+        let seen = Arc::clone(&seen);
+        AgentSpec::new("teller").handler_fn(move |task: &Task<u64>, _cx| {
+            seen.lock().unwrap().push(*task.payload());
+            if *task.payload() == 1 {
+                let fleet = own.get().and_then(WeakFleet::upgrade).expect("it runs this");
+                let other = fleet.agents()[1].id;
+                fleet.tell(other, 10).expect("it has a mailbox");
+            }
+            Ok(0)
+        })
+    };
+    fleet.spawn_batch(&spec, 2).unwrap();
+    for number in 1..=3 {
+        drop(fleet.submit(Task::new(number)).unwrap());
+    }
+    fleet.run_ready(usize::MAX);
+    // The queue of tasks was in line before.
+    assert_eq!(*seen.lock().unwrap(), [1, 2, 10, 3]);
+    finish(&fleet);
+}
+
+#[test]
 fn time_that_has_passed_is_noticed_by_whoever_drives() {
     let (clock, hand) = ManualClock::new();
     let fleet = driven().clock(clock).build().unwrap();

@@ -1,139 +1,21 @@
 //! Handlers that are futures: on the host's executor, without a worker, and ended once whatever becomes of them.
 
 use std::collections::VecDeque;
-use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Wake, Waker};
+use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use phalanx::fleet::{
-    AgentSpec, AsyncContext, Fleet, FleetBuilder, FleetEvent, Outcome, ReturnReason, SpawnedFuture,
-    Spawner, Task, TaskError, TaskErrorKind, TaskId,
+    AgentSpec, AsyncContext, Attempt, Fleet, FleetEvent, Outcome, Reply, ReturnReason,
+    SpawnedFuture, Spawner, Task, TaskError, TaskErrorKind, TaskId, WeakFleet,
 };
 use phalanx::{ErrorKind, ManualClock};
 
+use super::hangar::{Door, Flag, Hangar, builder, doubler, leases};
 use super::support::{LONG, Witness, eventually, finish};
-
-/// An executor that polls when the test says so.
-#[derive(Default)]
-struct Hangar {
-    futures: Mutex<Vec<(Arc<Flag>, SpawnedFuture)>>,
-    refuses: AtomicBool,
-}
-
-#[derive(Default)]
-struct Flag(AtomicBool);
-
-impl Wake for Flag {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::SeqCst);
-    }
-}
-
-impl Spawner for Hangar {
-    fn spawn(&self, future: SpawnedFuture) {
-        if self.refuses.load(Ordering::SeqCst) {
-            return;
-        }
-        let flag = Arc::new(Flag(AtomicBool::new(true)));
-        self.futures.lock().unwrap().push((flag, future));
-    }
-}
-
-impl Hangar {
-    fn new() -> Arc<Self> {
-        Arc::default()
-    }
-
-    fn len(&self) -> usize {
-        self.futures.lock().unwrap().len()
-    }
-
-    /// Waits until so many futures are there.
-    fn await_len(&self, count: usize) {
-        eventually("so many futures are spawned", || self.len() >= count);
-    }
-
-    /// Polls what was woken until nothing is; not what is spawned meanwhile.
-    fn run(&self) {
-        let there: Vec<_> =
-            self.futures.lock().unwrap().iter().map(|(flag, _)| Arc::clone(flag)).collect();
-        let is_due = |flag: &Arc<Flag>| {
-            there.iter().any(|of| Arc::ptr_eq(of, flag)) && flag.0.swap(false, Ordering::SeqCst)
-        };
-        loop {
-            let woken: Vec<_> = {
-                let mut futures = self.futures.lock().unwrap();
-                futures.extract_if(.., |(flag, _)| is_due(flag)).collect()
-            };
-            if woken.is_empty() {
-                return;
-            }
-            for (flag, mut future) in woken {
-                let waker = Waker::from(Arc::clone(&flag));
-                if future.as_mut().poll(&mut Context::from_waker(&waker)).is_pending() {
-                    self.futures.lock().unwrap().push((flag, future));
-                }
-            }
-        }
-    }
-
-    /// Drops all futures.
-    fn burn(&self) {
-        let futures = std::mem::take(&mut *self.futures.lock().unwrap());
-        drop(futures);
-    }
-}
-
-/// A future that is ready once the test says so.
-#[derive(Clone, Default)]
-struct Door(Arc<Mutex<(bool, Vec<Waker>)>>);
-
-impl Door {
-    fn open(&self) {
-        let wakers = {
-            let mut door = self.0.lock().unwrap();
-            door.0 = true;
-            std::mem::take(&mut door.1)
-        };
-        wakers.into_iter().for_each(Waker::wake);
-    }
-
-    fn pass(&self) -> impl Future<Output = ()> + Send + use<> {
-        let door = Self::clone(self);
-        std::future::poll_fn(move |cx| {
-            let mut door = door.0.lock().unwrap();
-            if door.0 {
-                return Poll::Ready(());
-            }
-            door.1.push(cx.waker().clone());
-            Poll::Pending
-        })
-    }
-}
-
-fn builder(hangar: &Arc<Hangar>) -> FleetBuilder<u64, u64> {
-    let spawner: Arc<dyn Spawner> = Arc::clone(hangar) as Arc<dyn Spawner>;
-    Fleet::builder().workers(1).spawner(spawner)
-}
-
-fn doubler(name: &str, door: &Door) -> AgentSpec<u64, u64> {
-    let door = door.clone();
-    AgentSpec::new(name).handler_async(move |task: Arc<Task<u64>>, _cx| {
-        let door = door.clone();
-        async move {
-            door.pass().await;
-            Ok(*task.payload() * 2)
-        }
-    })
-}
-
-fn leases(count: u32) -> NonZeroU32 {
-    NonZeroU32::new(count).expect("not zero")
-}
 
 #[test]
 fn futures_hold_leases_and_no_worker_until_they_resolve() {
@@ -143,9 +25,7 @@ fn futures_hold_leases_and_no_worker_until_they_resolve() {
     let quick =
         AgentSpec::new("quick").capability("quick").handler_fn(|task, _| Ok(*task.payload()));
     fleet.spawn(quick).unwrap();
-    // Four would fit both agents, so they ask for the one.
-    fleet.unroute(agent).unwrap();
-    fleet.set_condition(agent, phalanx::fleet::Condition::Fit).unwrap();
+    // Both agents would fit, so they ask for the one.
     let slow: Vec<_> =
         (1..=4).map(|number| fleet.submit(Task::new(number).to(agent)).unwrap()).collect();
     hangar.await_len(3);
@@ -534,21 +414,76 @@ fn a_fleet_without_an_executor_refuses_agents_with_futures() {
 }
 
 #[test]
-fn a_drain_waits_for_messages_in_flight() {
+fn a_drain_waits_for_messages_in_flight_and_is_told_when_they_land() {
     let (hangar, door) = (Hangar::new(), Door::default());
-    let fleet = builder(&hangar).build().unwrap();
+    let (clock, hand) = ManualClock::new();
+    let fleet = builder(&hangar).clock(clock).build().unwrap();
     let agent = fleet.spawn(doubler("slow", &door)).unwrap();
     fleet.tell(agent, 1).unwrap();
     hangar.await_len(1);
     hangar.run();
     let report = fleet.drain(Duration::ZERO).unwrap();
     assert_eq!((report.messages_unfinished, report.futures_left), (1, 1));
-    std::thread::scope(|scope| {
-        let drained = scope.spawn(|| fleet.drain(LONG).unwrap());
-        door.open();
-        hangar.run();
-        assert!(drained.join().unwrap().is_complete());
-    });
+    let drained = {
+        let fleet = fleet.clone();
+        std::thread::spawn(move || fleet.drain(LONG).unwrap())
+    };
+    // The time stands, so nothing but the word of the message's end wakes it.
+    eventually("the drain waits", || hand.sleepers() == 1);
+    door.open();
+    hangar.run();
+    eventually("the drain has ended", || drained.is_finished());
+    assert!(drained.join().unwrap().is_complete());
+    finish(&fleet);
+}
+
+#[test]
+fn a_future_that_has_ended_is_live_no_more_when_its_outcome_is_looked_at() {
+    let hangar = Hangar::new();
+    let own: Arc<OnceLock<WeakFleet<u64, u64>>> = Arc::default();
+    let looks = {
+        let own = Arc::clone(&own);
+        Arc::new(move |_task: &Task<u64>, _attempt: Attempt, _output: &u64| {
+            let fleet = own.get().and_then(WeakFleet::upgrade).expect("it runs this");
+            match fleet.stats().futures_live {
+                0 => Ok(()),
+                live => Err(TaskError::permanent(format!("{live} futures are live"))),
+            }
+        })
+    };
+    let door = Door::default();
+    door.open();
+    let fleet = builder(&hangar).verifier(looks).build().unwrap();
+    own.set(fleet.downgrade()).unwrap();
+    fleet.spawn(doubler("quick", &door)).unwrap();
+    let handle = fleet.submit(Task::new(1)).unwrap();
+    hangar.await_len(1);
+    assert_eq!(fleet.stats().futures_live, 1);
+    hangar.run();
+    assert_eq!(*handle.wait(), Outcome::Completed(2));
+    finish(&fleet);
+}
+
+#[test]
+fn a_kill_returns_the_questions_in_flight_of_its_own_agent_alone() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let fleet = builder(&hangar).build().unwrap();
+    let spec = doubler("slow", &door).max_leases(leases(2));
+    let agents = fleet.spawn_batch(&spec, 3).unwrap();
+    let mut replies: Vec<_> =
+        (0..6).map(|number| fleet.ask(agents[number % 3], number as u64).unwrap()).collect();
+    hangar.await_len(6);
+    hangar.run();
+    fleet.kill(agents[1]).unwrap();
+    let returned: Vec<_> = replies.iter_mut().map(Reply::try_outcome).collect();
+    let gone = Some(Outcome::Returned(ReturnReason::AgentGone));
+    assert_eq!(returned, [None, gone.clone(), None, None, gone, None]);
+    door.open();
+    hangar.run();
+    let answered: Vec<_> = replies.iter_mut().map(Reply::try_outcome).collect();
+    let four = [0, 4, 6, 10].map(|output| Some(Outcome::Completed(output)));
+    assert_eq!([&answered[0], &answered[2], &answered[3], &answered[5]], four.each_ref());
+    assert_eq!((&answered[1], &answered[4]), (&None, &None));
     finish(&fleet);
 }
 
