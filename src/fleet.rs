@@ -368,7 +368,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Which of those that fit and may hold another lease it is, the [`Strategy`] says.
     ///
     /// # Errors
-    /// `NoneIdle`, `NoSuchCapability`, `AgentGone`, `StrategyNotKept` or `Closed`.
+    /// `NoneIdle`, `NoSuchCapability`, `AgentGone`, `StrategyNotKept`, `OverBudget` or `Closed`; with a
+    /// [picker](Request::picker) `PickDeclined`, `PickLost` or `PickerFailed` too.
     #[inline]
     pub fn try_allocate(&self, request: &Request) -> Result<Lease, AllocateError> {
         self.core.inner.pool.try_allocate(request)
@@ -380,7 +381,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// a strict fleet; no other allocation runs meanwhile.
     ///
     /// # Errors
-    /// As [`try_allocate`](Self::try_allocate); `NoneIdle` if there are fewer.
+    /// As [`try_allocate`](Self::try_allocate); `NoneIdle` if there are fewer, `PickerInBatch` if the request
+    /// has a picker.
     pub fn try_allocate_batch(
         &self,
         request: &Request,
@@ -393,7 +395,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// it is as [`try_allocate_batch`](Self::try_allocate_batch).
     ///
     /// # Errors
-    /// As [`try_allocate`](Self::try_allocate); `NoneIdle` if there is none.
+    /// As [`try_allocate`](Self::try_allocate); `NoneIdle` if there is none, `PickerInBatch` if the request has
+    /// a picker.
     pub fn try_allocate_up_to(
         &self,
         request: &Request,
@@ -421,7 +424,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     ///
     /// # Errors
     /// `NoSuchCapability` as soon as no live agent could serve it, `AgentGone` as soon as one that it names
-    /// has ended, `StrategyNotKept`, `TooManyWaiting`, or `Closed`.
+    /// has ended, `StrategyNotKept`, `TooManyWaiting`, or `Closed`; with a [picker](Request::picker)
+    /// `PickDeclined`, `PickLost` or `PickerFailed` too.
     pub fn allocate(&self, request: &Request) -> Result<Lease, AllocateError> {
         self.allocate_async(request).wait(&self.inner().clock, None)
     }
@@ -451,13 +455,16 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// A batch waits in the line of [`allocate`](Self::allocate), at one place of it. In its turn it gathers:
     /// a place that comes free and that nobody more urgent waits for is kept for it, and given to nobody else,
     /// until it has all. So it is not starved by those who come later and want less, and agents that it
-    /// gathered are idle meanwhile. Of batches that the same agents could serve only the most urgent one
-    /// gathers, so no two of them hold what the other waits for. It costs O(batches that wait * sets of
-    /// capabilities) whenever a batch comes, is complete or goes.
+    /// gathered are idle meanwhile. Of batches that the same agents could serve only the most urgent one that
+    /// is not complete gathers, so no two of them hold what the other waits for. What it gathered of an agent that
+    /// is unrouted, fails or ends goes back.
+    ///
+    /// It costs O(batches that wait * sets of capabilities) under the desk's lock whenever a batch comes, goes or
+    /// is complete, and while batches wait whenever agents are spawned, killed, retired or stopped.
     ///
     /// # Errors
     /// As [`allocate`](Self::allocate), or `TooFewPlaces` as soon as the live agents that fit may not hold so
-    /// many leases together.
+    /// many leases together, or `PickerInBatch` if the request has a picker.
     pub fn allocate_batch(
         &self,
         request: &Request,

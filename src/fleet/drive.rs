@@ -177,6 +177,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> super::FleetBuilder<T, 
     ///
     /// [`Fleet::drain`] drives by itself; all other waits, for an outcome, a reply, room or an agent, are for
     /// what other threads bring about, and last for ever on the only thread that drives.
+    ///
+    /// A drain does not drive the host's executor: what an async handler has in flight on one that the draining
+    /// thread alone runs, or an agent that a future of that thread holds or waits for, keeps the drain until
+    /// its deadline.
     pub const fn driven(mut self) -> Self {
         self.driven = true;
         self

@@ -182,8 +182,9 @@ impl Request {
     /// the best; and the picker's own time.
     ///
     /// If it has to wait, it waits as any other request, and the picker is then shown the one agent that came
-    /// free for it; declining that ends the wait with [`AllocateError::PickDeclined`]. It does not work for
-    /// batches ([`AllocateError::PickerInBatch`]), and tasks have none: workers take agents for them.
+    /// free for it; declining that ends the wait with [`AllocateError::PickDeclined`]. It does not wait while
+    /// there is somebody to choose: if others take what it chose, time and again, that is
+    /// [`AllocateError::PickLost`] for an allocation that may wait too. It does not work for batches ([`AllocateError::PickerInBatch`]), and tasks have none: workers take agents for them.
     #[must_use]
     pub fn picker(mut self, picker: Arc<dyn Picker>) -> Self {
         self.particular = true;

@@ -81,7 +81,8 @@ pub struct FleetStats {
     pub outcomes_not_recorded: u64,
     /// Outcomes that [streams](super::Outcomes) had no room for, each counted once for each of them.
     pub outcomes_missed: u64,
-    /// Leases handed out, those of running tasks included.
+    /// Leases handed out, those of running tasks included; a place that a waiting batch gathers counts each time,
+    /// whether it is passed on or collected.
     pub leases_granted: u64,
     /// Leases that are held now, those granted to requests that have not noticed yet included.
     pub leases_live: u64,
@@ -89,7 +90,7 @@ pub struct FleetStats {
     pub leases_succeeded: u64,
     /// Leases that the host completed as failed, or that were dropped by a panic.
     pub leases_failed: u64,
-    /// Leases that the host dropped without completing them.
+    /// Leases that the host dropped without completing them, those that a picker declined after a wait included.
     pub leases_abandoned: u64,
     /// Leases that were given back when they were void: their agent was gone, or they had expired.
     pub leases_stale: u64,
@@ -99,7 +100,8 @@ pub struct FleetStats {
     pub requests_waiting: u64,
     /// Requests that were refused because too many waited.
     pub requests_refused: u64,
-    /// Choices of a [`Picker`](super::Picker) that others were faster to take; it was asked again.
+    /// Choices of a [`Picker`](super::Picker) that others were faster to take; it was asked again, but
+    /// for the last of so many that the allocation failed.
     pub picks_lost: u64,
     /// Allocations whose picker wanted none of the agents that it was shown.
     pub picks_declined: u64,

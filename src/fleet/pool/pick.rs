@@ -24,7 +24,7 @@ use crate::fleet::wakers::guarded;
 use crate::sync::atomic::{AtomicU64, Ordering};
 
 /// How often a picker is asked for one allocation.
-const PICKS: usize = 8;
+pub(super) const PICKS: usize = 8;
 
 /// What became of the choices of pickers.
 pub(super) struct Picks {
@@ -80,7 +80,7 @@ impl Pool {
     pub(in crate::fleet) fn judged(
         &self,
         request: &Request,
-        lease: Lease,
+        mut lease: Lease,
     ) -> Result<Lease, AllocateError> {
         let Some(picker) = request.own_picker() else { return Ok(lease) };
         // It sees every agent that it gives.
@@ -90,7 +90,12 @@ impl Pool {
         if status.state == AgentState::Busy && status.load == 0 {
             status.state = AgentState::Ready;
         }
-        self.ask_picker(&**picker, request, &[status]).map(|_| lease)
+        self.ask_picker(&**picker, request, &[status])?;
+        if let Some(ttl) = request.time_to_live() {
+            // Its time begins now, however long the picker took; it is void only if its agent has ended.
+            lease.renew(ttl).map_err(|_| AllocateError::AgentGone)?;
+        }
+        Ok(lease)
     }
 
     fn ask_picker(

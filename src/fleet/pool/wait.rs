@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use super::buy::Bought;
 use super::desk::Desk;
+use super::pick::PICKS;
 use super::waiting::Place;
 use super::{Ask, Granted, Passed, Pool, Ticket, broken, nanoseconds};
 use crate::fleet::budget::Asking;
@@ -27,22 +28,28 @@ impl Pool {
         waker: &mut Option<Waker>,
     ) -> Result<Result<Lease, Ticket>, AllocateError> {
         let ask = self.resolve(request)?;
-        match self.try_allocate(request) {
-            Ok(lease) => return Ok(Ok(lease)),
-            Err(error) if error.is_picking() => return Err(error),
-            Err(_) => {}
+        for _ in 0..PICKS {
+            match self.try_allocate(request) {
+                Ok(lease) => return Ok(Ok(lease)),
+                Err(error) if error.is_picking() => return Err(error),
+                Err(_) => {}
+            }
+            let waits = self.wait_in_line(request, ask, waker);
+            self.settle_dues();
+            if let Some(waits) = waits? {
+                return Ok(waits);
+            }
         }
-        let waits = self.wait_in_line(request, ask, waker);
-        self.settle_dues();
-        waits
+        Err(AllocateError::PickLost)
     }
 
+    /// Nothing comes back if an agent came free meanwhile that is for the request's picker to see.
     fn wait_in_line(
         self: &Arc<Self>,
         request: &Request,
         ask: Ask,
         waker: &mut Option<Waker>,
-    ) -> Result<Result<Lease, Ticket>, AllocateError> {
+    ) -> Result<Option<Result<Lease, Ticket>>, AllocateError> {
         let mut desk = self.desk.lock();
         if desk.closed {
             return Err(AllocateError::Closed);
@@ -60,13 +67,22 @@ impl Pool {
             found => found,
         };
         let refusal = match found {
+            Ok(Some(Bought { mut shard, granted })) if request.own_picker().is_some() => {
+                let agent = granted.grant.agent();
+                shard.undo(agent, granted.charge);
+                self.publish(self.shard_of(agent), &mut shard);
+                self.owe(&mut shard);
+                drop(shard);
+                self.attention.fetch_sub(2, Ordering::Relaxed);
+                return Ok(None);
+            }
             Ok(Some(Bought { shard, granted })) => {
                 drop(shard);
                 self.attention.fetch_sub(2, Ordering::Relaxed);
                 drop(desk);
                 let lease = self.start(granted, &ask);
                 self.tell_of_start(&ask);
-                return self.judged(request, lease).map(Ok);
+                return Ok(Some(Ok(lease)));
             }
             Err(error) => error,
             Ok(None) if desk.asking() >= self.max_waiting => {
@@ -78,10 +94,12 @@ impl Pool {
                 let due = request.due().map(|due| nanoseconds(due.since_start()));
                 let place = Place::new(request.urgency(), step, due, desk.tickets);
                 desk.tickets += 1;
-                let ticket = Ticket { ask, place };
+                // With a picker the time of the lease begins once that has judged it.
+                let ttl = ask.ttl.filter(|_| request.own_picker().is_none());
+                let ticket = Ticket { ask: Ask { ttl, ..ask }, place };
                 desk.waiting.insert(ticket, waker.take());
                 self.say_who_waits(&desk);
-                return Ok(Err(ticket));
+                return Ok(Some(Err(ticket)));
             }
         };
         self.attention.fetch_sub(2, Ordering::Relaxed);

@@ -209,6 +209,73 @@ fn a_picker_that_waited_judges_what_came_free_and_what_it_declines_passes_on() {
 }
 
 #[test]
+fn a_picker_that_panics_after_a_wait_fails_its_allocation_and_the_agent_goes_on() {
+    let fleet = Fleet::<(), ()>::builder().build().unwrap();
+    let agent = fleet.spawn(AgentSpec::new("worker")).unwrap();
+    let held = fleet.try_allocate(&Request::any()).unwrap();
+    let mut fails = fleet.allocate_async(&by(|_| panic!("a picker")));
+    let mut next = fleet.allocate_async(&Request::any());
+    assert!(poll(&mut fails).is_pending() && poll(&mut next).is_pending());
+    drop(held);
+    let Poll::Ready(Err(error)) = poll(&mut fails) else { panic!("it was granted an agent") };
+    assert_eq!(error, AllocateError::PickerFailed);
+    let Poll::Ready(Ok(lease)) = poll(&mut next) else { panic!("it was passed on") };
+    assert_eq!(lease.agent(), agent);
+    let stats = fleet.stats();
+    assert_eq!((stats.other_panics, stats.leases_abandoned, stats.leases_live), (1, 2, 1));
+}
+
+#[test]
+fn a_picker_whose_agent_ends_as_it_thinks_gets_no_lease_that_would_expire() {
+    let fleet = Fleet::<(), ()>::builder().build().unwrap();
+    let agent = fleet.spawn(AgentSpec::new("worker")).unwrap();
+    let killer = fleet.clone();
+    let kills = by(move |candidates| {
+        killer.kill(candidates[0].id).unwrap();
+        Some(0)
+    });
+    let held = fleet.try_allocate(&Request::any().agent(agent)).unwrap();
+    let mut waits = fleet.allocate_async(&kills.ttl(Duration::from_secs(1)));
+    assert!(poll(&mut waits).is_pending());
+    drop(held);
+    assert!(matches!(poll(&mut waits), Poll::Ready(Err(AllocateError::AgentGone))));
+    assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn a_batch_that_would_wait_takes_no_picker() {
+    let fleet = Fleet::<(), ()>::builder().build().unwrap();
+    fleet.spawn(AgentSpec::new("worker")).unwrap();
+    let never = by(|_| unreachable!("a batch has none"));
+    assert_eq!(fleet.allocate_batch(&never, 1).unwrap_err(), AllocateError::PickerInBatch);
+    let mut batch = fleet.allocate_batch_async(&never, 2);
+    assert!(matches!(poll(&mut batch), Poll::Ready(Err(AllocateError::PickerInBatch))));
+    assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn the_time_of_a_lease_that_was_waited_for_begins_once_its_picker_has_chosen() {
+    let (clock, hand) = ManualClock::new();
+    let fleet = Fleet::<(), ()>::builder().clock(clock).build().unwrap();
+    fleet.spawn(AgentSpec::new("worker")).unwrap();
+    let second = Duration::from_secs(1);
+    let held = fleet.try_allocate(&Request::any()).unwrap();
+    let time = hand.clone();
+    let slow = by(move |_| {
+        time.advance(second);
+        Some(0)
+    });
+    let mut waits = fleet.allocate_async(&slow.ttl(second));
+    assert!(poll(&mut waits).is_pending());
+    drop(held);
+    let Poll::Ready(Ok(lease)) = poll(&mut waits) else { panic!("it came free") };
+    assert!(!lease.is_revoked());
+    hand.advance(second);
+    assert!(lease.is_revoked());
+    assert_eq!(fleet.tick(), 1);
+}
+
+#[test]
 fn a_lease_that_was_picked_expires() {
     let (clock, hand) = ManualClock::new();
     let fleet = Fleet::<(), ()>::builder().clock(clock).build().unwrap();
