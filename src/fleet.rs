@@ -140,7 +140,7 @@ pub use spawner::{SpawnedFuture, Spawner};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
 pub use stream::{Ended, Outcomes};
-pub use supervision::{FailureReason, SupervisionGroup};
+pub use supervision::{FailureReason, StuckAction, SupervisionGroup};
 pub use task::{
     Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError, TaskErrorKind,
 };

@@ -33,7 +33,7 @@ pub mod topics {
     pub const AGENT: &str = "agent";
     /// A task was accepted.
     pub const TASK_ACCEPTED: &str = "task/accepted";
-    /// An attempt started, was lost, or came too late.
+    /// An attempt started, is stuck, was lost, or came too late.
     pub const TASK_ATTEMPT: &str = "task/attempt";
     /// Messages to an agent failed or came back.
     pub const MESSAGE: &str = "message";
@@ -107,6 +107,7 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             | FleetEvent::BudgetWarning { .. } => self.agent,
             FleetEvent::TaskAccepted { .. } => self.accepted,
             FleetEvent::AttemptStarted { .. }
+            | FleetEvent::AttemptStuck { .. }
             | FleetEvent::TaskRequeued { .. }
             | FleetEvent::LateCompletionRefused { .. } => self.attempt,
             FleetEvent::MessageFailed { .. } | FleetEvent::MessagesReturned { .. } => self.message,

@@ -18,6 +18,9 @@ pub(super) fn emit(event: &FleetEvent) {
         FleetEvent::CircuitOpened { agent_type, until } => {
             tracing::warn!(target: "phalanx::fleet", %agent_type, ?until, "circuit opened");
         }
+        FleetEvent::AttemptStuck { agent, stuck } => {
+            tracing::warn!(target: "phalanx::fleet", %agent, ?stuck, "attempt stuck");
+        }
         FleetEvent::TaskRequeued { task, attempt, reason } => {
             tracing::warn!(target: "phalanx::fleet", %task, %attempt, ?reason, "task runs again");
         }

@@ -5,12 +5,13 @@ use std::future::Future;
 use std::num::NonZeroU32;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::async_context::AsyncContext;
 use super::id::AgentId;
 use super::request::{Priority, add_capability};
 use super::supervise::{HeartbeatPolicy, RestartPolicy};
-use super::supervision::{Supervised, SupervisionGroup, Tenure};
+use super::supervision::{StuckAction, StuckRule, Supervised, SupervisionGroup, Tenure};
 use super::task::{Task, TaskContext, TaskError};
 
 /// What runs tasks. A factory in the [`AgentSpec`] makes it, so that it can be made anew.
@@ -177,6 +178,7 @@ pub struct AgentSpec<T, O> {
     pub(super) factory: Option<Factory<T, O>>,
     pub(super) supervised: Option<Supervised>,
     pub(super) heartbeat: Option<HeartbeatPolicy>,
+    pub(super) stuck: Option<StuckRule>,
 }
 
 impl<T, O> AgentSpec<T, O> {
@@ -194,6 +196,7 @@ impl<T, O> AgentSpec<T, O> {
             factory: None,
             supervised: None,
             heartbeat: None,
+            stuck: None,
         }
     }
 
@@ -296,7 +299,8 @@ impl<T, O> AgentSpec<T, O> {
 
     /// Sets how long each agent made from this may be silent. Default: as long as it likes.
     ///
-    /// It is heard of when somebody says so ([`Fleet::heartbeat`](super::Fleet::heartbeat)), and when an attempt or
+    /// It is heard of when somebody says so ([`Fleet::heartbeat`](super::Fleet::heartbeat),
+    /// [`TaskContext::heartbeat`](super::TaskContext::heartbeat)), and when an attempt or
     /// a message of its ends; one that has nothing to do and whose host says nothing is silent too. After the first
     /// threshold it is [`Degraded`](AgentState::Degraded) until it is heard of. After the second it has failed: it is
     /// started again as its [restart policy](Self::restart) says, or, without one, is left failed until the host
@@ -305,6 +309,38 @@ impl<T, O> AgentSpec<T, O> {
     #[must_use]
     pub const fn heartbeat(mut self, policy: HeartbeatPolicy) -> Self {
         self.heartbeat = Some(policy);
+        self
+    }
+
+    /// Sets for how long an attempt or a message of each agent made from this may be without a
+    /// [checkpoint](super::TaskContext::checkpoint), and what is done about one that is. Default: as long as it likes.
+    ///
+    /// The time counts from before its handler is called, or made for it. Each such silence is reported once, by
+    /// [`FleetEvent::AttemptStuck`](super::FleetEvent::AttemptStuck), if somebody looks while it lasts: workers do, between
+    /// attempts or as they sleep, and [`Fleet::tick`](super::Fleet::tick). Nobody else does: when every worker is
+    /// in a handler, the host has to tick. A killed agent is not started again, whatever its
+    /// [restart policy](Self::restart); its thread is not interrupted, and what the stuck handler returns after
+    /// all is refused. Costs two short locks of the tasks for each attempt of such agents.
+    ///
+    /// ```
+    /// use phalanx::fleet::{AgentSpec, StuckAction};
+    /// use std::time::Duration;
+    ///
+    /// let spec = AgentSpec::<Vec<u32>, u32>::new("summer")
+    ///     .stuck_after(Duration::from_secs(30), StuckAction::Kill)
+    ///     .handler_fn(|task, cx| {
+    ///         let mut sum = 0;
+    ///         for number in task.payload() {
+    ///             cx.checkpoint("sum");
+    ///             sum += number;
+    ///         }
+    ///         Ok(sum)
+    ///     });
+    /// # let _ = spec;
+    /// ```
+    #[must_use]
+    pub const fn stuck_after(mut self, silence: Duration, action: StuckAction) -> Self {
+        self.stuck = Some((silence, action));
         self
     }
 
@@ -381,6 +417,7 @@ impl<T, O> Clone for AgentSpec<T, O> {
             factory: self.factory.clone(),
             supervised: self.supervised.clone(),
             heartbeat: self.heartbeat,
+            stuck: self.stuck,
         }
     }
 }
@@ -398,6 +435,7 @@ impl<T, O> fmt::Debug for AgentSpec<T, O> {
             .field("has_handler", &self.factory.is_some())
             .field("supervised", &self.supervised)
             .field("heartbeat", &self.heartbeat)
+            .field("stuck_after", &self.stuck)
             .finish()
     }
 }

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 
 use super::id::{AgentId, Attempt, TaskId};
 use super::signal::{Signal, Word};
+use super::supervision::Watch;
 
 /// What an async handler knows of the attempt it runs; clones are of the same attempt.
 #[derive(Clone, Debug)]
@@ -17,6 +18,8 @@ pub struct AsyncContext {
     pub(super) attempt: Attempt,
     pub(super) agent: AgentId,
     pub(super) signal: Arc<Signal>,
+    /// Who hears what it says, if somebody does.
+    pub(super) watch: Option<Arc<Watch>>,
 }
 
 impl AsyncContext {

@@ -343,6 +343,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         };
         let inner = Arc::new_cyclic(|me| Inner {
             me: me.clone(),
+            hears: me.clone(),
             pool,
             state: Tasks::new(state),
             runner,

@@ -27,7 +27,7 @@ use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::signal::{Signal, Word};
 use super::spawner::{SpawnedFuture, Spawner};
-use super::supervision::Tenure;
+use super::supervision::{Tenure, Watch};
 use super::task::{ReturnReason, Task, TaskError};
 use super::wakers::guarded;
 use super::work::Attempted;
@@ -71,6 +71,13 @@ impl<T, O> Cargo<T, O> {
         match self {
             Self::Task(attempted) => attempted.agent,
             Self::Message(agent, ..) => *agent,
+        }
+    }
+
+    const fn tenure(&self) -> Tenure {
+        match self {
+            Self::Task(attempted) => attempted.tenure,
+            Self::Message(_, tenure, ..) => *tenure,
         }
     }
 
@@ -158,6 +165,7 @@ pub(super) struct Flying<T, O> {
     fleet: Weak<Inner<T, O>>,
     number: u64,
     signal: Arc<Signal>,
+    watch: Option<Arc<Watch>>,
     future: Option<HandlerFuture<O>>,
     /// Until it has ended (rule 1).
     cargo: Option<Cargo<T, O>>,
@@ -194,6 +202,7 @@ impl<T, O> Flying<T, O> {
         if let Some(inner) = self.fleet.upgrade() {
             // Before anybody sees the outcome, so that what the future held is free then.
             inner.discard(future);
+            inner.unwatch(self.watch.take());
             inner.landed(self.number, cargo, &self.signal, result);
         } else {
             // The fleet is gone, and with it whoever would read the counters.
@@ -226,10 +235,17 @@ impl<T, O> Inner<T, O> {
             // Whoever ended the agent looked at the flights after that, and maybe before this one was there.
             self.strike_flights(own, |_| true, ReturnReason::AgentGone);
         }
-        let context = AsyncContext { task, attempt, agent, signal: Arc::clone(&signal) };
+        let watch = self.watch(agent, cargo.tenure(), task, attempt);
+        let context = AsyncContext {
+            task,
+            attempt,
+            agent,
+            signal: Arc::clone(&signal),
+            watch: watch.clone(),
+        };
         let payload = Arc::clone(cargo.task());
         let fleet = Weak::clone(&self.me);
-        let mut flying = Flying { fleet, number, signal, future: None, cargo: Some(cargo) };
+        let mut flying = Flying { fleet, number, signal, watch, future: None, cargo: Some(cargo) };
         match guarded(|| handler(payload, context)) {
             Err(what) => {
                 flying.land(Err(TaskError::panicked(format!("the handler panicked: {what}"))));

@@ -39,7 +39,7 @@ use super::runner::{Runner, Seat};
 use super::signal::{Signal, Word};
 use super::stats::FleetStats;
 use super::stream::Ended;
-use super::supervision::Supervision;
+use super::supervision::{Hears, Supervision};
 use super::table::Table;
 use super::task::{Outcome, OutcomeKind, ReturnReason, Task, TaskError};
 use super::tell::{Remains, Returned};
@@ -53,6 +53,8 @@ use crate::{Error, ErrorKind};
 /// See the file's head.
 pub(super) struct Inner<T, O> {
     pub(super) me: Weak<Self>,
+    /// The same, for what attempts say.
+    pub(super) hears: Weak<dyn Hears>,
     pub(super) pool: Arc<Pool>,
     pub(super) state: Tasks<T, O>,
     pub(super) runner: Runner,

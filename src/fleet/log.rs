@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::budget::Warning;
 use super::id::{AgentId, Attempt, TaskId};
+use super::supervise::Stuck;
 use super::supervision::FailureReason;
 use super::task::{Outcome, OutcomeKind, ReturnReason, Task, TaskError};
 use crate::Error;
@@ -168,6 +169,14 @@ pub enum FleetEvent {
         /// The time from the worker's asking for work until it held the lease, on the fleet's clock,
         /// waiting for locks included and waiting for work excluded.
         allocation: Duration,
+    },
+    /// An attempt or a message says nothing any more. It may go on all the same; if its agent is killed for it, that
+    /// comes next.
+    AttemptStuck {
+        /// The agent it runs on.
+        agent: AgentId,
+        /// Which attempt, where it was last, and for how long it has been silent.
+        stuck: Box<Stuck>,
     },
     /// An attempt was lost and the task queued again, at once or once its backoff is over.
     TaskRequeued {

@@ -34,6 +34,8 @@ pub struct FleetStats {
     pub circuit_trials: u64,
     /// Times that the circuit of a type closed.
     pub circuits_closed: u64,
+    /// Silences of attempts and messages that were [stuck](super::AgentSpec::stuck_after).
+    pub attempts_stuck: u64,
     /// Failures of supervised agents that changed nothing: of an earlier incarnation, or of one that is down
     /// or gone.
     pub agent_failures_ignored: u64,

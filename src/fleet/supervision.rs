@@ -19,6 +19,7 @@ mod circuits;
 mod group;
 mod heartbeats;
 mod restarts;
+mod watches;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -37,6 +38,8 @@ const fn serves(condition: Condition) -> bool {
 
 pub use group::SupervisionGroup;
 pub use restarts::FailureReason;
+pub use watches::StuckAction;
+pub(super) use watches::{Hears, StuckRule, Watch};
 
 /// The first incarnation of an agent.
 pub(super) const FIRST: u32 = 1;
@@ -47,11 +50,13 @@ pub(super) struct Tenure {
     /// Zero for an agent that nobody supervises.
     pub(super) incarnation: u32,
     pub(super) era: u32,
+    /// Whether its handlers are heard while they run.
+    pub(super) watched: bool,
 }
 
 impl Tenure {
     /// That of an agent that nobody supervises.
-    pub(super) const NONE: Self = Self { incarnation: 0, era: 0 };
+    pub(super) const NONE: Self = Self { incarnation: 0, era: 0, watched: false };
 
     pub(super) const fn is_supervised(self) -> bool {
         self.incarnation != 0
@@ -67,6 +72,7 @@ pub(super) struct Supervision {
     alarms: BTreeSet<(Timestamp, AgentId)>,
     /// When somebody's silence is to be noticed.
     hearts: BTreeSet<(Timestamp, AgentId)>,
+    watches: watches::Watches,
     /// For the life of the fleet.
     circuits: Vec<Circuit>,
 }
@@ -88,6 +94,8 @@ struct Ward {
     /// When it is started again; `None` while it is up.
     down: Option<Timestamp>,
     heart: Option<Heart>,
+    /// When its attempts are stuck.
+    stuck: Option<StuckRule>,
 }
 
 /// Who decides about an agent.
@@ -143,7 +151,7 @@ impl Supervision {
         let circuit = self.circuit_of(&spec.name);
         if let Some(circuit) = circuit {
             self.circuits[circuit].members.insert(agent);
-        } else if spec.supervised.is_none() && spec.heartbeat.is_none() {
+        } else if spec.supervised.is_none() && spec.heartbeat.is_none() && spec.stuck.is_none() {
             return;
         }
         // Each has a jitter of its own, and the same one whenever the same things happen.
@@ -171,6 +179,7 @@ impl Supervision {
             wanted: spec.condition,
             down: None,
             heart: spec.heartbeat.map(|policy| Heart::new(policy, now)),
+            stuck: spec.stuck,
         };
         self.wards.insert(agent, ward);
         self.arm(agent);
@@ -179,6 +188,9 @@ impl Supervision {
     /// Lets go of an agent that ends (rule 1).
     pub(super) fn dismiss(&mut self, agent: AgentId) {
         let Some(ward) = self.wards.remove(&agent) else { return };
+        if ward.stuck.is_some() {
+            self.watches.dismiss(agent);
+        }
         if let Some(until) = ward.down {
             self.alarms.remove(&(until, agent));
         }
@@ -252,7 +264,11 @@ impl Supervision {
         let mut standing = Standing {
             condition,
             limit: None,
-            tenure: Tenure { incarnation: ward.incarnation, era: 0 },
+            tenure: Tenure {
+                incarnation: ward.incarnation,
+                era: 0,
+                watched: ward.heart.is_some() || ward.stuck.is_some(),
+            },
         };
         if let Some(circuit) = ward.circuit {
             let circuit = &self.circuits[circuit];
@@ -270,6 +286,7 @@ impl Supervision {
     pub(super) fn first_alarm(&self) -> Option<Timestamp> {
         let first = |alarms: &BTreeSet<(Timestamp, AgentId)>| alarms.first().map(|(at, _)| *at);
         let agents = first(&self.alarms).into_iter().chain(first(&self.hearts));
+        let agents = agents.chain(self.watches.first_alarm());
         agents.chain(self.circuits.iter().filter_map(Circuit::alarm)).min()
     }
 

@@ -9,6 +9,7 @@ use super::id::{AgentId, Attempt, TaskId};
 use super::options::{DEFAULTS, Options};
 use super::request::{Priority, Request};
 use super::signal::{Signal, Word};
+use super::supervision::Watch;
 
 /// A piece of work: a payload, and which agents may do it.
 ///
@@ -145,6 +146,8 @@ pub struct TaskContext<'a> {
     pub(super) attempt: Attempt,
     pub(super) agent: AgentId,
     pub(super) signal: &'a Signal,
+    /// Who hears what it says, if somebody does.
+    pub(super) watch: Option<&'a Watch>,
 }
 
 impl TaskContext<'_> {

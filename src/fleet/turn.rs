@@ -19,7 +19,7 @@ use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
 use super::signal::Signal;
-use super::supervision::Tenure;
+use super::supervision::{Tenure, Watch};
 use super::task::{Outcome, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
 
@@ -252,6 +252,21 @@ impl<T, O> Inner<T, O> {
         task: &Task<T>,
         followed: Option<(TaskId, Attempt, &Signal)>,
     ) -> Result<O, TaskError> {
+        let (id, attempt) = followed.map_or((None, Attempt::NONE), |of| (Some(of.0), of.1));
+        let watch = self.watch(turn.agent, turn.tenure, id, attempt);
+        let result = self.attempt_watched(turn, task, followed, watch.as_deref());
+        self.unwatch(watch);
+        result
+    }
+
+    #[inline(always)]
+    fn attempt_watched(
+        &self,
+        turn: &mut Turn<'_, T, O>,
+        task: &Task<T>,
+        followed: Option<(TaskId, Attempt, &Signal)>,
+        watch: Option<&Watch>,
+    ) -> Result<O, TaskError> {
         if turn.handler.is_none() {
             self.make_handler(turn)?;
         }
@@ -261,6 +276,7 @@ impl<T, O> Inner<T, O> {
             attempt: followed.map_or(Attempt::NONE, |(_, attempt, _)| attempt),
             agent: turn.agent,
             signal: followed.map_or(&turn.station.signal, |(.., signal)| signal),
+            watch,
         };
         guarded(|| handler.handle(task, &mut context)).unwrap_or_else(|what| {
             // Whatever state the panic left the handler in, no message meets it.

@@ -227,10 +227,13 @@ impl<T, O> Inner<T, O> {
             self.discard(hired);
             return None;
         }
+        let watch = self.watch(agent, tenure, Some(id), attempt);
         let (result, handler) = match self.make(hired) {
             Err(error) => (Err(error), None),
             Ok(mut handler) => {
-                let mut context = TaskContext { task: Some(id), attempt, agent, signal: &signal };
+                let (task_id, watch) = (Some(id), watch.as_deref());
+                let mut context =
+                    TaskContext { task: task_id, attempt, agent, signal: &signal, watch };
                 match guarded(|| handler.handle(&task, &mut context)) {
                     Ok(result) => (result, Some(handler)),
                     // Whatever state the panic left the handler in, no task meets it.
@@ -241,6 +244,7 @@ impl<T, O> Inner<T, O> {
                 }
             }
         };
+        self.unwatch(watch);
         let result = self.verified(&task, attempt, &signal, result);
         let attempted = Attempted { id, attempt, task, agent, leased: true, tenure, deadline };
         self.conclude(attempted, result, handler, more)

@@ -16,8 +16,8 @@ use crate::fleet::id::{Attempt, TaskId};
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stuck {
-    /// Which task.
-    pub task: TaskId,
+    /// Which task; `None` for a message, which has no id.
+    pub task: Option<TaskId>,
     /// Which run of it.
     pub attempt: Attempt,
     /// The last checkpoint it passed; `None` if it passed none.
@@ -33,7 +33,7 @@ pub struct Stuck {
 /// Watches one attempt.
 #[derive(Clone, Debug)]
 pub struct Watchdog {
-    task: TaskId,
+    task: Option<TaskId>,
     attempt: Attempt,
     stuck_after: Duration,
     /// The latest moment heard of (rule 3).
@@ -49,7 +49,7 @@ impl Watchdog {
     /// Watches an attempt that begins now and may pass no checkpoint for so long at most.
     #[must_use]
     pub const fn new(
-        task: TaskId,
+        task: Option<TaskId>,
         attempt: Attempt,
         stuck_after: Duration,
         now: Timestamp,
@@ -111,7 +111,7 @@ mod tests {
     }
 
     fn watch() -> Watchdog {
-        Watchdog::new(TaskId::new(7), Attempt::new(2), Duration::from_secs(10), at(100))
+        Watchdog::new(Some(TaskId::new(7)), Attempt::new(2), Duration::from_secs(10), at(100))
     }
 
     #[test]
@@ -120,7 +120,7 @@ mod tests {
         assert_eq!(watch.next_check(), Some(at(110)));
         assert_eq!(watch.check(at(109)), None);
         let stuck = watch.check(at(110)).expect("so long a silence");
-        assert_eq!((stuck.task, stuck.attempt), (TaskId::new(7), Attempt::new(2)));
+        assert_eq!((stuck.task, stuck.attempt), (Some(TaskId::new(7)), Attempt::new(2)));
         assert_eq!((stuck.checkpoint, stuck.checkpoints), (None, 0));
         assert_eq!((stuck.silent.as_secs(), stuck.running.as_secs()), (10, 10));
     }

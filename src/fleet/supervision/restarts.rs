@@ -186,6 +186,7 @@ impl<T, O> Inner<T, O> {
         now: Timestamp,
         after: &mut After<T, O>,
     ) {
+        self.ring_watches(state, now, after);
         self.ring_hearts(state, now, after);
         while !state.stopping
             && let Some((agent, incarnation)) = state.supervision.rise(now)

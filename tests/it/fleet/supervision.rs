@@ -4,6 +4,7 @@
 mod circuits;
 mod groups;
 mod heartbeats;
+mod stuck;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
