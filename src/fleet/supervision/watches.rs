@@ -104,7 +104,6 @@ impl TaskContext<'_> {
 
     /// Says that this agent lives, as [`Fleet::heartbeat`](super::super::Fleet::heartbeat) does. Whether it counts: not if
     /// the agent has failed meanwhile or has no [heartbeat](super::super::AgentSpec::heartbeat).
-    #[expect(clippy::must_use_candidate, reason = "most handlers do not care")]
     pub fn heartbeat(&self) -> bool {
         self.watch.is_some_and(Watch::heartbeat)
     }
