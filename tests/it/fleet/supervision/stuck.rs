@@ -2,7 +2,7 @@
 
 use super::*;
 use phalanx::fleet::supervise::{HeartbeatPolicy, Stuck};
-use phalanx::fleet::{Attempt, Priority, SpawnedFuture, StuckAction};
+use phalanx::fleet::{Attempt, SpawnedFuture, StuckAction};
 
 const SILENCE: Duration = Duration::from_secs(10);
 
@@ -106,12 +106,12 @@ fn one_that_comes_on_is_never_reported_and_nobody_watches_where_it_was_not_asked
 fn the_agent_of_a_stuck_attempt_is_killed_if_that_was_asked_for_and_its_task_runs_elsewhere() {
     let (fleet, hand, witness) = fleet(2);
     let gate = Gate::new();
-    let bad = two_steps("bad", &gate).priority(Priority::HIGH);
+    let bad = two_steps("bad", &gate);
     let bad = fleet.spawn(bad.stuck_after(SILENCE, StuckAction::Kill)).unwrap();
-    let good = AgentSpec::<u64, u64>::new("good").handler_fn(|task, _| Ok(*task.payload() + 1));
-    let good = fleet.spawn(good).unwrap();
     let handle = fleet.submit(Task::new(7)).unwrap();
     gate.await_arrivals(1);
+    let good = AgentSpec::<u64, u64>::new("good").handler_fn(|task, _| Ok(*task.payload() + 1));
+    let good = fleet.spawn(good).unwrap();
     eventually("a worker keeps the watch", || hand.sleepers() == 1);
     hand.advance(SILENCE);
     assert_eq!(*handle.wait(), Outcome::Completed(8), "while the stuck one is stuck");
