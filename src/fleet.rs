@@ -406,15 +406,17 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     }
 
     /// Notices what time has brought about: gives back the agents of leases that have expired, ends the tasks
-    /// that are past their deadlines, and queues those whose backoff is over. Returns how many leases had
-    /// expired.
+    /// that are past their deadlines, queues those whose backoff is over, starts agents again whose delay is over,
+    /// notices those that have been silent, and has circuits try an agent. Returns how many leases had expired.
     ///
     /// A host whose leases expire calls it now and then; see [`Request::ttl`] for who notices besides. What is
     /// due of tasks the workers notice by themselves, between attempts and while they sleep; a host whose
     /// workers are all in handlers calls it for deadlines to be kept. O(what is due), under the locks.
     pub fn tick(&self) -> usize {
+        // First, as agents may go on trial that expired leases alone kept busy.
+        let expired = self.core.inner.pool.expire_due();
         self.inner().tick();
-        self.core.inner.pool.expire_due()
+        expired
     }
 
     /// Takes an agent that fits, waiting on this thread for as long as it takes.

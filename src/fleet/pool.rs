@@ -126,12 +126,15 @@ pub(super) struct Ask {
     group: Option<GroupKey>,
     /// Whether it is for a task of the fleet's own.
     is_task: bool,
+    /// Whether it is for a batch that gathers, which is given no agent on trial.
+    gathers: bool,
 }
 
 impl Ask {
     const fn any(strategy: Strategy) -> Self {
         let (agent, ttl, group) = (None, None, None);
-        Self { mask: 0, fit: Fit::All, strategy, agent, ttl, group, is_task: false }
+        let (is_task, gathers) = (false, false);
+        Self { mask: 0, fit: Fit::All, strategy, agent, ttl, group, is_task, gathers }
     }
 
     /// How badly agents with these capabilities fit, the lesser the better; `None` if they do not.
@@ -352,7 +355,8 @@ impl Pool {
         let mask = if request.names().is_empty() { 0 } else { self.mask_of(request)? };
         let ttl = request.time_to_live().map(nanoseconds);
         let (agent, group) = (request.named_agent(), request.named_group());
-        Ok(Ask { mask, fit: request.fits(), strategy, agent, ttl, group, is_task: false })
+        let (fit, is_task, gathers) = (request.fits(), false, false);
+        Ok(Ask { mask, fit, strategy, agent, ttl, group, is_task, gathers })
     }
 
     /// The mask of a request's names, which the request remembers once all of them are known.

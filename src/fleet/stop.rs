@@ -170,7 +170,7 @@ impl<T, O> Inner<T, O> {
         let remains = self.close_mailbox(agent, true);
         after.aside().ended.push((agent, remains));
         // It may have been on trial.
-        self.try_circuits(state, after);
+        self.try_circuits(state, None, after);
         self.publish_alarm(state);
         Some(killed)
     }
@@ -220,7 +220,7 @@ impl<T, O> Inner<T, O> {
             }
             drop(post);
             // It may have been on trial.
-            self.try_circuits(state, &mut after);
+            self.try_circuits(state, None, &mut after);
             self.publish_alarm(state);
             closed.map(|(left, crew)| {
                 debug_assert!(left.messages.is_empty(), "it was idle");

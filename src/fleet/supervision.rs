@@ -129,6 +129,7 @@ pub(super) struct Standing {
     pub(super) condition: Condition,
     /// How many leases it may hold, where that changes.
     pub(super) limit: Option<u16>,
+    pub(super) on_trial: bool,
     pub(super) tenure: Tenure,
 }
 
@@ -183,6 +184,7 @@ impl Supervision {
         };
         self.wards.insert(agent, ward);
         self.arm(agent);
+        self.may_try(agent);
     }
 
     /// Lets go of an agent that ends (rule 1).
@@ -254,6 +256,7 @@ impl Supervision {
             self.arm(agent);
         }
         self.check_trial(agent);
+        self.may_try(agent);
         Some(before)
     }
 
@@ -264,6 +267,7 @@ impl Supervision {
         let mut standing = Standing {
             condition,
             limit: None,
+            on_trial: false,
             tenure: Tenure {
                 incarnation: ward.incarnation,
                 era: 0,
@@ -272,11 +276,12 @@ impl Supervision {
         };
         if let Some(circuit) = ward.circuit {
             let circuit = &self.circuits[circuit];
-            let (admitted, on_trial) = circuit.admits(agent);
+            let (admitted, one_alone) = circuit.admits(agent);
             if !admitted && serves(condition) {
                 standing.condition = Condition::Failed;
             }
-            standing.limit = Some(if on_trial { 1 } else { ward.limit });
+            standing.limit = Some(if one_alone { 1 } else { ward.limit });
+            standing.on_trial = admitted && one_alone;
             standing.tenure.era = circuit.era;
         }
         Some(standing)
@@ -357,6 +362,7 @@ impl Supervision {
             *heart = heart.renewed(now);
         }
         self.arm(agent);
+        self.may_try(agent);
         Some((agent, incarnation))
     }
 

@@ -117,7 +117,7 @@ impl<T, O> Inner<T, O> {
             let mut after = After::new();
             {
                 let mut state = self.state.lock();
-                self.try_circuits(&mut state, &mut after);
+                self.try_circuits(&mut state, Some(agent), &mut after);
                 self.publish_alarm(&mut state);
             }
             self.finish(after);

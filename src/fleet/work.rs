@@ -313,7 +313,7 @@ impl<T, O> Inner<T, O> {
             if leased {
                 // Of an agent that is gone it is void already.
                 let _ = state.pool.release(agent, &mut after.wakes);
-                self.try_circuits(state, &mut after);
+                self.try_circuits(state, Some(agent), &mut after);
             }
             match result {
                 // Rule 3 of the timers.

@@ -5,8 +5,8 @@
 //!
 //! 1. `sets` counts the live agents by their capabilities, `spread` by their shard, `kinds` by their sort.
 //! 2. No request waits that an agent with room fits and that can be paid for, unless it is owed that they are
-//!    served; none waits that no live agent fits. The same of batches that gather, unless a plan of
-//!    them is due, and of batches that ask for more places than there are.
+//!    served; none waits that no live agent fits. The same of batches that gather, agents on trial
+//!    apart, unless a plan of them is due, and of batches that ask for more places than there are.
 //! 3. An answer that grants a lease names a live agent, and so does what a batch was granted.
 
 use std::collections::HashMap;
@@ -267,7 +267,9 @@ impl Desk {
                 return true;
             }
             let single = self.waiting.first_for(agent, have);
-            let batch = self.batches.first_for(agent, have);
+            // The one place of an agent on trial would wait with a batch for its other places.
+            let gives = !shard.slot(local).standing.is_on_trial();
+            let batch = gives.then(|| self.batches.first_for(agent, have)).flatten();
             match (single, batch) {
                 (Some(ticket), batch) if batch.is_none_or(|batch| ticket.place < batch) => {
                     let waker = self.waiting.remove(&ticket).expect("it was just found");
@@ -377,7 +379,7 @@ impl Desk {
                     Some(agent) => {
                         let here = shard.ids().find(|id| *id == agent);
                         let local = here.and_then(|agent| shard.find(agent));
-                        local.is_some_and(|local| shard.slot(local).has_room())
+                        local.is_some_and(|local| shard.slot(local).has_room_for(&ask))
                     }
                 };
                 assert!(!can_serve, "rule 2: {ask:?} waits");

@@ -213,6 +213,6 @@ impl Pool {
         if ask.misfit(shard.mask(local)).is_none() {
             return Err(AllocateError::NoSuchCapability);
         }
-        Ok(shard.slot(local).has_room().then_some((shard, at, local)))
+        Ok(shard.slot(local).has_room_for(ask).then_some((shard, at, local)))
     }
 }

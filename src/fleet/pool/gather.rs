@@ -42,7 +42,7 @@ impl Pool {
             Err(AllocateError::NoneIdle | AllocateError::OverBudget(_)) => {}
             Err(error) => return Err(error),
         }
-        let ask = self.resolve(request)?;
+        let ask = Ask { gathers: true, ..self.resolve(request)? };
         let mut later = Later::default();
         let (place, collected) = {
             let mut desk = self.desk.lock();
@@ -52,7 +52,8 @@ impl Pool {
             if let Some(agent) = ask.agent {
                 let shard = self.shards[self.shard_of(agent)].lock();
                 let local = shard.find(agent).ok_or(AllocateError::AgentGone)?;
-                let limit = shard.slot(local).limit;
+                // On trial it may hold fewer for now.
+                let limit = desk.kind(shard.slot(local).kind).limit;
                 if usize::from(limit) < count {
                     return Err(AllocateError::TooFewPlaces);
                 }

@@ -36,7 +36,7 @@ impl Pool {
         condition: Condition,
     ) -> Option<Condition> {
         let mut wakes = Vec::new();
-        let (old, passed) = self.change_condition(agent, condition, None, &mut wakes)?;
+        let (old, passed) = self.change_condition(agent, condition, None, false, &mut wakes)?;
         self.wake_all(wakes);
         self.tell_freed(passed.freed);
         if passed.hungry {
@@ -46,12 +46,13 @@ impl Pool {
     }
 
     /// The same for one who holds other locks, and wakes and tells whom it concerns later; with another limit of
-    /// leases, if there is to be one. More of them may be held already.
+    /// leases, if there is to be one, and on trial or not. More of them may be held already.
     pub(in crate::fleet) fn change_condition(
         &self,
         agent: AgentId,
         condition: Condition,
         limit: Option<u16>,
+        on_trial: bool,
         wakes: &mut Vec<Waker>,
     ) -> Option<(Condition, Passed)> {
         let mut desk = self.desk.lock();
@@ -59,7 +60,7 @@ impl Pool {
         let mut shard = self.shards[at].lock();
         let local = shard.find(agent)?;
         let old = shard.slot(local).standing.condition()?;
-        shard.set_condition(local, condition);
+        shard.set_condition(local, condition, on_trial);
         if let Some(limit) = limit {
             shard.set_limit(local, limit);
         }

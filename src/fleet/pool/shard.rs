@@ -40,6 +40,8 @@ struct Class {
     mask: Mask,
     /// Its agents come after all that are fit.
     degraded: bool,
+    /// Whether its agents are on trial.
+    on_trial: bool,
     /// Who pays for its agents beside who asks: their type, or the one agent.
     payer: Option<Payer>,
     live: u32,
@@ -75,13 +77,19 @@ impl Class {
         self.payer.as_ref().is_some_and(|payer| !payer.has_room(Meter::Leases, 1))
     }
 
-    fn is_like(&self, mask: Mask, degraded: bool, payer: Option<&Payer>) -> bool {
+    /// How badly its agents match, or `None` if they are not for this.
+    #[inline(always)]
+    fn misfit(&self, ask: &Ask) -> Option<u32> {
+        if self.on_trial && ask.gathers { None } else { ask.misfit(self.mask) }
+    }
+
+    fn is_like(&self, mask: Mask, state: (bool, bool), payer: Option<&Payer>) -> bool {
         let paid = match (&self.payer, payer) {
             (None, None) => true,
             (Some(one), Some(other)) => one.is_same(other),
             _ => false,
         };
-        paid && self.mask == mask && self.degraded == degraded
+        paid && self.mask == mask && (self.degraded, self.on_trial) == state
     }
 
     const fn floor_penalty(&self) -> u64 {
@@ -216,7 +224,7 @@ impl Shard {
 
     /// Adds an agent, for which the desk found room.
     pub(super) fn insert(&mut self, entrant: &Entrant) -> AgentId {
-        let class = self.class_of(entrant.mask, entrant.condition, None);
+        let class = self.class_of(entrant.mask, Standing::new(entrant.condition), None);
         let class = class.expect("the desk bounds the sets of capabilities");
         self.classes[class as usize].live += 1;
         self.live += 1;
@@ -244,18 +252,19 @@ impl Shard {
     }
 
     /// The class of a set of capabilities, new or used again if there is none (rule 2).
-    fn class_of(&mut self, mask: Mask, condition: Condition, payer: Option<&Payer>) -> Option<u16> {
-        let degraded = condition == Condition::Degraded;
-        let same = |class: &Class| class.is_like(mask, degraded, payer);
+    fn class_of(&mut self, mask: Mask, standing: Standing, payer: Option<&Payer>) -> Option<u16> {
+        let (degraded, on_trial) = standing.sort();
+        let same = |class: &Class| class.is_like(mask, (degraded, on_trial), payer);
         let known = self.classes.iter().position(|class| class.live > 0 && same(class));
         let place = known.or_else(|| self.classes.iter().position(|class| class.live == 0));
         let place = u16::try_from(place.unwrap_or(self.classes.len())).ok()?;
         if usize::from(place) == self.classes.len() {
             let index = std::array::from_fn(|_| Index::new());
-            self.classes.push(Class { mask, degraded, payer: None, live: 0, index });
+            self.classes.push(Class { mask, degraded, on_trial, payer: None, live: 0, index });
         }
         let class = &mut self.classes[usize::from(place)];
-        (class.mask, class.degraded, class.payer) = (mask, degraded, payer.cloned());
+        (class.mask, class.degraded, class.on_trial) = (mask, degraded, on_trial);
+        class.payer = payer.cloned();
         Some(place)
     }
 
@@ -263,23 +272,24 @@ impl Shard {
     /// apart, it is taken for failed: nobody could see to its budget.
     pub(super) fn set_payer(&mut self, local: u32, payer: Option<Payer>) {
         let class = &self.classes[self.slots[local as usize].class as usize];
-        let condition = self.slots[local as usize].standing.condition().unwrap_or_default();
-        if class.is_like(class.mask, class.degraded, payer.as_ref()) {
+        let standing = self.slots[local as usize].standing;
+        if class.is_like(class.mask, standing.sort(), payer.as_ref()) {
             return;
         }
         let mask = class.mask;
-        match self.class_of(mask, condition, payer.as_ref()) {
-            Some(class) => self.reclass(local, class, condition),
-            None => self.set_condition(local, Condition::Failed),
+        match self.class_of(mask, standing, payer.as_ref()) {
+            Some(class) => self.reclass(local, class, standing),
+            None => self.set_condition(local, Condition::Failed, false),
         }
     }
 
     /// Who pays for agents that fit and have room, beside who asks.
     pub(super) fn payers_of_fitting(&self, ask: &Ask) -> impl Iterator<Item = &Payer> {
         let link = ask.strategy.index();
-        let fitting = self.classes.iter().filter(move |class| {
-            class.index[link].best() != NOBODY && ask.misfit(class.mask).is_some()
-        });
+        let fitting = self
+            .classes
+            .iter()
+            .filter(move |class| class.index[link].best() != NOBODY && class.misfit(ask).is_some());
         fitting.filter_map(|class| class.payer.as_ref())
     }
 
@@ -302,25 +312,28 @@ impl Shard {
         self.join(local);
     }
 
-    /// Sets what a live agent is fit for.
-    pub(super) fn set_condition(&mut self, local: u32, condition: Condition) {
-        let mask = self.mask(local);
+    /// Sets what a live agent is fit for, and whether it is on trial.
+    pub(super) fn set_condition(&mut self, local: u32, condition: Condition, on_trial: bool) {
+        let (mask, standing) = (self.mask(local), Standing::new(condition).tried(on_trial));
         let payer = self.classes[self.slots[local as usize].class as usize].payer.clone();
-        match self.class_of(mask, condition, payer.as_ref()) {
-            Some(class) => self.reclass(local, class, condition),
-            // There is a class for its set and its payer, that of those who are not degraded.
-            None => self.reclass(local, self.slots[local as usize].class, Condition::Failed),
+        match self.class_of(mask, standing, payer.as_ref()) {
+            Some(class) => self.reclass(local, class, standing),
+            // There is a class for its set and its payer, and who has failed may be in any of them.
+            None => {
+                let failed = Standing::new(Condition::Failed);
+                self.reclass(local, self.slots[local as usize].class, failed);
+            }
         }
     }
 
-    fn reclass(&mut self, local: u32, class: u16, condition: Condition) {
+    fn reclass(&mut self, local: u32, class: u16, standing: Standing) {
         self.leave(local);
         let old = self.slots[local as usize].class;
         self.classes[old as usize].live -= 1;
         self.classes[class as usize].live += 1;
         let slot = &mut self.slots[local as usize];
         slot.class = class;
-        slot.standing = Standing::new(condition).wanted(slot.standing.is_wanted());
+        slot.standing = standing.wanted(slot.standing.is_wanted());
         self.touch(local);
         self.line_up(local);
         self.join(local);
@@ -356,7 +369,7 @@ impl Shard {
             if rank == NOBODY {
                 continue;
             }
-            let Some(misfit) = ask.misfit(class.mask) else { continue };
+            let Some(misfit) = class.misfit(ask) else { continue };
             if class.is_unpaid() {
                 continue;
             }
@@ -383,7 +396,7 @@ impl Shard {
         // From then on it takes one that is better than this to be among them.
         let mut worst: Option<(u32, u32)> = None;
         for class in &self.classes {
-            let Some(misfit) = ask.misfit(class.mask) else { continue };
+            let Some(misfit) = class.misfit(ask) else { continue };
             if class.is_unpaid() {
                 continue;
             }
@@ -410,7 +423,7 @@ impl Shard {
         let local = self.find(agent)?;
         let slot = &self.slots[local as usize];
         let misfit = ask.misfit(self.mask(local))?;
-        slot.has_room().then(|| Best { misfit, rank: 0, age: ask.strategy.age(slot), local })
+        slot.has_room_for(ask).then(|| Best { misfit, rank: 0, age: ask.strategy.age(slot), local })
     }
 
     /// Grants a lease on an agent that has room.
@@ -460,7 +473,7 @@ impl Shard {
         };
         // One set of capabilities, as many fleets have: its order is the whole order.
         let index = &class.index[ask.strategy.index()];
-        let fits = index.best() != NOBODY && ask.misfit(class.mask).is_some();
+        let fits = index.best() != NOBODY && class.misfit(ask).is_some();
         fits.then(|| index.first())
     }
 

@@ -1,5 +1,6 @@
 //! One agent's row in the table of its shard: a cache line.
 
+use super::Ask;
 use super::strategy::STRATEGIES;
 use crate::fleet::agent::Condition;
 use crate::fleet::request::Priority;
@@ -36,14 +37,17 @@ pub(super) struct Slot {
     pub(super) links: [Link; STRATEGIES],
 }
 
-/// Whether work may come to an agent, and whether its mailbox waits for room: one byte of its row.
+/// Whether work may come to an agent, whether it is on trial, and whether its mailbox waits for room: one byte of
+/// its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing(u8);
 
 impl Standing {
     /// No agent has the slot.
-    pub(super) const VACANT: Self = Self(0x7F);
+    pub(super) const VACANT: Self = Self(0x3F);
     const WANTED: u8 = 0x80;
+    const ON_TRIAL: u8 = 0x40;
+    const CONDITION: u8 = 0x3F;
 
     pub(super) const fn new(condition: Condition) -> Self {
         Self(match condition {
@@ -57,7 +61,7 @@ impl Standing {
 
     /// What the agent is fit for, if there is one.
     pub(super) const fn condition(self) -> Option<Condition> {
-        Some(match self.0 & !Self::WANTED {
+        Some(match self.0 & Self::CONDITION {
             0 => Condition::Fit,
             1 => Condition::Degraded,
             2 => Condition::Starting,
@@ -67,10 +71,25 @@ impl Standing {
         })
     }
 
+    /// Whether it is degraded, and whether on trial: agents in different classes.
+    pub(super) const fn sort(self) -> (bool, bool) {
+        (matches!(self.condition(), Some(Condition::Degraded)), self.is_on_trial())
+    }
+
     /// Whether it is given leases.
     #[inline(always)]
     pub(super) const fn is_routed(self) -> bool {
-        self.0 & !Self::WANTED <= 1
+        self.0 & Self::CONDITION <= 1
+    }
+
+    /// Whether it has one place, which the circuit of its type is to learn something by.
+    pub(super) const fn is_on_trial(self) -> bool {
+        self.0 & Self::ON_TRIAL != 0
+    }
+
+    /// The same, on trial or not.
+    pub(super) const fn tried(self, on_trial: bool) -> Self {
+        Self(if on_trial { self.0 | Self::ON_TRIAL } else { self.0 & !Self::ON_TRIAL })
     }
 
     pub(super) const fn is_wanted(self) -> bool {
@@ -103,6 +122,11 @@ impl Slot {
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
         self.load < self.limit && self.standing.is_routed()
+    }
+
+    /// Whether it can be given for this.
+    pub(super) fn has_room_for(&self, ask: &Ask) -> bool {
+        self.has_room() && !(ask.gathers && self.standing.is_on_trial())
     }
 }
 

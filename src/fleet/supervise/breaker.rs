@@ -67,6 +67,12 @@ impl BreakerPolicy {
     }
 }
 
+impl BreakerPolicy {
+    pub(in crate::fleet) const fn patience(&self) -> Duration {
+        self.trial_timeout
+    }
+}
+
 /// What a circuit does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]

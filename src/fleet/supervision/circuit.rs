@@ -5,12 +5,14 @@
 //! 1. While a circuit is closed, its agents serve as they would without it. While it is open none does. While it
 //!    is half-open those on trial do, with one lease each, and no others.
 //! 2. An agent goes on trial when it holds no lease, so whatever it holds then is the trial. There is one on
-//!    trial at a time, but for trials that were not heard of for as long as the policy waits.
+//!    trial at a time, but for trials that were not heard of for as long as the policy waits. Whoever could go
+//!    on trial is looked at as often, while all of them are busy.
 //! 3. An outcome counts for the era in which its attempt began. Each change of the circuit begins one, so what
 //!    began before the circuit opened says nothing about how things are after it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::fleet::id::AgentId;
@@ -24,6 +26,8 @@ pub(super) struct Circuit {
     pub(super) era: u32,
     phase: Phase,
     pub(super) members: BTreeSet<AgentId>,
+    /// For how long it waits for a trial, and for somebody to try who is busy.
+    patience: Duration,
     /// Those that are on trial.
     trials: BTreeMap<AgentId, Permit>,
 }
@@ -31,14 +35,20 @@ pub(super) struct Circuit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
     Closed,
-    Open {
-        until: Timestamp,
-    },
-    /// Whether somebody is to go on trial, or else when somebody else is.
-    HalfOpen {
-        seeks: bool,
-        until: Timestamp,
-    },
+    Open { until: Timestamp },
+    HalfOpen { seeks: Seeks, until: Timestamp },
+}
+
+/// Whether a half-open circuit looks for somebody to go on trial.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seeks {
+    /// All that could are to be looked at in this step.
+    All,
+    /// All that could hold leases: whoever gives the last one back may, and all are looked at again in time, as
+    /// leases of the host's come back unheard.
+    Freed,
+    /// Nobody, before it is time.
+    Nobody,
 }
 
 /// What became of a circuit.
@@ -52,6 +62,7 @@ impl Circuit {
     pub(super) fn new(name: Arc<str>, policy: BreakerPolicy, seed: u64) -> Self {
         Self {
             name,
+            patience: policy.patience(),
             breaker: Breaker::new(policy, seed),
             era: 0,
             phase: Phase::Closed,
@@ -76,7 +87,7 @@ impl Circuit {
     /// When it is to be looked at.
     pub(super) const fn alarm(&self) -> Option<Timestamp> {
         match self.phase {
-            Phase::Closed | Phase::HalfOpen { seeks: true, .. } => None,
+            Phase::Closed | Phase::HalfOpen { seeks: Seeks::All, .. } => None,
             Phase::Open { until } | Phase::HalfOpen { until, .. } => Some(until),
         }
     }
@@ -85,9 +96,30 @@ impl Circuit {
         self.trials.keys()
     }
 
-    /// Whether it looks for somebody to go on trial.
-    pub(super) const fn seeks(&self) -> bool {
-        matches!(self.phase, Phase::HalfOpen { seeks: true, .. })
+    /// Whom it looks for to go on trial.
+    pub(super) const fn seeks(&self) -> Seeks {
+        match self.phase {
+            Phase::HalfOpen { seeks, .. } => seeks,
+            Phase::Closed | Phase::Open { .. } => Seeks::Nobody,
+        }
+    }
+
+    pub(super) const fn is_closed(&self) -> bool {
+        matches!(self.phase, Phase::Closed)
+    }
+
+    /// There is somebody who may be able to go on trial and was not when it looked.
+    pub(super) fn look_again(&mut self) {
+        if self.seeks() == Seeks::Freed {
+            self.seek();
+        }
+    }
+
+    /// Nobody who could go on trial is idle.
+    pub(super) fn found_nobody(&mut self, now: Timestamp) {
+        if self.seeks() == Seeks::All {
+            self.phase = Phase::HalfOpen { seeks: Seeks::Freed, until: now + self.patience };
+        }
     }
 
     /// Takes notice of the time; whether it has become half-open.
@@ -95,11 +127,11 @@ impl Circuit {
         match &mut self.phase {
             Phase::Open { until } if *until <= now => {
                 self.era += 1;
-                self.phase = Phase::HalfOpen { seeks: true, until: now };
+                self.phase = Phase::HalfOpen { seeks: Seeks::All, until: now };
                 true
             }
             Phase::HalfOpen { seeks, until } if *until <= now => {
-                *seeks = true;
+                *seeks = Seeks::All;
                 false
             }
             _ => false,
@@ -108,7 +140,7 @@ impl Circuit {
 
     /// Puts an agent that holds no lease on trial, if it is time.
     pub(super) fn try_with(&mut self, agent: AgentId, now: Timestamp) -> bool {
-        if !self.seeks() {
+        if self.seeks() == Seeks::Nobody {
             return false;
         }
         if let Some(unused) = self.trials.remove(&agent) {
@@ -119,11 +151,12 @@ impl Circuit {
             Ok(permit) => {
                 self.trials.insert(agent, permit);
                 let until = self.breaker.admit(now).err();
-                self.phase = Phase::HalfOpen { seeks: false, until: until.unwrap_or(now) };
+                let until = until.unwrap_or(now);
+                self.phase = Phase::HalfOpen { seeks: Seeks::Nobody, until };
                 true
             }
             Err(until) => {
-                self.phase = Phase::HalfOpen { seeks: false, until };
+                self.phase = Phase::HalfOpen { seeks: Seeks::Nobody, until };
                 false
             }
         }
@@ -139,7 +172,7 @@ impl Circuit {
 
     fn seek(&mut self) {
         if let Phase::HalfOpen { seeks, .. } = &mut self.phase {
-            *seeks = true;
+            *seeks = Seeks::All;
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::circuit::{Circuit, Turned};
+use super::circuit::{Circuit, Seeks, Turned};
 use super::{Supervision, Tenure, serves};
 use crate::clock::Timestamp;
 use crate::fleet::Fleet;
@@ -39,10 +39,8 @@ impl Supervision {
 
     /// In what condition an agent of a spec begins: not to be allocated while its circuit is not closed.
     pub(in crate::fleet) fn first_condition<T, O>(&self, spec: &AgentSpec<T, O>) -> Condition {
-        let held_back = self.circuit_of(&spec.name).is_some_and(|circuit| {
-            let circuit = &self.circuits[circuit];
-            circuit.alarm().is_some() || circuit.seeks()
-        });
+        let circuit = self.circuit_of(&spec.name);
+        let held_back = circuit.is_some_and(|circuit| !self.circuits[circuit].is_closed());
         if held_back && serves(spec.condition) { Condition::Failed } else { spec.condition }
     }
 
@@ -56,18 +54,25 @@ impl Supervision {
         }
     }
 
-    /// Whether a circuit looks for somebody to go on trial.
-    fn seeks(&self) -> bool {
-        self.circuits.iter().any(Circuit::seeks)
+    /// Has the circuit of an agent that may be able to go on trial now look for somebody.
+    pub(super) fn may_try(&mut self, agent: AgentId) {
+        if let Some(circuit) = self.wards.get(&agent).and_then(|ward| ward.circuit) {
+            self.circuits[circuit].look_again();
+        }
+    }
+
+    /// Whether an agent of a circuit could go on trial, if it holds no lease.
+    fn could_try(&self, circuit: usize, agent: AgentId) -> bool {
+        let ward = self.wards.get(&agent).filter(|ward| ward.circuit == Some(circuit));
+        ward.is_some_and(|ward| can_try(ward.condition()))
     }
 
     /// Those of a circuit that could go on trial, if they hold no lease.
-    fn candidates(&self, circuit: usize) -> Vec<AgentId> {
-        let can =
-            |agent: &&AgentId| self.wards.get(*agent).is_some_and(|ward| can_try(ward.condition()));
-        let circuit = &self.circuits[circuit];
+    fn candidates(&self, place: usize) -> impl Iterator<Item = AgentId> {
+        let circuit = &self.circuits[place];
         // Who is on trial and was not taken stays so.
-        circuit.on_trial().chain(&circuit.members).filter(can).copied().collect()
+        let members = circuit.on_trial().chain(&circuit.members).copied();
+        members.filter(move |agent| self.could_try(place, *agent))
     }
 }
 
@@ -101,7 +106,7 @@ impl<T, O> Inner<T, O> {
             }
         };
         let Some(turned) = turned else {
-            if known.seeks() {
+            if known.seeks() == Seeks::All {
                 // It may have been a trial, and was not the last.
                 self.apply(state, agent, after);
             }
@@ -142,22 +147,35 @@ impl<T, O> Inner<T, O> {
                 self.apply_to_all(state, place, after);
             }
         }
-        self.try_circuits(state, after);
+        self.try_circuits(state, None, after);
     }
 
-    /// Puts agents on trial for circuits that look for one. After an agent has come, or has given a lease back.
-    pub(in crate::fleet) fn try_circuits(&self, state: &mut State<T, O>, after: &mut After<T, O>) {
-        if !self.has_circuits || state.stopping || !state.supervision.seeks() {
+    /// Puts agents on trial for circuits that look for one: after an agent has come, has ended, or was `freed` of
+    /// a lease. O(circuits); O(agents of the type) where all of them are to be looked at: once as it becomes half-open,
+    /// after each trial, and each time that it has waited for as long as for a trial.
+    pub(in crate::fleet) fn try_circuits(
+        &self,
+        state: &mut State<T, O>,
+        freed: Option<AgentId>,
+        after: &mut After<T, O>,
+    ) {
+        if !self.has_circuits || state.stopping {
             return;
         }
-        let now = self.clock.now();
         for place in 0..state.supervision.circuits.len() {
-            if !state.supervision.circuits[place].seeks() {
-                continue;
-            }
-            let candidates = state.supervision.candidates(place);
+            let known = &state.supervision;
+            let is_idle = |agent: &AgentId| self.pool.is_idle(*agent);
             // None but those on trial serves, so an idle one stays idle.
-            let Some(agent) = candidates.into_iter().find(|agent| self.pool.is_idle(*agent)) else {
+            let found = match known.circuits[place].seeks() {
+                Seeks::Nobody => continue,
+                Seeks::All => known.candidates(place).find(is_idle),
+                Seeks::Freed => {
+                    freed.filter(|agent| known.could_try(place, *agent) && is_idle(agent))
+                }
+            };
+            let now = self.clock.now();
+            let Some(agent) = found else {
+                state.supervision.circuits[place].found_nobody(now);
                 continue;
             };
             if state.supervision.circuits[place].try_with(agent, now) {

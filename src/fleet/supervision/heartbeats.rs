@@ -109,6 +109,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             let mut guard = inner.state.lock();
             let state = &mut *guard;
             let counts = inner.heard_of(state, agent, &mut after);
+            // It may have been on trial, and be silent for too long.
+            inner.try_circuits(state, None, &mut after);
             inner.publish_alarm(state);
             counts
         };

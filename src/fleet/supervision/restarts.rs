@@ -57,6 +57,7 @@ impl<T, O> Inner<T, O> {
             };
             let news = !state.supervision.is_down(agent);
             self.agent_failed(&mut state, agent, incarnation, reason, &mut after);
+            self.try_circuits(&mut state, None, &mut after);
             self.publish_alarm(&mut state);
             news
         };
@@ -119,7 +120,8 @@ impl<T, O> Inner<T, O> {
                     self.apply(state, agent, after);
                 }
                 if until <= now {
-                    self.start_those_due(state, now, after);
+                    // Who has been silent for too long is left to whoever rings: of them there may be many.
+                    self.rise_those_due(state, now, after);
                 }
             }
             Verdict::End(agents) => {
@@ -153,7 +155,7 @@ impl<T, O> Inner<T, O> {
                 debug_assert!(stale.is_empty(), "it is new");
             }
         }
-        self.try_circuits(state, after);
+        self.try_circuits(state, None, after);
         self.publish_alarm(state);
     }
 
@@ -168,8 +170,9 @@ impl<T, O> Inner<T, O> {
                 after.aside().handlers.extend(stale);
             }
         }
+        let (limit, on_trial) = (standing.limit, standing.on_trial);
         let changed =
-            self.pool.change_condition(agent, condition, standing.limit, &mut after.wakes);
+            self.pool.change_condition(agent, condition, limit, on_trial, &mut after.wakes);
         let (_, passed) = changed.expect("a ward is a live agent");
         if let Some(agent) = passed.freed {
             self.runner.reschedule(agent);
@@ -188,6 +191,10 @@ impl<T, O> Inner<T, O> {
     ) {
         self.ring_watches(state, now, after);
         self.ring_hearts(state, now, after);
+        self.rise_those_due(state, now, after);
+    }
+
+    fn rise_those_due(&self, state: &mut State<T, O>, now: Timestamp, after: &mut After<T, O>) {
         while !state.stopping
             && let Some((agent, incarnation)) = state.supervision.rise(now)
         {
@@ -212,7 +219,7 @@ impl<T, O> Inner<T, O> {
                 return self.pool.set_condition(agent, condition);
             };
             self.apply(&state, agent, &mut after);
-            self.try_circuits(&mut state, &mut after);
+            self.try_circuits(&mut state, None, &mut after);
             self.publish_alarm(&mut state);
             before
         };

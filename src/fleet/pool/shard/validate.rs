@@ -28,7 +28,7 @@ impl Shard {
         let mut masks = HashSet::new();
         for (place, class) in self.classes.iter().enumerate() {
             assert_eq!(class.live, live[place], "rule 2");
-            let set = (class.mask, class.degraded);
+            let set = (class.mask, class.degraded, class.on_trial);
             let is_new = class.payer.is_some() || masks.insert(set);
             assert!(class.live == 0 || is_new, "rule 2: a set twice");
             for strategy in Strategy::ALL {

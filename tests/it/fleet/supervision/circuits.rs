@@ -2,7 +2,9 @@
 
 use super::*;
 use phalanx::fleet::supervise::{BreakerPolicy, BreakerState};
+use phalanx::fleet::{BatchAllocation, Lease};
 use std::num::NonZeroU16;
+use std::pin::Pin;
 
 /// Opens at three failures within 10 s, for 5 s; a trial keeps others out for 30 s.
 fn breaker() -> BreakerPolicy {
@@ -288,4 +290,92 @@ fn failures_of_what_began_before_the_circuit_opened_do_not_open_it_again() {
     assert_eq!(fleet.circuit("obedient"), Some(BreakerState::Closed));
     assert_eq!(fleet.stats().circuits_opened, 1);
     finish(&fleet);
+}
+
+/// A fleet that runs when it is driven, with an agent of four places whose circuit is open.
+fn opened_fleet(leased: bool) -> (Fleet<u64, u64>, ManualClock, AgentId, Option<Lease>) {
+    let (clock, hand) = ManualClock::new();
+    let builder = Fleet::builder().driven().clock(clock);
+    let fleet = builder.breaker("obedient", breaker()).build().unwrap();
+    let wide = AgentSpec::<u64, u64>::new("obedient").max_leases(4.try_into().unwrap());
+    let spec = wide.handler_fn(|task, _| match *task.payload() {
+        ERROR => Err(TaskError::permanent("as it was told")),
+        payload => Ok(payload),
+    });
+    let agent = fleet.spawn(spec).unwrap();
+    let request = Request::any().ttl(Duration::from_secs(20));
+    let lease = leased.then(|| fleet.try_allocate(&request).unwrap());
+    for _ in 1..=3 {
+        fleet.tell(agent, ERROR).unwrap();
+    }
+    fleet.run_ready(usize::MAX);
+    assert!(matches!(fleet.circuit("obedient"), Some(BreakerState::Open { .. })));
+    (fleet, hand, agent, lease)
+}
+
+/// The same, half-open, while the host holds a lease of the agent.
+fn held_at_half_open() -> (Fleet<u64, u64>, ManualClock, AgentId, Lease) {
+    let (fleet, hand, agent, lease) = opened_fleet(true);
+    hand.advance(DELAY);
+    fleet.tick();
+    assert_eq!(fleet.circuit("obedient"), Some(BreakerState::HalfOpen));
+    assert_eq!(fleet.stats().circuit_trials, 0, "nobody would know which lease is the trial");
+    (fleet, hand, agent, lease.unwrap())
+}
+
+#[test]
+fn an_agent_whose_last_lease_the_host_gives_back_is_tried_in_the_end() {
+    let (fleet, hand, agent, lease) = held_at_half_open();
+    drop(lease);
+    hand.advance(Duration::from_secs(30));
+    fleet.tick();
+    assert_eq!(fleet.stats().circuit_trials, 1);
+    fleet.tell(agent, 9).unwrap();
+    fleet.run_ready(usize::MAX);
+    assert_eq!(fleet.circuit("obedient"), Some(BreakerState::Closed));
+    finish(&fleet);
+}
+
+#[test]
+fn an_agent_that_an_expired_lease_kept_busy_is_tried_by_the_tick_that_finds_it() {
+    let (fleet, hand, _agent, lease) = held_at_half_open();
+    hand.advance(Duration::from_secs(30));
+    assert_eq!((fleet.tick(), fleet.stats().circuit_trials), (1, 1));
+    assert!(lease.is_revoked());
+    finish(&fleet);
+}
+
+#[test]
+fn an_agent_that_comes_while_all_of_its_type_are_busy_is_tried_at_once() {
+    let (fleet, _hand, agent, _lease) = held_at_half_open();
+    let newcomer = fleet.spawn(obedient(&Arc::default())).unwrap();
+    assert_eq!(serving(&fleet, &[agent, newcomer]), [newcomer]);
+    finish(&fleet);
+}
+
+#[test]
+fn a_batch_that_gathers_does_not_keep_the_one_place_of_an_agent_on_trial() {
+    for named in [false, true] {
+        let (fleet, hand, agent, _) = opened_fleet(false);
+        let request = if named { Request::any().agent(agent) } else { Request::any() };
+        let poll = |batch: &mut BatchAllocation| {
+            Pin::new(batch).poll(&mut Context::from_waker(Waker::noop()))
+        };
+        let mut before = fleet.allocate_batch_async(&request, 2);
+        assert!(poll(&mut before).is_pending());
+        hand.advance(DELAY);
+        fleet.tick();
+        assert_eq!((fleet.stats().circuit_trials, fleet.stats().leases_live), (1, 0));
+        let mut later = fleet.allocate_batch_async(&request, 2);
+        assert!(poll(&mut later).is_pending());
+        assert_eq!(fleet.stats().leases_live, 0);
+        fleet.tell(agent, 9).unwrap();
+        fleet.run_ready(usize::MAX);
+        assert_eq!(fleet.circuit("obedient"), Some(BreakerState::Closed));
+        for mut batch in [before, later] {
+            let Poll::Ready(Ok(leases)) = poll(&mut batch) else { panic!("it waits") };
+            assert_eq!(leases.len(), 2);
+        }
+        finish(&fleet);
+    }
 }

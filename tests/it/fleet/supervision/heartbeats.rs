@@ -105,3 +105,22 @@ fn an_agent_is_heard_of_by_what_it_ends_and_its_silence_is_noticed_by_workers() 
     witness.await_event(|event| *event == FleetEvent::AgentRecovered { agent });
     finish(&fleet);
 }
+
+#[test]
+fn however_many_fall_silent_at_once_each_is_started_again_in_the_same_step() {
+    const MANY: usize = 20_000;
+    let (clock, hand) = ManualClock::new();
+    let fleet = Fleet::<u64, u64>::builder()
+        .clock(clock)
+        .max_agents(MANY.try_into().unwrap())
+        .build()
+        .unwrap();
+    let at_once = policy().backoff(Backoff::NONE);
+    let agents = fleet.spawn_batch(&spec("silent").restart(at_once), MANY).unwrap();
+    hand.advance(seconds(30));
+    fleet.tick();
+    let stats = fleet.stats();
+    assert_eq!((stats.agent_failures, stats.agent_restarts), (MANY as u64, MANY as u64));
+    assert_eq!(state(&fleet, agents[MANY - 1]), (AgentState::Ready, 2));
+    finish(&fleet);
+}
