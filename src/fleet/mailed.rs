@@ -107,8 +107,8 @@ impl<T, O> Inner<T, O> {
             after.events.push(event);
         }
         self.finish(after);
-        let leased = false;
-        Some((Attempted { id, attempt, task, agent, leased, tenure, deadline }, signal))
+        let (leased, began) = (false, self.time_if_kept());
+        Some((Attempted { id, attempt, task, agent, leased, tenure, deadline, began }, signal))
     }
 
     /// Runs an attempt of a task that a turn has come to.

@@ -43,6 +43,8 @@ pub(super) struct Attempted<T> {
     /// The incarnation of the agent that it began in.
     pub(super) tenure: Tenure,
     pub(super) deadline: Option<Timestamp>,
+    /// When it began, where that becomes part of its agent's past.
+    pub(super) began: Option<Timestamp>,
 }
 
 impl<T, O> State<T, O> {
@@ -206,7 +208,13 @@ impl<T, O> Inner<T, O> {
         self.observer.as_ref().map(|_| self.clock.now())
     }
 
-    /// The time at the end of an attempt, if its task has a deadline or waits before the next attempt.
+    /// The time, if how attempts go is kept.
+    pub(super) fn time_if_kept(&self) -> Option<Timestamp> {
+        self.pool.keeps_pasts().then(|| self.clock.now())
+    }
+
+    /// The time at the end of an attempt, if its task has a deadline or waits before the next attempt, or
+    /// when it began is known.
     fn time_if_needed(
         &self,
         deadline: Option<Timestamp>,
@@ -220,8 +228,9 @@ impl<T, O> Inner<T, O> {
     /// Runs an attempt to its end; the next one if that is wanted and there is one.
     pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Job<T, O>> {
         let Job { id, attempt, task, agent, signal, hired, tenure, deadline } = job;
+        let (leased, began) = (true, self.time_if_kept());
         if let Some(handler) = hired.asynchronous() {
-            let attempted = Attempted { id, attempt, task, agent, leased: true, tenure, deadline };
+            let attempted = Attempted { id, attempt, task, agent, leased, tenure, deadline, began };
             let cargo = Cargo::Task(attempted);
             self.launch(handler, cargo, signal);
             self.discard(hired);
@@ -246,7 +255,7 @@ impl<T, O> Inner<T, O> {
         };
         self.unwatch(watch);
         let result = self.verified(&task, attempt, &signal, result);
-        let attempted = Attempted { id, attempt, task, agent, leased: true, tenure, deadline };
+        let attempted = Attempted { id, attempt, task, agent, leased, tenure, deadline, began };
         self.conclude(attempted, result, handler, more)
     }
 
@@ -276,8 +285,8 @@ impl<T, O> Inner<T, O> {
         mut handler: Option<Handler<T, O>>,
         more: bool,
     ) -> Option<Job<T, O>> {
-        let Attempted { id, attempt, agent, task, leased, tenure, deadline } = attempted;
-        let now = self.time_if_needed(deadline, &task, &result);
+        let Attempted { id, attempt, agent, task, leased, tenure, deadline, began } = attempted;
+        let now = self.time_if_needed(deadline.or(began), &task, &result);
         let late = deadline.is_some_and(|deadline| deadline <= now);
         let mut after = After::new();
         let (mut refused, mut ended) = (None, None);
@@ -298,9 +307,15 @@ impl<T, O> Inner<T, O> {
                 state.leave_agent(id);
             }
             let won = own || broken("fleet.claim-unchecked");
-            if tenure.is_supervised() {
+            if tenure.is_supervised() || began.is_some() {
                 let record = state.tasks.get(&id).filter(|record| Arc::ptr_eq(&record.task, &task));
                 let cancelled = record.is_some_and(|record| record.cancelled);
+                if let Some(began) = began
+                    && (result.is_ok() || !cancelled)
+                {
+                    // An error of one that was asked to give up says nothing.
+                    state.pool.attempt_went(agent, result.is_ok() && !late, now - began);
+                }
                 self.take_notice(
                     state,
                     agent,

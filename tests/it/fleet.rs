@@ -13,6 +13,7 @@ mod keys;
 mod leases;
 mod messages;
 mod named;
+mod pasts;
 mod picker;
 mod quotas;
 mod results;

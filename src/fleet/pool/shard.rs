@@ -513,6 +513,18 @@ impl Shard {
         Ok(local)
     }
 
+    /// Has how something went be part of an agent's past, unless it has ended.
+    pub(super) fn remember(&mut self, agent: AgentId, well: bool, latency_ns: u64) {
+        let Some(local) = self.find(agent) else { return };
+        self.leave_but_line(local);
+        if let Some(score) = self.scores.get_mut(local as usize) {
+            score.add(well, latency_ns);
+        }
+        // It comes last among its equals, as the order of the lists has it.
+        self.touch(local);
+        self.join_but_line(local);
+    }
+
     pub(super) fn count(&mut self, released: bool, how: Release) {
         let counts = &mut self.counts;
         match how {

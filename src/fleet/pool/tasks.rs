@@ -6,10 +6,11 @@
 //!    it is told when room comes.
 
 use std::task::Waker;
+use std::time::Duration;
 
 use super::buy::Granted;
 use super::charge::OF_A_TASK;
-use super::{Ask, Gone, Grant, Mask, Pool};
+use super::{Ask, Gone, Grant, Mask, Pool, nanoseconds};
 use crate::fleet::budget::Asking;
 use crate::fleet::id::AgentId;
 use crate::sync::atomic::Ordering;
@@ -65,6 +66,20 @@ impl Pool {
         };
         self.tell_freed(passed.freed);
         Ok(passed.hungry)
+    }
+
+    /// Whether how attempts and leases go becomes part of their agents' pasts.
+    pub(in crate::fleet) const fn keeps_pasts(&self) -> bool {
+        self.keeps_pasts
+    }
+
+    /// Takes in how an attempt went, before its lease is given back.
+    #[cold]
+    pub(in crate::fleet) fn attempt_went(&self, agent: AgentId, well: bool, latency: Duration) {
+        let at = self.shard_of(agent);
+        let mut shard = self.shards[at].lock();
+        shard.remember(agent, well, nanoseconds(latency));
+        self.publish(at, &mut shard);
     }
 
     /// Takes this agent. If it has no room, whoever [feeds](Feed::freed) on the pool is told once it has;

@@ -92,6 +92,8 @@ pub enum BreakerState {
 #[derive(Debug, PartialEq, Eq)]
 #[must_use = "a trial that is not reported keeps others out until its timeout"]
 pub struct Permit {
+    /// The breaker that gave it.
+    of: u64,
     /// The state it was given in (rule 2), and in half-open which trial (rule 3).
     era: u64,
 }
@@ -126,6 +128,10 @@ enum State {
 /// ```
 #[derive(Clone, Debug)]
 pub struct Breaker {
+    /// Unlike that of any other, but for its clones.
+    number: u64,
+    /// Permits of others that were reported to it.
+    foreign: u64,
     policy: BreakerPolicy,
     seed: u64,
     state: State,
@@ -145,6 +151,8 @@ impl Breaker {
     #[must_use]
     pub fn new(policy: BreakerPolicy, seed: u64) -> Self {
         Self {
+            number: crate::sync::unique(),
+            foreign: 0,
             policy,
             seed,
             state: State::Closed,
@@ -187,7 +195,21 @@ impl Breaker {
                 *trial_until = Some(now + self.policy.trial_timeout);
             }
         }
-        Ok(Permit { era: self.era })
+        Ok(Permit { of: self.number, era: self.era })
+    }
+
+    /// How many permits of other breakers were reported to this one. Each was ignored; the breaker that gave it
+    /// knows nothing of the report, and treats the try as one that was never heard of.
+    #[must_use]
+    pub const fn foreign_permits(&self) -> u64 {
+        self.foreign
+    }
+
+    /// Whether it gave this permit; otherwise that is counted.
+    fn gave(&mut self, permit: &Permit) -> bool {
+        let own = permit.of == self.number;
+        self.foreign += u64::from(!own);
+        own
     }
 
     /// Rule 4.
@@ -205,7 +227,7 @@ impl Breaker {
     /// Reports that a try succeeded.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
     pub fn succeeded(&mut self, permit: Permit) {
-        if permit.era < self.since {
+        if !self.gave(&permit) || permit.era < self.since {
             return;
         }
         if let State::HalfOpen { succeeded, trial_until } = &mut self.state {
@@ -224,7 +246,7 @@ impl Breaker {
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
     pub fn failed(&mut self, permit: Permit, now: Timestamp) -> bool {
         let now = self.advance(now);
-        if permit.era < self.since {
+        if !self.gave(&permit) || permit.era < self.since {
             return false;
         }
         if matches!(self.state, State::Closed) {
@@ -243,7 +265,8 @@ impl Breaker {
     /// In half-open the next one may try.
     #[expect(clippy::needless_pass_by_value, reason = "a permit is used up")]
     pub fn abandoned(&mut self, permit: Permit) {
-        if permit.era == self.era
+        if self.gave(&permit)
+            && permit.era == self.era
             && let State::HalfOpen { trial_until, .. } = &mut self.state
         {
             *trial_until = None;
@@ -321,6 +344,32 @@ mod tests {
             BreakerState::Open { until: at(9) },
             "the first delay again"
         );
+    }
+
+    #[test]
+    fn a_permit_of_another_breaker_changes_nothing_and_is_counted() {
+        let (mut one, mut other) = (breaker(), breaker());
+        for _ in 0..3 {
+            let foreign = other.admit(at(0)).expect("it admits");
+            assert!(!one.failed(foreign, at(0)));
+        }
+        assert_eq!(one.state(at(0)), BreakerState::Closed);
+        open(&mut one, at(0));
+        let trial = one.admit(at(4)).expect("it admits");
+        for _ in 0..9 {
+            // Of the same era as the trial, it may be.
+            open(&mut other, at(0));
+            let foreign = other.admit(at(10)).expect("it admits");
+            one.succeeded(foreign);
+            other = breaker();
+            let foreign = other.admit(at(0)).expect("it admits");
+            one.abandoned(foreign);
+        }
+        assert_eq!(one.state(at(4)), BreakerState::HalfOpen);
+        assert_eq!(one.admit(at(4)), Err(at(9)), "the trial is still on");
+        assert_eq!((one.foreign_permits(), other.foreign_permits()), (21, 0));
+        one.succeeded(trial);
+        assert_eq!(one.state(at(4)), BreakerState::Closed);
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! How the attempts of tasks went, as a part of their agents' pasts.
+
+use std::time::Duration;
+
+use super::support::finish;
+use phalanx::fleet::{
+    AgentId, AgentSpec, Fleet, LeaseOutcome, Outcome, Request, Strategy, Task, TaskError,
+};
+use phalanx::{Clock, ManualClock};
+
+const FAILS: u64 = 1;
+
+fn fleet(clock: Clock, strategy: Strategy) -> Fleet<u64, u64> {
+    let builder = Fleet::builder().driven().clock(clock).shards(std::num::NonZeroUsize::MIN);
+    builder.strategies(&[strategy]).build().unwrap()
+}
+
+/// An agent whose attempts take so long.
+fn spawn(fleet: &Fleet<u64, u64>, hand: &ManualClock, name: &str, millis: u64) -> AgentId {
+    let hand = hand.clone();
+    let spec = AgentSpec::new(name).handler_fn(move |task: &Task<u64>, _| {
+        hand.advance(Duration::from_millis(millis));
+        if *task.payload() == FAILS { Err(TaskError::permanent("as told")) } else { Ok(millis) }
+    });
+    fleet.spawn(spec).unwrap()
+}
+
+/// How long the agent takes that a task came to.
+fn run(fleet: &Fleet<u64, u64>) -> u64 {
+    let handle = fleet.submit(Task::new(0)).unwrap();
+    assert_eq!(fleet.run_ready(usize::MAX), 1);
+    match *handle.wait() {
+        Outcome::Completed(millis) => millis,
+        ref other => panic!("it was {other:?}"),
+    }
+}
+
+fn run_on(fleet: &Fleet<u64, u64>, agent: AgentId, payload: u64) {
+    let handle = fleet.submit(Task::new(payload).to(agent)).unwrap();
+    assert_eq!(fleet.run_ready(usize::MAX), 1);
+    let _ = handle.wait();
+}
+
+#[test]
+fn tasks_come_to_the_agent_whose_attempts_are_fast_once_each_was_tried() {
+    for strategy in [Strategy::Performance, Strategy::LeastLoaded] {
+        let (clock, hand) = ManualClock::new();
+        let fleet = fleet(clock, strategy);
+        for (name, millis) in [("slow", 80), ("fast", 10), ("slower", 300)] {
+            spawn(&fleet, &hand, name, millis);
+        }
+        let mut first = [run(&fleet), run(&fleet), run(&fleet)];
+        first.sort_unstable();
+        assert_eq!(first, [10, 80, 300], "everybody is tried");
+        let mut then: Vec<_> = (0..6).map(|_| run(&fleet)).collect();
+        if strategy == Strategy::Performance {
+            assert_eq!(then, [10; 6]);
+        } else {
+            then.sort_unstable();
+            assert_eq!(then, [10, 10, 80, 80, 300, 300]);
+        }
+        finish(&fleet);
+    }
+}
+
+#[test]
+fn failures_count_against_an_agent_also_those_of_tasks_for_it_alone() {
+    let (clock, hand) = ManualClock::new();
+    let fleet = fleet(clock, Strategy::Performance);
+    let fast = spawn(&fleet, &hand, "fast", 10);
+    let slow = spawn(&fleet, &hand, "slow", 20);
+    run_on(&fleet, fast, 0);
+    run_on(&fleet, slow, 0);
+    assert_eq!([run(&fleet), run(&fleet)], [10, 10]);
+    for _ in 0..8 {
+        run_on(&fleet, fast, FAILS);
+    }
+    assert_eq!([run(&fleet), run(&fleet)], [20, 20]);
+    // It has become good again: leases of the host and attempts are one past.
+    for _ in 0..40 {
+        let lease = fleet.try_allocate(&Request::any().agent(fast)).unwrap();
+        hand.advance(Duration::from_millis(2));
+        lease.complete(LeaseOutcome::Succeeded).unwrap();
+    }
+    assert_eq!([run(&fleet), run(&fleet)], [10, 10]);
+    finish(&fleet);
+}
