@@ -67,11 +67,60 @@ pub(super) type Factory<T, O> = Arc<Maker<T, O>>;
 /// What an agent runs, and the handlers that it has and that are not running.
 pub(super) struct Crew<T, O> {
     factory: Option<Factory<T, O>>,
-    idle: Vec<Handler<T, O>>,
+    idle: Idle<T, O>,
     /// Of which incarnation the handlers are, and in what era they work.
     tenure: Tenure,
     /// Whether nothing is to begin for now.
     down: bool,
+}
+
+/// Handlers that are not running. Most agents have one, which takes no memory but its own.
+enum Idle<T, O> {
+    None,
+    One(Handler<T, O>),
+    More(Vec<Handler<T, O>>),
+}
+
+impl<T, O> Idle<T, O> {
+    #[inline]
+    fn pop(&mut self) -> Option<Handler<T, O>> {
+        match self {
+            Self::None => None,
+            Self::More(handlers) => handlers.pop(),
+            Self::One(_) => match std::mem::replace(self, Self::None) {
+                Self::One(handler) => Some(handler),
+                Self::None | Self::More(_) => unreachable!("it was one"),
+            },
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, handler: Handler<T, O>) {
+        *self = match std::mem::replace(self, Self::None) {
+            Self::None => Self::One(handler),
+            Self::One(first) => Self::More(vec![first, handler]),
+            Self::More(mut handlers) => {
+                handlers.push(handler);
+                Self::More(handlers)
+            }
+        };
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::More(handlers) => handlers.len(),
+        }
+    }
+
+    fn take(&mut self) -> Vec<Handler<T, O>> {
+        match std::mem::replace(self, Self::None) {
+            Self::None => Vec::new(),
+            Self::One(handler) => vec![handler],
+            Self::More(handlers) => handlers,
+        }
+    }
 }
 
 /// A handler, or what makes one.
@@ -96,11 +145,11 @@ impl<T, O> Hired<T, O> {
 impl<T, O> Crew<T, O> {
     /// The crew of no agent.
     pub(super) const fn none() -> Self {
-        Self { factory: None, idle: Vec::new(), tenure: Tenure::NONE, down: false }
+        Self { factory: None, idle: Idle::None, tenure: Tenure::NONE, down: false }
     }
 
     pub(super) const fn new(factory: Factory<T, O>) -> Self {
-        Self { factory: Some(factory), idle: Vec::new(), tenure: Tenure::NONE, down: false }
+        Self { factory: Some(factory), idle: Idle::None, tenure: Tenure::NONE, down: false }
     }
 
     pub(super) const fn tenure(&self) -> Tenure {
@@ -117,7 +166,7 @@ impl<T, O> Crew<T, O> {
     pub(super) fn appoint(&mut self, tenure: Tenure, down: bool) -> Vec<Handler<T, O>> {
         let stale = tenure.incarnation != self.tenure.incarnation;
         (self.tenure, self.down) = (tenure, down);
-        if stale { std::mem::take(&mut self.idle) } else { Vec::new() }
+        if stale { self.idle.take() } else { Vec::new() }
     }
 
     /// Whether it runs futures.
@@ -142,7 +191,11 @@ impl<T, O> Crew<T, O> {
 
     /// All that is to be dropped, each piece by `discard`, outside the locks.
     pub(super) fn dissolve(self, mut discard: impl FnMut(Handler<T, O>)) -> Option<Factory<T, O>> {
-        self.idle.into_iter().for_each(&mut discard);
+        match self.idle {
+            Idle::None => {}
+            Idle::One(handler) => discard(handler),
+            Idle::More(handlers) => handlers.into_iter().for_each(discard),
+        }
         self.factory
     }
 }

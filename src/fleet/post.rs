@@ -113,6 +113,7 @@ pub(super) struct Posts<T, O> {
 }
 
 /// The bucket of a slot, the chunk in it, and the place in that.
+#[inline]
 const fn locate(slot: u32) -> (usize, usize, usize) {
     let chunk = slot / CHUNK + 1;
     let bucket = chunk.ilog2();
@@ -189,8 +190,8 @@ impl<T, O> Station<T, O> {
         counter.store(count, Ordering::Release);
     }
 
-    #[inline]
     /// The next message, whose asker is remembered until the one after.
+    #[inline]
     pub(super) fn take(&self) -> Option<Message<T, O>> {
         let mut hand = self.hand.lock();
         let message = hand.messages.pop_front();

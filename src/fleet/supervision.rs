@@ -189,6 +189,10 @@ impl Supervision {
 
     /// Lets go of an agent that ends (rule 1).
     pub(super) fn dismiss(&mut self, agent: AgentId) {
+        // Most fleets supervise nobody, and a map hashes the key of what it cannot have.
+        if self.wards.is_empty() {
+            return;
+        }
         let Some(ward) = self.wards.remove(&agent) else { return };
         if ward.stuck.is_some() {
             self.watches.dismiss(agent);

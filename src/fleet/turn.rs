@@ -129,12 +129,23 @@ impl<T, O> Inner<T, O> {
         let (agent, post, station) = (turn.agent, turn.post, turn.station);
         let mut left = TURN;
         loop {
-            while let Some(message) = station.take() {
+            let mut taken = station.take();
+            while let Some(message) = taken.take() {
+                let message = match message {
+                    Message::Told(payload) if turn.may_run_on() => {
+                        match self.run_on(turn, payload, &mut left) {
+                            Some(message) => message,
+                            None => break,
+                        }
+                    }
+                    message => message,
+                };
                 self.handle(turn, message);
                 left = left.saturating_sub(1);
                 if turn.is_over() {
                     break;
                 }
+                taken = station.take();
             }
             let mut home = post.lock();
             let is_own = home.mailbox.is_run_by(agent.generation, worker);
@@ -161,6 +172,47 @@ impl<T, O> Inner<T, O> {
         }
     }
 
+    /// Handles messages that were told, one after the other, with nothing done between two of them but what one
+    /// may see: the next is taken out of the hand, and the last is counted. One that is of another kind is handed
+    /// back, and a turn goes on as it would have after one whose handler failed or panicked.
+    ///
+    /// Only where [`Turn::may_run_on`] says so.
+    #[inline]
+    fn run_on(
+        &self,
+        turn: &mut Turn<'_, T, O>,
+        payload: T,
+        left: &mut usize,
+    ) -> Option<Message<T, O>> {
+        let (agent, station) = (turn.agent, turn.station);
+        let handler = turn.handler.as_mut().expect("it is there: who calls has looked");
+        let mut task = Task::new(payload);
+        let ran = guarded(|| {
+            loop {
+                let signal = &station.signal;
+                let (task_id, attempt, watch) = (None, Attempt::NONE, None);
+                let mut context = TaskContext { task: task_id, attempt, agent, signal, watch };
+                *left = left.saturating_sub(1);
+                // Neither payload nor output is anything to drop.
+                handler.handle(&task, &mut context)?;
+                Station::<T, O>::count(&station.handled);
+                match station.take() {
+                    Some(Message::Told(payload)) => task = Task::new(payload),
+                    other => return Ok(other),
+                }
+            }
+        });
+        let error = match ran {
+            Ok(Ok(other)) => return other,
+            Ok(Err(error)) => error,
+            Err(what) => self.after_panic(turn, &what),
+        };
+        self.message_ended((agent, turn.tenure), Err(error), None, |_| {
+            Station::<T, O>::count(&station.failed);
+        });
+        station.take()
+    }
+
     fn handle(&self, turn: &mut Turn<'_, T, O>, message: Message<T, O>) {
         let (payload, cell) = match message {
             Message::Told(payload) => (payload, None),
@@ -173,7 +225,8 @@ impl<T, O> Inner<T, O> {
         self.message_ended((turn.agent, turn.tenure), result, cell.as_deref(), |handled| {
             Station::<T, O>::count(if handled { &station.handled } else { &station.failed });
         });
-        self.discard(task);
+        // A message has no options.
+        self.discard(task.into_payload());
     }
 
     /// Counts how a message ended, and tells whoever asked. Before the lease is given back under which that agent,
@@ -278,11 +331,15 @@ impl<T, O> Inner<T, O> {
             signal: followed.map_or(&turn.station.signal, |(.., signal)| signal),
             watch,
         };
-        guarded(|| handler.handle(task, &mut context)).unwrap_or_else(|what| {
-            // Whatever state the panic left the handler in, no message meets it.
-            self.discard(turn.handler.take());
-            Err(TaskError::panicked(format!("the handler panicked: {what}")))
-        })
+        guarded(|| handler.handle(task, &mut context))
+            .unwrap_or_else(|what| Err(self.after_panic(turn, &what)))
+    }
+
+    #[cold]
+    fn after_panic(&self, turn: &mut Turn<'_, T, O>, what: &str) -> TaskError {
+        // Whatever state the panic left the handler in, no message meets it.
+        self.discard(turn.handler.take());
+        TaskError::panicked(format!("the handler panicked: {what}"))
     }
 
     #[cold]
@@ -306,6 +363,16 @@ impl<T, O> Turn<'_, T, O> {
     /// Whether the incarnation that it is a turn of has ended.
     fn is_over(&self) -> bool {
         self.tenure.is_supervised() && self.post.lock().crew.tenure() != self.tenure
+    }
+
+    /// Whether messages may be handled one after the other under one guard against panics: there is a handler,
+    /// nobody supervises each message of it, and no destructor of the host's can panic between two of them.
+    #[inline]
+    const fn may_run_on(&self) -> bool {
+        self.handler.is_some()
+            && !self.tenure.is_supervised()
+            && !std::mem::needs_drop::<T>()
+            && !std::mem::needs_drop::<O>()
     }
 
     fn take_on(&mut self, hired: Option<Hired<T, O>>) {

@@ -319,6 +319,9 @@ impl Desk {
 
     /// Refuses those who wait for an agent that is gone, or for what no live agent can do (rule 2).
     pub(super) fn refuse_hopeless(&mut self, gone: AgentId, wakes: &mut Vec<Waker>) {
+        if self.waiting.len() == 0 && self.batches.len() == 0 {
+            return;
+        }
         for (ticket, waker) in self.waiting.take(|ask| ask.agent == Some(gone)) {
             self.answer(ticket, Err(AllocateError::AgentGone), waker, wakes);
         }
