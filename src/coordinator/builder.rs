@@ -118,6 +118,7 @@ impl<D: Domain> CoordinatorBuilder<D> {
     /// - A task that was for one agent alone says [for which](Task::lost_agent), since agents do not outlive
     ///   their process, and is refused until somebody says where it may run.
     /// - The time of a timeout begins again when the task is submitted again.
+    /// - A group and costs are charged again when it is submitted again.
     pub fn durable_tasks(mut self) -> Self
     where
         D::Task: Serialize + DeserializeOwned,

@@ -25,8 +25,8 @@ use super::stored::{
     StoredTask, Terms, code_of, kind_of,
 };
 use crate::fleet::{
-    AgentId, Attempt, Backoff, Ends, IdempotencyKey, IfDependencyFails, Outcome, OutcomeKind,
-    Priority, Task, TaskErrorKind, TaskId,
+    AgentId, Attempt, Backoff, Ends, GroupKey, IdempotencyKey, IfDependencyFails, Outcome,
+    OutcomeKind, Priority, Task, TaskErrorKind, TaskId, Unit,
 };
 use crate::state::{Collection, StateManager, Transaction};
 use crate::sync::Mutex;
@@ -207,10 +207,6 @@ where
         let mut next = tx.get(&self.next_id, &()).unwrap_or(0);
         for (id, task) in tasks {
             next = next.max(id.get().saturating_add(1));
-            if let Some(what) = task.beyond_a_record() {
-                let message = format!("task {id} has {what}, which its record does not keep yet");
-                return Err(Error::new(ErrorKind::Unsupported, message));
-            }
             let record = task.record();
             let key = record.key.map(IdempotencyKey::get);
             if let Some(key) = key {
@@ -224,6 +220,8 @@ where
                 key,
                 dependencies: self.link(*id, &record.dependencies, tx)?,
                 released_by_failure: record.if_dependency_fails == IfDependencyFails::Release,
+                group: record.group.map(GroupKey::get),
+                costs: record.costs.iter().map(|(unit, amount)| (unit.get(), *amount)).collect(),
             };
             let stored = StoredTask::V2 {
                 payload: task.payload().clone(),
@@ -275,7 +273,7 @@ where
         let rows: BTreeMap<u64, &StoredTask<T>> =
             snapshot.iter(&self.tasks).map(|(id, stored)| (*id, stored)).collect();
         let mut pending = Vec::with_capacity(rows.len());
-        for id in in_order(&rows) {
+        for id in in_order(&rows)? {
             pending.push(restored(id, rows[&id], ends)?);
         }
         Ok(pending)
@@ -286,8 +284,9 @@ where
     }
 }
 
-/// The ids in their order, but for tasks that wait for a later one: these come right after it.
-fn in_order<T>(rows: &BTreeMap<u64, &StoredTask<T>>) -> Vec<u64> {
+/// The ids in their order, but for tasks that wait for a later one: these come right after it. Tasks that wait for
+/// each other in a circle were never accepted.
+fn in_order<T>(rows: &BTreeMap<u64, &StoredTask<T>>) -> Result<Vec<u64>, Error> {
     let mut waits: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     let mut waited_for: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for (id, row) in rows {
@@ -313,7 +312,23 @@ fn in_order<T>(rows: &BTreeMap<u64, &StoredTask<T>>) -> Vec<u64> {
             }
         }
     }
-    order
+    if order.len() < rows.len() {
+        return Err(in_circle(&waits));
+    }
+    Ok(order)
+}
+
+/// Names a task that waits for itself, of those that wait on when no other is left.
+fn in_circle(waits: &BTreeMap<u64, BTreeSet<u64>>) -> Error {
+    let next = |id: &u64| waits.get(id).and_then(|open| open.first()).copied();
+    let mut id = waits.iter().find(|(_, open)| !open.is_empty()).map_or(0, |(id, _)| *id);
+    // After so many steps from one that waits to one that it waits for it has come into a circle.
+    for _ in waits {
+        id = next(&id).unwrap_or(id);
+    }
+    let message =
+        format!("the stored task {id} waits for itself, by way of those that it waits for");
+    Error::new(ErrorKind::Corrupt, message)
 }
 
 /// The task of a row.
@@ -347,6 +362,16 @@ fn restored<T: Clone>(
     }
     if terms.released_by_failure {
         task = task.if_dependency_fails(IfDependencyFails::Release);
+    }
+    if let Some(group) = terms.group {
+        task = task.group(GroupKey::new(group));
+    }
+    for (unit, amount) in &terms.costs {
+        let unit = Unit::new(*unit).ok_or_else(|| {
+            let message = format!("the stored task {id} costs units of kind {unit}, which is none");
+            Error::new(ErrorKind::Corrupt, message)
+        })?;
+        task = task.cost(unit, *amount);
     }
     for StoredDependency { task: other, outcome } in &terms.dependencies {
         let other = TaskId::new(*other);
@@ -482,4 +507,51 @@ fn bounded(reason: &str) -> String {
     }
     let head = &reason[..reason.floor_char_boundary(REASON_BYTES_MAX)];
     format!("{head}... (cut; {} bytes in all)", reason.len())
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn row(open: &[u64], costs: Vec<(u8, u64)>) -> StoredTask<u64> {
+        let open = open.iter().map(|task| StoredDependency { task: *task, outcome: None });
+        let terms = Terms {
+            agent: None,
+            backoff: StoredBackoff::of(&Backoff::NONE),
+            timeout: Some(Duration::from_secs(1)),
+            key: None,
+            dependencies: open.collect(),
+            released_by_failure: false,
+            group: None,
+            costs,
+        };
+        StoredTask::V2 { payload: 0, capabilities: Vec::new(), priority: 0, max_attempts: 1, terms }
+    }
+
+    fn ordered(rows: &[(u64, &[u64])]) -> Result<Vec<u64>, Error> {
+        let rows: Vec<_> = rows.iter().map(|(id, open)| (*id, row(open, Vec::new()))).collect();
+        in_order(&rows.iter().map(|(id, row)| (*id, row)).collect())
+    }
+
+    #[test]
+    fn rows_that_wait_for_each_other_are_corrupt_and_one_is_named() {
+        assert_eq!(ordered(&[(1, &[3]), (2, &[]), (3, &[2])]).expect("no circle"), [2, 3, 1]);
+        // The first waits for the circle and is not in it; the second is outside altogether.
+        let error = ordered(&[(1, &[3]), (2, &[]), (3, &[4]), (4, &[5]), (5, &[3])]);
+        let error = error.expect_err("a circle");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
+        let named = |id| error.to_string().contains(&format!("task {id} "));
+        assert!([3, 4, 5].into_iter().any(named), "{error}");
+        assert!(ordered(&[(1, &[1])]).expect_err("itself").to_string().contains("task 1 "));
+    }
+
+    #[test]
+    fn a_row_with_a_kind_of_units_that_is_none_is_corrupt() {
+        let ends = Arc::new(RecoveredEnds::default());
+        let of = |kind| restored(4, &row(&[], vec![(kind, 9)]), &ends);
+        assert!(of(3).is_ok());
+        assert_eq!(of(4).expect_err("there are four").kind(), ErrorKind::Corrupt);
+    }
 }

@@ -47,6 +47,10 @@ pub(super) struct Terms {
     pub(super) dependencies: Vec<StoredDependency>,
     /// Whether it runs even if one that it waits for does not complete.
     pub(super) released_by_failure: bool,
+    /// Whose budget it is charged to.
+    pub(super) group: Option<u64>,
+    /// So much of each of the host's kinds of units.
+    pub(super) costs: Vec<(u8, u64)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -36,7 +36,12 @@ impl Dues {
 
 impl<T> Task<T> {
     /// Sets whose budget it is charged to, beside the fleet's. Default: nobody's. It matters in a fleet with
-    /// [budgets](super::FleetBuilder::budgets). The leases of its attempts are charged to no group.
+    /// [budgets](super::FleetBuilder::budgets).
+    ///
+    /// An attempt holds a lease of its group while it runs. A task whose group has no room for one waits in its place
+    /// and holds up no other: those of other groups go on. One that is [for one agent](Self::to) lets the others of the
+    /// mailbox pass and comes behind them then. It goes on as soon as a lease of its group comes back. To find the
+    /// next task costs a step for each group that has tasks in the queue.
     #[must_use]
     pub fn group(self, group: GroupKey) -> Self {
         self.set(|options| {
@@ -55,15 +60,6 @@ impl<T> Task<T> {
             options.costs.retain(|(known, _)| *known != unit);
             options.costs.push((unit, amount));
         })
-    }
-
-    /// Something that it asks for and that its record does not keep.
-    pub(crate) fn beyond_a_record(&self) -> Option<&'static str> {
-        let options = self.options.as_ref()?;
-        if options.request.named_group().is_some() {
-            return Some("a group");
-        }
-        (!options.costs.is_empty()).then_some("a cost")
     }
 
     fn costs(&self) -> &[(Unit, u64)] {

@@ -3,8 +3,7 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. What a task asks for is in its record, or the record says that it is not: no task comes back that asks
-//!    for less than it did.
+//! 1. What a task asks for is in its record: no task comes back that asks for less than it did.
 //! 2. Agents do not outlive their process. A task that was for one comes back for none, and is refused until
 //!    somebody says where it may run.
 
@@ -12,12 +11,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::backoff::Backoff;
+use super::budget::Unit;
 use super::dependencies::Dependency;
 use super::graph::IfDependencyFails;
 use super::handle::Ends;
 use super::history::IdempotencyKey;
-use super::id::AgentId;
-use super::id::TaskId;
+use super::id::{AgentId, GroupKey, TaskId};
 use super::task::{OutcomeKind, Task};
 
 /// See the file's head.
@@ -30,6 +29,8 @@ pub(crate) struct TaskRecord {
     /// Each with how it ended, where that is known to the task.
     pub(crate) dependencies: Vec<(TaskId, Option<OutcomeKind>)>,
     pub(crate) if_dependency_fails: IfDependencyFails,
+    pub(crate) group: Option<GroupKey>,
+    pub(crate) costs: Vec<(Unit, u64)>,
 }
 
 impl<T> Task<T> {
@@ -43,6 +44,8 @@ impl<T> Task<T> {
             key: options.key,
             dependencies: options.dependencies.iter().map(Dependency::known).collect(),
             if_dependency_fails: options.if_dependency_fails,
+            group: options.request.named_group(),
+            costs: options.costs.clone(),
         }
     }
 

@@ -14,6 +14,8 @@ fn terms() -> Terms {
             StoredDependency { task: 4, outcome: Some(1) },
         ],
         released_by_failure: true,
+        group: Some(77),
+        costs: vec![(0, 9), (3, 300)],
     }
 }
 
@@ -71,6 +73,9 @@ fn the_bytes_of_every_stored_form_are_what_they_always_were() {
     bytes.extend([1, 251, 2, 1]);
     bytes.extend([2, 3, 0, 4, 1, 1]);
     bytes.push(1);
+    bytes.extend([1, 77]);
+    // 300 is 0x012c.
+    bytes.extend([2, 0, 9, 3, 251, 0x2c, 1]);
     pinned(&second(), &bytes);
     let [first, second] = outcomes();
     pinned(&first, &[0, 5, 6, 2, 1, 1, 2, b'n', b'o']);

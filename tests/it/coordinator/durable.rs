@@ -10,8 +10,8 @@ use super::{LONG, crash_copy, doubler, doubling, on_disk};
 use phalanx::ErrorKind;
 use phalanx::coordinator::Coordinator;
 use phalanx::fleet::{
-    AgentSpec, Backoff, IdempotencyKey, IfDependencyFails, Outcome, OutcomeKind, SubmitError, Task,
-    TaskError, TaskErrorKind, TaskHandle, TaskId,
+    AgentSpec, Backoff, GroupKey, IdempotencyKey, IfDependencyFails, Outcome, OutcomeKind,
+    SubmitError, Task, TaskError, TaskErrorKind, TaskHandle, TaskId, Unit,
 };
 use phalanx::state::Collection;
 
@@ -66,7 +66,9 @@ fn a_recovered_task_asks_for_all_that_it_asked_for() {
         .retry_backoff(backoff)
         .timeout(LONG)
         .idempotency_key(key(7))
-        .if_dependency_fails(IfDependencyFails::Release);
+        .if_dependency_fails(IfDependencyFails::Release)
+        .group(GroupKey::new(77))
+        .cost(Unit::new(3).expect("the last kind"), 300);
     let first = coordinator.fleet().submit(Task::new(8)).expect("there is room");
     let handle = coordinator.fleet().submit(full.after(&first)).expect("there is room");
     let crashed = crash(&coordinator, folder.path());
@@ -87,6 +89,8 @@ fn a_recovered_task_asks_for_all_that_it_asked_for() {
         "key: Some(IdempotencyKey(7))".to_owned(),
         format!("dependencies: [{:?}]", first.id()),
         "if_dependency_fails: Release".to_owned(),
+        "group: Some(GroupKey(77))".to_owned(),
+        "costs: [(Unit(3), 300)]".to_owned(),
     ] {
         assert!(asked.contains(&part), "{part} is not in {asked}");
     }
