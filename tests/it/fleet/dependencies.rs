@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use super::support::{Gate, Ledger, SlowLog, balanced, eventually, finish};
 use phalanx::ManualClock;
 use phalanx::fleet::{
-    AgentSpec, Fleet, IfDependencyFails, Outcome, OutcomeKind, SubmitError, Task, TaskError,
-    TaskErrorKind, TaskId,
+    AgentSpec, Fleet, IfDependencyFails, MAX_DEPENDENCIES, Outcome, OutcomeKind, SubmitError, Task,
+    TaskError, TaskErrorKind, TaskId,
 };
 
 /// Fails on odd payloads, and remembers what it ran.
@@ -130,6 +130,24 @@ fn a_failure_reaches_all_that_wait_for_it_however_long_the_chain() {
 
 fn unknown<R>(refused: Result<(), SubmitError<R>>) -> bool {
     matches!(refused, Err(SubmitError::UnknownDependency(_)))
+}
+
+#[test]
+fn a_task_waits_for_so_many_others_and_is_handed_back_if_it_would_for_more() {
+    let setting = Setting::new();
+    let first = setting.fleet.submit(task(2).with_id(TaskId::new(1))).unwrap();
+    let waiting = |count| (0..count).fold(task(4), |task, _| task.after(&first));
+    let refused = setting.fleet.submit(waiting(MAX_DEPENDENCIES + 1)).map(drop).unwrap_err();
+    assert!(matches!(refused, SubmitError::TooManyDependencies(_)), "{refused:?}");
+    assert_eq!(*refused.into_inner().payload(), 4, "it is handed back");
+    let batch = vec![task(6), waiting(MAX_DEPENDENCIES + 1)];
+    let refused = setting.fleet.submit_batch(batch).map(drop).unwrap_err();
+    assert!(matches!(refused, SubmitError::TooManyDependencies(_)), "{refused:?}");
+    assert_eq!(refused.into_inner().len(), 2, "all or nothing");
+    assert_eq!(setting.fleet.stats().tasks_refused, 3);
+    let most = setting.fleet.submit(waiting(MAX_DEPENDENCIES)).unwrap();
+    assert_eq!(*most.wait(), Outcome::Completed(4));
+    assert_eq!(finish(&setting.fleet).completed, 2);
 }
 
 #[test]

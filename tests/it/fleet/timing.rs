@@ -164,6 +164,33 @@ fn a_result_after_the_deadline_is_refused_though_nobody_had_looked() {
 }
 
 #[test]
+fn an_error_after_the_deadline_is_ignored_and_counted_whether_anybody_had_looked_or_not() {
+    let (fleet, hand) = fleet(1);
+    let gate = Gate::new();
+    let passing = Arc::clone(&gate);
+    let fails = AgentSpec::new("failing").handler_fn(move |_, _| {
+        passing.pass();
+        Err(TaskError::retryable("too late"))
+    });
+    fleet.spawn(fails).unwrap();
+    for (struck, number) in [false, true].into_iter().zip(1..) {
+        let late = fleet.submit(Task::new(0).timeout(ms(100))).unwrap();
+        gate.await_arrivals(number);
+        hand.advance(ms(100));
+        if struck {
+            fleet.tick();
+        }
+        gate.permit();
+        assert_eq!(kind(&late.wait()), Some(TaskErrorKind::DeadlineExceeded));
+        let ignored = || fleet.stats().late_failures_ignored;
+        eventually("it is counted", || ignored() == number as u64);
+    }
+    let stats = fleet.stats();
+    assert_eq!((stats.late_completions_refused, stats.reruns), (0, 0));
+    assert_eq!(finish(&fleet).failed, 2);
+}
+
+#[test]
 fn a_tick_keeps_deadlines_while_all_workers_are_busy() {
     let (fleet, hand) = fleet(1);
     let gate = Gate::new();
