@@ -61,6 +61,7 @@ mod drive;
 mod dues;
 mod flight;
 mod graph;
+mod groups;
 mod handle;
 mod history;
 mod id;

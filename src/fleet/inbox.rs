@@ -151,7 +151,7 @@ impl<T, O> Tasks<T, O> {
                 phase: Phase::Queued,
             };
             state.tasks.insert(id, record);
-            state.queue.insert(RUNS_TASKS, place, id);
+            state.queue.insert(RUNS_TASKS.into(), place, id);
         }
         state.lent.spare = tasks;
     }

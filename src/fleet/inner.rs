@@ -14,7 +14,7 @@
 //!    Mailed, in the mailbox of the one agent that it is for: whoever changes the phase under the lock; what
 //!    lies in the mailbox is its id, and says nothing.
 //! 4. `queue` holds exactly the tasks whose phase is queued, and `mailed` counts those whose phase is mailed.
-//! 5. If a queued task fits an available agent, then the queue of tasks is in the runner's line, or a worker
+//! 5. If a queued task fits an available agent, and no budget of its group is in the way, then the queue of tasks is in the runner's line, or a worker
 //!    looks into it, or whoever brought that about is on the way to line it up. A worker that finds no agent
 //!    for a task says to the pool that workers starve, and looks once more, before it turns to other things.
 
@@ -302,8 +302,8 @@ impl<T, O> State<T, O> {
             after.mail.push((agent, id));
         } else {
             record.phase = Phase::Queued;
-            let (mask, place) = (record.mask, record.place);
-            self.queue.insert(mask, place, id);
+            let (sort, place) = (record.sort(&self.pool), record.place);
+            self.queue.insert(sort, place, id);
         }
     }
 
@@ -473,6 +473,7 @@ impl<T, O> Inner<T, O> {
         }
         for (agent, remains) in aside.ended {
             self.strike_flights_of(agent, ReturnReason::AgentGone);
+            self.return_aside(Some(agent), ReturnReason::AgentGone);
             if let Some(remains) = remains {
                 self.return_messages(remains, ReturnReason::AgentGone);
             }
@@ -593,8 +594,8 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
                 }
                 Phase::Queued | Phase::Mailed | Phase::Delayed { .. } | Phase::Held => {
                     if matches!(record.phase, Phase::Queued) {
-                        let (mask, place) = (record.mask, record.place);
-                        state.queue.remove(mask, place).expect("rule 4");
+                        let (sort, place) = (record.sort(&self.pool), record.place);
+                        state.queue.remove(sort, place).expect("rule 4");
                     }
                     let claim = state.claim(id, Outcome::Cancelled);
                     after.claims.push(claim);
@@ -609,13 +610,19 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
 
 impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
     fn feed(&self) {
+        let mut after = After::new();
         let mut state = self.state.lock();
+        state.admit_groups(&mut after);
         if state.queue.len() == 0 && state.workers.starve {
             // What they starved for was cancelled: leases need not come back by the desk any more.
             state.workers.starve = false;
             self.pool.set_starving(false);
         }
         self.notify_workers(&state);
+        drop(state);
+        if !after.is_empty() {
+            self.finish(after);
+        }
     }
 
     fn warned(&self, warnings: Vec<Warning>) {

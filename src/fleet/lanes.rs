@@ -11,10 +11,25 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, VecDeque};
 
+use super::id::GroupKey;
 use super::request::Priority;
 
 /// A set of capabilities, one bit each.
 pub(super) type Mask = u128;
+
+/// What the entries of a lane ask for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Sort {
+    pub(super) mask: Mask,
+    /// Whose budget pays for them, where there are budgets: one group without room holds up no other.
+    pub(super) group: Option<GroupKey>,
+}
+
+impl From<Mask> for Sort {
+    fn from(mask: Mask) -> Self {
+        Self { mask, group: None }
+    }
+}
 
 /// Where an entry stands: before all that are less urgent, and before the equally urgent that came later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -116,7 +131,7 @@ const KEPT_ROOM: usize = 1024;
 /// See the file's head.
 #[derive(Debug)]
 pub(super) struct Lanes<V> {
-    lanes: BTreeMap<Mask, Lane<V>>,
+    lanes: BTreeMap<Sort, Lane<V>>,
     len: usize,
     /// The room of a lane that became empty, for the next.
     spare: VecDeque<(Place, Option<V>)>,
@@ -131,28 +146,33 @@ impl<V> Lanes<V> {
         self.len
     }
 
+    /// How many lanes there are.
+    pub(super) fn lanes(&self) -> usize {
+        self.lanes.len()
+    }
+
     /// The place of the first entry of all.
     pub(super) fn head(&self) -> Option<Place> {
         self.lanes.values().filter_map(Lane::first).min()
     }
 
-    /// What the entries ask for, each once.
-    pub(super) fn masks(&self) -> impl Iterator<Item = Mask> {
+    /// What the lanes have in common, each once.
+    pub(super) fn sorts(&self) -> impl Iterator<Item = Sort> {
         self.lanes.keys().copied()
     }
 
-    pub(super) fn insert(&mut self, mask: Mask, place: Place, value: V) {
+    pub(super) fn insert(&mut self, sort: Sort, place: Place, value: V) {
         let spare = &mut self.spare;
-        let lane = self.lanes.entry(mask).or_insert_with(|| Lane::new(std::mem::take(spare)));
+        let lane = self.lanes.entry(sort).or_insert_with(|| Lane::new(std::mem::take(spare)));
         lane.insert(place, value);
         self.len += 1;
     }
 
-    pub(super) fn remove(&mut self, mask: Mask, place: Place) -> Option<V> {
-        let lane = self.lanes.get_mut(&mask)?;
+    pub(super) fn remove(&mut self, sort: Sort, place: Place) -> Option<V> {
+        let lane = self.lanes.get_mut(&sort)?;
         let value = lane.remove(place)?;
         if lane.is_empty()
-            && let Some(lane) = self.lanes.remove(&mask)
+            && let Some(lane) = self.lanes.remove(&sort)
             && lane.line.capacity() <= KEPT_ROOM
         {
             self.spare = lane.line;
@@ -162,39 +182,40 @@ impl<V> Lanes<V> {
     }
 
     /// The first entry in whose lane `take` finds something, and what it found. The lanes are asked in
-    /// the order of their first entries.
+    /// the order of their first entries. O(lanes), and O(lanes * log(lanes)) if the first has nothing.
     pub(super) fn first<F>(
         &self,
-        mut take: impl FnMut(Mask) -> Option<F>,
-    ) -> Option<(Mask, Place, F)> {
-        let mut asked = None;
-        // Nearly always the first lane has something; where it has not, the next is looked for.
-        for _ in 0..self.lanes.len() {
-            let heads = self.lanes.iter().filter_map(|(mask, lane)| Some((lane.first()?, *mask)));
-            let (place, mask) = heads.filter(|(place, _)| Some(*place) > asked).min()?;
-            if let Some(found) = take(mask) {
-                return Some((mask, place, found));
-            }
-            asked = Some(place);
+        mut take: impl FnMut(Sort) -> Option<F>,
+    ) -> Option<(Sort, Place, F)> {
+        let heads = || self.lanes.iter().filter_map(|(sort, lane)| Some((lane.first()?, *sort)));
+        // Nearly always the first lane has something; where it has not, the others are put in order.
+        let (first, sort) = heads().min()?;
+        if let Some(found) = take(sort) {
+            return Some((sort, first, found));
         }
-        None
+        if self.lanes.len() == 1 {
+            return None;
+        }
+        let mut rest: Vec<_> = heads().filter(|(place, _)| *place != first).collect();
+        rest.sort_unstable();
+        rest.into_iter().find_map(|(place, sort)| Some((sort, place, take(sort)?)))
     }
 
     /// How many entries something with these capabilities can serve.
     pub(super) fn fitting(&self, have: Mask) -> usize {
-        let fits = |(mask, _): &(&Mask, _)| have & **mask == **mask;
+        let fits = |(sort, _): &(&Sort, _)| have & sort.mask == sort.mask;
         self.lanes.iter().filter(fits).map(|(_, lane)| lane.len()).sum()
     }
 
     /// Takes out every entry whose lane `fits`.
-    pub(super) fn take(&mut self, mut fits: impl FnMut(Mask) -> bool) -> Vec<(Mask, Place, V)> {
+    pub(super) fn take(&mut self, mut fits: impl FnMut(Sort) -> bool) -> Vec<(Sort, Place, V)> {
         let mut taken = Vec::new();
-        self.lanes.retain(|mask, lane| {
-            if !fits(*mask) {
+        self.lanes.retain(|sort, lane| {
+            if !fits(*sort) {
                 return true;
             }
             let lane = std::mem::replace(lane, Lane::new(VecDeque::new()));
-            taken.extend(lane.into_entries().into_iter().map(|(place, v)| (*mask, place, v)));
+            taken.extend(lane.into_entries().into_iter().map(|(place, v)| (*sort, place, v)));
             false
         });
         self.len -= taken.len();
@@ -234,6 +255,16 @@ mod tests {
         Remove(prop::sample::Index),
     }
 
+    /// The third differs from the first in its group alone.
+    fn sort(number: u8) -> Sort {
+        let group = (number > 1).then_some(GroupKey::new(7));
+        Sort { mask: Mask::from(number % 2), group }
+    }
+
+    fn number(sort: Sort) -> u8 {
+        sort.mask as u8 + if sort.group.is_some() { 2 } else { 0 }
+    }
+
     fn steps() -> impl Strategy<Value = Vec<Step>> {
         let step = prop_oneof![
             4 => (0_u8..3, 0_u8..3).prop_map(|(mask, rank)| Step::Insert(mask, rank)),
@@ -254,7 +285,7 @@ mod tests {
                 match step {
                     Step::Insert(mask, rank) => {
                         let rank = [Priority::LOW, Priority::NORMAL, Priority::HIGH][rank as usize];
-                        let (mask, place) = (Mask::from(mask), Place::new(rank, sequence));
+                        let (mask, place) = (sort(mask), Place::new(rank, sequence));
                         lanes.insert(mask, place, sequence);
                         oracle.insert(place, (mask, sequence));
                         ever.push((mask, place, sequence));
@@ -267,8 +298,9 @@ mod tests {
                         }
                     }
                     Step::First(served) => {
-                        let found = lanes.first(|mask| (served >> mask & 1 == 1).then_some(()));
-                        let mut fit = oracle.iter().filter(|(_, (mask, _))| served >> mask & 1 == 1);
+                        let is_served = |sort: Sort| served >> number(sort) & 1 == 1;
+                        let found = lanes.first(|sort| is_served(sort).then_some(()));
+                        let mut fit = oracle.iter().filter(|(_, (sort, _))| is_served(*sort));
                         let expected = fit.next().map(|(place, (mask, _))| (*mask, *place, ()));
                         prop_assert_eq!(found, expected);
                         if let Some((mask, place, ())) = found {
@@ -286,8 +318,8 @@ mod tests {
                 lanes.validate();
                 prop_assert_eq!(lanes.len(), oracle.len());
             }
-            let odd = |mask: Mask| mask % 2 == 1;
-            let fitting = oracle.values().filter(|(mask, _)| mask & 2 == *mask).count();
+            let odd = |sort: Sort| sort.mask % 2 == 1;
+            let fitting = oracle.values().filter(|(sort, _)| sort.mask & 2 == sort.mask).count();
             prop_assert_eq!(lanes.fitting(2), fitting);
             let mut taken = lanes.take(odd);
             lanes.validate();

@@ -8,6 +8,7 @@ use super::Fleet;
 use super::builder::FleetBuilder;
 use super::dues::Dues;
 use super::graph::Graph;
+use super::groups::Groups;
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{History, Keys, Known};
 use super::id::TaskId;
@@ -46,6 +47,8 @@ pub(super) struct Ledger<O> {
     pub(super) streams: Streams<O>,
     /// What the tasks that have not ended hold of budgets.
     pub(super) dues: HashMap<TaskId, Dues>,
+    /// Who waits for room in the budgets of groups.
+    pub(super) groups: Groups,
 }
 
 impl<O> Ledger<O> {
@@ -56,6 +59,7 @@ impl<O> Ledger<O> {
             graph: Graph::default(),
             streams: Streams::none(),
             dues: HashMap::new(),
+            groups: Groups::default(),
         }
     }
 }

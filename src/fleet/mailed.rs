@@ -3,7 +3,7 @@
 //! What lies in the mailbox is the id; the task stays in the table. Rules that hold here:
 //!
 //! 1. A task whose phase is mailed lies in the mailbox of its agent, or is in the hand of the worker that runs
-//!    that mailbox, or whoever put it in that phase is on the way to the mailbox, or whoever closed the mailbox
+//!    that mailbox, or is kept until its group has room, or whoever put it in that phase is on the way to the mailbox, or whoever closed the mailbox
 //!    is on the way to end it.
 //! 2. An id whose task is in another phase, or another agent's by now, is stale, and is passed over.
 //! 3. An id counts as mailed or as stale from the step that sends it on its way until it is run or passed over,
@@ -86,6 +86,16 @@ impl<T, O> Inner<T, O> {
                 drop(guard);
                 self.finish(after);
                 self.return_tasks(agent, &[id], ReturnReason::AgentGone);
+                return None;
+            }
+            if self.pool.budgets().is_some() && !state.charge_mailed(id, agent, &mut after.wakes) {
+                // Who stops has looked for what is put aside already, maybe.
+                let stopping = state.stopping;
+                drop(guard);
+                self.finish(after);
+                if stopping {
+                    self.return_aside(None, ReturnReason::Shutdown);
+                }
                 return None;
             }
             let record = state.tasks.get_mut(&id).expect("it was just found");

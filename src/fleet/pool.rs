@@ -73,6 +73,7 @@ pub(super) use charge::Charge;
 pub(super) use health::Emptied;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
+pub(super) use tasks::Lack;
 pub(super) use waiting::{Place, Ticket};
 pub(super) use wheel::Key;
 
@@ -241,6 +242,8 @@ pub(super) struct Pool {
     /// What is to be told outside the locks, and whether there is something.
     dues: Mutex<Dues>,
     owing: AtomicBool,
+    /// Whether tasks wait for room in the budgets of their groups.
+    groups_wait: AtomicBool,
     /// The agents that were wanted and that budgets refused.
     over_budget: Mutex<Vec<AgentId>>,
     me: Weak<Self>,
@@ -290,6 +293,7 @@ impl Pool {
             kinds_seen: AtomicU64::new(0),
             dues: Mutex::new(Dues::default()),
             owing: AtomicBool::new(false),
+            groups_wait: AtomicBool::new(false),
             over_budget: Mutex::new(Vec::new()),
             me: me.clone(),
             expires: AtomicBool::new(false),

@@ -52,10 +52,12 @@ impl<T, O> State<T, O> {
         Some(Killed { agent, leases_revoked, tasks_struck })
     }
 
-    /// Whether a task for this agent alone is being accepted, or waits for other tasks or for its next attempt.
+    /// Whether a task for this agent alone is being accepted, or waits for other tasks, for its next attempt or
+    /// for a budget.
     fn expects(&self, agent: AgentId) -> bool {
         self.reserved_ids.values().any(|to| *to == Some(agent))
             || self.parked().any(|record| record.task.agent() == Some(agent))
+            || self.ledger.groups.expects(agent)
     }
 
     /// The tasks that wait for others or for their next attempts.
@@ -357,6 +359,7 @@ impl<T, O> Inner<T, O> {
         for remains in self.close_mailboxes() {
             self.return_messages(remains, ReturnReason::Shutdown);
         }
+        self.return_aside(None, ReturnReason::Shutdown);
     }
 
     /// Closes all mailboxes; what their handlers have begun goes on.

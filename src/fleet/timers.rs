@@ -95,8 +95,8 @@ impl<T, O> State<T, O> {
             // The claim takes its alarm out.
             Phase::Mailed | Phase::Delayed { .. } | Phase::Held => {}
             Phase::Queued => {
-                let (mask, place) = (record.mask, record.place);
-                self.queue.remove(mask, place).expect("rule 4 of the shared state");
+                let (sort, place) = (record.sort(&self.pool), record.place);
+                self.queue.remove(sort, place).expect("rule 4 of the shared state");
             }
             Phase::Running { signal, .. } => {
                 signal.say(Word::Revoked, &mut after.wakes);

@@ -108,7 +108,7 @@ impl<T, O> Inner<T, O> {
     pub(super) fn release(&self, agent: AgentId) {
         let mut wakes = Vec::new();
         // Of an agent that is gone it is void already.
-        let hungry = self.pool.release(agent, &mut wakes).unwrap_or(false);
+        let hungry = self.pool.release(agent, None, &mut wakes).unwrap_or(false);
         self.wake_all(wakes);
         if hungry {
             self.notify_workers(&self.state.lock());

@@ -6,6 +6,7 @@ use super::agent::{Handler, Hired, Maker};
 use super::flight::Cargo;
 use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase, State};
+use super::lanes::Sort;
 use super::log::FleetEvent;
 use super::pool::broken;
 use super::post::Posts;
@@ -58,10 +59,13 @@ impl<T, O> State<T, O> {
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
         let pool = &self.pool;
-        let found = self.queue.first(|mask| pool.take(mask, thorough));
+        let found = match pool.budgets() {
+            None => self.queue.first(|sort| pool.take(sort.mask, thorough)),
+            Some(budgets) => self.ledger.groups.first(&self.queue, pool, budgets, thorough),
+        };
         pool.tell_by(&mut after.wakes);
-        let (mask, place, grant) = found?;
-        let id = self.queue.remove(mask, place).expect("it was just found");
+        let (sort, place, grant) = found?;
+        let id = self.queue.remove(sort, place).expect("it was just found");
         let agent = grant.agent();
         let slot = agent.slot() as usize;
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
@@ -104,8 +108,9 @@ impl<T, O> State<T, O> {
     ) -> Option<Job<T, O>> {
         let mut job = self.next_job(posts, false, after);
         // What no live agent could do waits for one to join, which is told to the workers anyway.
-        let could_serve = |mask| self.pool.could_serve(mask);
-        let starve = job.is_none() && self.queue.masks().any(could_serve);
+        let groups = &self.ledger.groups;
+        let could_serve = |sort: Sort| !groups.waits(sort) && self.pool.could_serve(sort.mask);
+        let starve = job.is_none() && self.queue.sorts().any(could_serve);
         if starve && !self.workers.starve {
             self.workers.starve = true;
             self.pool.set_starving(true);
@@ -325,9 +330,8 @@ impl<T, O> Inner<T, O> {
                     &mut after,
                 );
             }
+            state.end_lease(agent, &task, leased, &mut after.wakes);
             if leased {
-                // Of an agent that is gone it is void already.
-                let _ = state.pool.release(agent, &mut after.wakes);
                 self.try_circuits(state, Some(agent), &mut after);
             }
             match result {

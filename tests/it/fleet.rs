@@ -7,6 +7,7 @@ mod dependencies;
 mod driven;
 mod expiry;
 mod futures;
+mod groups;
 mod hangar;
 mod health;
 mod keys;

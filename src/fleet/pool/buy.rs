@@ -231,7 +231,9 @@ impl Relief for Pool {
         self.wake_all(wakes);
         let wanted = std::mem::take(&mut *self.over_budget.lock());
         wanted.into_iter().for_each(|agent| self.tell_freed(Some(agent)));
-        if self.attention.load(Ordering::Relaxed) & 1 == 1 {
+        // Relaxed, both: who waits said so before it left the word that was found.
+        let starving = self.attention.load(Ordering::Relaxed) & 1 == 1;
+        if starving || self.groups_wait.load(Ordering::Relaxed) {
             self.tell_workers();
         }
         self.settle_dues();

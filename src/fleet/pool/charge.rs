@@ -18,9 +18,17 @@ use crate::fleet::request::AllocateError;
 /// Names the entry of a lease, by its place from one.
 pub(in crate::fleet) type Charge = NonZeroU32;
 
-/// The charge of some task's lease on an agent: those of an agent are the same, so whichever comes first is
-/// given back.
-pub(in crate::fleet) const OF_A_TASK: Charge = NonZeroU32::MAX;
+/// Whose an entry is. Those of one agent for tasks of one group are the same, so whichever comes first is given
+/// back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) enum Holder {
+    /// Somebody's who knows its place.
+    Lease,
+    /// A task's of this group, or a turn's of a mailbox.
+    Task(Option<GroupKey>),
+    /// That of a task that a turn has come to, for its group alone: the turn has paid the rest.
+    Mailed(GroupKey),
+}
 
 /// What is to be told outside the locks.
 #[derive(Debug, Default)]
@@ -73,7 +81,7 @@ struct Entry {
     local: u32,
     prev: u32,
     next: u32,
-    is_task: bool,
+    holder: Holder,
 }
 
 /// See the file's head.
@@ -110,7 +118,7 @@ impl Charges {
         agent: Option<&Payer>,
         budgets: &Budgets,
         asking: Asking,
-        is_task: bool,
+        holder: Holder,
     ) -> Result<Option<Charge>, Refused> {
         let asker = self.asker(group, budgets).cloned();
         if let Some(asker) = &asker {
@@ -129,7 +137,16 @@ impl Charges {
         if asker.is_none() && agent.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.enter(local, asker, agent.cloned(), is_task)))
+        Ok(Some(self.enter(local, asker, agent.cloned(), holder)))
+    }
+
+    /// Takes what one more lease costs a group, for a task of a mailbox whose turn has paid the rest.
+    pub(super) fn take_mailed(&mut self, local: u32, group: GroupKey, payer: &Payer) -> bool {
+        let taken = self.note(payer.take(Meter::Leases, 1, Asking::Once)).is_ok();
+        if taken {
+            self.enter(local, Some(payer.clone()), None, Holder::Mailed(group));
+        }
+        taken
     }
 
     /// Keeps what is to be told.
@@ -151,13 +168,13 @@ impl Charges {
         local: u32,
         asker: Option<Payer>,
         agent: Option<Payer>,
-        is_task: bool,
+        holder: Holder,
     ) -> Charge {
         if self.heads.len() <= local as usize {
             self.heads.resize(local as usize + 1, NIL);
         }
         let next = self.heads[local as usize];
-        let entry = Entry { asker, agent, local, prev: NIL, next, is_task };
+        let entry = Entry { asker, agent, local, prev: NIL, next, holder };
         let place = match self.free.pop() {
             Some(place) => {
                 self.entries[place as usize] = entry;
@@ -177,13 +194,14 @@ impl Charges {
     }
 
     /// Gives back what an entry's lease has paid, as it ends (rule 1).
-    pub(super) fn give_back(&mut self, local: u32, charge: Charge) {
-        if charge != OF_A_TASK {
-            self.end(charge.get() - 1);
-            return;
-        }
+    pub(super) fn give_back(&mut self, charge: Charge) {
+        self.end(charge.get() - 1);
+    }
+
+    /// The same for one that is known by its holder. O(leases on the agent).
+    pub(super) fn give_back_of(&mut self, local: u32, holder: Holder) {
         let mut place = self.heads.get(local as usize).copied().unwrap_or(NIL);
-        while place != NIL && !self.entries[place as usize].is_task {
+        while place != NIL && self.entries[place as usize].holder != holder {
             place = self.entries[place as usize].next;
         }
         // It cost nothing, maybe.

@@ -18,7 +18,7 @@ mod validate;
 
 use std::num::NonZeroU64;
 
-use super::charge::{Charge, Charges, Refused};
+use super::charge::{Charge, Charges, Holder, Refused};
 use super::index::{Index, NOBODY};
 use super::score::Score;
 use super::slot::{NIL, Slot, Standing};
@@ -302,7 +302,8 @@ impl Shard {
         asking: Asking,
     ) -> Result<Option<Charge>, Refused> {
         let agent = self.classes[self.slots[local as usize].class as usize].payer.as_ref();
-        self.charges.take(local, ask.group, agent, budgets, asking, ask.is_task)
+        let holder = if ask.is_task { Holder::Task(ask.group) } else { Holder::Lease };
+        self.charges.take(local, ask.group, agent, budgets, asking, holder)
     }
 
     /// Sets how many leases a live agent may hold. More of them may be held already.
@@ -508,7 +509,7 @@ impl Shard {
         }
         self.counts.held -= 1;
         if let Some(charge) = charge {
-            self.charges.give_back(local, charge);
+            self.charges.give_back(charge);
         }
         Ok(local)
     }

@@ -9,14 +9,80 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::buy::Granted;
-use super::charge::OF_A_TASK;
+use super::charge::Holder;
 use super::{Ask, Gone, Grant, Mask, Pool, nanoseconds};
-use crate::fleet::budget::Asking;
-use crate::fleet::id::AgentId;
+use crate::fleet::budget::{Asking, Payer, Scope};
+use crate::fleet::id::{AgentId, GroupKey};
+use crate::fleet::request::AllocateError;
 use crate::sync::atomic::Ordering;
 use crate::sync::left_out;
 
+/// What a task lacks that could not be given an agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) enum Lack {
+    /// An agent that fits, is free and has room in its own budget.
+    Agent,
+    /// Room in the budget of the fleet or of its group.
+    Room,
+}
+
 impl Pool {
+    /// The same as [`take`](Self::take) in a fleet with budgets, for a task of some group.
+    pub(in crate::fleet) fn take_for(
+        &self,
+        mask: Mask,
+        group: Option<GroupKey>,
+        thorough: bool,
+    ) -> Result<Grant, Lack> {
+        let ask = Ask { mask, group, is_task: true, ..Ask::any(self.kept.first()) };
+        self.follow_accounts();
+        let asking = if thorough { Asking::Waiting } else { Asking::Once };
+        match self.buy(&ask, asking, thorough) {
+            Ok(Some(bought)) => Ok(bought.granted.grant),
+            Err(AllocateError::OverBudget(exceeded))
+                if matches!(exceeded.scope, Scope::Fleet | Scope::Group(_)) =>
+            {
+                Err(Lack::Room)
+            }
+            Ok(None) | Err(_) => Err(Lack::Agent),
+        }
+    }
+
+    /// Says that tasks wait for room in the budgets of their groups, or that none does.
+    pub(in crate::fleet) fn set_groups_wait(&self, wait: bool) {
+        // Relaxed: it is set before word is left in the accounts, and whoever takes that word looks after.
+        self.groups_wait.store(wait, Ordering::Relaxed);
+    }
+
+    /// Charges a task that a turn has come to to its group; whether that has room.
+    pub(in crate::fleet) fn charge_mailed(
+        &self,
+        agent: AgentId,
+        group: GroupKey,
+        payer: &Payer,
+        wakes: &mut Vec<Waker>,
+    ) -> bool {
+        let mut shard = self.shards[self.shard_of(agent)].lock();
+        let Some(local) = shard.find(agent) else { return true };
+        let taken = shard.charges.take_mailed(local, group, payer);
+        self.owe_by(&mut shard, wakes);
+        taken
+    }
+
+    /// Gives back what such a task was charged with, unless its agent has ended.
+    pub(in crate::fleet) fn discharge_mailed(
+        &self,
+        agent: AgentId,
+        group: GroupKey,
+        wakes: &mut Vec<Waker>,
+    ) {
+        let mut shard = self.shards[self.shard_of(agent)].lock();
+        if let Some(local) = shard.find(agent) {
+            shard.charges.give_back_of(local, Holder::Mailed(group));
+            self.owe_by(&mut shard, wakes);
+        }
+    }
+
     /// Takes an agent that runs tasks. A `thorough` look trusts no floor: see rule 2.
     pub(in crate::fleet) fn take(&self, mask: Mask, thorough: bool) -> Option<Grant> {
         let ask = Ask { mask, is_task: true, ..Ask::any(self.kept.first()) };
@@ -40,11 +106,12 @@ impl Pool {
         }
     }
 
-    /// Gives back a lease that a [`take`](Self::take) granted, and passes the place on to whoever waits;
+    /// Gives back a lease that a [`take`](Self::take) granted, for this group, and passes the place on to whoever waits;
     /// whether starving workers should be told.
     pub(in crate::fleet) fn release(
         &self,
         agent: AgentId,
+        group: Option<GroupKey>,
         wakes: &mut Vec<Waker>,
     ) -> Result<bool, Gone> {
         let at = self.shard_of(agent);
@@ -52,7 +119,10 @@ impl Pool {
             let mut shard = self.shards[at].lock();
             // Rule 2: read under the lock.
             if !self.is_watched() && !shard.is_wanted(agent) {
-                shard.release(agent, Some(OF_A_TASK), None)?;
+                let local = shard.release(agent, None, None)?;
+                if self.budgets.is_some() {
+                    shard.charges.give_back_of(local, Holder::Task(group));
+                }
                 self.publish(at, &mut shard);
                 self.owe_by(&mut shard, wakes);
                 return Ok(false);
@@ -61,7 +131,10 @@ impl Pool {
         let passed = {
             let mut desk = self.desk.lock();
             let mut shard = self.shards[at].lock();
-            let local = shard.release(agent, Some(OF_A_TASK), None)?;
+            let local = shard.release(agent, None, None)?;
+            if self.budgets.is_some() {
+                shard.charges.give_back_of(local, Holder::Task(group));
+            }
             self.pass_on(&mut desk, &mut shard, at, local, wakes)
         };
         self.tell_freed(passed.freed);

@@ -1,0 +1,211 @@
+//! Leases of tasks on the budgets of their groups: who is passed over for want of room, and until when.
+//!
+//! Rules that hold here:
+//!
+//! 1. A task of a group that runs holds a lease of that group. One of the queue pays for it as it takes its agent;
+//!    one for a single agent pays as the turn of the mailbox comes to it, and for its group alone, as the turn has
+//!    paid for the fleet and the agent.
+//! 2. Who finds no room says to the pool that groups wait, then leaves word in the account that it found full, in the
+//!    step that finds it full, and is kept here, all under the lock of the state. Whoever gives back and finds that
+//!    word tells the fleet, which has those go on that have room, under the same lock. So no room comes that
+//!    nobody hears of.
+//! 3. The queue has a lane for each group, and passes over those that are kept here: they hold up nobody, and
+//!    nobody looks at them until room comes. A worker does not starve for their sake.
+//! 4. A task for a single agent that is kept here is on its way back to the mailbox, by the rules of that. It leaves
+//!    with the room, with its agent, or with the fleet.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::budget::{Asking, Budgets, Meter, Payer, Scope};
+use super::id::{AgentId, GroupKey, TaskId};
+use super::inner::{After, Inner, Record, State};
+use super::lanes::{Lanes, Place, Sort};
+use super::pool::{Grant, Lack, Pool};
+use super::task::{ReturnReason, Task};
+
+/// See the file's head.
+#[derive(Debug, Default)]
+pub(super) struct Groups {
+    /// Groups whose tasks in the queue are passed over, and who pays for them.
+    over: HashMap<GroupKey, Payer>,
+    /// Tasks for one agent alone, in the order in which they were put aside.
+    aside: Vec<(AgentId, TaskId, Payer)>,
+    /// As of which version of the accounts the first of them was kept, or a later one.
+    version: u64,
+}
+
+impl Groups {
+    /// Whether tasks of this sort wait for room (rule 3).
+    pub(super) fn waits(&self, sort: Sort) -> bool {
+        sort.group.is_some_and(|group| self.over.contains_key(&group))
+    }
+
+    /// Whether a task waits for room and for this agent.
+    pub(super) fn expects(&self, agent: AgentId) -> bool {
+        self.aside.iter().any(|(of, ..)| *of == agent)
+    }
+
+    /// The first entry of the queue for which there is an agent that can be paid for, and that agent. O(groups
+    /// with queued tasks).
+    pub(super) fn first(
+        &mut self,
+        queue: &Lanes<TaskId>,
+        pool: &Pool,
+        budgets: &Budgets,
+        thorough: bool,
+    ) -> Option<(Sort, Place, Grant)> {
+        // What no agent could be found for once is not looked for again for the next group.
+        let mut lacking = Vec::new();
+        let found = queue.first(|sort| {
+            if lacking.contains(&sort.mask) || self.waits(sort) {
+                return None;
+            }
+            loop {
+                match (pool.take_for(sort.mask, sort.group, thorough), sort.group) {
+                    (Ok(grant), _) => return Some(grant),
+                    (Err(Lack::Agent), _) => {
+                        lacking.push(sort.mask);
+                        return None;
+                    }
+                    (Err(Lack::Room), Some(group)) if self.pass_over(pool, budgets, group) => {
+                        return None;
+                    }
+                    // It came meanwhile.
+                    (Err(Lack::Room), Some(_)) => {}
+                    // It has left word if this look is thorough.
+                    (Err(Lack::Room), None) => return None,
+                }
+            }
+        });
+        // Those of groups whose tasks were cancelled or expired.
+        if self.over.len() > 2 * queue.lanes() + 64 {
+            let queued: HashSet<_> = queue.sorts().filter_map(|sort| sort.group).collect();
+            self.over.retain(|group, _| queued.contains(group));
+        }
+        found
+    }
+
+    /// Rule 2; `false` if there is room after all.
+    fn pass_over(&mut self, pool: &Pool, budgets: &Budgets, group: GroupKey) -> bool {
+        self.begin(pool, budgets);
+        let payer = budgets.payer_of(Some(group));
+        let full = payer.wait_for_room(Meter::Leases, 1, Asking::Waiting).is_err();
+        if full {
+            self.over.insert(group, payer);
+        }
+        full
+    }
+
+    fn begin(&mut self, pool: &Pool, budgets: &Budgets) {
+        if self.over.is_empty() && self.aside.is_empty() {
+            self.version = budgets.version();
+        }
+        pool.set_groups_wait(true);
+    }
+
+    /// Has those go on that have room; the tasks that go back to the mailboxes of their agents. O(groups and
+    /// tasks that are kept here).
+    fn admit(&mut self, pool: &Pool) -> Vec<(AgentId, TaskId)> {
+        let Some(budgets) = pool.budgets() else { return Vec::new() };
+        let version = budgets.version();
+        // Where accounts came or went, everybody finds out anew who pays.
+        let same = version == self.version;
+        self.version = version;
+        let waits =
+            |payer: &Payer| same && payer.wait_for_room(Meter::Leases, 1, Asking::Waiting).is_err();
+        self.over.retain(|_, payer| waits(payer));
+        let freed = self.aside.extract_if(.., |(.., payer)| !waits(payer));
+        let freed = freed.map(|(agent, id, _)| (agent, id)).collect();
+        pool.set_groups_wait(!self.over.is_empty() || !self.aside.is_empty());
+        freed
+    }
+
+    /// Takes out the tasks for an agent, or all.
+    fn take(&mut self, agent: Option<AgentId>) -> Vec<(AgentId, TaskId)> {
+        let own = |of: AgentId| agent.is_none_or(|agent| agent == of);
+        let taken = self.aside.extract_if(.., |(of, ..)| own(*of));
+        taken.map(|(agent, id, _)| (agent, id)).collect()
+    }
+}
+
+impl<T, O> Record<T, O> {
+    /// The lane of the queue that it belongs in.
+    pub(super) fn sort(&self, pool: &Pool) -> Sort {
+        let paid = pool.budgets().is_some();
+        let group = if paid { self.task.request().named_group() } else { None };
+        Sort { mask: self.mask, group }
+    }
+}
+
+impl<T, O> State<T, O> {
+    /// Gives back what an attempt held: its lease, if that was its own, and that of its group (rule 1).
+    #[inline]
+    pub(super) fn end_lease(
+        &self,
+        agent: AgentId,
+        task: &Task<T>,
+        leased: bool,
+        wakes: &mut Vec<Waker>,
+    ) {
+        let mut group = None;
+        if self.pool.budgets().is_some() {
+            group = task.request().named_group();
+            if let Some(own) = group.filter(|_| task.agent().is_some()) {
+                self.pool.discharge_mailed(agent, own, wakes);
+                // The turn's lease is on no group.
+                group = None;
+            }
+        }
+        if leased {
+            // Of an agent that is gone it is void already.
+            let _ = self.pool.release(agent, group, wakes);
+        }
+    }
+
+    /// Charges a task that a turn has come to to its group, or puts it aside; `false` if it was put aside.
+    pub(super) fn charge_mailed(
+        &mut self,
+        id: TaskId,
+        agent: AgentId,
+        wakes: &mut Vec<Waker>,
+    ) -> bool {
+        let pool = &self.pool;
+        let Some(budgets) = pool.budgets() else { return true };
+        let record = self.tasks.get(&id).expect("the caller found the task");
+        let Some(group) = record.task.request().named_group() else { return true };
+        let groups = &mut self.ledger.groups;
+        loop {
+            groups.begin(pool, budgets);
+            let Some(account) = budgets.account(&Scope::Group(group)) else { return true };
+            let payer = Payer::of(&[&account]);
+            if pool.charge_mailed(agent, group, &payer, wakes) {
+                return true;
+            }
+            if payer.wait_for_room(Meter::Leases, 1, Asking::Waiting).is_err() {
+                groups.aside.push((agent, id, payer));
+                return false;
+            }
+        }
+    }
+
+    /// Has tasks of groups go on that have room now.
+    pub(super) fn admit_groups(&mut self, after: &mut After<T, O>) {
+        let pool = Arc::clone(&self.pool);
+        after.mail.extend(self.ledger.groups.admit(&pool));
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    /// Ends the tasks that wait for room and for an agent that has ended, or for any as the fleet stops.
+    pub(super) fn return_aside(&self, agent: Option<AgentId>, reason: ReturnReason) {
+        if self.pool.budgets().is_none() {
+            return;
+        }
+        let taken = self.state.lock().ledger.groups.take(agent);
+        for (agent, id) in taken {
+            self.return_tasks(agent, &[id], reason);
+        }
+    }
+}

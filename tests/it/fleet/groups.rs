@@ -1,0 +1,238 @@
+//! Tasks that run hold leases of their groups: a group without room waits and holds up nobody, and goes on with the room.
+
+use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
+use std::time::Duration;
+
+use phalanx::ManualClock;
+use phalanx::fleet::{
+    AgentSpec, Budgets, Fleet, FleetBuilder, GroupKey, Limit, Meter, Outcome, Priority, Quota,
+    Request, ReturnReason, Scope, Task, TaskHandle,
+};
+
+use super::hangar::{Door, Hangar, builder as flying, doubler, leases as places};
+use super::support::{Gate, eventually, finish};
+
+const TEAM: GroupKey = GroupKey::new(7);
+const OTHERS: GroupKey = GroupKey::new(8);
+
+fn leases(most: u64) -> Quota {
+    Quota::new().limit(Meter::Leases, Limit::hard(most))
+}
+
+fn budgets(quotas: &[(Scope, u64)]) -> Budgets {
+    let budgets = Budgets::new(NonZeroUsize::new(100).unwrap());
+    for (scope, most) in quotas {
+        budgets.set(scope.clone(), leases(*most)).unwrap();
+    }
+    budgets
+}
+
+fn team(most: u64) -> Budgets {
+    budgets(&[(Scope::Group(TEAM), most)])
+}
+
+/// What the team uses, and the most that it ever used.
+fn used(budgets: &Budgets) -> (u64, u64) {
+    let account = budgets.account(&Scope::Group(TEAM)).unwrap();
+    let usage = account.usage(Meter::Leases).unwrap();
+    (usage.used, usage.peak)
+}
+
+fn builder(budgets: &Budgets) -> FleetBuilder<u64, u64> {
+    Fleet::builder().workers(3).budgets(budgets.clone())
+}
+
+/// An agent whose handler waits at the gate with odd payloads.
+fn gated(gate: &Arc<Gate>) -> AgentSpec<u64, u64> {
+    let gate = Arc::clone(gate);
+    let spec = AgentSpec::new("gated").max_leases(NonZeroU32::new(8).unwrap());
+    spec.handler_fn(move |task, _| {
+        if task.payload() % 2 == 1 {
+            gate.pass();
+        }
+        Ok(*task.payload())
+    })
+}
+
+fn of_team(payload: u64) -> Task<u64> {
+    Task::new(payload).group(TEAM)
+}
+
+fn ended(handle: &TaskHandle<u64>) -> Outcome<u64> {
+    eventually("the task ends", || handle.try_outcome().is_some());
+    (*handle.wait()).clone()
+}
+
+#[test]
+fn a_group_runs_no_more_tasks_than_it_has_leases_and_lets_the_others_pass() {
+    let (budgets, gate) = (team(1), Gate::new());
+    let fleet = builder(&budgets).build().unwrap();
+    fleet.spawn(gated(&gate)).unwrap();
+    let urgent = |payload| fleet.submit(of_team(payload).priority(Priority::HIGH)).unwrap();
+    let mine = [1, 3, 5].map(urgent);
+    gate.await_arrivals(1);
+    let others = [2, 4, 6].map(|payload| fleet.submit(Task::new(payload).group(OTHERS)).unwrap());
+    let plain = fleet.submit(Task::new(8)).unwrap();
+    for handle in others.iter().chain([&plain]) {
+        assert!(matches!(ended(handle), Outcome::Completed(_)), "it was not held up");
+    }
+    for arrived in 1..=3 {
+        gate.await_arrivals(arrived);
+        assert_eq!(used(&budgets), (1, 1));
+        gate.permit();
+    }
+    assert_eq!(mine.each_ref().map(ended), [1, 3, 5].map(Outcome::Completed), "in their order");
+    finish(&fleet);
+    assert_eq!(used(&budgets), (0, 1));
+}
+
+#[test]
+fn a_group_goes_on_with_every_room_that_comes_whoever_gives_it() {
+    let (budgets, gate) = (team(1), Gate::new());
+    let fleet = builder(&budgets).build().unwrap();
+    fleet.spawn(gated(&gate)).unwrap();
+    let request = Request::any().group(TEAM);
+    let lease = fleet.try_allocate(&request).unwrap();
+    let first = fleet.submit(of_team(2)).unwrap();
+    // Something else runs meanwhile, so that no worker waits for an agent.
+    assert_eq!(ended(&fleet.submit(Task::new(4)).unwrap()), Outcome::Completed(4));
+    assert_eq!(first.try_outcome(), None);
+    drop(lease);
+    assert_eq!(ended(&first), Outcome::Completed(2), "a lease came back");
+
+    let lease = fleet.try_allocate(&request).unwrap();
+    let second = fleet.submit(of_team(6)).unwrap();
+    assert_eq!(ended(&fleet.submit(Task::new(4)).unwrap()), Outcome::Completed(4));
+    budgets.set(Scope::Group(TEAM), leases(2)).unwrap();
+    assert_eq!(ended(&second), Outcome::Completed(6), "the limit was raised");
+
+    budgets.set(Scope::Group(TEAM), leases(1)).unwrap();
+    let third = fleet.submit(of_team(8)).unwrap();
+    assert_eq!(ended(&fleet.submit(Task::new(4)).unwrap()), Outcome::Completed(4));
+    let account = budgets.remove(&Scope::Group(TEAM)).unwrap();
+    assert_eq!(ended(&third), Outcome::Completed(8), "there is no limit any more");
+    drop(lease);
+    finish(&fleet);
+    assert_eq!(account.usage(Meter::Leases).unwrap().used, 0);
+}
+
+#[test]
+fn a_task_of_a_group_whose_agent_is_killed_gives_its_lease_back_and_runs_again() {
+    let (budgets, gate) = (team(1), Gate::new());
+    let fleet = builder(&budgets).build().unwrap();
+    let agents = fleet.spawn_batch(&gated(&gate), 2).unwrap();
+    let task = fleet.submit(of_team(1)).unwrap();
+    gate.await_arrivals(1);
+    let running = agents.iter().find(|agent| fleet.agent(**agent).unwrap().load == 1).unwrap();
+    fleet.kill(*running).unwrap();
+    gate.await_arrivals(2);
+    assert_eq!(used(&budgets), (1, 1));
+    gate.open();
+    assert_eq!(ended(&task), Outcome::Completed(1));
+    finish(&fleet);
+    assert_eq!(used(&budgets).0, 0);
+}
+
+#[test]
+fn what_waits_for_its_group_can_be_cancelled_expires_and_is_returned() {
+    let (clock, hand) = ManualClock::new();
+    let budgets = team(1);
+    let fleet = builder(&budgets).clock(clock).build().unwrap();
+    let agent = fleet.spawn(gated(&Gate::new())).unwrap();
+    let lease = fleet.try_allocate(&Request::any().group(TEAM)).unwrap();
+    let late = Duration::from_millis(10);
+    for task in [of_team(2), of_team(2).to(agent)] {
+        let cancelled = fleet.submit(task.clone()).unwrap();
+        let expires = fleet.submit(task.timeout(late)).unwrap();
+        assert_eq!(ended(&fleet.submit(Task::new(4).to(agent)).unwrap()), Outcome::Completed(4));
+        assert_eq!(ended(&fleet.submit(Task::new(4)).unwrap()), Outcome::Completed(4));
+        assert!(cancelled.cancel());
+        assert_eq!(ended(&cancelled), Outcome::Cancelled);
+        hand.advance(late);
+        fleet.tick();
+        assert!(matches!(ended(&expires), Outcome::Failed(_)));
+    }
+    let returned = [of_team(2), of_team(2).to(agent)].map(|task| fleet.submit(task).unwrap());
+    assert_eq!(ended(&fleet.submit(Task::new(4).to(agent)).unwrap()), Outcome::Completed(4));
+    finish(&fleet);
+    for handle in &returned {
+        assert_eq!(ended(handle), Outcome::Returned(ReturnReason::Shutdown));
+    }
+    drop(lease);
+    assert_eq!(used(&budgets).0, 0);
+}
+
+#[test]
+fn a_task_for_one_agent_waits_for_its_group_and_lets_the_rest_of_the_mailbox_pass() {
+    let (budgets, gate) = (team(1), Gate::new());
+    let fleet = builder(&budgets).build().unwrap();
+    let [one, two] = fleet.spawn_batch(&gated(&gate), 2).unwrap()[..] else { panic!("two") };
+    let first = fleet.submit(of_team(1).to(one)).unwrap();
+    gate.await_arrivals(1);
+    assert_eq!(used(&budgets), (1, 1));
+    let waits = [2, 4].map(|payload| fleet.submit(of_team(payload).to(two)).unwrap());
+    let passes = fleet.submit(Task::new(6).to(two)).unwrap();
+    assert_eq!(ended(&passes), Outcome::Completed(6));
+    assert!(waits.iter().all(|handle| handle.try_outcome().is_none()));
+    assert!(fleet.retire(two).is_err(), "tasks wait for it");
+    gate.open();
+    assert_eq!(ended(&first), Outcome::Completed(1));
+    assert_eq!(waits.each_ref().map(ended), [2, 4].map(Outcome::Completed));
+    eventually("all is given back", || used(&budgets).0 == 0);
+
+    let lease = fleet.try_allocate(&Request::any().group(TEAM)).unwrap();
+    let lost = fleet.submit(of_team(2).to(two)).unwrap();
+    assert_eq!(ended(&fleet.submit(Task::new(6).to(two)).unwrap()), Outcome::Completed(6));
+    fleet.kill(two).unwrap();
+    assert_eq!(ended(&lost), Outcome::Returned(ReturnReason::AgentGone));
+    drop(lease);
+    finish(&fleet);
+    assert_eq!(used(&budgets), (0, 1));
+}
+
+#[test]
+fn a_future_holds_the_lease_of_its_group_until_it_resolves() {
+    let (hangar, door) = (Hangar::new(), Door::default());
+    let budgets = team(1);
+    let fleet = flying(&hangar).budgets(budgets.clone()).build().unwrap();
+    let agent = fleet.spawn(doubler("slow", &door).max_leases(places(4))).unwrap();
+    let tasks = [of_team(1), of_team(2), of_team(3).to(agent), of_team(4).to(agent)];
+    let handles = tasks.map(|task| fleet.submit(task).unwrap());
+    let plain = fleet.submit(Task::new(5)).unwrap();
+    hangar.await_len(2);
+    hangar.run();
+    assert_eq!((used(&budgets), fleet.stats().futures_live), ((1, 1), 2));
+    door.open();
+    eventually("all have ended", || {
+        hangar.run();
+        handles.iter().chain([&plain]).all(|handle| handle.try_outcome().is_some())
+    });
+    assert_eq!(handles.each_ref().map(ended), [2, 4, 6, 8].map(Outcome::Completed));
+    finish(&fleet);
+    assert_eq!(used(&budgets), (0, 1));
+}
+
+#[test]
+fn many_groups_at_their_limits_share_the_agents_and_all_get_through() {
+    let scopes: Vec<_> = (0..40).map(|group| (Scope::Group(GroupKey::new(group)), 2)).collect();
+    let mut all = scopes.clone();
+    all.push((Scope::Fleet, 5));
+    let budgets = budgets(&all);
+    let fleet = builder(&budgets).workers(4).build().unwrap();
+    let agents = fleet.spawn_batch(&gated(&Gate::new()), 3).unwrap();
+    let task = |number: u64| {
+        let task = Task::new(2 * number).group(GroupKey::new(number % 40));
+        if number.is_multiple_of(5) { task.to(agents[number as usize % 3]) } else { task }
+    };
+    let handles: Vec<_> = (0..800).map(|number| fleet.submit(task(number)).unwrap()).collect();
+    for (handle, number) in handles.iter().zip(0..) {
+        assert_eq!(ended(handle), Outcome::Completed(2 * number));
+    }
+    finish(&fleet);
+    for (scope, limit) in all {
+        let usage = budgets.account(&scope).unwrap().usage(Meter::Leases).unwrap();
+        assert_eq!(usage.used, 0, "{scope}");
+        assert!(usage.peak <= limit, "{scope}: {}", usage.peak);
+    }
+}
