@@ -144,6 +144,7 @@ where
         &self,
         id: TaskId,
         dependencies: &[(TaskId, Option<OutcomeKind>)],
+        history: &mut Option<BTreeMap<u64, u8>>,
         tx: &mut Transaction,
     ) -> Result<Vec<StoredDependency>, Error> {
         let mut stored = Vec::with_capacity(dependencies.len());
@@ -159,7 +160,9 @@ where
                 None
             } else {
                 // It ended before this one was recorded.
-                let outcome = known.or_else(|| self.recorded(task, tx));
+                let mut recorded =
+                    || history.get_or_insert_with(|| self.recorded(tx)).get(&task).copied();
+                let outcome = known.or_else(&mut recorded);
                 Some(outcome.ok_or_else(|| {
                     let message = format!(
                         "task {id} waits for task {task}, whose outcome is not recorded any more: \
@@ -173,17 +176,18 @@ where
         Ok(stored)
     }
 
-    /// How a task ended, by the history.
-    fn recorded(&self, task: u64, tx: &mut Transaction) -> Option<u8> {
-        let rows = tx.rows(&self.outcomes).into_iter().map(|(_, outcome)| outcome);
-        let own = rows.filter(|outcome| outcome.task() == task);
-        own.max_by_key(StoredOutcome::sequence).map(|outcome| outcome.kind())
+    /// How each task ended last, by the history.
+    fn recorded(&self, tx: &mut Transaction) -> BTreeMap<u64, u8> {
+        let mut rows: Vec<_> =
+            tx.rows(&self.outcomes).into_iter().map(|(_, outcome)| outcome).collect();
+        rows.sort_unstable_by_key(StoredOutcome::sequence);
+        rows.iter().map(|outcome| (outcome.task(), outcome.kind())).collect()
     }
 
-    /// Has a key stand for a task, unless it stands for another (rule 7).
+    /// Has a key stand for a task, unless it stands for another or for one that was done (rule 7).
     fn claim_key(&self, id: TaskId, key: u128, tx: &mut Transaction) -> Result<(), Error> {
         if let Some(StoredKey::V1 { task, ended }) = tx.get(&self.keys, &key)
-            && task != id.get()
+            && (task != id.get() || ended.is_some())
         {
             let stands = if ended.is_some() { "has ended" } else { "was accepted before" };
             let message = format!("the key of task {id} is that of task {task}, which {stands}");
@@ -205,6 +209,8 @@ where
         tx: &mut Transaction,
     ) -> Result<(), Error> {
         let mut next = tx.get(&self.next_id, &()).unwrap_or(0);
+        // Read only if it is asked for, and then once: whoever reads it meets every outcome that is committed.
+        let mut history = None;
         for (id, task) in tasks {
             next = next.max(id.get().saturating_add(1));
             let record = task.record();
@@ -218,7 +224,7 @@ where
                 backoff: StoredBackoff::of(&record.backoff),
                 timeout: record.timeout,
                 key,
-                dependencies: self.link(*id, &record.dependencies, tx)?,
+                dependencies: self.link(*id, &record.dependencies, &mut history, tx)?,
                 released_by_failure: record.if_dependency_fails == IfDependencyFails::Release,
                 group: record.group.map(GroupKey::get),
                 costs: record.costs.iter().map(|(unit, amount)| (unit.get(), *amount)).collect(),
@@ -273,7 +279,7 @@ where
         let rows: BTreeMap<u64, &StoredTask<T>> =
             snapshot.iter(&self.tasks).map(|(id, stored)| (*id, stored)).collect();
         let mut pending = Vec::with_capacity(rows.len());
-        for id in in_order(&rows)? {
+        for id in in_order(&rows) {
             pending.push(restored(id, rows[&id], ends)?);
         }
         Ok(pending)
@@ -284,9 +290,10 @@ where
     }
 }
 
-/// The ids in their order, but for tasks that wait for a later one: these come right after it. Tasks that wait for
-/// each other in a circle were never accepted.
-fn in_order<T>(rows: &BTreeMap<u64, &StoredTask<T>>) -> Result<Vec<u64>, Error> {
+/// The ids in their order, but for tasks that wait for a later one: these come right after it. At the end come
+/// those that wait for each other: a task that was returned, and keeps its row, may have been submitted anew, to
+/// wait for one that waited for it. None of them is accepted as it is, and each can be cancelled.
+fn in_order<T>(rows: &BTreeMap<u64, &StoredTask<T>>) -> Vec<u64> {
     let mut waits: BTreeMap<u64, BTreeSet<u64>> = BTreeMap::new();
     let mut waited_for: BTreeMap<u64, Vec<u64>> = BTreeMap::new();
     for (id, row) in rows {
@@ -312,23 +319,8 @@ fn in_order<T>(rows: &BTreeMap<u64, &StoredTask<T>>) -> Result<Vec<u64>, Error> 
             }
         }
     }
-    if order.len() < rows.len() {
-        return Err(in_circle(&waits));
-    }
-    Ok(order)
-}
-
-/// Names a task that waits for itself, of those that wait on when no other is left.
-fn in_circle(waits: &BTreeMap<u64, BTreeSet<u64>>) -> Error {
-    let next = |id: &u64| waits.get(id).and_then(|open| open.first()).copied();
-    let mut id = waits.iter().find(|(_, open)| !open.is_empty()).map_or(0, |(id, _)| *id);
-    // After so many steps from one that waits to one that it waits for it has come into a circle.
-    for _ in waits {
-        id = next(&id).unwrap_or(id);
-    }
-    let message =
-        format!("the stored task {id} waits for itself, by way of those that it waits for");
-    Error::new(ErrorKind::Corrupt, message)
+    order.extend(waits.into_iter().filter(|(_, open)| !open.is_empty()).map(|(id, _)| id));
+    order
 }
 
 /// The task of a row.
@@ -376,13 +368,23 @@ fn restored<T: Clone>(
     for StoredDependency { task: other, outcome } in &terms.dependencies {
         let other = TaskId::new(*other);
         let end = RecoveredEnd { ends: Arc::clone(ends), task: other };
-        ends.0.lock().insert(other, outcome.map(kind_of));
+        let outcome = outcome.map(|code| known_kind(code, other)).transpose()?;
+        ends.0.lock().insert(other, outcome);
         task = task.after_recorded(other, Arc::new(end));
     }
     Ok(task)
 }
 
-/// The newest outcomes, in a ring of rows (rule 3 of the file).
+/// What a stored number means, of what this version knows.
+fn known_kind(code: u8, task: TaskId) -> Result<OutcomeKind, Error> {
+    kind_of(code).ok_or_else(|| {
+        let message = format!("task {task} is stored as ended in a way, {code}, that is not known");
+        Error::new(ErrorKind::Corrupt, message)
+    })
+}
+
+/// The newest outcomes, in a ring of rows (rule 3 of the file). Each names a kind that is known: that was
+/// looked at when it was opened.
 pub(super) struct History {
     rows: Collection<u64, StoredOutcome>,
     keys: Collection<u128, StoredKey>,
@@ -400,6 +402,7 @@ impl History {
         for (_, outcome) in snapshot.iter(&rows) {
             next = next.max(outcome.sequence().saturating_add(1));
             next_id = next_id.max(outcome.task().saturating_add(1));
+            known_kind(outcome.kind(), TaskId::new(outcome.task()))?;
         }
         let (next, next_id) = (AtomicU64::new(next), TaskId::new(next_id));
         Ok(Self { rows, keys, state: state.clone(), next, next_id })
@@ -448,14 +451,21 @@ impl History {
             Ok(outcome) => outcome.completed().is_some(),
             Err(_) => true,
         };
+        let place = sequence % OUTCOMES_KEPT;
+        let old = tx.get(&self.rows, &place);
+        // It took its place so long ago that a newer one has it by now.
+        let is_kept = old.as_ref().is_none_or(|old| old.sequence() <= sequence);
         let key = ended.and_then(|ended| ended.key);
         if let Some(key) = key {
-            if was_tried {
+            if was_tried && is_kept {
                 let stored = StoredKey::V1 { task: task.get(), ended: Some(sequence) };
                 tx.insert(&self.keys, key, stored);
             } else {
                 tx.remove(&self.keys, &key);
             }
+        }
+        if !is_kept {
+            return;
         }
         let outcome = PlainOutcome {
             sequence,
@@ -464,9 +474,8 @@ impl History {
             kind: code_of(kind),
             reason: reason.map(bounded),
         };
-        let place = sequence % OUTCOMES_KEPT;
         let key = key.filter(|_| was_tried);
-        if let Some(old) = tx.get(&self.rows, &place)
+        if let Some(old) = old
             && let Some(old_key) = old.key()
             && let Some(StoredKey::V1 { ended, .. }) = tx.get(&self.keys, &old_key)
             && ended == Some(old.sequence())
@@ -488,7 +497,7 @@ impl History {
         Some(RecordedOutcome {
             task: TaskId::new(task),
             attempt: Attempt::new(attempt),
-            kind: kind_of(kind),
+            kind: kind_of(kind)?,
             reason,
         })
     }
@@ -530,21 +539,20 @@ mod tests {
         StoredTask::V2 { payload: 0, capabilities: Vec::new(), priority: 0, max_attempts: 1, terms }
     }
 
-    fn ordered(rows: &[(u64, &[u64])]) -> Result<Vec<u64>, Error> {
+    fn ordered(rows: &[(u64, &[u64])]) -> Vec<u64> {
         let rows: Vec<_> = rows.iter().map(|(id, open)| (*id, row(open, Vec::new()))).collect();
         in_order(&rows.iter().map(|(id, row)| (*id, row)).collect())
     }
 
     #[test]
-    fn rows_that_wait_for_each_other_are_corrupt_and_one_is_named() {
-        assert_eq!(ordered(&[(1, &[3]), (2, &[]), (3, &[2])]).expect("no circle"), [2, 3, 1]);
-        // The first waits for the circle and is not in it; the second is outside altogether.
-        let error = ordered(&[(1, &[3]), (2, &[]), (3, &[4]), (4, &[5]), (5, &[3])]);
-        let error = error.expect_err("a circle");
-        assert_eq!(error.kind(), ErrorKind::Corrupt);
-        let named = |id| error.to_string().contains(&format!("task {id} "));
-        assert!([3, 4, 5].into_iter().any(named), "{error}");
-        assert!(ordered(&[(1, &[1])]).expect_err("itself").to_string().contains("task 1 "));
+    fn rows_come_behind_those_that_they_wait_for_and_none_is_left_out() {
+        assert_eq!(ordered(&[(1, &[3]), (2, &[]), (3, &[2])]), [2, 3, 1]);
+        // The first waits for a circle and is not in it; the second is outside altogether.
+        assert_eq!(
+            ordered(&[(1, &[3]), (2, &[]), (3, &[4]), (4, &[5]), (5, &[3])]),
+            [2, 1, 3, 4, 5]
+        );
+        assert_eq!(ordered(&[(1, &[1])]), [1]);
     }
 
     #[test]
@@ -553,5 +561,30 @@ mod tests {
         let of = |kind| restored(4, &row(&[], vec![(kind, 9)]), &ends);
         assert!(of(3).is_ok());
         assert_eq!(of(4).expect_err("there are four").kind(), ErrorKind::Corrupt);
+    }
+
+    #[test]
+    fn an_outcome_that_comes_after_a_newer_one_has_its_place_leaves_that_and_its_key_alone() {
+        let state = StateManager::in_memory();
+        let history = History::open(&state).expect("it is empty");
+        let record = |sequence, task, key| {
+            let ended = Some(Ended { key: Some(key) });
+            let outcome = Outcome::Completed(());
+            let write = |tx: &mut Transaction| {
+                let id = TaskId::new(task);
+                history.record(sequence, id, Attempt::new(1), Ok(&outcome), ended, tx);
+                Ok(())
+            };
+            state.transaction(write).expect("nothing is refused");
+        };
+        let task_of = |key| history.task_of(IdempotencyKey::new(key)).map(TaskId::get);
+        record(6 + OUTCOMES_KEPT, 2, 20);
+        record(6, 1, 10);
+        assert_eq!(history.of(TaskId::new(2)).map(|it| it.kind), Some(OutcomeKind::Completed));
+        assert_eq!(history.of(TaskId::new(1)), None);
+        // Rule 7: a key whose outcome is not in the history is free.
+        assert_eq!((task_of(20), task_of(10)), (Some(2), None));
+        record(6 + 2 * OUTCOMES_KEPT, 3, 30);
+        assert_eq!((task_of(20), task_of(30)), (None, Some(3)));
     }
 }

@@ -158,13 +158,14 @@ pub(super) fn code_of(kind: OutcomeKind) -> u8 {
     }
 }
 
-pub(super) fn kind_of(code: u8) -> OutcomeKind {
+/// `None` for a number of a later version.
+pub(super) fn kind_of(code: u8) -> Option<OutcomeKind> {
     match code {
-        0 => OutcomeKind::Completed,
-        2 => OutcomeKind::Returned,
-        3 => OutcomeKind::Cancelled,
-        // Written by this crate alone, and checksummed below it.
-        _ => OutcomeKind::Failed,
+        0 => Some(OutcomeKind::Completed),
+        1 => Some(OutcomeKind::Failed),
+        2 => Some(OutcomeKind::Returned),
+        3 => Some(OutcomeKind::Cancelled),
+        _ => None,
     }
 }
 

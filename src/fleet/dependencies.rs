@@ -36,6 +36,18 @@ impl Dependency {
         (self.id, self.cell.as_ref().and_then(|cell| cell.ended()))
     }
 
+    /// The one that an id of a batch means; `None` if it means itself.
+    fn meant<O: Send + Sync + 'static>(
+        &self,
+        aliases: &Aliases<O>,
+        batch: &[(TaskId, Mask)],
+    ) -> Option<Self> {
+        match aliases.get(&self.id).filter(|_| self.is_by_id())? {
+            Alias::New(place) => Some(Self { id: batch[*place].0, cell: None }),
+            Alias::Known(id, cell) => Some(Self { id: *id, cell: Some(Arc::clone(cell) as _) }),
+        }
+    }
+
     /// Whether whichever live task has this id is the one.
     fn is_by_id(&self) -> bool {
         self.cell.as_ref().is_none_or(|cell| cell.is_by_id())
@@ -91,6 +103,41 @@ pub(super) enum Alias<O> {
 
 /// By the ids that the caller gave.
 pub(super) type Aliases<O> = HashMap<TaskId, Alias<O>>;
+
+/// The dependencies of tasks of a batch as the caller named them, by the tasks' places.
+pub(super) type Renamed = Vec<(usize, Vec<Dependency>)>;
+
+/// Has the tasks of a batch name those that they wait for by the ids that these have, for who writes it down.
+pub(super) fn rename<T, O: Send + Sync + 'static>(
+    tasks: &mut [Task<T>],
+    aliases: &Aliases<O>,
+    batch: &[(TaskId, Mask)],
+) -> Renamed {
+    let mut renamed = Vec::new();
+    if aliases.is_empty() {
+        return renamed;
+    }
+    for (place, task) in tasks.iter_mut().enumerate() {
+        let Some(options) = &mut task.options else { continue };
+        let meant = |dependency: &Dependency| dependency.meant(aliases, batch);
+        if options.dependencies.iter().all(|dependency| meant(dependency).is_none()) {
+            continue;
+        }
+        let own = |dependency: &Dependency| meant(dependency).unwrap_or_else(|| dependency.clone());
+        let dependencies = options.dependencies.iter().map(own).collect();
+        renamed.push((place, std::mem::replace(&mut options.dependencies, dependencies)));
+    }
+    renamed
+}
+
+/// Undoes a [`rename`]: who gets tasks back gets what was handed in.
+pub(super) fn name_back<T>(tasks: &mut [Task<T>], renamed: Renamed) {
+    for (place, dependencies) in renamed {
+        if let Some(options) = &mut tasks[place].options {
+            options.dependencies = dependencies;
+        }
+    }
+}
 
 /// What is known of a dependency.
 enum Standing {

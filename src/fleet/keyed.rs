@@ -74,7 +74,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     _ => repeated.push(task),
                 }
             }
-            let refused = match self.accept(&new, &aliases, patience) {
+            let refused = match self.accept(&mut new, &aliases, patience) {
                 Ok(named) => {
                     let mut fresh = Vec::with_capacity(new.len());
                     self.enqueue(new, &named, |handle| fresh.push(handle));

@@ -12,7 +12,7 @@ use std::collections::HashSet;
 use std::slice;
 use std::sync::Arc;
 
-use super::dependencies::Aliases;
+use super::dependencies::{Aliases, name_back, rename};
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::Known;
 use super::id::{Attempt, TaskId};
@@ -167,7 +167,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         }
         let mut handle = None;
         let aliases = Aliases::new();
-        match self.accept(slice::from_ref(&task), &aliases, patience).map_err(Refused::without_key)
+        match self
+            .accept(slice::from_mut(&mut task), &aliases, patience)
+            .map_err(Refused::without_key)
         {
             Err(refused) => {
                 self.state.lock().counts.tasks_refused += 1;
@@ -182,7 +184,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
 
     pub(super) fn submit_many(
         &self,
-        tasks: Vec<Task<T>>,
+        mut tasks: Vec<Task<T>>,
         patience: Patience,
     ) -> Result<Vec<TaskHandle<O>>, SubmitError<Vec<Task<T>>>> {
         let mut handles = Vec::with_capacity(tasks.len());
@@ -192,7 +194,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         if tasks.iter().any(|task| task.key().is_some()) {
             return self.submit_keyed(tasks, patience);
         }
-        match self.accept(&tasks, &Aliases::new(), patience).map_err(Refused::without_key) {
+        match self.accept(&mut tasks, &Aliases::new(), patience).map_err(Refused::without_key) {
             Err(refused) => {
                 self.state.lock().counts.tasks_refused += tasks.len() as u64;
                 Err(refused.map(|()| tasks))
@@ -207,7 +209,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     /// Reserves room, waiting for it if asked, and has the log accept.
     pub(super) fn accept(
         &self,
-        tasks: &[Task<T>],
+        tasks: &mut [Task<T>],
         aliases: &Aliases<O>,
         patience: Patience,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
@@ -224,11 +226,16 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             // All of them are known already.
             Some(_) if tasks.is_empty() => Ok(()),
             Some(log) => {
+                let renamed = rename(tasks, aliases, &named);
                 let list: Vec<_> =
-                    named.iter().zip(tasks).map(|((id, _), task)| (*id, task)).collect();
-                guarded(|| log.accept(&list)).unwrap_or_else(|what| {
+                    named.iter().zip(&*tasks).map(|((id, _), task)| (*id, task)).collect();
+                let accepted = guarded(|| log.accept(&list)).unwrap_or_else(|what| {
                     Err(Error::new(ErrorKind::Internal, format!("the log panicked: {what}")))
-                })
+                });
+                if accepted.is_err() {
+                    name_back(tasks, renamed);
+                }
+                accepted
             }
         };
         if let Err(error) = accepted {

@@ -320,3 +320,69 @@ fn rows_of_the_first_form_are_recovered_run_and_followed_by_newer_ones() {
     let left = Arc::new(coordinator.take_recovered());
     assert!(left.is_empty());
 }
+
+#[test]
+fn a_kind_of_end_that_is_not_known_is_refused_and_not_taken_for_another() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    {
+        let state = on_disk(folder.path());
+        let ends = state.collection::<u64, OldOutcome>("phalanx.outcomes").expect("it is free");
+        let end = OldOutcome::V1 { sequence: 0, task: 4, attempt: 1, kind: 9, reason: None };
+        ends.insert(0, end).expect("the disk is sound");
+        state.close().expect("the disk is sound");
+    }
+    let (builder, _results) = doubling(on_disk(folder.path()));
+    let refused = builder.durable_tasks().build().expect_err("nobody knows what 9 means");
+    assert_eq!(refused.kind(), ErrorKind::Corrupt);
+    assert!(refused.to_string().contains("task 4"), "{refused}");
+}
+
+#[test]
+fn the_record_names_the_task_of_a_key_where_a_batch_names_one_that_repeats_it() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (coordinator, _results) = open(folder.path());
+    let fleet = coordinator.fleet();
+    let (spec, release) = gated();
+    fleet.spawn(spec).expect("there is room");
+    let first = fleet.submit(Task::new(2).idempotency_key(key(1))).expect("there is room");
+    let known = Task::new(2).with_id(TaskId::new(1_000)).idempotency_key(key(1));
+    let new = Task::new(4).idempotency_key(key(2));
+    let repeated = Task::new(4).with_id(TaskId::new(2_000)).idempotency_key(key(2));
+    let after_known = Task::new(6).after_id(TaskId::new(1_000));
+    let after_repeated = Task::new(8).after_id(TaskId::new(2_000));
+    let batch = vec![known, new, repeated, after_known, after_repeated];
+    let handles = fleet.submit_batch(batch).expect("all that they wait for is known");
+    let crashed = crash(&coordinator, folder.path());
+    drop(release);
+    coordinator.shutdown(LONG).expect("nothing fails");
+
+    let (second, _results) = open(crashed.path());
+    let recovered = second.take_recovered();
+    let of = |handle: &TaskHandle<u64>| {
+        let task = recovered.iter().find(|task| task.id() == Some(handle.id()));
+        format!("{:?}", task.expect("it has no outcome"))
+    };
+    assert_eq!((handles[0].id(), handles[2].id()), (first.id(), handles[1].id()));
+    let (third, fourth) = (of(&handles[3]), of(&handles[4]));
+    assert!(third.contains(&format!("dependencies: [{:?}]", first.id())), "{third}");
+    assert!(fourth.contains(&format!("dependencies: [{:?}]", handles[1].id())), "{fourth}");
+    second.shutdown(LONG).expect("nothing fails");
+}
+
+#[test]
+fn a_task_that_was_done_is_not_done_again_under_its_own_id_and_key() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let own = || Task::new(1).with_id(TaskId::new(7)).idempotency_key(key(1));
+    {
+        let (coordinator, _results) = open(folder.path());
+        coordinator.fleet().spawn(doubler()).expect("there is room");
+        let done = coordinator.fleet().submit(own()).expect("there is room");
+        assert_eq!(done.wait().completed(), Some(&2));
+        coordinator.shutdown(LONG).expect("nothing fails");
+        coordinator.state().close().expect("the disk is sound");
+    }
+    let (second, _results) = open(folder.path());
+    second.fleet().spawn(doubler()).expect("there is room");
+    assert_eq!(not_recorded(second.fleet().submit(own())), ErrorKind::AlreadyExists);
+    second.shutdown(LONG).expect("nothing fails");
+}
