@@ -110,7 +110,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::{Error, ErrorKind};
-use agent::Maker;
+use agent::{Crew, Maker};
 use inner::{After, Behaviour, Inner};
 use pool::Newcomers;
 use submit::Patience;
@@ -267,6 +267,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             }
             newcomers.condition = state.supervision.first_condition(spec);
             let agents = inner.pool.insert(&newcomers, count, &mut wakes)?;
+            // Before their mailboxes open: what these take in is handled at once.
+            inner.enrol(state, &agents, spec);
             for (agent, factory) in agents.iter().zip(std::iter::repeat(&spec.factory)) {
                 let Some(factory) = factory else { break };
                 let slot = agent.slot() as usize;
@@ -275,9 +277,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 }
                 state.behaviours[slot] = Some(Behaviour::default());
                 let mut home = inner.posts.get_or_make(agent.slot).lock();
-                home.open(agent.generation, inner.mailbox_capacity, Arc::clone(factory));
+                let (tenure, down) = state.supervision.appointment(*agent);
+                let crew = Crew::new(Arc::clone(factory), tenure, down);
+                home.open(agent.generation, inner.mailbox_capacity, crew);
             }
-            inner.enrol(state, &agents, spec, &mut after);
+            inner.try_circuits(state, None, &mut after);
+            inner.publish_alarm(state);
             state.counts.agents_spawned += count as u64;
             inner.notify_workers(state);
             agents

@@ -148,8 +148,8 @@ impl<T, O> Crew<T, O> {
         Self { factory: None, idle: Idle::None, tenure: Tenure::NONE, down: false }
     }
 
-    pub(super) const fn new(factory: Factory<T, O>) -> Self {
-        Self { factory: Some(factory), idle: Idle::None, tenure: Tenure::NONE, down: false }
+    pub(super) const fn new(factory: Factory<T, O>, tenure: Tenure, down: bool) -> Self {
+        Self { factory: Some(factory), idle: Idle::None, tenure, down }
     }
 
     pub(super) const fn tenure(&self) -> Tenure {
@@ -159,6 +159,11 @@ impl<T, O> Crew<T, O> {
     /// Whether nothing is to begin for now.
     pub(super) const fn is_down(&self) -> bool {
         self.down
+    }
+
+    /// Whether what is of that tenure may begin.
+    pub(super) fn works_in(&self, tenure: Tenure) -> bool {
+        self.tenure == tenure && !self.down
     }
 
     /// Begins a tenure, or has it wait; if that is one of another incarnation, the handlers of the one before are

@@ -278,7 +278,7 @@ impl<T, O> Inner<T, O> {
             Cargo::Task(attempted) => {
                 let Attempted { task, attempt, .. } = &attempted;
                 let result = self.verified(task, *attempt, signal, result);
-                let next = self.conclude(attempted, result, None, false);
+                let next = self.conclude(attempted, signal, result, None, false);
                 debug_assert!(next.is_none(), "none was wanted");
                 self.flights.end(agent, number);
             }

@@ -88,6 +88,16 @@ impl<T, O> Inner<T, O> {
                 self.return_tasks(agent, &[id], ReturnReason::AgentGone);
                 return None;
             }
+            if tenure.is_supervised() {
+                let post = self.posts.get(agent.slot).expect("a turn is of a mailbox");
+                if !post.lock().crew.works_in(tenure) {
+                    // It failed in this very step, and the task is for its next incarnation.
+                    after.mail.push((agent, id));
+                    drop(guard);
+                    self.finish(after);
+                    return None;
+                }
+            }
             if self.pool.budgets().is_some() && !state.charge_mailed(id, agent, &mut after.wakes) {
                 // Who stops has looked for what is put aside already, maybe.
                 let stopping = state.stopping;
@@ -130,7 +140,7 @@ impl<T, O> Inner<T, O> {
         let result = self.attempt(turn, task, Some((id, *attempt, &signal)));
         let result = self.verified(task, *attempt, &signal, result);
         // A turn is of one mailbox, so what is next is its own.
-        let next = self.conclude(attempted, result, None, false);
+        let next = self.conclude(attempted, &signal, result, None, false);
         debug_assert!(next.is_none(), "none was wanted");
     }
 }

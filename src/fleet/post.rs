@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
-use super::agent::{Crew, Factory, Handler, Hired};
+use super::agent::{Crew, Handler, Hired};
 use super::flight::Flights;
 use super::id::TaskId;
 use super::mailbox::{Leftovers, Mailbox};
@@ -53,10 +53,10 @@ impl<T, O> Home<T, O> {
         Self { mailbox: Mailbox::closed(), crew: Crew::none() }
     }
 
-    /// Gives it to an agent.
-    pub(super) fn open(&mut self, generation: u32, capacity: NonZeroU32, factory: Factory<T, O>) {
+    /// Gives it to an agent, whose handlers work from now on as its crew does.
+    pub(super) fn open(&mut self, generation: u32, capacity: NonZeroU32, crew: Crew<T, O>) {
         self.mailbox.open(generation, capacity);
-        self.crew = Crew::new(factory);
+        self.crew = crew;
     }
 
     /// Closes it, and gives out what was in it and what the agent ran; `None` if it was closed or another's.

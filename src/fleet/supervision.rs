@@ -233,6 +233,17 @@ impl Supervision {
         self.wards.get(&agent).is_some_and(|ward| ward.on_errors)
     }
 
+    pub(super) fn is_ward(&self, agent: AgentId) -> bool {
+        self.wards.contains_key(&agent)
+    }
+
+    /// In what tenure the handlers of an agent work, and whether nothing is to begin for now.
+    pub(super) fn appointment(&self, agent: AgentId) -> (Tenure, bool) {
+        let down = |standing: Standing| standing.condition == Condition::Failed;
+        let standing = if self.is_empty() { None } else { self.standing(agent) };
+        standing.map_or((Tenure::NONE, false), |standing| (standing.tenure, down(standing)))
+    }
+
     /// Whether an agent is down.
     pub(super) fn is_down(&self, agent: AgentId) -> bool {
         self.wards.get(&agent).is_some_and(|ward| ward.down.is_some())

@@ -7,8 +7,8 @@
 //! 2. A turn takes [`TURN`] messages at most; then others that are ready come first.
 //! 3. What a worker took out of the mailbox and has not begun is in its hand, where whoever closes the
 //!    mailbox finds it (rule 2 of the posts).
-//! 4. A turn of an agent that has failed, or was started again meanwhile, is over: what its worker has in hand
-//!    goes back to the head of the mailbox, for the next incarnation.
+//! 4. A turn of an agent that has failed, or was started again meanwhile, or whose trial is over, is over too: what
+//!    its worker has in hand goes back to the head of the mailbox, for the next turn.
 
 use super::agent::{Factory, Handler, Hired};
 use super::id::{AgentId, Attempt, TaskId};
@@ -150,7 +150,7 @@ impl<T, O> Inner<T, O> {
             let mut home = post.lock();
             let is_own = home.mailbox.is_run_by(agent.generation, worker);
             let mut asker = None;
-            if is_own && home.crew.tenure() != turn.tenure {
+            if is_own && !home.crew.works_in(turn.tenure) {
                 // Rule 4.
                 let mut hand = station.hand.lock();
                 home.mailbox.restore(&mut hand.messages);
@@ -360,9 +360,9 @@ impl<T, O> Inner<T, O> {
 }
 
 impl<T, O> Turn<'_, T, O> {
-    /// Whether the incarnation that it is a turn of has ended.
+    /// Whether nothing more is to begin in it (rule 4).
     fn is_over(&self) -> bool {
-        self.tenure.is_supervised() && self.post.lock().crew.tenure() != self.tenure
+        self.tenure.is_supervised() && !self.post.lock().crew.works_in(self.tenure)
     }
 
     /// Whether messages may be handled one after the other under one guard against panics: there is a handler,

@@ -12,7 +12,7 @@ use super::pool::broken;
 use super::post::Posts;
 use super::request::Priority;
 use super::runner::{Ready, Seat};
-use super::signal::Signal;
+use super::signal::{Signal, Word};
 use super::supervision::Tenure;
 use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError};
 use super::wakers::guarded;
@@ -261,7 +261,7 @@ impl<T, O> Inner<T, O> {
         self.unwatch(watch);
         let result = self.verified(&task, attempt, &signal, result);
         let attempted = Attempted { id, attempt, task, agent, leased, tenure, deadline, began };
-        self.conclude(attempted, result, handler, more)
+        self.conclude(attempted, &signal, result, handler, more)
     }
 
     /// The handler, made if it is to be made.
@@ -286,6 +286,7 @@ impl<T, O> Inner<T, O> {
     pub(super) fn conclude(
         &self,
         attempted: Attempted<T>,
+        signal: &Signal,
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
         more: bool,
@@ -313,22 +314,17 @@ impl<T, O> Inner<T, O> {
             }
             let won = own || broken("fleet.claim-unchecked");
             if tenure.is_supervised() || began.is_some() {
-                let record = state.tasks.get(&id).filter(|record| Arc::ptr_eq(&record.task, &task));
-                let cancelled = record.is_some_and(|record| record.cancelled);
+                let cancelled = signal.is(Word::Cancelled);
                 if let Some(began) = began
                     && (result.is_ok() || !cancelled)
                 {
                     // An error of one that was asked to give up says nothing.
                     state.pool.attempt_went(agent, result.is_ok() && !late, now - began);
                 }
-                self.take_notice(
-                    state,
-                    agent,
-                    tenure,
-                    result.as_ref().err(),
-                    cancelled,
-                    &mut after,
-                );
+                // By whoever cancelled the task, or took it away at its deadline.
+                let told = cancelled || signal.is(Word::Revoked);
+                let error = result.as_ref().err();
+                self.take_notice(state, agent, tenure, error, told, &mut after);
             }
             state.end_lease(agent, &task, leased, &mut after.wakes);
             if leased {

@@ -19,6 +19,7 @@ mod validate;
 use std::num::NonZeroU64;
 
 use super::charge::{Charge, Charges, Holder, Refused};
+use super::counts::Counts;
 use super::index::{Index, NOBODY};
 use super::score::Score;
 use super::slot::{NIL, Slot, Standing};
@@ -29,7 +30,7 @@ use crate::fleet::agent::Condition;
 use crate::fleet::budget::{Asking, Budgets, Meter, Payer};
 use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
-use crate::fleet::lease::{LeaseOutcome, Release};
+use crate::fleet::lease::Release;
 
 /// The floor of a shard in which nobody has room.
 pub(super) const NO_FLOOR: u64 = u64::MAX;
@@ -94,30 +95,6 @@ impl Class {
 
     const fn floor_penalty(&self) -> u64 {
         if self.degraded { FLOOR_PENALTY } else { 0 }
-    }
-}
-
-/// What a shard counts. All are sums over its life, but for `held`.
-#[derive(Clone, Copy, Debug, Default)]
-pub(in crate::fleet) struct Counts {
-    pub(in crate::fleet) granted: u64,
-    pub(in crate::fleet) held: u64,
-    pub(in crate::fleet) succeeded: u64,
-    pub(in crate::fleet) failed: u64,
-    pub(in crate::fleet) abandoned: u64,
-    pub(in crate::fleet) stale: u64,
-    pub(in crate::fleet) expired: u64,
-}
-
-impl Counts {
-    pub(super) const fn add(&mut self, other: &Self) {
-        self.granted += other.granted;
-        self.held += other.held;
-        self.succeeded += other.succeeded;
-        self.failed += other.failed;
-        self.abandoned += other.abandoned;
-        self.stale += other.stale;
-        self.expired += other.expired;
     }
 }
 
@@ -526,14 +503,8 @@ impl Shard {
         self.join_but_line(local);
     }
 
-    pub(super) fn count(&mut self, released: bool, how: Release) {
-        let counts = &mut self.counts;
-        match how {
-            _ if !released => counts.stale += 1,
-            Release::Outcome(LeaseOutcome::Succeeded) => counts.succeeded += 1,
-            Release::Outcome(LeaseOutcome::Failed) => counts.failed += 1,
-            Release::Abandoned => counts.abandoned += 1,
-        }
+    pub(super) const fn count(&mut self, released: bool, how: Release) {
+        self.counts.count(released, how);
     }
 
     /// Has a lease expire, unless its agent has ended.

@@ -23,7 +23,8 @@ pub enum Restart {
     Never,
     /// Those that were failures.
     OnFailure,
-    /// All.
+    /// All. Agents of a fleet have no ends but failures and what the host asks for, which starts nothing again: there
+    /// it is the same as [`OnFailure`](Self::OnFailure).
     Always,
 }
 
@@ -101,8 +102,8 @@ impl RestartPolicy {
         self
     }
 
-    /// Sets whether an error that a handler returns is a failure of its agent, and not of the task alone.
-    /// Default: no; a panic always is. The fleet reads it; a [`Supervisor`] is told of exits only.
+    /// Sets whether an error that a handler returns is a failure of its agent, and not of the task alone; and an
+    /// output that a verifier rejects, and a future that the executor drops. Default: no; a panic always is. The fleet reads it; a [`Supervisor`] is told of exits only.
     #[must_use]
     pub const fn on_errors(mut self, counts: bool) -> Self {
         self.on_errors = counts;

@@ -8,7 +8,8 @@ use crate::sync::unique;
 /// Each agent whose spec names it ([`AgentSpec::supervised_by`](crate::fleet::AgentSpec::supervised_by)) is a
 /// member as long as it lives. With [`RestartStrategy::OneForAll`](crate::fleet::supervise::RestartStrategy)
 /// the failure of one has all of them started again together, and if the budget is used up all of them end;
-/// with `OneForOne` each is started again, and ends, by itself. It is a handle: clones are the same group. A
+/// with `OneForOne` each is started again, and ends, by itself. The budget begins anew once the last member is gone.
+/// It is a handle: clones are the same group. A
 /// group that several fleets know has members of its own, and a budget, in each.
 #[derive(Clone, Debug)]
 pub struct SupervisionGroup {

@@ -3,7 +3,7 @@
 //! Rules that hold between any two times the state's lock is held:
 //!
 //! 1. An agent is heard of when it beats, when the host does so for it, and when an attempt or a message of its
-//!    ends, whatever came of that.
+//!    present incarnation ends, whatever came of that.
 //! 2. A ward with a heart that is up has an alarm for it, no later than its silence has to be noticed. One that is
 //!    down has none, and a new heart when it is started.
 

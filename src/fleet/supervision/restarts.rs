@@ -33,19 +33,43 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// what its [restart policy](super::super::AgentSpec::restart) says; `reason` goes into the event. Returns
     /// whether that was news: not if the agent is down already.
     ///
+    /// It means the agent as it is now. If it may have been started again since the host saw it fail, as when it
+    /// panicked too, [`report_failure_of`](Self::report_failure_of) does not have it start twice. After a shutdown has
+    /// begun nothing follows, as all agents are about to end, and it is no news.
+    ///
     /// # Errors
     /// `NotFound` if the agent is gone, `Unsupported` if it is not supervised.
     pub fn report_failure(&self, agent: AgentId, reason: impl Into<String>) -> Result<bool, Error> {
-        self.inner().report_failure(agent, FailureReason::Reported(reason.into()))
+        self.inner().report_failure(agent, None, FailureReason::Reported(reason.into()))
+    }
+
+    /// The same of one [incarnation](AgentStatus::incarnation) of the agent: nothing follows if that has ended, which
+    /// is counted as `agent_failures_ignored`, and is no news.
+    ///
+    /// # Errors
+    /// As [`report_failure`](Self::report_failure).
+    pub fn report_failure_of(
+        &self,
+        agent: AgentId,
+        incarnation: u32,
+        reason: impl Into<String>,
+    ) -> Result<bool, Error> {
+        let reason = FailureReason::Reported(reason.into());
+        self.inner().report_failure(agent, Some(incarnation), reason)
     }
 }
 
 impl<T, O> Inner<T, O> {
-    fn report_failure(&self, agent: AgentId, reason: FailureReason) -> Result<bool, Error> {
+    fn report_failure(
+        &self,
+        agent: AgentId,
+        incarnation: Option<u32>,
+        reason: FailureReason,
+    ) -> Result<bool, Error> {
         let mut after = After::new();
         let news = {
             let mut state = self.state.lock();
-            let Some(incarnation) = state.supervision.can_fail(agent) else {
+            let Some(current) = state.supervision.can_fail(agent) else {
                 drop(state);
                 return Err(if self.pool.lives(agent) {
                     let message =
@@ -55,7 +79,9 @@ impl<T, O> Inner<T, O> {
                     gone(agent)
                 });
             };
-            let news = !state.supervision.is_down(agent);
+            let incarnation = incarnation.unwrap_or(current);
+            let news =
+                incarnation == current && !state.supervision.is_down(agent) && !state.stopping;
             self.agent_failed(&mut state, agent, incarnation, reason, &mut after);
             self.try_circuits(&mut state, None, &mut after);
             self.publish_alarm(&mut state);
@@ -85,10 +111,17 @@ impl<T, O> Inner<T, O> {
             Some(error) if gave_up(error) => None,
             Some(_) => Some(false),
         };
-        self.heard_of(state, agent, after);
+        let known = state.supervision.known(agent);
+        if known.is_some_and(|(incarnation, _)| incarnation == tenure.incarnation) {
+            self.heard_of(state, agent, after);
+        }
         self.attempt_went(state, agent, tenure, well, after);
         let Some(error) = error.filter(|error| !gave_up(error)) else { return };
-        if error.kind() == TaskErrorKind::Panicked || state.supervision.counts_errors(agent) {
+        let supervision = &state.supervision;
+        // One that has gone is told apart from one that nobody starts again: its failure came too late.
+        let could_fail = supervision.can_fail(agent).is_some() || !supervision.is_ward(agent);
+        let counts = error.kind() == TaskErrorKind::Panicked || supervision.counts_errors(agent);
+        if could_fail && counts {
             let reason = FailureReason::Attempt(error.clone());
             self.agent_failed(state, agent, tenure.incarnation, reason, after);
         }
@@ -143,20 +176,11 @@ impl<T, O> Inner<T, O> {
         state: &mut State<T, O>,
         agents: &[AgentId],
         spec: &AgentSpec<T, O>,
-        after: &mut After<T, O>,
     ) {
         let now = if spec.heartbeat.is_some() { self.clock.now() } else { Timestamp::ZERO };
         for agent in agents {
             state.supervision.enrol(*agent, spec, now);
-            let Some(standing) = state.supervision.standing(*agent) else { return };
-            if let Some(post) = self.posts.get(agent.slot) {
-                let down = standing.condition == Condition::Failed;
-                let stale = post.lock().appoint(agent.generation, standing.tenure, down);
-                debug_assert!(stale.is_empty(), "it is new");
-            }
         }
-        self.try_circuits(state, None, after);
-        self.publish_alarm(state);
     }
 
     /// Has the pool and the mailbox know how an agent that is supervised stands (rules 3 and 5).

@@ -5,6 +5,7 @@ mod circuits;
 mod groups;
 mod heartbeats;
 mod stuck;
+mod turns;
 
 use std::future::Future;
 use std::sync::atomic::{AtomicUsize, Ordering};
