@@ -13,6 +13,7 @@
 //! 5. Laps of the round robin: a lap ends when everybody who stood in line at its start has been taken or
 //!    has gone.
 
+mod expiry;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod validate;
 
@@ -507,13 +508,6 @@ impl Shard {
         self.counts.count(released, how);
     }
 
-    /// Has a lease expire, unless its agent has ended.
-    pub(super) fn arm(&mut self, agent: AgentId, charge: Option<Charge>, due: u64) -> Option<Key> {
-        self.find(agent)?;
-        let wheel = self.timed.get_or_insert_with(|| Box::new(Wheel::new()));
-        Some(wheel.insert(agent, charge, due))
-    }
-
     /// Ends a lease that may have expired, now; the place of its agent if that has a place more.
     pub(super) fn end(
         &mut self,
@@ -543,32 +537,6 @@ impl Shard {
         match self.expire(agent, charge) {
             Some(local) => (Err(Gone::Expired), Some(local)),
             None => (Err(Gone::Ended), None),
-        }
-    }
-
-    /// Whether a lease is good.
-    pub(super) fn check(&self, agent: AgentId, key: Option<Key>, now: u64) -> Result<(), Gone> {
-        self.find(agent).ok_or(Gone::Ended)?;
-        let Some(key) = key else { return Ok(()) };
-        let due = self.timed.as_ref().and_then(|wheel| wheel.due(key));
-        due.filter(|due| now < *due).map(drop).ok_or(Gone::Expired)
-    }
-
-    /// Gives back a lease that has expired; the place of its agent, if that has not ended.
-    fn expire(&mut self, agent: AgentId, charge: Option<Charge>) -> Option<u32> {
-        let local = self.release(agent, charge, None).ok()?;
-        self.counts.expired += 1;
-        Some(local)
-    }
-
-    /// Gives back one lease that has expired by now; the place of its agent.
-    pub(super) fn expire_one(&mut self, now: u64) -> Option<u32> {
-        loop {
-            // The leases of agents that have ended are void already.
-            let (agent, charge) = self.timed.as_mut()?.pop_due(now)?;
-            if let Some(local) = self.expire(agent, charge) {
-                return Some(local);
-            }
         }
     }
 

@@ -1,0 +1,48 @@
+//! What a [shard](super) does of leases that expire: their times lie in its wheel, with what is charged for each.
+
+use super::*;
+
+impl Shard {
+    /// Has a lease expire, unless its agent has ended.
+    pub(in crate::fleet::pool) fn arm(
+        &mut self,
+        agent: AgentId,
+        charge: Option<Charge>,
+        due: u64,
+    ) -> Option<Key> {
+        self.find(agent)?;
+        let wheel = self.timed.get_or_insert_with(|| Box::new(Wheel::new()));
+        Some(wheel.insert(agent, charge, due))
+    }
+
+    /// Whether a lease is good.
+    pub(in crate::fleet::pool) fn check(
+        &self,
+        agent: AgentId,
+        key: Option<Key>,
+        now: u64,
+    ) -> Result<(), Gone> {
+        self.find(agent).ok_or(Gone::Ended)?;
+        let Some(key) = key else { return Ok(()) };
+        let due = self.timed.as_ref().and_then(|wheel| wheel.due(key));
+        due.filter(|due| now < *due).map(drop).ok_or(Gone::Expired)
+    }
+
+    /// Gives back a lease that has expired; the place of its agent, if that has not ended.
+    pub(super) fn expire(&mut self, agent: AgentId, charge: Option<Charge>) -> Option<u32> {
+        let local = self.release(agent, charge, None).ok()?;
+        self.counts.expired += 1;
+        Some(local)
+    }
+
+    /// Gives back one lease that has expired by now; the place of its agent.
+    pub(in crate::fleet::pool) fn expire_one(&mut self, now: u64) -> Option<u32> {
+        loop {
+            // The leases of agents that have ended are void already.
+            let (agent, charge) = self.timed.as_mut()?.pop_due(now)?;
+            if let Some(local) = self.expire(agent, charge) {
+                return Some(local);
+            }
+        }
+    }
+}
