@@ -3,8 +3,9 @@
 //! An [`Account`] belongs to one [`Scope`] and meters what its [`Quota`] limits. A [`Payer`] is the
 //! accounts that one request pays from. Rules that hold here:
 //!
-//! 1. The usage of a meter is one word, and it grows only in a step that compares it with the limit: at
-//!    no instant does a reservation take it over the limit that stood when the step was made.
+//! 1. The usage of a meter is one word, and it grows only in a step that compares it with the limit as it was
+//!    read just before: no reservation that begins after a limit was set goes over it. One that is
+//!    on its way while the limit is lowered may still go by the limit before.
 //! 2. The usage is exactly what is reserved plus what was spent. Every unit that was taken is given back
 //!    once or spent once.
 //! 3. A reservation pays from all of its accounts or from none. It looks at all of them before it takes

@@ -174,7 +174,7 @@ fn loom_twin_who_does_not_say_that_it_waits_sleeps_beside_a_free_agent() {
     weakened("fleet.say-who-waits", || model(free_against_wait));
 }
 
-/// How often starving workers were told of an agent.
+/// How often somebody was told of an agent.
 #[derive(Default)]
 struct Told(AtomicUsize);
 
@@ -182,12 +182,14 @@ impl Feed for Told {
     fn feed(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
-    fn freed(&self, _: AgentId) {}
+    fn freed(&self, _: AgentId) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
     fn warned(&self, _: Vec<Warning>) {}
 }
 
-/// The host gives back the only agent while a worker looks for one and, finding none, goes to sleep.
-fn lease_against_hunger() {
+/// A pool of one agent, and who is told of it.
+fn pool_of_one(budgets: Option<Budgets>) -> (Arc<Pool>, AgentId, Arc<Told>) {
     let limit = NonZeroUsize::MIN;
     let kept = Kept::new(&[Strategy::LeastLoaded]).expect("one strategy");
     let pool = Pool::new(PoolConfig {
@@ -196,7 +198,7 @@ fn lease_against_hunger() {
         shards: 1,
         kept,
         clock: Clock::real(),
-        budgets: None,
+        budgets,
         ageing: None,
     });
     let told = Arc::<Told>::default();
@@ -212,7 +214,13 @@ fn lease_against_hunger() {
         resources: Resources::default(),
         condition: Condition::Fit,
     };
-    pool.insert(&newcomers, 1, &mut Vec::new()).expect("there is room");
+    let agents = pool.insert(&newcomers, 1, &mut Vec::new()).expect("there is room");
+    (pool, agents[0], told)
+}
+
+/// The host gives back the only agent while a worker looks for one and, finding none, goes to sleep.
+fn lease_against_hunger() {
+    let (pool, _, told) = pool_of_one(None);
     let lease = pool.try_allocate(&Request::any()).expect("it is idle");
     let holder = thread::spawn(move || drop(lease));
     let found = pool.take(RUNS_TASKS, false).is_some() || {
@@ -233,6 +241,30 @@ fn loom_a_worker_that_starves_is_told_of_an_agent_that_the_host_gives_back() {
 #[should_panic(expected = "the worker sleeps on")]
 fn loom_twin_a_worker_that_does_not_say_that_it_starves_sleeps_on() {
     weakened("fleet.say-who-starves", || model(lease_against_hunger));
+}
+
+/// The host takes the only agent and gives it back while a worker comes to its mailbox.
+fn lease_against_turn() {
+    let (pool, agent, told) = pool_of_one(Some(Budgets::new(NonZeroUsize::MIN)));
+    let host = {
+        let pool = Arc::clone(&pool);
+        thread::spawn(move || drop(pool.try_allocate(&Request::any())))
+    };
+    let taken = pool.take_agent(agent).is_some();
+    host.join().expect("a lease does not panic");
+    assert!(taken || told.0.load(Ordering::Relaxed) > 0, "nobody comes back to the mailbox");
+    pool.close(&mut Vec::new());
+}
+
+#[test]
+fn loom_a_turn_that_finds_no_room_is_told_of_it_in_a_fleet_with_budgets() {
+    explore(Some(3), lease_against_turn);
+}
+
+#[test]
+#[should_panic(expected = "nobody comes back to the mailbox")]
+fn loom_twin_a_turn_that_does_not_say_what_it_wants_is_lost() {
+    weakened("fleet.want", || explore(Some(3), lease_against_turn));
 }
 
 #[derive(Default)]

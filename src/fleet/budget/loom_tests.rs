@@ -140,3 +140,61 @@ fn loom_what_was_spent_is_given_back_once() {
         assert_eq!(fleet.usage(LEASES).expect("it has the meter").used, 0);
     });
 }
+
+/// One waits for the only unit while its holder gives it back. Whoever is told sees who waits.
+fn a_wait_against_a_return() {
+    let budgets = Budgets::new(NonZeroUsize::MIN);
+    budgets.set(Scope::Fleet, leases(Limit::hard(1))).expect("it is valid");
+    let holder = budgets.payer(&[]);
+    holder.take(LEASES, 1, Asking::Once).expect("it is free");
+    wait_against(&budgets, || holder.give_back(LEASES, 1));
+}
+
+/// One waits for a unit while the limit is raised.
+fn a_wait_against_a_higher_limit() {
+    let budgets = Budgets::new(NonZeroUsize::MIN);
+    let account = budgets.set(Scope::Fleet, leases(Limit::hard(0))).expect("it is valid");
+    let higher = leases(Limit::hard(1));
+    wait_against(&budgets, || account.adjust(&higher).expect("it has the same meters"));
+}
+
+fn wait_against(budgets: &Budgets, give: impl FnOnce() -> bool) {
+    let said = Arc::new(AtomicU32::new(0));
+    let waiter = {
+        let (payer, said) = (budgets.payer(&[]), Arc::clone(&said));
+        thread::spawn(move || {
+            // Relaxed: only the word in the account can order it.
+            said.store(1, Ordering::Relaxed);
+            payer.take(LEASES, 1, Asking::Waiting).is_ok()
+        })
+    };
+    let told = give();
+    let seen = said.load(Ordering::Relaxed);
+    let taken = waiter.join().expect("a reservation does not panic");
+    assert!(taken || told, "nobody hears of the room");
+    assert!(!told || seen == 1, "it is not seen who waits");
+}
+
+#[test]
+fn loom_who_waits_for_room_has_it_or_is_told_of_it() {
+    explore(PREEMPTIONS, a_wait_against_a_return);
+    explore(PREEMPTIONS, a_wait_against_a_higher_limit);
+}
+
+#[test]
+#[should_panic(expected = "nobody hears of the room")]
+fn loom_twin_a_wait_that_is_written_down_later_is_missed() {
+    weakened("budget.wait-in-one-step", || explore(PREEMPTIONS, a_wait_against_a_return));
+}
+
+#[test]
+#[should_panic(expected = "nobody hears of the room")]
+fn loom_twin_a_limit_that_is_raised_without_release_is_not_seen() {
+    weakened("budget.relieve", || explore(PREEMPTIONS, a_wait_against_a_higher_limit));
+}
+
+#[test]
+#[should_panic(expected = "it is not seen who waits")]
+fn loom_twin_word_that_is_left_without_release_hides_who_waits() {
+    weakened("budget.wait", || explore(PREEMPTIONS, a_wait_against_a_return));
+}

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::buy::Granted;
 use super::charge::Holder;
+use super::shard::Shard;
 use super::{Ask, Gone, Grant, Mask, Pool, nanoseconds};
-use crate::fleet::budget::{Asking, Payer, Scope};
+use crate::fleet::budget::{Asking, Budgets, Payer, Scope};
 use crate::fleet::id::{AgentId, GroupKey};
 use crate::fleet::request::AllocateError;
 use crate::sync::atomic::Ordering;
@@ -163,30 +164,39 @@ impl Pool {
         let mut shard = self.shards[at].lock();
         let local = shard.find(agent)?;
         if !shard.slot(local).has_room() {
-            shard.want(local);
+            if !left_out("fleet.want") {
+                shard.want(local);
+            }
             drop(shard);
             // Of the leases that it has, some may have run out.
             self.expire_due();
             return None;
         }
-        if self.budgets.is_some() {
-            drop(shard);
-            return self.buy_agent(agent);
-        }
-        let grant = shard.lease(local);
+        let grant = match &self.budgets {
+            None => Some(shard.lease(local)),
+            Some(budgets) => self.buy_here(&mut shard, agent, local, budgets),
+        };
         self.publish(at, &mut shard);
-        Some(grant)
+        self.owe(&mut shard);
+        grant
     }
 
     /// Takes this agent, which has room, if it can be paid for.
     #[cold]
-    fn buy_agent(&self, agent: AgentId) -> Option<Grant> {
+    fn buy_here(
+        &self,
+        shard: &mut Shard,
+        agent: AgentId,
+        local: u32,
+        budgets: &Budgets,
+    ) -> Option<Grant> {
         let ask = Ask { agent: Some(agent), is_task: true, ..Ask::any(self.kept.first()) };
-        if let Some(granted) = self.take_asked(&ask, Asking::Once, false) {
-            return Some(granted.grant);
+        let mut granted = shard.buy(local, &ask, Some(budgets), Asking::Once);
+        if granted.is_err() {
+            // Rule 1. If it can be paid for after all, it is told of room in vain.
+            self.over_budget.lock().push(agent);
+            granted = shard.buy(local, &ask, Some(budgets), Asking::Waiting);
         }
-        // Rule 1. If it can be paid for after all, it is told of room in vain.
-        self.over_budget.lock().push(agent);
-        self.take_asked(&ask, Asking::Waiting, false).map(|granted| granted.grant)
+        granted.ok().map(|granted| granted.grant)
     }
 }
