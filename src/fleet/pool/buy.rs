@@ -240,6 +240,23 @@ impl Relief for Pool {
     }
 }
 
+/// Gives back what leases have paid that nobody gave back: their agents ended with the pool, and the accounts
+/// may be those of other fleets too.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let Some(budgets) = &self.budgets else { return };
+        let mut relieved = self.dues.lock().relieved;
+        for shard in &self.shards {
+            let mut shard = shard.lock();
+            shard.charges.give_back_rest();
+            relieved |= shard.charges.dues.relieved;
+        }
+        if relieved {
+            budgets.tell_watchers();
+        }
+    }
+}
+
 /// Tells what is owed (rule 4).
 impl Wake for Pool {
     fn wake(self: Arc<Self>) {

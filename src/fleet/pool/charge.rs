@@ -218,6 +218,13 @@ impl Charges {
         }
     }
 
+    /// Gives back what all leases have paid, as the pool ends.
+    pub(super) fn give_back_rest(&mut self) {
+        for local in (0_u32..).take(self.heads.len()) {
+            self.give_back_all(local);
+        }
+    }
+
     fn end(&mut self, place: u32) {
         let entry = &mut self.entries[place as usize];
         let (prev, next, local) = (entry.prev, entry.next, entry.local);

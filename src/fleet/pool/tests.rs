@@ -10,6 +10,7 @@ use self::steps::{Step, names, step};
 use super::*;
 use crate::ErrorKind;
 use crate::fleet::agent::AgentState;
+use crate::fleet::budget::{Limit, Meter, Quota, Scope};
 use crate::fleet::lease::LeaseOutcome;
 use crate::fleet::pool::shard::NO_FLOOR;
 
@@ -522,6 +523,39 @@ impl Both {
         both.void.clear();
         assert_eq!(Arc::strong_count(&both.pool), 1, "rule 5: references are left");
     }
+}
+
+#[test]
+fn what_leases_have_paid_comes_back_when_the_pool_ends_before_them() {
+    let limit = NonZeroUsize::MIN;
+    let budgets = Budgets::new(limit);
+    let quota = Quota::new().limit(Meter::Leases, Limit::hard(1));
+    let account = budgets.set(Scope::Fleet, quota).expect("it is valid");
+    let pool = Pool::new(PoolConfig {
+        max_agents: limit,
+        max_waiting: limit,
+        shards: 1,
+        kept: Kept::new(&[Strategy::LeastLoaded]).expect("one"),
+        clock: Clock::real(),
+        budgets: Some(budgets.clone()),
+        ageing: None,
+    });
+    let newcomers = Newcomers {
+        name: &Arc::from("agent"),
+        capabilities: &[],
+        runs_tasks: true,
+        priority: Priority::NORMAL,
+        limit: 1,
+        labels: &[],
+        resources: Resources::default(),
+        condition: Condition::Fit,
+    };
+    pool.insert(&newcomers, 1, &mut Vec::new()).expect("there is room");
+    pool.take(RUNS_TASKS, false).expect("it is idle and there is room");
+    let used = || account.usage(Meter::Leases).expect("it is metered").used;
+    assert_eq!(used(), 1);
+    drop(pool);
+    assert_eq!(used(), 0);
 }
 
 proptest! {
