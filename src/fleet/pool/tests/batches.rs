@@ -229,11 +229,14 @@ impl World {
     fn come_to_rest(&mut self) {
         for (id, _) in self.agents.clone() {
             self.pool.set_condition(id, Condition::Fit).expect("it lives");
+            self.check(false);
         }
         loop {
-            self.check(false);
-            self.leases.clear();
-            self.check(false);
+            // One at a time: what is in order after each may look like overtaking after several.
+            while let Some(lease) = self.leases.pop() {
+                drop(lease);
+                self.check(false);
+            }
             let answered = self.waiters.iter().position(|waiter| waiter.answered);
             let Some(answered) = answered else { break };
             assert!(self.collect(answered));
