@@ -256,6 +256,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             labels: &spec.labels,
             resources: spec.resources,
             condition: spec.condition,
+            era: None,
         };
         let launches = inner.charge_launches(&spec.name, count)?;
         let (mut wakes, mut after) = (Vec::new(), After::new());
@@ -266,6 +267,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 return Err(Error::new(ErrorKind::Closed, "the fleet was shut down"));
             }
             newcomers.condition = state.supervision.first_condition(spec);
+            newcomers.era = state.supervision.era_of(&spec.name);
             let agents = inner.pool.insert(&newcomers, count, &mut wakes)?;
             // Before their mailboxes open: what these take in is handled at once.
             inner.enrol(state, &agents, spec);

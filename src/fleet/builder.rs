@@ -225,9 +225,15 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// an error after its task was cancelled says nothing. Once the policy has the circuit open, all agents of the
     /// type are allocated no more, in the step in which it opens, new ones included; what runs goes on, and says
     /// nothing any more. When it is half-open, one agent that holds no lease is allocated once: the trial, after
-    /// which the circuit closes or opens again. The outcomes of leases that the host holds do not count. As for the
-    /// mailbox of an agent, a trial is one message of it. Costs a short lock for each message of those agents.
-    /// The last policy for a type is the one that holds.
+    /// which the circuit closes or opens again. As for the mailbox of an agent, a trial is one message of it.
+    ///
+    /// Of the leases that the host holds one that is completed counts as its
+    /// [outcome](super::LeaseOutcome) says, and one that is dropped in a panic, or expires, is a failure. One that is
+    /// dropped otherwise, or whose agent has ended, says nothing; if it was the trial, another agent is tried.
+    /// The circuit hears of it before anybody else is given the place.
+    ///
+    /// Costs a short lock of the tasks for each message of those agents, and two for each lease of the host's on
+    /// one. The last policy for a type is the one that holds.
     ///
     /// While a circuit is open its agents show as [`AgentState::Failed`](super::AgentState).
     pub fn breaker(mut self, agent_type: impl AsRef<str>, policy: BreakerPolicy) -> Self {

@@ -634,4 +634,12 @@ impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
     fn freed(&self, agent: AgentId) {
         self.runner.reschedule(agent);
     }
+
+    fn lease_went(&self, agent: AgentId, era: Option<u32>, well: Option<bool>) {
+        self.with_circuits(|state, after| self.circuit_hears(state, agent, era, well, after));
+    }
+
+    fn lease_freed(&self, agent: AgentId) {
+        self.with_circuits(|state, after| self.try_circuits(state, Some(agent), after));
+    }
 }

@@ -186,6 +186,8 @@ impl Feed for Told {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
     fn warned(&self, _: Vec<Warning>) {}
+    fn lease_went(&self, _: AgentId, _: Option<u32>, _: Option<bool>) {}
+    fn lease_freed(&self, _: AgentId) {}
 }
 
 /// A pool of one agent, and who is told of it.
@@ -213,6 +215,7 @@ fn pool_of_one(budgets: Option<Budgets>) -> (Arc<Pool>, AgentId, Arc<Told>) {
         labels: &[],
         resources: Resources::default(),
         condition: Condition::Fit,
+        era: None,
     };
     let agents = pool.insert(&newcomers, 1, &mut Vec::new()).expect("there is room");
     (pool, agents[0], told)

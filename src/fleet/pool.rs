@@ -29,6 +29,7 @@ mod find;
 mod floors;
 mod gather;
 mod health;
+mod heed;
 mod index;
 mod pick;
 mod returns;
@@ -73,6 +74,7 @@ use shard::Shard;
 pub(super) use census::NotIdle;
 pub(super) use charge::Charge;
 pub(super) use health::Emptied;
+pub(super) use heed::OnCircuit;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
 pub(super) use tasks::Lack;
@@ -104,6 +106,8 @@ pub(super) struct Newcomers<'a> {
     pub(super) labels: &'a [(Arc<str>, Arc<str>)],
     pub(super) resources: Resources,
     pub(super) condition: Condition,
+    /// The era of the circuit of their type, if there is one.
+    pub(super) era: Option<u32>,
 }
 
 /// An agent as its shard takes it in.
@@ -114,6 +118,7 @@ struct Entrant {
     priority: Priority,
     limit: u16,
     condition: Condition,
+    era: Option<u32>,
 }
 
 /// A request as the pool understands it.
@@ -208,6 +213,11 @@ pub(super) trait Feed: Send + Sync {
     fn feed(&self);
     /// An agent that was [wanted](Pool::take_agent) and had no room has some now. Called under locks of the pool.
     fn freed(&self, agent: AgentId);
+    /// A lease of the host's that began in this era of the circuit of its agent's type went so, and is about to come
+    /// back; `None` is neither well nor ill.
+    fn lease_went(&self, agent: AgentId, era: Option<u32>, well: Option<bool>);
+    /// An agent whose type has a circuit holds no lease any more, for a moment at least.
+    fn lease_freed(&self, agent: AgentId);
     /// Leases took budgets up to their soft lines.
     fn warned(&self, warnings: Vec<Warning>);
 }
@@ -540,8 +550,8 @@ impl Pool {
             limit: newcomers.limit,
         };
         let (kind, shares) = desk.enter(kind, mask, count);
-        let Newcomers { priority, limit, condition, .. } = *newcomers;
-        let entrant = Entrant { kind, mask, priority, limit, condition };
+        let Newcomers { priority, limit, condition, era, .. } = *newcomers;
+        let entrant = Entrant { kind, mask, priority, limit, condition, era };
         let accounts = self.budgets.as_ref().map(KindAccounts::of);
         for (at, share) in shares.into_iter().enumerate().filter(|(_, share)| *share > 0) {
             let mut shard = self.shards[at].lock();

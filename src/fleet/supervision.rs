@@ -27,6 +27,7 @@ use self::circuit::Circuit;
 use self::heartbeats::Heart;
 use super::agent::{AgentSpec, Condition};
 use super::id::AgentId;
+use super::pool::OnCircuit;
 use super::supervise::{Exit, RestartDecision, RestartStrategy, Supervisor};
 use crate::clock::Timestamp;
 
@@ -127,9 +128,8 @@ pub(super) enum Verdict {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing {
     pub(super) condition: Condition,
-    /// How many leases it may hold, where that changes.
-    pub(super) limit: Option<u16>,
-    pub(super) on_trial: bool,
+    /// What its circuit says of it, if its type has one.
+    pub(super) circuit: Option<OnCircuit>,
     pub(super) tenure: Tenure,
 }
 
@@ -281,8 +281,7 @@ impl Supervision {
         let condition = ward.condition();
         let mut standing = Standing {
             condition,
-            limit: None,
-            on_trial: false,
+            circuit: None,
             tenure: Tenure {
                 incarnation: ward.incarnation,
                 era: 0,
@@ -295,9 +294,10 @@ impl Supervision {
             if !admitted && serves(condition) {
                 standing.condition = Condition::Failed;
             }
-            standing.limit = Some(if one_alone { 1 } else { ward.limit });
-            standing.on_trial = admitted && one_alone;
-            standing.tenure.era = circuit.era;
+            let limit = if one_alone { 1 } else { ward.limit };
+            let (on_trial, era) = (admitted && one_alone, circuit.era);
+            standing.circuit = Some(OnCircuit { limit, on_trial, era });
+            standing.tenure.era = era;
         }
         Some(standing)
     }

@@ -114,13 +114,7 @@ impl<T, O> Inner<T, O> {
             self.notify_workers(&self.state.lock());
         }
         if self.has_circuits {
-            let mut after = After::new();
-            {
-                let mut state = self.state.lock();
-                self.try_circuits(&mut state, Some(agent), &mut after);
-                self.publish_alarm(&mut state);
-            }
-            self.finish(after);
+            self.with_circuits(|state, after| self.try_circuits(state, Some(agent), after));
         }
     }
 

@@ -15,6 +15,7 @@ use super::desk::Desk;
 use super::waiting::{Place, Ticket};
 use super::{Ask, Granted, Passed, Pool, nanoseconds};
 use crate::fleet::budget::Asking;
+use crate::fleet::id::AgentId;
 use crate::fleet::lease::Lease;
 use crate::fleet::request::{AllocateError, Request};
 use crate::sync::atomic::Ordering;
@@ -27,6 +28,8 @@ pub(in crate::fleet) type Batched = Result<Vec<Lease>, AllocateError>;
 struct Later {
     wakes: Vec<Waker>,
     passed: Vec<Passed>,
+    /// Agents that their circuits are to look at.
+    idle: Vec<AgentId>,
 }
 
 impl Pool {
@@ -237,6 +240,7 @@ impl Pool {
             .release(grant.agent(), charge, None)
             .expect("grants of removed agents are withdrawn");
         later.passed.push(self.pass_on(desk, &mut shard, at, local, &mut later.wakes));
+        later.idle.extend(Self::heeded(&shard, local));
     }
 
     fn do_later(&self, later: Later) {
@@ -249,5 +253,6 @@ impl Pool {
         if hungry {
             self.tell_workers();
         }
+        later.idle.into_iter().for_each(|agent| self.tell_idle(Some(agent)));
     }
 }

@@ -11,7 +11,7 @@
 
 use std::task::Waker;
 
-use super::{Passed, Pool};
+use super::{OnCircuit, Passed, Pool};
 use crate::clock::Timestamp;
 use crate::fleet::agent::Condition;
 use crate::fleet::id::AgentId;
@@ -36,7 +36,7 @@ impl Pool {
         condition: Condition,
     ) -> Option<Condition> {
         let mut wakes = Vec::new();
-        let (old, passed) = self.change_condition(agent, condition, None, false, &mut wakes)?;
+        let (old, passed) = self.change_condition(agent, condition, None, &mut wakes)?;
         self.wake_all(wakes);
         self.tell_freed(passed.freed);
         if passed.hungry {
@@ -45,14 +45,13 @@ impl Pool {
         Some(old)
     }
 
-    /// The same for one who holds other locks, and wakes and tells whom it concerns later; with another limit of
-    /// leases, if there is to be one, and on trial or not. More of them may be held already.
+    /// The same for one who holds other locks, and wakes and tells whom it concerns later; with what the circuit of
+    /// its type says of it, if there is one. It may hold more leases than that allows.
     pub(in crate::fleet) fn change_condition(
         &self,
         agent: AgentId,
         condition: Condition,
-        limit: Option<u16>,
-        on_trial: bool,
+        circuit: Option<OnCircuit>,
         wakes: &mut Vec<Waker>,
     ) -> Option<(Condition, Passed)> {
         let mut desk = self.desk.lock();
@@ -60,9 +59,12 @@ impl Pool {
         let mut shard = self.shards[at].lock();
         let local = shard.find(agent)?;
         let old = shard.slot(local).standing.condition()?;
-        shard.set_condition(local, condition, on_trial);
-        if let Some(limit) = limit {
-            shard.set_limit(local, limit);
+        if let Some(circuit) = circuit {
+            shard.enter_era(local, circuit);
+        }
+        shard.set_condition(local, condition, circuit.is_some_and(|circuit| circuit.on_trial));
+        if let Some(circuit) = circuit {
+            shard.set_limit(local, circuit.limit);
         }
         if !shard.slot(local).standing.is_routed() {
             for granted in desk.batches.withdraw(agent) {

@@ -17,7 +17,7 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use super::shard::Shard;
-use super::{Gone, Grant, Passed, Pool};
+use super::{Gone, Grant, Key, Passed, Pool};
 use crate::fleet::lease::{Lease, Release};
 
 /// How many counts a shard keeps at most.
@@ -77,9 +77,10 @@ impl Pool {
         let (at, agent) = (pool.shard_of(grant.agent()), grant.agent());
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() || shard.is_wanted(agent) {
+        if pool.is_watched() || shard.is_noted(agent) {
             drop(shard);
-            return ManuallyDrop::into_inner(held).give_back_watched(at, how, |shard| {
+            let held = ManuallyDrop::into_inner(held);
+            return held.give_back_watched(grant, None, 0, how, |shard, _| {
                 let local = shard.release(agent, None, None);
                 (local.map(drop), local.ok())
             });
@@ -98,24 +99,26 @@ impl Pool {
     }
 
     /// Ends a lease in some way, which says what the holder is told and the place of the agent that has a
-    /// place more.
+    /// place more; with its key, if it may have expired by now.
     #[inline(always)]
     pub(super) fn give_back_by(
         self: Arc<Self>,
         grant: Grant,
+        key: Option<Key>,
+        now: u64,
         how: Release,
-        end: impl FnOnce(&mut Shard) -> (Result<(), Gone>, Option<u32>),
+        end: impl FnOnce(&mut Shard, Option<Key>) -> (Result<(), Gone>, Option<u32>),
     ) -> Result<(), Gone> {
         let held = ManuallyDrop::new(self);
         let pool: &Self = &held;
         let at = pool.shard_of(grant.agent());
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() || shard.is_wanted(grant.agent()) {
+        if pool.is_watched() || shard.is_noted(grant.agent()) {
             drop(shard);
-            return ManuallyDrop::into_inner(held).give_back_watched(at, how, end);
+            return ManuallyDrop::into_inner(held).give_back_watched(grant, key, now, how, end);
         }
-        let (result, _) = end(&mut shard);
+        let (result, _) = end(&mut shard, key);
         shard.count(result.is_ok(), how);
         pool.publish(at, &mut shard);
         if !shard.charges.dues.is_empty() {
@@ -137,18 +140,23 @@ impl Pool {
     #[cold]
     fn give_back_watched(
         self: Arc<Self>,
-        at: usize,
+        grant: Grant,
+        key: Option<Key>,
+        now: u64,
         how: Release,
-        end: impl FnOnce(&mut Shard) -> (Result<(), Gone>, Option<u32>),
+        end: impl FnOnce(&mut Shard, Option<Key>) -> (Result<(), Gone>, Option<u32>),
     ) -> Result<(), Gone> {
-        let (mut wakes, mut passed) = (Vec::new(), Passed::default());
+        let at = self.shard_of(grant.agent());
+        let key = self.hear(at, grant, key, now, how);
+        let (mut wakes, mut passed, mut idle) = (Vec::new(), Passed::default(), None);
         let result = {
             let mut desk = self.desk.lock();
             let mut shard = self.shards[at].lock();
-            let (result, freed) = end(&mut shard);
+            let (result, freed) = end(&mut shard, key);
             shard.count(result.is_ok(), how);
             if let Some(local) = freed {
                 passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                idle = Self::heeded(&shard, local);
             }
             self.owe_by(&mut shard, &mut wakes);
             result
@@ -158,6 +166,7 @@ impl Pool {
         if passed.hungry {
             self.tell_workers();
         }
+        self.tell_idle(idle);
         result
     }
 }

@@ -17,10 +17,12 @@ mod expiry;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod validate;
 
+use std::collections::HashMap;
 use std::num::NonZeroU64;
 
 use super::charge::{Charge, Charges, Holder, Refused};
 use super::counts::Counts;
+use super::heed::Era;
 use super::index::{Index, NOBODY};
 use super::score::Score;
 use super::slot::{NIL, Slot, Standing};
@@ -135,6 +137,8 @@ pub(super) struct Shard {
     pub(super) spare: u32,
     /// What leases were charged with.
     pub(super) charges: Charges,
+    /// Since when the leases of each agent count for the circuit that heeds it.
+    pub(super) eras: HashMap<u32, Era>,
 }
 
 impl Shard {
@@ -157,6 +161,7 @@ impl Shard {
             timed: None,
             spare: 0,
             charges: Charges::default(),
+            eras: HashMap::new(),
         }
     }
 
@@ -216,7 +221,11 @@ impl Shard {
         slot.priority = entrant.priority;
         slot.class = class;
         slot.load = 0;
-        slot.standing = Standing::new(entrant.condition);
+        slot.standing = Standing::new(entrant.condition).heeded(entrant.era.is_some());
+        if let Some(era) = entrant.era {
+            // It is new, so all its leases are of this era.
+            self.eras.insert(local, Era { number: era, since: 0 });
+        }
         if self.kept.has(Strategy::Performance) {
             if self.scores.len() <= local as usize {
                 self.scores.resize(local as usize + 1, Score::default());
@@ -312,7 +321,7 @@ impl Shard {
         self.classes[class as usize].live += 1;
         let slot = &mut self.slots[local as usize];
         slot.class = class;
-        slot.standing = standing.wanted(slot.standing.is_wanted());
+        slot.standing = standing.noted_as(slot.standing);
         self.touch(local);
         self.line_up(local);
         self.join(local);
@@ -323,6 +332,9 @@ impl Shard {
         self.leave(local);
         let slot = &mut self.slots[local as usize];
         let load = slot.load;
+        if slot.standing.is_heeded() {
+            self.eras.remove(&local);
+        }
         slot.standing = Standing::VACANT;
         slot.load = 0;
         self.charges.give_back_all(local);
@@ -421,6 +433,11 @@ impl Shard {
         Grant::new(self.id(local), lease)
     }
 
+    /// How many leases the shard had granted with this one.
+    pub(super) const fn number_of(&self, grant: Grant) -> u64 {
+        grant.lease() >> self.bits
+    }
+
     /// Remembers that somebody wants this agent as soon as it has room.
     pub(super) fn want(&mut self, local: u32) {
         let slot = &mut self.slots[local as usize];
@@ -432,6 +449,13 @@ impl Shard {
     pub(super) fn is_wanted(&self, agent: AgentId) -> bool {
         let slot = self.slots.get((agent.slot >> self.bits) as usize);
         slot.is_some_and(|slot| slot.standing.is_wanted())
+    }
+
+    /// Whether somebody is to be told of a lease on this agent that is about to come back.
+    #[inline(always)]
+    pub(super) fn is_noted(&self, agent: AgentId) -> bool {
+        let slot = self.slots.get((agent.slot >> self.bits) as usize);
+        slot.is_some_and(|slot| slot.standing.is_noted())
     }
 
     /// Whether somebody who is to be told now wanted this agent.

@@ -37,17 +37,18 @@ pub(super) struct Slot {
     pub(super) links: [Link; STRATEGIES],
 }
 
-/// Whether work may come to an agent, whether it is on trial, and whether its mailbox waits for room: one byte of
-/// its row.
+/// Whether work may come to an agent, whether it is on trial, whether its mailbox waits for room and whether a
+/// circuit hears of its leases: one byte of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing(u8);
 
 impl Standing {
     /// No agent has the slot.
-    pub(super) const VACANT: Self = Self(0x3F);
+    pub(super) const VACANT: Self = Self(0x1F);
     const WANTED: u8 = 0x80;
     const ON_TRIAL: u8 = 0x40;
-    const CONDITION: u8 = 0x3F;
+    const HEEDED: u8 = 0x20;
+    const CONDITION: u8 = 0x1F;
 
     pub(super) const fn new(condition: Condition) -> Self {
         Self(match condition {
@@ -99,6 +100,28 @@ impl Standing {
     /// The same, with or without a mailbox that waits for room.
     pub(super) const fn wanted(self, wanted: bool) -> Self {
         Self(if wanted { self.0 | Self::WANTED } else { self.0 & !Self::WANTED })
+    }
+
+    /// Whether a circuit hears how its leases go.
+    pub(super) const fn is_heeded(self) -> bool {
+        self.0 & Self::HEEDED != 0
+    }
+
+    /// The same, with a circuit or without.
+    pub(super) const fn heeded(self, heeded: bool) -> Self {
+        Self(if heeded { self.0 | Self::HEEDED } else { self.0 & !Self::HEEDED })
+    }
+
+    /// Whether somebody is to be told as a lease comes back.
+    #[inline(always)]
+    pub(super) const fn is_noted(self) -> bool {
+        self.0 & (Self::WANTED | Self::HEEDED) != 0
+    }
+
+    /// The same, noted as that one is.
+    pub(super) const fn noted_as(self, other: Self) -> Self {
+        let noted = Self::WANTED | Self::HEEDED;
+        Self(self.0 & !noted | other.0 & noted)
     }
 }
 

@@ -214,6 +214,7 @@ impl Both {
                     labels: &[],
                     resources: Resources::default(),
                     condition,
+                    era: None,
                 };
                 let room = self.model.agents.len() + count <= 8;
                 let agents = self.pool.insert(&newcomers, count, &mut wakes);
@@ -549,6 +550,7 @@ fn what_leases_have_paid_comes_back_when_the_pool_ends_before_them() {
         labels: &[],
         resources: Resources::default(),
         condition: Condition::Fit,
+        era: None,
     };
     pool.insert(&newcomers, 1, &mut Vec::new()).expect("there is room");
     pool.take(RUNS_TASKS, false).expect("it is idle and there is room");
@@ -604,6 +606,7 @@ proptest! {
             labels: &[],
             resources: Resources::default(),
             condition: Condition::Fit,
+            era: None,
         };
         let agents = pool.insert(&newcomers, count, &mut Vec::new()).expect("there is room");
         let mut turns: std::collections::HashMap<_, u32> =
@@ -648,6 +651,7 @@ fn a_lease_that_ends_leaves_its_reference_for_the_next() {
         labels: &[],
         resources: Resources::default(),
         condition: Condition::Fit,
+        era: None,
     };
     both.pool.insert(&newcomers, 2, &mut Vec::new()).expect("there is room");
     let before = Arc::strong_count(&both.pool);

@@ -156,11 +156,19 @@ impl Pool {
         }
         let now = self.now();
         let (mut wakes, mut freed, mut hungry, mut count) = (Vec::new(), Vec::new(), false, 0);
+        let mut heeded = Vec::new();
         {
             let mut desk = self.desk.lock();
             for (at, shard) in self.shards.iter().enumerate() {
                 let mut shard = shard.lock();
-                while let Some(local) = shard.expire_one(now) {
+                while let Some(overdue) = shard.pop_overdue(now) {
+                    if Self::must_hear(&shard, &overdue) {
+                        heeded.push(overdue);
+                        continue;
+                    }
+                    let expired = shard.expire(overdue.agent, overdue.charge);
+                    // The leases of agents that have ended are void already.
+                    let Some(local) = expired else { continue };
                     let passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
                     freed.extend(passed.freed);
                     hungry |= passed.hungry;
@@ -173,6 +181,9 @@ impl Pool {
         freed.into_iter().for_each(|agent| self.tell_freed(Some(agent)));
         if hungry {
             self.tell_workers();
+        }
+        for overdue in heeded {
+            count += usize::from(self.expire_heeded(overdue));
         }
         count
     }
@@ -193,7 +204,9 @@ impl Pool {
             // Whoever drops a lease says nothing of how it went.
             Release::Abandoned => None,
         };
-        self.give_back_by(grant, how, |shard| shard.end(grant.agent(), key, charge, now, went))
+        self.give_back_by(grant, key, now, how, |shard, key| {
+            shard.end(grant.agent(), key, charge, now, went)
+        })
     }
 
     /// Has a lease expire so long from now, and no sooner; refused if it is void.

@@ -149,7 +149,7 @@ impl Pool {
     /// Gives up a ticket. What was granted to it meanwhile is passed on.
     pub(in crate::fleet) fn give_up(&self, ticket: &Ticket) {
         let mut wakes = Vec::new();
-        let mut passed = Passed::default();
+        let (mut passed, mut idle) = (Passed::default(), None);
         let spare = {
             let mut desk = self.desk.lock();
             let waker = desk.waiting.remove(ticket);
@@ -165,6 +165,7 @@ impl Pool {
                     .release(grant.agent(), charge, None)
                     .expect("grants of removed agents are withdrawn");
                 passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
+                idle = Self::heeded(&shard, local);
             }
             waker.flatten()
         };
@@ -174,5 +175,6 @@ impl Pool {
         if passed.hungry {
             self.tell_workers();
         }
+        self.tell_idle(idle);
     }
 }

@@ -40,8 +40,19 @@ struct Entry {
     prev: u32,
     next: u32,
     serial: u32,
+    /// The era of the agent's circuit, if one heeds it.
+    era: u32,
     /// The number of the bucket, or [`NIL`] for an entry that is free.
     bucket: u32,
+}
+
+/// A lease that has expired, and that nobody but the one who has this gives back.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Overdue {
+    pub(super) agent: AgentId,
+    pub(super) charge: Option<Charge>,
+    /// The era of its agent's circuit in which it began or was renewed last.
+    pub(super) era: u32,
 }
 
 /// See the file's head.
@@ -74,17 +85,24 @@ impl Wheel {
     }
 
     /// Adds a lease on an agent that is due at a moment.
-    pub(super) fn insert(&mut self, agent: AgentId, charge: Option<Charge>, due: u64) -> Key {
+    pub(super) fn insert(
+        &mut self,
+        agent: AgentId,
+        charge: Option<Charge>,
+        due: u64,
+        era: u32,
+    ) -> Key {
         let tick = (due >> TICK_BITS).max(self.now);
         let place = self.free.pop().unwrap_or_else(|| {
             let serial = 0;
             let (prev, next, bucket) = (NIL, NIL, NIL);
-            let entry = Entry { agent, charge, due, tick, prev, next, serial, bucket };
+            let entry = Entry { agent, charge, due, tick, prev, next, serial, era, bucket };
             self.entries.push(entry);
             u32::try_from(self.entries.len() - 1).expect("leases are bounded by agents and limits")
         });
         let entry = &mut self.entries[place as usize];
         (entry.agent, entry.charge, entry.due, entry.tick) = (agent, charge, due, tick);
+        entry.era = era;
         self.len += 1;
         self.link(place);
         let key = (u64::from(place) + 1) << 32 | u64::from(self.entries[place as usize].serial);
@@ -120,15 +138,15 @@ impl Wheel {
     }
 
     /// Takes out a lease that is due, if there is one.
-    pub(super) fn pop_due(&mut self, now: u64) -> Option<(AgentId, Option<Charge>)> {
+    pub(super) fn pop_due(&mut self, now: u64) -> Option<Overdue> {
         let tick = now >> TICK_BITS;
         loop {
             let found = self.heads[FOUND];
             if found != NIL {
-                let Entry { agent, charge, .. } = self.entries[found as usize];
+                let Entry { agent, charge, era, .. } = self.entries[found as usize];
                 self.unlink(found);
                 self.end(found);
-                return Some((agent, charge));
+                return Some(Overdue { agent, charge, era });
             }
             let Some((level, bucket, starts)) = self.next_bucket() else {
                 self.now = self.now.max(tick);
@@ -288,7 +306,7 @@ mod tests {
                 match what {
                     0 | 1 => {
                         let agent = AgentId { slot: next_slot, generation: 0 };
-                        let key = wheel.insert(agent, None, now + number);
+                        let key = wheel.insert(agent, None, now + number, 0);
                         prop_assert!(!ended.contains(&key), "rule 3");
                         entries.insert(key, (next_slot, now + number));
                         next_slot += 1;
@@ -307,7 +325,7 @@ mod tests {
                         // Others may be added and taken out before the rest is.
                         now += number;
                         behind = true;
-                        if let Some((agent, _)) = wheel.pop_due(now) {
+                        if let Some(Overdue { agent, .. }) = wheel.pop_due(now) {
                             let own = entries.iter().find(|(_, entry)| entry.0 == agent.slot);
                             let (key, due) = own.map(|(key, entry)| (*key, entry.1)).expect("in");
                             prop_assert!(due <= now);
@@ -321,7 +339,7 @@ mod tests {
                         now += number;
                         behind = false;
                         let mut popped = Vec::new();
-                        while let Some((agent, _)) = wheel.pop_due(now) {
+                        while let Some(Overdue { agent, .. }) = wheel.pop_due(now) {
                             popped.push(agent.slot);
                         }
                         popped.sort_unstable();

@@ -44,8 +44,7 @@ enum Phase {
 pub(super) enum Seeks {
     /// All that could are to be looked at in this step.
     All,
-    /// All that could hold leases: whoever gives the last one back may, and all are looked at again in time, as
-    /// leases of the host's come back unheard.
+    /// All that could hold leases: whoever gives the last one back may. All are looked at again in time.
     Freed,
     /// Nobody, before it is time.
     Nobody,
@@ -176,17 +175,8 @@ impl Circuit {
         }
     }
 
-    /// Takes notice of an outcome (rule 3).
-    pub(super) fn went(
-        &mut self,
-        agent: AgentId,
-        era: u32,
-        well: bool,
-        now: Timestamp,
-    ) -> Option<Turned> {
-        if era != self.era {
-            return None;
-        }
+    /// Takes notice of an outcome of the present era (rule 3).
+    pub(super) fn went(&mut self, agent: AgentId, well: bool, now: Timestamp) -> Option<Turned> {
         let permit = match self.phase {
             Phase::Open { .. } => return None,
             Phase::Closed if well => return None,

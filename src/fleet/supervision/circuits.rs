@@ -37,6 +37,11 @@ impl Supervision {
         self.circuits.iter().position(|circuit| *circuit.name == *name)
     }
 
+    /// The era of the circuit of a type.
+    pub(in crate::fleet) fn era_of(&self, name: &str) -> Option<u32> {
+        self.circuit_of(name).map(|circuit| self.circuits[circuit].era)
+    }
+
     /// In what condition an agent of a spec begins: not to be allocated while its circuit is not closed.
     pub(in crate::fleet) fn first_condition<T, O>(&self, spec: &AgentSpec<T, O>) -> Condition {
         let circuit = self.circuit_of(&spec.name);
@@ -91,7 +96,21 @@ impl<T, O> Inner<T, O> {
         well: Option<bool>,
         after: &mut After<T, O>,
     ) {
-        if !self.has_circuits || !tenure.is_supervised() || state.stopping {
+        if self.has_circuits && tenure.is_supervised() {
+            self.circuit_hears(state, agent, Some(tenure.era), well, after);
+        }
+    }
+
+    /// Has the circuit of an agent's type, if it has one, take notice of what began in that era of it.
+    pub(in crate::fleet) fn circuit_hears(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        era: Option<u32>,
+        well: Option<bool>,
+        after: &mut After<T, O>,
+    ) {
+        if state.stopping {
             return;
         }
         let circuit = state.supervision.wards.get(&agent).and_then(|ward| ward.circuit);
@@ -99,7 +118,8 @@ impl<T, O> Inner<T, O> {
         let now = self.clock.now();
         let known = &mut state.supervision.circuits[circuit];
         let turned = match well {
-            Some(well) => known.went(agent, tenure.era, well, now),
+            _ if era != Some(known.era) => None,
+            Some(well) => known.went(agent, well, now),
             None => {
                 known.abandon(agent);
                 None
@@ -124,6 +144,22 @@ impl<T, O> Inner<T, O> {
             }
         });
         self.apply_to_all(state, circuit, after);
+    }
+
+    /// Does something about circuits for one who holds no lock.
+    pub(in crate::fleet) fn with_circuits(
+        &self,
+        step: impl FnOnce(&mut State<T, O>, &mut After<T, O>),
+    ) {
+        let mut after = After::new();
+        {
+            let mut state = self.state.lock();
+            step(&mut state, &mut after);
+            self.publish_alarm(&mut state);
+        }
+        if !after.is_empty() {
+            self.finish(after);
+        }
     }
 
     fn apply_to_all(&self, state: &State<T, O>, circuit: usize, after: &mut After<T, O>) {

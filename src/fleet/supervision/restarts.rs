@@ -194,9 +194,8 @@ impl<T, O> Inner<T, O> {
                 after.aside().handlers.extend(stale);
             }
         }
-        let (limit, on_trial) = (standing.limit, standing.on_trial);
         let changed =
-            self.pool.change_condition(agent, condition, limit, on_trial, &mut after.wakes);
+            self.pool.change_condition(agent, condition, standing.circuit, &mut after.wakes);
         let (_, passed) = changed.expect("a ward is a live agent");
         if let Some(agent) = passed.freed {
             self.runner.reschedule(agent);

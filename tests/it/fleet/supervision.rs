@@ -4,6 +4,7 @@
 mod circuits;
 mod groups;
 mod heartbeats;
+mod leases;
 mod stuck;
 mod turns;
 

@@ -10,9 +10,10 @@ impl Shard {
         charge: Option<Charge>,
         due: u64,
     ) -> Option<Key> {
-        self.find(agent)?;
+        let local = self.find(agent)?;
+        let era = self.era(local);
         let wheel = self.timed.get_or_insert_with(|| Box::new(Wheel::new()));
-        Some(wheel.insert(agent, charge, due))
+        Some(wheel.insert(agent, charge, due, era))
     }
 
     /// Whether a lease is good.
@@ -29,20 +30,13 @@ impl Shard {
     }
 
     /// Gives back a lease that has expired; the place of its agent, if that has not ended.
-    pub(super) fn expire(&mut self, agent: AgentId, charge: Option<Charge>) -> Option<u32> {
+    pub(in crate::fleet::pool) fn expire(
+        &mut self,
+        agent: AgentId,
+        charge: Option<Charge>,
+    ) -> Option<u32> {
         let local = self.release(agent, charge, None).ok()?;
         self.counts.expired += 1;
         Some(local)
-    }
-
-    /// Gives back one lease that has expired by now; the place of its agent.
-    pub(in crate::fleet::pool) fn expire_one(&mut self, now: u64) -> Option<u32> {
-        loop {
-            // The leases of agents that have ended are void already.
-            let (agent, charge) = self.timed.as_mut()?.pop_due(now)?;
-            if let Some(local) = self.expire(agent, charge) {
-                return Some(local);
-            }
-        }
     }
 }

@@ -18,6 +18,7 @@ pub(super) fn join(
         labels: &[],
         resources: Resources::default(),
         condition: Condition::Fit,
+        era: None,
     };
     let mut wakes = Vec::new();
     let joined = pool.insert(&newcomers, count, &mut wakes);
