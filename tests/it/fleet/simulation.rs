@@ -12,6 +12,7 @@ mod acts;
 mod books;
 mod checks;
 mod handlers;
+mod purses;
 mod world;
 
 use std::panic::{self, AssertUnwindSafe};

@@ -6,22 +6,26 @@ use std::time::Duration;
 use super::books::Spec;
 use super::handlers::SKILLS;
 use super::world::{Held, Waiter, World};
+use phalanx::Timestamp;
 use phalanx::fleet::{
-    AllocateError, Condition, Fit, Lease, LeaseOutcome, Priority, Request, TaskId,
+    AgentId, AllocateError, Condition, Fit, GroupKey, Lease, LeaseOutcome, Priority, Request,
+    TaskId,
 };
 use std::sync::atomic::Ordering;
 
 /// What is asked for.
+#[derive(Clone)]
 pub(super) struct Wanted {
-    request: Request,
-    needs: u8,
-    agent: Option<phalanx::fleet::AgentId>,
-    ttl: Option<Duration>,
+    pub(super) request: Request,
+    pub(super) needs: u8,
+    pub(super) agent: Option<AgentId>,
+    pub(super) ttl: Option<Duration>,
+    pub(super) group: Option<GroupKey>,
 }
 
 impl World {
     pub(super) fn step(&mut self) {
-        let choice = self.random.below(100);
+        let choice = self.random.below(104);
         let few = self.core.books().agents.len() < 3;
         match choice {
             0..=5 => self.spawn(),
@@ -58,6 +62,7 @@ impl World {
             86..=90 => self.end_lease(),
             91..=92 => self.renew(),
             93..=97 => self.tell(),
+            98..=101 => self.change_budget(),
             _ => self.read_reply(),
         }
     }
@@ -156,6 +161,10 @@ impl World {
             }
             spec.release = self.random.percent(40);
         }
+        spec.group = self.random.group();
+        if self.random.percent(30) {
+            spec.cost = self.random.below(12) as u64;
+        }
         spec
     }
 
@@ -218,6 +227,11 @@ impl World {
         }
     }
 
+    /// The time, and how often the accounts have changed.
+    fn moment(&self) -> (Timestamp, u64) {
+        (self.now(), self.core.books().turn)
+    }
+
     fn want(&mut self) -> Wanted {
         let needs = if self.random.percent(60) { 1 << self.random.below(3) } else { 0 };
         let agent = if self.random.percent(15) { self.any_agent() } else { None };
@@ -237,20 +251,19 @@ impl World {
         if let Some(ttl) = ttl {
             request = request.ttl(ttl);
         }
-        Wanted { request, needs, agent, ttl }
+        let group = self.random.group();
+        if let Some(group) = group {
+            request = request.group(group);
+        }
+        Wanted { request, needs, agent, ttl, group }
     }
 
     /// Looks at a lease that was granted since then, and keeps it.
-    fn keep(
-        &mut self,
-        lease: Lease,
-        wanted: (u8, Option<phalanx::fleet::AgentId>),
-        ttl: Option<Duration>,
-        since: phalanx::Timestamp,
-    ) {
+    fn keep(&mut self, lease: Lease, wanted: &Wanted, seen: (Timestamp, u64)) {
         let agent = lease.agent();
-        let now = self.now();
-        let (needs, named) = wanted;
+        let (now, turn) = self.moment();
+        let (since, earliest) = seen;
+        let Wanted { needs, agent: named, ttl, group, .. } = *wanted;
         {
             let mut books = self.core.books();
             books.totals.count("lease granted");
@@ -269,25 +282,27 @@ impl World {
             assert!(expired || !lease.is_revoked() || !books.agents.contains_key(&agent));
         }
         let expires = ttl.map(|ttl| (since + ttl, now + ttl));
-        self.leases.push(Held { lease, agent, expires });
+        self.leases.push(Held { lease, agent, expires, group, granted: (earliest, turn) });
     }
 
     fn allocate(&mut self) {
         let wanted = self.want();
-        let loads = self.loads();
-        let now = self.now();
+        let before = self.idle_agent(&self.loads(), &wanted);
+        let seen = self.moment();
         match self.fleet.try_allocate(&wanted.request) {
             Ok(lease) => {
                 let agent = lease.agent();
                 let able = self.loads().get(&agent).is_some_and(|load| load.is_allocatable);
                 assert!(able, "{agent} is not to be allocated");
-                self.keep(lease, (wanted.needs, wanted.agent), wanted.ttl, now);
+                self.keep(lease, &wanted, seen);
             }
-            Err(AllocateError::NoneIdle) => {
+            Err(refused @ (AllocateError::NoneIdle | AllocateError::OverBudget(_))) => {
                 // What has expired was noticed, and went to those who wait.
-                let idle = self.idle_agent(&self.loads(), wanted.needs, wanted.agent);
-                let before = self.idle_agent(&loads, wanted.needs, wanted.agent);
-                assert!(idle.is_none() || before.is_none(), "{idle:?} was free");
+                let idle = self.idle_agent(&self.loads(), &wanted);
+                assert!(idle.is_none() || before.is_none(), "{idle:?} was free: {refused}");
+                if matches!(refused, AllocateError::OverBudget(_)) {
+                    self.core.books().totals.count("lease over budget");
+                }
             }
             Err(AllocateError::NoSuchCapability) => {
                 let books = self.core.books();
@@ -308,7 +323,7 @@ impl World {
         let mut wanted = self.want();
         wanted.request = wanted.request.fit(Fit::All);
         let count = 1 + self.random.below(4);
-        let now = self.now();
+        let seen = self.moment();
         let all = self.random.percent(50);
         let leases = if all {
             self.fleet.try_allocate_batch(&wanted.request, count)
@@ -318,7 +333,7 @@ impl World {
         if let Ok(leases) = leases {
             assert!(leases.len() == count || (!all && leases.len() < count && !leases.is_empty()));
             for lease in leases {
-                self.keep(lease, (wanted.needs, wanted.agent), wanted.ttl, now);
+                self.keep(lease, &wanted, seen);
             }
         }
     }
@@ -326,35 +341,34 @@ impl World {
     fn wait(&mut self) {
         let wanted = self.want();
         let future = Box::pin(self.fleet.allocate_async(&wanted.request));
-        let (bell, seen) = (self.bell(), self.now());
-        let Wanted { needs, agent, ttl, .. } = wanted;
-        self.waiters.push(Waiter { future, bell, needs, agent, ttl, seen });
+        let (bell, seen) = (self.bell(), self.moment());
+        self.waiters.push(Waiter { future, bell, wanted, seen });
         let last = self.waiters.len() - 1;
         self.poll_waiter(last);
     }
 
     /// Polls one; whether it was answered.
     fn poll_waiter(&mut self, at: usize) -> bool {
-        let since = self.waiters[at].seen;
+        let seen = self.waiters[at].seen;
         let result = match self.waiters[at].poll() {
             Poll::Pending => {
-                self.waiters[at].seen = self.now();
+                self.waiters[at].seen = self.moment();
                 return false;
             }
             Poll::Ready(result) => result,
         };
-        let Waiter { needs, agent, ttl, future, .. } = self.waiters.swap_remove(at);
+        let Waiter { wanted, future, .. } = self.waiters.swap_remove(at);
         drop(future);
         match result {
             Ok(lease) => {
                 self.core.books().totals.count("waiter granted");
-                self.keep(lease, (needs, agent), ttl, since);
+                self.keep(lease, &wanted, seen);
             }
             Err(AllocateError::NoSuchCapability) => {
                 self.core.books().totals.count("waiter without hope");
             }
             Err(AllocateError::AgentGone) => {
-                let named = agent.expect("it asked for one");
+                let named = wanted.agent.expect("it asked for one");
                 assert!(!self.core.books().agents.contains_key(&named));
             }
             Err(AllocateError::TooManyWaiting) => {
@@ -414,7 +428,7 @@ impl World {
             return;
         }
         let at = self.random.below(self.leases.len());
-        let Held { lease, agent, expires } = self.leases.swap_remove(at);
+        let Held { lease, agent, expires, .. } = self.leases.swap_remove(at);
         let now = self.now();
         let lives = self.core.books().agents.contains_key(&agent);
         let outcome = match self.random.below(3) {

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::Random;
+use super::purses::Purse;
 use super::world::Bell;
 use phalanx::fleet::{
-    AgentId, AgentState, Attempt, Condition, LogPosition, Outcome, OutcomeKind, ReturnReason,
-    SpawnedFuture, TaskError, TaskErrorKind, TaskHandle, TaskId, WeakFleet,
+    AgentId, AgentState, Attempt, Condition, GroupKey, LogPosition, Outcome, OutcomeKind,
+    ReturnReason, SpawnedFuture, TaskError, TaskErrorKind, TaskHandle, TaskId, WeakFleet,
 };
 use phalanx::{Clock, ManualClock, Timestamp};
 
@@ -58,6 +59,7 @@ impl Core {
 /// An agent that lives.
 #[derive(Clone, Debug)]
 pub(super) struct Body {
+    pub(super) kind: &'static str,
     pub(super) skills: u8,
     pub(super) limit: u32,
     pub(super) runs: bool,
@@ -105,6 +107,10 @@ pub(super) struct Spec {
     pub(super) after: Vec<TaskId>,
     pub(super) release: bool,
     pub(super) key: Option<u128>,
+    pub(super) group: Option<GroupKey>,
+    pub(super) cost: u64,
+    /// The places of the accounts that it is charged to.
+    pub(super) paid_by: Vec<usize>,
     pub(super) id: Option<TaskId>,
     /// Whether somebody asked to cancel it, and was told that it matters.
     pub(super) cancelled: bool,
@@ -143,6 +149,9 @@ pub(super) struct Flight {
     pub(super) asked: bool,
     /// Whether the fleet has counted it, or counts it among the tasks.
     pub(super) counted: bool,
+    /// Between which changes of the accounts it got its lease. Of the leases that the tasks and messages of one agent
+    /// hold at the same time nobody knows which ends with what was paid for which, so they share this.
+    pub(super) granted: (u64, u64),
     /// The task and the attempt, unless it is a message.
     pub(super) attempt: Option<(u64, Attempt)>,
     /// Whether it does nothing else, and wakes when it is struck.
@@ -181,11 +190,18 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 41] = [
+const MUST_HAPPEN: [&str; 51] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
     "attempt after its agent was killed",
+    "budget below its use",
+    "budget changed",
+    "budget removed",
+    "budget reset",
+    "budget set",
+    "budget used up",
+    "budget warning",
     "agent failed",
     "agent restarted",
     "agent stopped by its supervisor",
@@ -203,8 +219,10 @@ const MUST_HAPPEN: [&str; 41] = [
     "held",
     "key repeated",
     "killed",
+    "launch over budget",
     "lease expired",
     "lease granted",
+    "lease over budget",
     "lease void",
     "message",
     "message failed",
@@ -218,6 +236,7 @@ const MUST_HAPPEN: [&str; 41] = [
     "retired",
     "returned at shutdown",
     "returned by a kill",
+    "task over budget",
     "waiter closed",
     "waiter dropped",
     "waiter dropped after it was woken",
@@ -244,6 +263,12 @@ pub(super) struct Books {
     pub(super) closing: bool,
     /// Whether the log, the verifier, the observer and wakers may fail.
     pub(super) faulty: bool,
+    /// All accounts that there are and were.
+    pub(super) purses: Vec<Purse>,
+    /// How often an account came or went.
+    pub(super) turn: u64,
+    /// How many crossings of soft lines the observer was told of.
+    pub(super) warned: u64,
     /// What was seen that may not be.
     pub(super) wrong: Vec<String>,
     pub(super) totals: Totals,
@@ -266,6 +291,9 @@ impl Books {
             keyed_ended: 0,
             closing: false,
             faulty: false,
+            purses: Vec::new(),
+            turn: 0,
+            warned: 0,
             wrong: Vec::new(),
             totals: Totals::default(),
         }
@@ -364,6 +392,7 @@ impl Books {
             agent,
             asked: false,
             counted: true,
+            granted: self.granted_now(agent),
             attempt: Some((code, attempt)),
             waits_to_be_struck: false,
         };
@@ -536,6 +565,7 @@ impl Books {
             agent,
             asked: letter.asked,
             counted: false,
+            granted: self.granted_now(agent),
             attempt: None,
             waits_to_be_struck: false,
         };

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use super::acts::Wanted;
 use super::books::{Books, Spec, Totals};
 use super::world::World;
 use phalanx::Timestamp;
@@ -69,18 +70,14 @@ impl World {
         agents.iter().map(load).collect()
     }
 
-    /// An agent that could be allocated for this now.
-    pub(super) fn idle_agent(
-        &self,
-        loads: &Loads,
-        needs: u8,
-        named: Option<AgentId>,
-    ) -> Option<AgentId> {
+    /// An agent that could be allocated for this now, and paid for.
+    pub(super) fn idle_agent(&self, loads: &Loads, wanted: &Wanted) -> Option<AgentId> {
         let books = self.core.books();
         let mut agents = books.agents.iter();
         let idle = agents.find(|(id, body)| {
-            named.is_none_or(|named| named == **id)
-                && body.has(needs)
+            wanted.agent.is_none_or(|named| named == **id)
+                && body.has(wanted.needs)
+                && books.can_pay(**id, wanted.group)
                 && loads.get(id).is_some_and(|load| load.is_free())
         });
         idle.map(|(id, _)| *id)
@@ -105,6 +102,7 @@ impl World {
         assert_eq!(load, stats.leases_live, "the sum of the loads");
         assert_eq!(stats.agents_live, agents.len() as u64);
         books.check_counts(&stats);
+        books.check_purses();
         for (code, handle) in &books.handles {
             let spec = &books.specs[code];
             let told = handle.try_outcome().map(|outcome| outcome.kind());
@@ -150,13 +148,15 @@ impl World {
             "{} leases live, and {sure} are held",
             stats.leases_live
         );
+        self.check_paid_leases();
         for waiter in &self.waiters {
             assert!(!waiter.bell.rung.load(Ordering::Relaxed));
-            let idle = self.idle_agent(&loads, waiter.needs, waiter.agent);
+            let idle = self.idle_agent(&loads, &waiter.wanted);
             assert!(idle.is_none(), "{idle:?} is free, and somebody waits for it");
             let books = self.core.books();
             let mut able = books.agents.iter().filter(|(id, body)| {
-                waiter.agent.is_none_or(|named| named == **id) && body.has(waiter.needs)
+                waiter.wanted.agent.is_none_or(|named| named == **id)
+                    && body.has(waiter.wanted.needs)
             });
             assert!(able.next().is_some(), "somebody waits for nobody");
         }
@@ -180,7 +180,7 @@ impl World {
                     Some(agent) => agent == *id,
                     None => body.has(spec.needs),
                 };
-                fits && body.runs && free(id)
+                fits && body.runs && free(id) && books.can_pay(*id, spec.group)
             });
             assert!(!could_run, "nobody runs {spec:?}");
             if let Some(agent) = spec.agent {
@@ -199,7 +199,8 @@ impl World {
         for (code, letter) in &books.letters {
             let lives = books.agents.contains_key(&letter.to);
             assert!(lives, "message {code} lies in the box of a dead");
-            assert!(!free(&letter.to), "nobody reads message {code} to {}", letter.to);
+            let idle = free(&letter.to) && books.can_pay(letter.to, None);
+            assert!(!idle, "nobody reads message {code} to {}", letter.to);
         }
         let flying = books.flights.values().filter(|flight| !flight.counted);
         let open = books.letters.len() + flying.count();
@@ -289,6 +290,7 @@ impl World {
         for (code, mut reply) in self.replies.drain(..) {
             assert!(reply.try_outcome().is_some(), "question {code} was never answered");
         }
+        self.check_that_all_is_paid_back();
         self.check_the_stream();
         let stats = self.fleet.stats();
         assert_eq!((stats.leases_live, stats.agents_live, stats.requests_waiting), (0, 0, 0));

@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::books::{Core, Spec, Token};
+use super::purses::COIN;
 use super::world::Bell;
 use phalanx::fleet::{
     AgentId, AsyncContext, Attempt, Backoff, Fleet, FleetEvent, IdempotencyKey, IfDependencyFails,
@@ -74,6 +75,7 @@ impl Core {
     pub(super) fn write_down(&self, spec: Spec) -> (u64, Task<Token>) {
         let mut books = self.books();
         let code = books.code();
+        let spec = Spec { paid_by: books.payers(&spec), ..spec };
         let mut task = Task::new(self.token(code));
         for (bit, skill) in SKILLS.iter().enumerate() {
             if spec.needs & (1 << bit) != 0 {
@@ -83,6 +85,12 @@ impl Core {
         task = task.max_attempts(spec.attempts.try_into().expect("it is not 0"));
         if let Some(agent) = spec.agent {
             task = task.to(agent);
+        }
+        if let Some(group) = spec.group {
+            task = task.group(group);
+        }
+        if spec.cost > 0 {
+            task = task.cost(COIN, spec.cost);
         }
         if let Some(deadline) = spec.deadline {
             task = task.timeout(deadline.saturating_since(self.clock.now()));
@@ -125,6 +133,7 @@ impl Core {
                 books.must(closing, || "closed to tasks".to_owned());
             }
             SubmitError::NotRecorded { .. } => books.totals.count("acceptance not recorded"),
+            SubmitError::OverBudget { exceeded, .. } => books.check_refusal(&spec, exceeded),
             SubmitError::Full(_) => books.totals.count("queue full"),
             SubmitError::UnknownDependency(_) => books.totals.count("unknown dependency"),
             _ => books.wrong.push(format!("{spec:?} was refused: {refused:?}")),
@@ -437,6 +446,10 @@ impl Observer for Core {
         let mut books = self.books();
         match event {
             FleetEvent::TaskSettled { task, outcome, .. } => books.told(*task, *outcome),
+            FleetEvent::BudgetWarning { .. } => {
+                books.warned += 1;
+                books.totals.count("budget warning");
+            }
             FleetEvent::AgentFailed { .. } => books.totals.count("agent failed"),
             FleetEvent::AgentRestarted { .. } => books.totals.count("agent restarted"),
             FleetEvent::AgentStopped { agent, .. }

@@ -9,14 +9,16 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
 
 use super::Random;
+use super::acts::Wanted;
 use super::books::{Body, Books, Core, Token, Totals};
 use super::handlers::{SKILLS, handler, handler_async, spawner};
+use super::purses::KINDS;
 use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
-    AgentId, AgentSpec, Allocation, Backoff, Condition, Fleet, Lease, Outcomes, Priority, Reply,
-    SpawnedFuture, Strategy,
+    AgentId, AgentSpec, Allocation, Backoff, Condition, Fleet, GroupKey, Lease, Outcomes, Priority,
+    Reply, SpawnedFuture, Strategy,
 };
-use phalanx::{ManualClock, Timestamp};
+use phalanx::{ErrorKind, ManualClock, Timestamp};
 
 /// A lease that the host holds.
 #[derive(Debug)]
@@ -25,6 +27,9 @@ pub(super) struct Held {
     pub(super) agent: AgentId,
     /// Between these two it expires, if it does.
     pub(super) expires: Option<(Timestamp, Timestamp)>,
+    pub(super) group: Option<GroupKey>,
+    /// Between these two changes of the accounts it was granted.
+    pub(super) granted: (u64, u64),
 }
 
 /// A waker that remembers.
@@ -47,11 +52,9 @@ impl Wake for Bell {
 pub(super) struct Waiter {
     pub(super) future: Pin<Box<Allocation>>,
     pub(super) bell: Arc<Bell>,
-    pub(super) needs: u8,
-    pub(super) agent: Option<AgentId>,
-    pub(super) ttl: Option<Duration>,
-    /// When it was last seen to wait.
-    pub(super) seen: Timestamp,
+    pub(super) wanted: Wanted,
+    /// When it was last seen to wait, and how often the accounts had changed.
+    pub(super) seen: (Timestamp, u64),
 }
 
 impl Waiter {
@@ -103,6 +106,9 @@ impl World {
             .observer(Arc::clone(&core) as _)
             .returned(Arc::clone(&core) as _)
             .spawner(Arc::new(spawner(&core)));
+        if let Some(budgets) = Self::purse_strings(&mut random) {
+            builder = builder.budgets(budgets);
+        }
         if random.percent(40) {
             builder = builder.verifier(Arc::clone(&core) as _);
         }
@@ -130,6 +136,9 @@ impl World {
 
     /// Plays until the end.
     pub(super) fn run(mut self) -> Totals {
+        for _ in 0..self.random.below(5) {
+            self.change_budget();
+        }
         for _ in 0..1 + self.random.below(3) {
             self.spawn();
         }
@@ -165,7 +174,8 @@ impl World {
         let runs = self.random.percent(85);
         let starting = self.random.percent(5);
         let condition = if starting { Condition::Starting } else { Condition::Fit };
-        let mut spec = AgentSpec::new("worker")
+        let kind = KINDS[self.random.below(KINDS.len())];
+        let mut spec = AgentSpec::new(kind)
             .max_leases(NonZeroU32::new(limit).expect("one or more"))
             .priority(Priority::new(self.random.next() as u8))
             .condition(condition);
@@ -174,7 +184,7 @@ impl World {
                 spec = spec.capability(skill);
             }
         }
-        let supervised = runs && self.random.percent(30);
+        let supervised = runs && self.random.percent(40);
         if supervised {
             let policy = RestartPolicy::new(Restart::OnFailure)
                 .budget(2, Duration::from_secs(1))
@@ -187,9 +197,14 @@ impl World {
             spec = spec.handler_fn(handler(&self.core));
         }
         let count = 1 + self.random.below(2);
-        let agents = self.fleet.spawn_batch(&spec, count).expect("there is room for agents");
+        let paid = self.core.books().launch(kind, count);
+        let agents = match self.fleet.spawn_batch(&spec, count) {
+            Ok(agents) if paid => agents,
+            Err(refused) if !paid && refused.kind() == ErrorKind::LimitReached => return,
+            other => panic!("{other:?}, and there is room: {paid}"),
+        };
         for agent in agents {
-            let body = Body { skills, limit, runs, condition, supervised };
+            let body = Body { kind, skills, limit, runs, condition, supervised };
             let before = self.core.books().agents.insert(agent, body);
             assert!(before.is_none(), "{agent} lives twice");
         }
@@ -285,6 +300,7 @@ impl World {
             drop(held);
         }
         self.waiters.clear();
+        self.relax_budgets();
         for agent in self.fleet.agents() {
             let _ = self.fleet.set_condition(agent.id, Condition::Fit);
             if let Some(body) = self.core.books().agents.get_mut(&agent.id) {
