@@ -13,6 +13,7 @@ mod books;
 mod checks;
 mod handlers;
 mod purses;
+mod wards;
 mod world;
 
 use std::panic::{self, AssertUnwindSafe};

@@ -25,7 +25,7 @@ pub(super) struct Wanted {
 
 impl World {
     pub(super) fn step(&mut self) {
-        let choice = self.random.below(104);
+        let choice = self.random.below(111);
         let few = self.core.books().agents.len() < 3;
         match choice {
             0..=5 => self.spawn(),
@@ -63,6 +63,8 @@ impl World {
             91..=92 => self.renew(),
             93..=97 => self.tell(),
             98..=101 => self.change_budget(),
+            102..=104 => self.beat(),
+            105..=106 => self.report_failure(),
             _ => self.read_reply(),
         }
     }
@@ -104,11 +106,18 @@ impl World {
         } else {
             self.fleet.set_condition(agent, condition).map(Some)
         };
-        let mut books = self.core.books();
-        let body = books.agents.get_mut(&agent).expect("it was just listed");
+        let wanted = self.is_wanted(agent, condition);
         let before = before.expect("it lives");
-        assert!(before.is_none_or(|before| body.supervised || before == body.condition));
-        body.condition = condition;
+        assert!(before.is_none_or(|before| before == wanted), "{before:?}, and {wanted:?}");
+    }
+
+    /// The host wants that of an agent; what it wanted before.
+    pub(super) fn is_wanted(&self, agent: AgentId, condition: Condition) -> Condition {
+        let (mut books, now) = (self.core.books(), self.now());
+        let body = books.agents.get_mut(&agent).expect("it was just listed");
+        let before = std::mem::replace(&mut body.condition, condition);
+        body.revive(now);
+        before
     }
 
     fn drain_agent(&mut self) {

@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use super::Random;
 use super::purses::Purse;
+use super::wards::{Guard, Heart, Wards};
 use super::world::Bell;
 use phalanx::fleet::{
-    AgentId, AgentState, Attempt, Condition, GroupKey, LogPosition, Outcome, OutcomeKind,
-    ReturnReason, SpawnedFuture, TaskError, TaskErrorKind, TaskHandle, TaskId, WeakFleet,
+    AgentId, Attempt, Condition, GroupKey, LogPosition, Outcome, OutcomeKind, ReturnReason,
+    SpawnedFuture, TaskError, TaskErrorKind, TaskHandle, TaskId, WeakFleet,
 };
 use phalanx::{Clock, ManualClock, Timestamp};
 
@@ -64,25 +65,19 @@ pub(super) struct Body {
     pub(super) limit: u32,
     pub(super) runs: bool,
     pub(super) condition: Condition,
-    /// Whether it fails by panics, and then is started again or ends.
-    pub(super) supervised: bool,
+    /// Who decides what follows as it fails; `None` if it cannot.
+    pub(super) guard: Option<Guard>,
+    /// When it is started again, while it is down.
+    pub(super) down: Option<Timestamp>,
+    /// Whether it is about to end.
+    pub(super) is_doomed: bool,
+    pub(super) incarnation: u32,
+    pub(super) heart: Option<Heart>,
 }
 
 impl Body {
     pub(super) const fn has(&self, needs: u8) -> bool {
         self.skills & needs == needs
-    }
-
-    /// What is seen of it; of one that is supervised it may be down besides.
-    pub(super) const fn state(&self, load: u32) -> AgentState {
-        match self.condition {
-            Condition::Starting => AgentState::Starting,
-            Condition::Fit if load == 0 => AgentState::Ready,
-            Condition::Fit => AgentState::Busy,
-            Condition::Degraded => AgentState::Degraded,
-            Condition::Draining => AgentState::Draining,
-            _ => AgentState::Failed,
-        }
     }
 }
 
@@ -190,7 +185,7 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 51] = [
+const MUST_HAPPEN: [&str; 61] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
@@ -202,20 +197,30 @@ const MUST_HAPPEN: [&str; 51] = [
     "budget set",
     "budget used up",
     "budget warning",
+    "agent degraded",
     "agent failed",
+    "agent failed meanwhile",
+    "agent failed together",
+    "agent recovered",
     "agent restarted",
+    "agent silent",
     "agent stopped by its supervisor",
     "cancelled",
     "cancelled while it ran",
+    "circuit closed",
+    "circuit opened",
+    "circuit tried",
     "completed",
     "deadline exceeded",
     "delayed",
     "dependency failed",
     "drained agent",
+    "failure reported",
     "future dropped",
     "future refused",
     "future resolved",
     "future struck",
+    "heartbeat",
     "held",
     "key repeated",
     "killed",
@@ -263,6 +268,7 @@ pub(super) struct Books {
     pub(super) closing: bool,
     /// Whether the log, the verifier, the observer and wakers may fail.
     pub(super) faulty: bool,
+    pub(super) wards: Wards,
     /// All accounts that there are and were.
     pub(super) purses: Vec<Purse>,
     /// How often an account came or went.
@@ -291,6 +297,7 @@ impl Books {
             keyed_ended: 0,
             closing: false,
             faulty: false,
+            wards: Wards::default(),
             purses: Vec::new(),
             turn: 0,
             warned: 0,
@@ -336,7 +343,11 @@ impl Books {
                 self.totals.count("question struck");
             }
         }
-        self.agents.remove(&agent).is_some()
+        let body = self.agents.remove(&agent);
+        if let Some(body) = &body {
+            self.dismiss(body);
+        }
+        body.is_some()
     }
 
     /// The log accepts a task.
@@ -370,6 +381,7 @@ impl Books {
             Some(kind) => spec.release || kind == OutcomeKind::Completed,
         });
         self.must(is_alive, || format!("{at}: the agent is gone"));
+        self.check_circuit(agent);
         self.must(skilled || spec.agent.is_some(), || format!("{at}: it cannot do that"));
         self.must(spec.id == Some(id), || format!("{at}: it is {:?}", spec.id));
         self.must(spec.ended.is_none(), || format!("{at}: it had ended as {:?}", spec.ended));
@@ -433,6 +445,7 @@ impl Books {
         let spec = self.specs.get_mut(&code).expect("it was written down before");
         if spec.brought.as_ref().is_some_and(|brought| brought.attempt == attempt && brought.ok) {
             spec.lose(attempt, now, retryable);
+            self.circuit_hears_of_a_rejection();
             self.totals.count("rejected");
         }
     }
@@ -557,6 +570,7 @@ impl Books {
     pub(super) fn open_letter(&mut self, code: u64, agent: AgentId) {
         let is_alive = self.agents.contains_key(&agent);
         self.must(is_alive, || format!("message {code} to {agent}, which is gone"));
+        self.check_circuit(agent);
         let Some(letter) = self.letters.remove(&code) else {
             return self.wrong.push(format!("message {code} was handled, and had ended"));
         };

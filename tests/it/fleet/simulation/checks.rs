@@ -62,10 +62,12 @@ impl Books {
 impl World {
     pub(super) fn loads(&self) -> Loads {
         let agents = self.fleet.agents();
+        let books = self.core.books();
         let load = |agent: &AgentStatus| {
             let is_allocatable =
                 matches!(agent.state, AgentState::Ready | AgentState::Busy | AgentState::Degraded);
-            (agent.id, Load { leases: agent.load, most: agent.max_leases, is_allocatable })
+            let most = if books.is_on_trial(agent.id) { 1 } else { agent.max_leases };
+            (agent.id, Load { leases: agent.load, most, is_allocatable })
         };
         agents.iter().map(load).collect()
     }
@@ -95,14 +97,13 @@ impl World {
         for agent in &agents {
             let body = &books.agents[&agent.id];
             assert!(agent.load <= agent.max_leases && agent.max_leases == body.limit, "{agent:?}");
-            let is_down = body.supervised && agent.state == AgentState::Failed;
-            assert!(is_down || agent.state == body.state(agent.load), "{agent:?}: {body:?}");
         }
         let load: u64 = agents.iter().map(|agent| u64::from(agent.load)).sum();
         assert_eq!(load, stats.leases_live, "the sum of the loads");
         assert_eq!(stats.agents_live, agents.len() as u64);
         books.check_counts(&stats);
         books.check_purses();
+        books.check_wards(&agents);
         for (code, handle) in &books.handles {
             let spec = &books.specs[code];
             let told = handle.try_outcome().map(|outcome| outcome.kind());
@@ -149,6 +150,8 @@ impl World {
             stats.leases_live
         );
         self.check_paid_leases();
+        self.check_circuit();
+        self.core.books().check_wards_in_time(now, &self.fleet.agents());
         for waiter in &self.waiters {
             assert!(!waiter.bell.rung.load(Ordering::Relaxed));
             let idle = self.idle_agent(&loads, &waiter.wanted);

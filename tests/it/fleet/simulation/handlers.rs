@@ -201,7 +201,9 @@ impl Core {
             }
         };
         let core = Arc::clone(self);
-        Trip { core, number, code, task, attempt, agent, result: Some(Err(true)) }
+        let body = core.books().agents.get(&agent).map(|body| body.incarnation);
+        let incarnation = body.unwrap_or(0);
+        Trip { core, number, code, task, attempt, agent, incarnation, result: Some(Err(true)) }
     }
 
     fn handle(
@@ -264,6 +266,7 @@ struct Trip {
     task: Option<TaskId>,
     attempt: Attempt,
     agent: AgentId,
+    incarnation: u32,
     /// What it brings when it ends, of an error whether the task may run again: a panic or the drop of a
     /// future is one that does.
     result: Option<Result<(), bool>>,
@@ -275,11 +278,13 @@ impl Drop for Trip {
         let mut books = self.core.books();
         books.flights.remove(&self.number);
         let result = self.result.take().expect("it ends once");
+        let mut counts = true;
         if self.task.is_some() {
-            books.bring(self.code, self.attempt, self.agent, now, result);
+            counts = books.bring(self.code, self.attempt, self.agent, now, result);
         } else if result.is_err() {
             books.totals.count("message failed");
         }
+        books.went(self.agent, self.incarnation, counts, result.is_ok(), now);
     }
 }
 
@@ -450,15 +455,13 @@ impl Observer for Core {
                 books.warned += 1;
                 books.totals.count("budget warning");
             }
-            FleetEvent::AgentFailed { .. } => books.totals.count("agent failed"),
-            FleetEvent::AgentRestarted { .. } => books.totals.count("agent restarted"),
             FleetEvent::AgentStopped { agent, .. }
-                if books.agents.get(agent).is_some_and(|body| body.supervised) =>
+                if books.agents.get(agent).is_some_and(|body| body.is_doomed) =>
             {
                 books.bury(*agent);
                 books.totals.count("agent stopped by its supervisor");
             }
-            _ => {}
+            event => books.notice_wards(event, self.clock.now()),
         }
         if books.fails(2) {
             drop(books);

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU16;
 use std::time::Duration;
 
+use super::Random;
 use super::books::{Body, Books, Token};
 use super::purses::KINDS;
 use super::world::World;
@@ -23,7 +24,7 @@ const FAILURES: u16 = 4;
 const OPEN_FOR: Duration = Duration::from_millis(60);
 const PATIENCE: Duration = Duration::from_millis(300);
 
-const DELAY: Duration = Duration::from_millis(30);
+const DELAY: Duration = Duration::from_millis(80);
 const WINDOW: Duration = Duration::from_secs(1);
 const RESTARTS: u16 = 2;
 
@@ -85,8 +86,6 @@ pub(super) struct Wards {
     restarts: BTreeMap<Guard, Vec<Timestamp>>,
     /// Who is to fail as one of the group has.
     owed: BTreeSet<AgentId>,
-    /// Whether there is a circuit breaker.
-    is_guarded: bool,
     circuit: Circuit,
     /// Who was put on trial since it opened.
     tried: BTreeSet<AgentId>,
@@ -109,6 +108,17 @@ impl Body {
             (Some(_), _) | (None, Health::Failed) => Condition::Failed,
             (None, Health::Degraded) if self.condition == Condition::Fit => Condition::Degraded,
             _ => self.condition,
+        }
+    }
+
+    /// The host wants something else of it: one that was silent for too long has its silence begin anew.
+    pub(super) fn revive(&mut self, now: Timestamp) {
+        if let Some(heart) = &mut self.heart
+            && heart.health == Health::Failed
+            && self.down.is_none()
+            && serves(self.condition)
+        {
+            *heart = Heart::new(now);
         }
     }
 
@@ -195,9 +205,10 @@ impl Books {
                 if let Some(heart) = &mut body.heart {
                     *heart = Heart::new(now);
                 }
-                self.must(down.is_some_and(|until| until <= now) && *incarnation == expected, || {
-                    format!("{agent} was down until {down:?}: {event:?}, not {expected}")
-                });
+                self.must(
+                    down.is_some_and(|until| until <= now) && *incarnation == expected,
+                    || format!("{agent} was down until {down:?}: {event:?}, not {expected}"),
+                );
             }
             FleetEvent::AgentDegraded { agent, .. } => {
                 self.totals.count("agent degraded");
@@ -279,34 +290,23 @@ impl Books {
         body.down = restart_at;
         body.is_doomed = restart_at.is_none();
         body.incarnation += 1;
-        let others = |body: &&Body| body.guard == Some(guard);
-        let down: Vec<_> = self
-            .agents
-            .iter()
-            .filter(|(id, body)| **id != agent && others(body))
-            .map(|(id, body)| (*id, body.down))
-            .collect();
+        let members = self.agents.iter().filter(|(_, body)| body.guard == Some(guard));
+        let others: Vec<_> = members.map(|(id, _)| *id).filter(|id| *id != agent).collect();
         if let FailureReason::Together(_) = reason {
             self.totals.count("agent failed together");
             let owed = self.wards.owed.remove(&agent);
             return self.must(owed, || format!("{at}: it was not its turn"));
         }
-        let all = guard == Guard::Team(0);
-        let covered = all && restart_at.is_some() && down.iter().any(|(_, until)| *until == restart_at);
-        if covered && restart_at != Some(now + DELAY) {
-            self.totals.count("agent failed meanwhile");
-            return;
-        }
-        let due = now + DELAY;
+        let (all, due) = (guard == Guard::Team(0), now + DELAY);
         let restarts = self.wards.restarts.entry(guard).or_default();
+        if let Some(then) = restarts.last().copied().filter(|then| all && *then > now) {
+            // All are about to be started, and it with them.
+            self.totals.count("agent failed meanwhile");
+            return self.must(restart_at == Some(then), || format!("{at}, and all at {then:?}"));
+        }
         let recent = restarts.iter().filter(|then| **then + WINDOW > due).count();
         match restart_at {
             Some(then) => {
-                // One that is part of a restart that was ordered at this very moment costs nothing.
-                let known = covered && restarts.last() == Some(&then);
-                if known {
-                    return;
-                }
                 restarts.push(then);
                 self.must(then == due, || format!("{at}: not after the delay"));
                 self.must(recent < usize::from(RESTARTS), || format!("{at}: {recent} restarts"));
@@ -317,7 +317,7 @@ impl Books {
             }
         }
         if all {
-            self.wards.owed.extend(down.iter().map(|(other, _)| *other));
+            self.wards.owed.extend(others);
         }
     }
 
@@ -366,13 +366,125 @@ impl Books {
     }
 }
 
+/// For the agents of one kind, in some fleets.
+pub(super) fn breaker(random: &mut Random) -> Option<(&'static str, BreakerPolicy)> {
+    random.percent(50).then(|| {
+        let failures = NonZeroU16::new(FAILURES).expect("it is not zero");
+        let policy = BreakerPolicy::new(failures, Duration::from_secs(10));
+        (GUARDED, policy.open_for(Backoff::constant(OPEN_FOR)).trial_timeout(PATIENCE))
+    })
+}
+
+const fn policy() -> RestartPolicy {
+    let policy = RestartPolicy::new(Restart::OnFailure).budget(RESTARTS, WINDOW);
+    policy.backoff(Backoff::constant(DELAY))
+}
+
+/// The first is started together, of the second each for itself.
+pub(super) fn teams() -> [SupervisionGroup; 2] {
+    let strategies = [RestartStrategy::OneForAll, RestartStrategy::OneForOne];
+    strategies.map(|strategy| SupervisionGroup::new(policy().strategy(strategy)))
+}
+
 impl World {
-    pub(super) fn breaker(&mut self) -> Option<(&'static str, BreakerPolicy)> {
-        let is_guarded = self.random.percent(50);
-        is_guarded.then(|| {
-            let failures = NonZeroU16::new(FAILURES).expect("it is not zero");
-            let policy = BreakerPolicy::new(failures, Duration::from_secs(10));
-            (GUARDED, policy.open_for(Backoff::constant(OPEN_FOR)).trial_timeout(PATIENCE))
-        })
+    /// Has agents be supervised, perhaps; by which group, and whether by one or each by itself.
+    pub(super) fn supervise(
+        &mut self,
+        spec: AgentSpec<Token, Token>,
+    ) -> (AgentSpec<Token, Token>, Option<Option<usize>>) {
+        match self.random.below(100) {
+            0..=19 => (spec.restart(policy()), Some(None)),
+            20..=44 => (spec.supervised_by(&self.teams[0]), Some(Some(0))),
+            45..=54 => (spec.supervised_by(&self.teams[1]), Some(Some(1))),
+            _ => (spec, None),
+        }
+    }
+
+    /// Has agents be heard of, perhaps.
+    pub(super) fn give_heart(
+        &mut self,
+        spec: AgentSpec<Token, Token>,
+    ) -> (AgentSpec<Token, Token>, Option<Heart>) {
+        if !self.random.percent(30) {
+            return (spec, None);
+        }
+        let policy = HeartbeatPolicy::new(DEGRADED_AFTER, FAILED_AFTER).expect("it is valid");
+        (spec.heartbeat(policy), Some(Heart::new(self.now())))
+    }
+
+    /// Somebody says that an agent lives.
+    pub(super) fn beat(&mut self) {
+        if let Some(agent) = self.any_agent() {
+            self.beat_for(agent);
+        }
+    }
+
+    pub(super) fn beat_for(&self, agent: AgentId) {
+        let now = self.now();
+        let mut expected = None;
+        {
+            let mut books = self.core.books();
+            let body = books.agents.get_mut(&agent).expect("it was just listed");
+            if let Some(heart) = &mut body.heart {
+                let (best, worst) = heart.bounds(now);
+                let may = body.down.is_none() && best != Health::Failed;
+                expected = Some((may && worst != Health::Failed, may));
+                heart.heard.1 = if may { now } else { heart.heard.1 };
+            }
+        }
+        let result = self.fleet.heartbeat(agent);
+        let mut books = self.core.books();
+        match (result, expected) {
+            (Ok(counts), Some((surely, perhaps))) => {
+                assert!(counts && perhaps || !counts && !surely, "{agent} beats: {counts}");
+                let heart = books.agents.get_mut(&agent).and_then(|body| body.heart.as_mut());
+                if let Some(heart) = heart.filter(|_| counts) {
+                    heart.heard = (now, now);
+                    books.totals.count("heartbeat");
+                }
+            }
+            (Err(error), None) => assert_eq!(error.kind(), ErrorKind::Unsupported),
+            other => panic!("{agent} beats: {other:?}"),
+        }
+    }
+
+    /// Somebody says that an agent has failed.
+    pub(super) fn report_failure(&mut self) {
+        let up: Vec<_> = {
+            let books = self.core.books();
+            let mates = books.agents.iter().filter(|(_, body)| body.guard == Some(Guard::Team(0)));
+            mates.filter(|(_, body)| body.down.is_none()).map(|(id, _)| *id).collect()
+        };
+        let mate = self.random.pick(&up).copied().filter(|_| self.random.percent(50));
+        let Some(agent) = mate.or_else(|| self.any_agent()) else { return };
+        let body = self.core.books().agents[&agent].clone();
+        match self.fleet.report_failure(agent, "so they say") {
+            Ok(news) => {
+                assert!(body.guard.is_some());
+                assert_eq!(news, body.down.is_none(), "{agent} has failed: {body:?}");
+                self.core.books().totals.count("failure reported");
+            }
+            Err(error) => {
+                assert!(body.guard.is_none(), "{error}");
+                assert_eq!(error.kind(), ErrorKind::Unsupported);
+            }
+        }
+    }
+
+    /// Compares the state of the circuit with what is known of it.
+    pub(super) fn check_circuit(&self) {
+        let (known, now) = (self.core.books().wards.circuit, self.now());
+        let agrees = match self.fleet.circuit(GUARDED) {
+            None | Some(BreakerState::Closed) => known == Circuit::Closed,
+            Some(BreakerState::Open { until }) => known == Circuit::Open(until) && now < until,
+            // Nobody could be tried yet, perhaps.
+            Some(BreakerState::HalfOpen) => match known {
+                Circuit::Closed => false,
+                Circuit::Open(until) => until <= now,
+                Circuit::HalfOpen => true,
+            },
+            Some(_) => false,
+        };
+        assert!(agrees, "{:?}, and {known:?}", self.fleet.circuit(GUARDED));
     }
 }

@@ -13,10 +13,11 @@ use super::acts::Wanted;
 use super::books::{Body, Books, Core, Token, Totals};
 use super::handlers::{SKILLS, handler, handler_async, spawner};
 use super::purses::KINDS;
-use phalanx::fleet::supervise::{Restart, RestartPolicy};
+use super::wards::{Guard, breaker, teams};
+use phalanx::fleet::SupervisionGroup;
 use phalanx::fleet::{
-    AgentId, AgentSpec, Allocation, Backoff, Condition, Fleet, GroupKey, Lease, Outcomes, Priority,
-    Reply, SpawnedFuture, Strategy,
+    AgentId, AgentSpec, Allocation, Condition, Fleet, GroupKey, Lease, Outcomes, Priority, Reply,
+    SpawnedFuture, Strategy,
 };
 use phalanx::{ErrorKind, ManualClock, Timestamp};
 
@@ -72,6 +73,7 @@ pub(super) struct World {
     pub(super) leases: Vec<Held>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) replies: Vec<(u64, Reply<Token>)>,
+    pub(super) teams: [SupervisionGroup; 2],
     pub(super) remembered_keys: usize,
     /// All ends of tasks.
     pub(super) outcomes: Outcomes<Token>,
@@ -106,6 +108,9 @@ impl World {
             .observer(Arc::clone(&core) as _)
             .returned(Arc::clone(&core) as _)
             .spawner(Arc::new(spawner(&core)));
+        if let Some((kind, policy)) = breaker(&mut random) {
+            builder = builder.breaker(kind, policy);
+        }
         if let Some(budgets) = Self::purse_strings(&mut random) {
             builder = builder.budgets(budgets);
         }
@@ -128,6 +133,7 @@ impl World {
             leases: Vec::new(),
             waiters: Vec::new(),
             replies: Vec::new(),
+            teams: teams(),
             remembered_keys,
             outcomes,
             steps: 0,
@@ -184,13 +190,8 @@ impl World {
                 spec = spec.capability(skill);
             }
         }
-        let supervised = runs && self.random.percent(40);
-        if supervised {
-            let policy = RestartPolicy::new(Restart::OnFailure)
-                .budget(2, Duration::from_secs(1))
-                .backoff(Backoff::constant(Duration::from_millis(30)));
-            spec = spec.restart(policy);
-        }
+        let (spec, supervised) = self.supervise(spec);
+        let (mut spec, heart) = self.give_heart(spec);
         if runs && self.random.percent(35) {
             spec = spec.handler_async(handler_async(&self.core));
         } else if runs {
@@ -204,7 +205,20 @@ impl World {
             other => panic!("{other:?}, and there is room: {paid}"),
         };
         for agent in agents {
-            let body = Body { kind, skills, limit, runs, condition, supervised };
+            let guard = supervised.map(|team| team.map_or(Guard::Alone(agent), Guard::Team));
+            let (down, is_doomed, incarnation) = (None, false, 1);
+            let body = Body {
+                kind,
+                skills,
+                limit,
+                runs,
+                condition,
+                guard,
+                down,
+                is_doomed,
+                incarnation,
+                heart,
+            };
             let before = self.core.books().agents.insert(agent, body);
             assert!(before.is_none(), "{agent} lives twice");
         }
@@ -303,11 +317,12 @@ impl World {
         self.relax_budgets();
         for agent in self.fleet.agents() {
             let _ = self.fleet.set_condition(agent.id, Condition::Fit);
-            if let Some(body) = self.core.books().agents.get_mut(&agent.id) {
-                body.condition = Condition::Fit;
-            }
+            self.is_wanted(agent.id, Condition::Fit);
         }
         for _ in 0..100 {
+            for agent in self.fleet.agents() {
+                self.beat_for(agent.id);
+            }
             self.settle_down();
             self.check_when_nothing_is_ready();
             self.core.hand.advance(Duration::from_millis(100));
