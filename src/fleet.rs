@@ -417,12 +417,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// that are past their deadlines, queues those whose backoff is over, starts agents again whose delay is over,
     /// notices those that have been silent, and has circuits try an agent. Returns how many leases had expired.
     ///
-    /// A host whose leases expire calls it now and then; see [`Request::ttl`] for who notices besides. What is
-    /// due of tasks the workers notice by themselves, between attempts and while they sleep; a host whose
-    /// workers are all in handlers calls it for deadlines to be kept. O(what is due), under the locks.
+    /// What is due of leases and tasks the workers notice by themselves, between attempts and while they sleep; a host
+    /// whose workers are all in handlers calls it for leases to come back and deadlines to be kept, and one whose
+    /// fleet has no workers, or drives itself, calls it now and then; see [`Request::ttl`] for who notices expired
+    /// leases besides. O(what is due), under the locks.
     pub fn tick(&self) -> usize {
         // First, as agents may go on trial that expired leases alone kept busy.
-        let expired = self.core.inner.pool.expire_due();
+        let expired = self.core.inner.pool.keep_watch();
         self.inner().tick();
         expired
     }

@@ -147,8 +147,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     ///
     /// It takes turns of mailboxes, of up to 256 messages each, and attempts of tasks, each of which counts
     /// as one, until so many have run or none is ready. What becomes ready meanwhile is run too. It never
-    /// waits for anything but the locks and the handlers. Tasks that are past their deadlines are ended and
-    /// those whose backoff is over are run, by the fleet's clock; a host sees to it that time which passes is
+    /// waits for anything but the locks and the handlers. Tasks that are past their deadlines are ended,
+    /// those whose backoff is over are run, and leases that have expired come back, by the fleet's clock; a host sees to it that time which passes is
     /// noticed, by calling this or [`tick`](Self::tick) now and then.
     ///
     /// Several threads may drive at once, as many as [`workers`](super::FleetBuilder::workers) says. It runs

@@ -635,6 +635,12 @@ impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
         self.runner.reschedule(agent);
     }
 
+    fn lease_due(&self) {
+        if self.runs_tasks {
+            self.publish_alarm(&mut self.state.lock());
+        }
+    }
+
     fn lease_went(&self, agent: AgentId, era: Option<u32>, well: Option<bool>) {
         self.with_circuits(|state, after| self.circuit_hears(state, agent, era, well, after));
     }

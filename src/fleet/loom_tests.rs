@@ -188,6 +188,7 @@ impl Feed for Told {
     fn warned(&self, _: Vec<Warning>) {}
     fn lease_went(&self, _: AgentId, _: Option<u32>, _: Option<bool>) {}
     fn lease_freed(&self, _: AgentId) {}
+    fn lease_due(&self) {}
 }
 
 /// A pool of one agent, and who is told of it.

@@ -213,6 +213,8 @@ pub(super) trait Feed: Send + Sync {
     fn feed(&self);
     /// An agent that was [wanted](Pool::take_agent) and had no room has some now. Called under locks of the pool.
     fn freed(&self, agent: AgentId);
+    /// A lease is due before the fleet [looks](Pool::watch) for those that have expired.
+    fn lease_due(&self);
     /// A lease of the host's that began in this era of the circuit of its agent's type went so, and is about to come
     /// back; `None` is neither well nor ill.
     fn lease_went(&self, agent: AgentId, era: Option<u32>, well: Option<bool>);
@@ -269,6 +271,8 @@ pub(super) struct Pool {
     desk: Mutex<Desk>,
     /// When the first of those who sleep as they wait looks for leases that have expired.
     look_at: AtomicU64,
+    /// When the fleet looks for leases that have expired, whoever waits or does not.
+    watch_at: AtomicU64,
     /// Requests that were refused because too many waited.
     refused: AtomicU64,
     /// Panics of wakers and of their destructors, and of pickers.
@@ -318,6 +322,7 @@ impl Pool {
             attention: CachePadded::new(AtomicUsize::new(0)),
             desk: Mutex::new(Desk::new(config.shards)),
             look_at: AtomicU64::new(u64::MAX),
+            watch_at: AtomicU64::new(u64::MAX),
             refused: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             picks: Picks::new(),

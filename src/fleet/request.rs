@@ -166,7 +166,9 @@ impl Request {
     /// Has the lease expire so long after it was granted, unless it is [renewed](super::Lease::renew).
     /// Default: never. When it expires the agent is free for others and the holder cannot complete it;
     /// that is noticed by its holder, by an allocation that finds nothing, by threads that wait for an
-    /// agent, and by [`Fleet::tick`](super::Fleet::tick). Costs two readings of the clock.
+    /// agent, by the fleet's workers, between attempts and as they sleep, by whoever
+    /// [drives](super::Fleet::run_ready) it, and by [`Fleet::tick`](super::Fleet::tick). Costs two readings of the
+    /// clock.
     #[must_use]
     pub fn ttl(mut self, time_to_live: Duration) -> Self {
         self.particular = true;

@@ -7,6 +7,8 @@
 //! 2. No thread keeps the time. One of the workers that sleep wakes for the first alarm, which is published to
 //!    them whenever it changes. The alarms that are due ring before a worker takes a
 //!    task, so no attempt begins after its deadline.
+//!    The first lease of the host's that may expire is an alarm like those of tasks; it rings outside the lock, before a
+//!    worker looks at the tasks.
 //! 3. An attempt that comes back after its deadline has lost, whether the alarm has rung or not.
 
 use std::collections::BTreeSet;
@@ -115,13 +117,21 @@ impl<T, O> State<T, O> {
 }
 
 impl<T, O> State<T, O> {
-    /// When something is due next: of a task, or of an agent.
+    /// When something is due next: of a task, of an agent or of a lease.
     pub(super) fn first_alarm(&self) -> Option<Timestamp> {
-        self.timers.first().into_iter().chain(self.supervision.first_alarm()).min()
+        let timers = self.timers.first().into_iter();
+        timers.chain(self.supervision.first_alarm()).chain(self.pool.watch()).min()
     }
 }
 
 impl<T, O> Inner<T, O> {
+    /// Gives back the leases that have expired, if any may have. Outside the locks.
+    pub(super) fn look_for_expired(&self) {
+        if self.pool.watch().is_some_and(|at| at <= self.clock.now()) {
+            self.pool.keep_watch();
+        }
+    }
+
     /// Does what is due.
     pub(super) fn ring(&self, state: &mut State<T, O>, now: Timestamp, after: &mut After<T, O>) {
         self.start_those_due(state, now, after);

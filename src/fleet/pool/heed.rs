@@ -96,7 +96,7 @@ impl Shard {
 }
 
 impl Pool {
-    fn feed(&self) -> Option<Arc<dyn Feed>> {
+    pub(super) fn feed(&self) -> Option<Arc<dyn Feed>> {
         self.feed.get().and_then(Weak::upgrade)
     }
 

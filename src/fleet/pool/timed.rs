@@ -9,6 +9,9 @@
 //! 3. `look_at` is no sooner than the first of the threads that sleep as they wait looks; it changes under the
 //!    desk's lock. Who begins to sleep reads the wheels under it, and a lease that begins is told of after
 //!    it is in its wheel: so either the thread sees when it is due or it is woken to look.
+//! 4. `watch_at` is no later than the first lease is due, but for one that began and is about to be told of. Who
+//!    looks takes it back before it looks into the wheels, under the locks of their shards, and a lease that begins
+//!    reads it after it is in its wheel: so either it is seen or it finds that nobody watches for it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,8 +120,13 @@ impl Pool {
         }
     }
 
-    /// Wakes those who wait if a lease is due before they look again (rule 3).
+    /// Wakes those who wait if a lease is due before they look again (rule 3), and the fleet if it is due before that
+    /// looks (rule 4).
     fn tell_of_due(&self, due: u64) {
+        // Relaxed: the lock of the shard orders it (rule 4).
+        if due < self.watch_at.load(Ordering::Relaxed) {
+            self.watch_for(due);
+        }
         // The lock of the shard, under which the lease began, shows who waited before.
         if self.attention.load(Ordering::Relaxed) < 2 {
             return;
@@ -136,14 +144,47 @@ impl Pool {
         self.wake_all(wakes);
     }
 
+    #[cold]
+    fn watch_for(&self, due: u64) {
+        let before = self.watch_at.fetch_min(due, Ordering::Relaxed);
+        if due < before
+            && let Some(feed) = self.feed()
+        {
+            feed.lease_due();
+        }
+    }
+
+    /// When the fleet is to look for leases that have expired (rule 4).
+    #[inline]
+    pub(in crate::fleet) fn watch(&self) -> Option<Timestamp> {
+        let at = self.watch_at.load(Ordering::Relaxed);
+        (at != u64::MAX).then(|| Timestamp::from_start(Duration::from_nanos(at)))
+    }
+
+    /// Gives back the leases that have expired, and sees when the next is due; how many they were.
+    pub(in crate::fleet) fn keep_watch(&self) -> usize {
+        // Rule 4.
+        self.watch_at.store(u64::MAX, Ordering::Relaxed);
+        let count = self.expire_due();
+        if self.expires.load(Ordering::Relaxed)
+            && let Some(first) = self.first_due()
+        {
+            self.watch_at.fetch_min(first, Ordering::Relaxed);
+        }
+        count
+    }
+
+    fn first_due(&self) -> Option<u64> {
+        self.shards.iter().filter_map(|shard| shard.lock().timed.as_ref()?.next_due()).min()
+    }
+
     /// Until when a thread that waits may sleep before it looks for leases that have expired.
     pub(in crate::fleet) fn next_due(&self) -> Option<Timestamp> {
         if !self.expires.load(Ordering::Relaxed) {
             return None;
         }
         let desk = self.desk.lock();
-        let dues = self.shards.iter().filter_map(|shard| shard.lock().timed.as_ref()?.next_due());
-        let first = dues.min()?;
+        let first = self.first_due()?;
         self.look_at.fetch_min(first, Ordering::Relaxed);
         drop(desk);
         Some(Timestamp::from_start(Duration::from_nanos(first)))

@@ -9,10 +9,11 @@ use std::{future::Future, pin::Pin};
 
 use phalanx::ManualClock;
 use phalanx::fleet::{
-    AgentSpec, AllocateError, Allocation, Fleet, Lease, LeaseOutcome, Priority, Request, Strategy,
+    AgentSpec, AllocateError, Allocation, Fleet, Lease, LeaseOutcome, Outcome, Priority, Request,
+    Strategy, Task,
 };
 
-use super::support::eventually;
+use super::support::{LONG, eventually, finish};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -280,4 +281,85 @@ fn a_request_remembers_its_capabilities_for_one_fleet_and_is_right_in_another() 
         assert_eq!(&*name == "a", std::ptr::eq(fleet, &first));
         assert_ne!(&*name, "c");
     }
+}
+
+/// A fleet of one agent for one lease that runs tasks, on a clock of its own.
+fn working_fleet(driven: bool) -> (Fleet<u64, u64>, ManualClock) {
+    let (clock, hand) = ManualClock::new();
+    let builder = Fleet::builder().clock(clock);
+    let builder = if driven { builder.driven() } else { builder.workers(1) };
+    let fleet = builder.build().unwrap();
+    fleet
+        .spawn(AgentSpec::new("agent").handler_fn(|task: &Task<u64>, _| Ok(*task.payload())))
+        .unwrap();
+    (fleet, hand)
+}
+
+#[test]
+fn workers_notice_that_a_lease_has_expired_for_tasks_and_for_those_who_wait() {
+    let (fleet, hand) = working_fleet(false);
+    let held = fleet.try_allocate(&Request::any().ttl(SECOND)).unwrap();
+    let task = fleet.submit(Task::new(7)).unwrap();
+    eventually("the worker sleeps", || hand.sleepers() > 0);
+    hand.advance(SECOND);
+    assert_eq!(*task.wait(), Outcome::Completed(7));
+    assert!(held.is_revoked());
+    let held = fleet.try_allocate(&Request::any().ttl(SECOND)).unwrap();
+    let mut waits = fleet.allocate_async(&Request::any());
+    assert!(poll(&mut waits).is_none());
+    eventually("the worker sleeps", || hand.sleepers() > 0);
+    hand.advance(SECOND);
+    eventually("the lease comes back", || fleet.stats().leases_expired == 2);
+    let lease = poll(&mut waits).expect("it was granted").unwrap();
+    assert!(held.complete(LeaseOutcome::Succeeded).is_err());
+    drop(lease);
+    finish(&fleet);
+}
+
+#[test]
+fn workers_wake_for_the_first_lease_that_is_due_however_they_come_and_are_renewed() {
+    let (clock, hand) = ManualClock::new();
+    let fleet = Fleet::<u64, u64>::builder().clock(clock).workers(2).build().unwrap();
+    let spec = AgentSpec::new("agent").max_leases(NonZeroU32::new(9).unwrap());
+    fleet.spawn(spec.handler_fn(|task: &Task<u64>, _| Ok(*task.payload()))).unwrap();
+    let take = |seconds| fleet.try_allocate(&Request::any().ttl(seconds * SECOND)).unwrap();
+    let expired = |count| {
+        eventually("so many have expired", || fleet.stats().leases_expired == count);
+        eventually("they sleep", || hand.sleepers() > 0);
+    };
+    let (mut renewed, late, early) = (take(2), take(9), take(1));
+    renewed.renew(5 * SECOND).unwrap();
+    hand.advance(SECOND);
+    expired(1);
+    assert!(early.is_revoked());
+    // One that comes as they sleep for a later one.
+    let next = take(1);
+    hand.advance(SECOND);
+    expired(2);
+    assert!(next.is_revoked() && !renewed.is_revoked());
+    renewed.renew(SECOND).unwrap();
+    hand.advance(SECOND);
+    expired(3);
+    assert!(renewed.is_revoked() && !late.is_revoked());
+    hand.advance(6 * SECOND);
+    eventually("all have expired", || fleet.stats().leases_expired == 4);
+    assert!(fleet.drain(LONG).unwrap().is_complete());
+    finish(&fleet);
+}
+
+#[test]
+fn who_drives_a_fleet_notices_what_has_expired() {
+    let (fleet, hand) = working_fleet(true);
+    let held = fleet.try_allocate(&Request::any().ttl(SECOND)).unwrap();
+    let task = fleet.submit(Task::new(7)).unwrap();
+    assert_eq!(fleet.run_ready(usize::MAX), 0);
+    hand.advance(SECOND);
+    assert_eq!(fleet.run_ready(usize::MAX), 1);
+    assert_eq!(*task.wait(), Outcome::Completed(7));
+    assert!(held.is_revoked());
+    let held = fleet.try_allocate(&Request::any().ttl(SECOND)).unwrap();
+    hand.advance(SECOND);
+    assert_eq!((fleet.run_ready(usize::MAX), fleet.stats().leases_expired), (0, 2));
+    assert!(held.is_revoked());
+    finish(&fleet);
 }
