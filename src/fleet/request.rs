@@ -186,7 +186,8 @@ impl Request {
     /// If it has to wait, it waits as any other request, and the picker is then shown the one agent that came
     /// free for it; declining that ends the wait with [`AllocateError::PickDeclined`]. It does not wait while
     /// there is somebody to choose: if others take what it chose, time and again, that is
-    /// [`AllocateError::PickLost`] for an allocation that may wait too. It does not work for batches ([`AllocateError::PickerInBatch`]), and tasks have none: workers take agents for them.
+    /// [`AllocateError::PickLost`] for an allocation that may wait too; so it is if what came free for it has ended
+    /// before it chose. It does not work for batches ([`AllocateError::PickerInBatch`]), and tasks have none: workers take agents for them.
     #[must_use]
     pub fn picker(mut self, picker: Arc<dyn Picker>) -> Self {
         self.particular = true;
@@ -355,8 +356,9 @@ pub enum AllocateError {
     /// The request's picker wants none of the agents that it was shown.
     #[error("the picker declined every agent that it was shown")]
     PickDeclined,
-    /// Others took what the request's picker chose, each time it was asked. Asking again may help.
-    #[error("others took each agent that the picker chose")]
+    /// Others took what the request's picker chose, each time it was asked, or what came free for it has ended. Asking
+    /// again may help.
+    #[error("others took each agent that the picker chose, or it ended")]
     PickLost,
     /// The request's picker panicked, or chose what it was not shown.
     #[error("the picker panicked or chose what it was not shown")]

@@ -83,8 +83,15 @@ impl Pool {
         mut lease: Lease,
     ) -> Result<Lease, AllocateError> {
         let Some(picker) = request.own_picker() else { return Ok(lease) };
+        let gone = || {
+            if request.named_agent().is_some() {
+                return AllocateError::AgentGone;
+            }
+            self.picks.lost.fetch_add(1, Ordering::Relaxed);
+            AllocateError::PickLost
+        };
         // It sees every agent that it gives.
-        let mut status = self.status(lease.agent()).ok_or(AllocateError::AgentGone)?;
+        let mut status = self.status(lease.agent()).ok_or_else(gone)?;
         // It is shown as it is without this lease.
         status.load = status.load.saturating_sub(1);
         if status.state == AgentState::Busy && status.load == 0 {
@@ -93,7 +100,7 @@ impl Pool {
         self.ask_picker(&**picker, request, &[status])?;
         if let Some(ttl) = request.time_to_live() {
             // Its time begins now, however long the picker took; it is void only if its agent has ended.
-            lease.renew(ttl).map_err(|_| AllocateError::AgentGone)?;
+            lease.renew(ttl).map_err(|_| gone())?;
         }
         Ok(lease)
     }

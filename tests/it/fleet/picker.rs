@@ -238,7 +238,7 @@ fn a_picker_whose_agent_ends_as_it_thinks_gets_no_lease_that_would_expire() {
     let mut waits = fleet.allocate_async(&kills.ttl(Duration::from_secs(1)));
     assert!(poll(&mut waits).is_pending());
     drop(held);
-    assert!(matches!(poll(&mut waits), Poll::Ready(Err(AllocateError::AgentGone))));
+    assert!(matches!(poll(&mut waits), Poll::Ready(Err(AllocateError::PickLost))));
     assert_eq!(fleet.stats().leases_live, 0);
 }
 

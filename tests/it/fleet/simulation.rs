@@ -9,6 +9,7 @@
 //! `simulation/checks.rs`.
 
 mod acts;
+mod batches;
 mod books;
 mod checks;
 mod handlers;

@@ -1,8 +1,10 @@
 //! What may happen in one step of the simulation.
 
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
+use super::batches::Choosy;
 use super::books::Spec;
 use super::handlers::SKILLS;
 use super::world::{Held, Waiter, World};
@@ -21,11 +23,12 @@ pub(super) struct Wanted {
     pub(super) agent: Option<AgentId>,
     pub(super) ttl: Option<Duration>,
     pub(super) group: Option<GroupKey>,
+    pub(super) picks: Option<Arc<Choosy>>,
 }
 
 impl World {
     pub(super) fn step(&mut self) {
-        let choice = self.random.below(111);
+        let choice = self.random.below(117);
         let few = self.core.books().agents.len() < 3;
         match choice {
             0..=5 => self.spawn(),
@@ -55,7 +58,7 @@ impl World {
             65..=71 => self.allocate(),
             72 => self.allocate_batch(),
             73..=78 => self.wait(),
-            79..=80 => drop(self.poll_woken()),
+            79..=80 => drop(self.poll_woken() + self.poll_woken_crowds()),
             81 => self.drop_future(),
             82..=83 => self.poll_any(),
             84..=85 => self.drop_waiter(),
@@ -65,6 +68,8 @@ impl World {
             98..=101 => self.change_budget(),
             102..=104 => self.beat(),
             105..=106 => self.report_failure(),
+            107..=110 => self.wait_for_a_batch(),
+            111 => self.drop_crowd(),
             _ => self.read_reply(),
         }
     }
@@ -126,6 +131,10 @@ impl World {
         let expired = self.fleet.tick();
         self.core.books().totals.counts_expired(expired);
         let load = self.fleet.agent(agent).expect("it lives").load;
+        if !self.crowds.is_empty() {
+            // What a batch has gathered goes back, and nobody knows what that is.
+            return;
+        }
         // Whoever is told on the way finds it gone already.
         let body = self.core.books().agents.get(&agent).cloned();
         if load == 0 {
@@ -237,11 +246,11 @@ impl World {
     }
 
     /// The time, and how often the accounts have changed.
-    fn moment(&self) -> (Timestamp, u64) {
+    pub(super) fn moment(&self) -> (Timestamp, u64) {
         (self.now(), self.core.books().turn)
     }
 
-    fn want(&mut self) -> Wanted {
+    pub(super) fn want(&mut self) -> Wanted {
         let needs = if self.random.percent(60) { 1 << self.random.below(3) } else { 0 };
         let agent = if self.random.percent(15) { self.any_agent() } else { None };
         let short = Duration::from_millis(1 + self.random.below(400) as u64);
@@ -264,11 +273,15 @@ impl World {
         if let Some(group) = group {
             request = request.group(group);
         }
-        Wanted { request, needs, agent, ttl, group }
+        let picks = self.picker(needs, agent);
+        if let Some(picker) = &picks {
+            request = request.picker(Arc::clone(picker) as _);
+        }
+        Wanted { request, needs, agent, ttl, group, picks }
     }
 
     /// Looks at a lease that was granted since then, and keeps it.
-    fn keep(&mut self, lease: Lease, wanted: &Wanted, seen: (Timestamp, u64)) {
+    pub(super) fn keep(&mut self, lease: Lease, wanted: &Wanted, seen: (Timestamp, u64)) {
         let agent = lease.agent();
         let (now, turn) = self.moment();
         let (since, earliest) = seen;
@@ -289,6 +302,13 @@ impl World {
                 ),
             }
             assert!(expired || !lease.is_revoked() || !books.agents.contains_key(&agent));
+        }
+        if let Some(picker) = &wanted.picks {
+            assert_eq!(picker.chosen(), Some(agent), "it is not the one that was chosen");
+            self.core.books().totals.count("picked");
+        }
+        if ttl.is_some() {
+            self.core.books().lease_expires(agent, true);
         }
         let expires = ttl.map(|ttl| (since + ttl, now + ttl));
         self.leases.push(Held { lease, agent, expires, group, granted: (earliest, turn) });
@@ -324,8 +344,21 @@ impl World {
                 let named = wanted.agent.expect("it asked for one");
                 assert!(!self.core.books().agents.contains_key(&named));
             }
-            Err(other) => panic!("{other}"),
+            Err(other) => self.check_pick(&wanted, &other),
         }
+    }
+
+    /// What may come of a picker.
+    fn check_pick(&self, wanted: &Wanted, refused: &AllocateError) {
+        let mut books = self.core.books();
+        let what = match refused {
+            AllocateError::PickDeclined => "pick declined",
+            AllocateError::PickLost => "pick lost",
+            AllocateError::PickerFailed => "picker failed",
+            other => panic!("{other}"),
+        };
+        assert!(wanted.picks.is_some(), "nobody picks: {refused}");
+        books.totals.count(what);
     }
 
     fn allocate_batch(&mut self) {
@@ -387,7 +420,7 @@ impl World {
                 assert!(self.core.books().closing);
                 self.core.books().totals.count("waiter closed");
             }
-            Err(other) => panic!("a waiter got {other}"),
+            Err(other) => self.check_pick(&wanted, &other),
         }
         true
     }
@@ -440,11 +473,19 @@ impl World {
         let Held { lease, agent, expires, .. } = self.leases.swap_remove(at);
         let now = self.now();
         let lives = self.core.books().agents.contains_key(&agent);
+        if expires.is_some() {
+            self.core.books().lease_expires(agent, false);
+            // It may have expired already.
+            self.core.books().circuit_hears_of_a_failure();
+        }
         let outcome = match self.random.below(3) {
             0 => LeaseOutcome::Succeeded,
             1 => LeaseOutcome::Failed,
             _ => return drop(lease),
         };
+        if outcome == LeaseOutcome::Failed {
+            self.core.books().circuit_hears_of_a_failure();
+        }
         let ended = lease.complete(outcome);
         if !lives {
             assert!(ended.is_err(), "a lease on {agent}, which is gone, was good");
@@ -474,6 +515,9 @@ impl World {
             assert!(renewed.is_err(), "it had expired");
         }
         if renewed.is_ok() {
+            if held.expires.is_none() {
+                self.core.books().lease_expires(held.agent, true);
+            }
             held.expires = Some((now + ttl, now + ttl));
         }
     }

@@ -185,10 +185,14 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 61] = [
+const MUST_HAPPEN: [&str; 68] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
+    "batch",
+    "batch dropped",
+    "batch waited",
+    "batch without hope",
     "attempt after its agent was killed",
     "budget below its use",
     "budget changed",
@@ -235,6 +239,9 @@ const MUST_HAPPEN: [&str; 61] = [
     "named",
     "not recorded",
     "out of attempts",
+    "pick declined",
+    "picked",
+    "picker failed",
     "question struck",
     "rejected",
     "reply",
@@ -445,7 +452,7 @@ impl Books {
         let spec = self.specs.get_mut(&code).expect("it was written down before");
         if spec.brought.as_ref().is_some_and(|brought| brought.attempt == attempt && brought.ok) {
             spec.lose(attempt, now, retryable);
-            self.circuit_hears_of_a_rejection();
+            self.circuit_hears_of_a_failure();
             self.totals.count("rejected");
         }
     }

@@ -145,12 +145,13 @@ impl World {
         };
         let sure = held(false);
         assert!(
-            (sure..=held(true)).contains(&stats.leases_live),
+            (sure..=held(true) + self.most_gathered()).contains(&stats.leases_live),
             "{} leases live, and {sure} are held",
             stats.leases_live
         );
         self.check_paid_leases();
         self.check_circuit();
+        self.check_crowds();
         self.core.books().check_wards_in_time(now, &self.fleet.agents());
         for waiter in &self.waiters {
             assert!(!waiter.bell.rung.load(Ordering::Relaxed));
@@ -279,6 +280,7 @@ impl World {
         }
         self.poll_woken();
         assert!(self.waiters.is_empty(), "who waits is told");
+        self.close_crowds();
         for held in self.leases.drain(..) {
             assert!(held.lease.is_revoked(), "a lease outlived its fleet");
         }

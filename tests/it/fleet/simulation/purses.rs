@@ -226,7 +226,7 @@ impl Books {
     }
 
     /// When nothing is ready: the leases that are paid for are those that are held.
-    fn check_paid_leases(&mut self, holdings: &[Holding]) {
+    fn check_paid_leases(&mut self, holdings: &[Holding], gathered: u64) {
         for purse in &self.purses {
             let Some(usage) = purse.usage(Meter::Leases) else { continue };
             let scope = purse.account.scope();
@@ -239,7 +239,7 @@ impl Books {
                 }
             }
             assert!(
-                (sure..=perhaps).contains(&usage.used),
+                (sure..=perhaps + gathered).contains(&usage.used),
                 "{scope} pays for {} leases, and {sure} to {perhaps} are held",
                 usage.used
             );
@@ -375,7 +375,7 @@ impl World {
             granted: flight.granted,
             sure: true,
         }));
-        books.check_paid_leases(&holdings);
+        books.check_paid_leases(&holdings, self.most_gathered());
     }
 
     /// After the end: all is given back.

@@ -89,8 +89,16 @@ pub(super) struct Wards {
     circuit: Circuit,
     /// Who was put on trial since it opened.
     tried: BTreeSet<AgentId>,
-    /// Attempts and messages of the kind that came to nothing since the circuit changed.
+    /// Attempts, messages and leases of the kind that came to nothing since the circuit changed.
     failures: u16,
+    /// Leases on the kind that the host holds and that may have expired, each a failure.
+    pub(super) expiring: u16,
+}
+
+impl Wards {
+    const fn most_failures(&self) -> u16 {
+        self.failures + self.expiring
+    }
 }
 
 const fn serves(condition: Condition) -> bool {
@@ -174,9 +182,17 @@ impl Books {
         }
     }
 
-    /// The verifier did not want what such an agent brought.
-    pub(super) fn circuit_hears_of_a_rejection(&mut self) {
+    /// The verifier did not want what an agent brought, or the host what came of a lease.
+    pub(super) fn circuit_hears_of_a_failure(&mut self) {
         self.wards.failures += 1;
+    }
+
+    /// The host holds another lease that expires, or one less.
+    pub(super) fn lease_expires(&mut self, agent: AgentId, more: bool) {
+        if self.agents.get(&agent).is_none_or(|body| body.kind == GUARDED) {
+            let now = self.wards.expiring;
+            self.wards.expiring = if more { now + 1 } else { now.saturating_sub(1) };
+        }
     }
 
     /// An agent has gone.
@@ -221,8 +237,8 @@ impl Books {
             FleetEvent::CircuitOpened { until, .. } => {
                 self.totals.count("circuit opened");
                 let enough = match self.wards.circuit {
-                    Circuit::Closed => self.wards.failures >= FAILURES,
-                    Circuit::HalfOpen => self.wards.failures > 0,
+                    Circuit::Closed => self.wards.most_failures() >= FAILURES,
+                    Circuit::HalfOpen => self.wards.most_failures() > 0,
                     Circuit::Open(_) => false,
                 };
                 let known = format!("{:?} at {now:?}", self.wards);

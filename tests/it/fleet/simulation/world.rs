@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use super::Random;
 use super::acts::Wanted;
+use super::batches::Crowd;
 use super::books::{Body, Books, Core, Token, Totals};
 use super::handlers::{SKILLS, handler, handler_async, spawner};
 use super::purses::KINDS;
@@ -72,6 +73,7 @@ pub(super) struct World {
     pub(super) fleet: Fleet<Token, Token>,
     pub(super) leases: Vec<Held>,
     pub(super) waiters: Vec<Waiter>,
+    pub(super) crowds: Vec<Crowd>,
     pub(super) replies: Vec<(u64, Reply<Token>)>,
     pub(super) teams: [SupervisionGroup; 2],
     pub(super) remembered_keys: usize,
@@ -132,6 +134,7 @@ impl World {
             fleet,
             leases: Vec::new(),
             waiters: Vec::new(),
+            crowds: Vec::new(),
             replies: Vec::new(),
             teams: teams(),
             remembered_keys,
@@ -232,7 +235,7 @@ impl World {
             let expired = self.fleet.tick();
             self.core.books().totals.counts_expired(expired);
             let ran = self.fleet.run_ready(usize::MAX);
-            let polled = self.poll_woken();
+            let polled = self.poll_woken() + self.poll_woken_crowds();
             let flown = self.poll_futures();
             if ran == 0 && polled == 0 && flown == 0 {
                 return;
@@ -314,6 +317,7 @@ impl World {
             drop(held);
         }
         self.waiters.clear();
+        self.crowds.clear();
         self.relax_budgets();
         for agent in self.fleet.agents() {
             let _ = self.fleet.set_condition(agent.id, Condition::Fit);

@@ -1,0 +1,209 @@
+//! Batches that wait in a simulated fleet, and pickers that do as they like.
+
+use std::pin::Pin;
+use std::sync::atomic::Ordering;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
+
+use super::acts::Wanted;
+use super::books::Core;
+use super::handlers::quiet_panic;
+use super::world::{Bell, World};
+use phalanx::Timestamp;
+use phalanx::fleet::{
+    AgentId, AgentState, AgentStatus, AllocateError, BatchAllocation, Fit, Lease, Picker, Request,
+};
+
+/// A batch that waits.
+pub(super) struct Crowd {
+    future: Pin<Box<BatchAllocation>>,
+    bell: Arc<Bell>,
+    wanted: Wanted,
+    count: usize,
+    seen: (Timestamp, u64),
+}
+
+impl Crowd {
+    fn poll(&mut self) -> Poll<Result<Vec<Lease>, AllocateError>> {
+        self.bell.rung.store(false, Ordering::Relaxed);
+        let waker = Waker::from(Arc::clone(&self.bell));
+        self.future.as_mut().poll(&mut Context::from_waker(&waker))
+    }
+}
+
+impl World {
+    pub(super) fn wait_for_a_batch(&mut self) {
+        let mut wanted = self.want();
+        wanted.request = wanted.request.fit(Fit::All);
+        let count = 1 + self.random.below(4);
+        let future = Box::pin(self.fleet.allocate_batch_async(&wanted.request, count));
+        let (bell, seen) = (self.bell(), self.moment());
+        self.crowds.push(Crowd { future, bell, wanted, count, seen });
+        self.poll_crowd(self.crowds.len() - 1);
+    }
+
+    /// Polls one; whether it was answered.
+    fn poll_crowd(&mut self, at: usize) -> bool {
+        let seen = self.crowds[at].seen;
+        let result = match self.crowds[at].poll() {
+            Poll::Pending => {
+                self.crowds[at].seen = self.moment();
+                return false;
+            }
+            Poll::Ready(result) => result,
+        };
+        let Crowd { wanted, count, future, .. } = self.crowds.swap_remove(at);
+        drop(future);
+        let places = self.places_of(&wanted);
+        match result {
+            Ok(leases) => {
+                assert_eq!(leases.len(), count, "all or none");
+                let what =
+                    if count > 1 && seen != self.moment() { "batch waited" } else { "batch" };
+                self.core.books().totals.count(what);
+                for lease in leases {
+                    // It begins as it is collected.
+                    self.keep(lease, &wanted, (self.now(), seen.1));
+                }
+            }
+            Err(AllocateError::TooFewPlaces) => {
+                assert!(places < count, "there are {places} places, and {count} are wanted");
+                self.core.books().totals.count("batch without hope");
+            }
+            Err(AllocateError::NoSuchCapability) => assert_eq!(places, 0),
+            Err(AllocateError::AgentGone) => {
+                let named = wanted.agent.expect("it asked for one");
+                assert!(!self.core.books().agents.contains_key(&named));
+            }
+            Err(AllocateError::PickerInBatch) => assert!(wanted.picks.is_some()),
+            Err(AllocateError::TooManyWaiting) => {}
+            Err(AllocateError::Closed) => assert!(self.core.books().closing),
+            Err(other) => panic!("a batch got {other}"),
+        }
+        true
+    }
+
+    /// How many leases those that fit may hold.
+    fn places_of(&self, wanted: &Wanted) -> usize {
+        let books = self.core.books();
+        let fitting = books.agents.iter().filter(|(id, body)| {
+            wanted.agent.is_none_or(|named| named == **id) && body.has(wanted.needs)
+        });
+        fitting.map(|(_, body)| body.limit as usize).sum()
+    }
+
+    /// Polls those whose wakers were called; how many there were.
+    pub(super) fn poll_woken_crowds(&mut self) -> usize {
+        let (mut polled, mut at) = (0, 0);
+        while at < self.crowds.len() {
+            if self.crowds[at].bell.rung.load(Ordering::Relaxed) {
+                polled += 1;
+                at += usize::from(!self.poll_crowd(at));
+            } else {
+                at += 1;
+            }
+        }
+        polled
+    }
+
+    pub(super) fn drop_crowd(&mut self) {
+        if !self.crowds.is_empty() {
+            let at = self.random.below(self.crowds.len());
+            let crowd = self.crowds.swap_remove(at);
+            let woken = crowd.bell.rung.load(Ordering::Relaxed);
+            drop(crowd);
+            let what = if woken { "batch dropped after it was woken" } else { "batch dropped" };
+            self.core.books().totals.count(what);
+        }
+    }
+
+    /// How many places batches may have gathered, at most.
+    pub(super) fn most_gathered(&self) -> u64 {
+        self.crowds.iter().map(|crowd| crowd.count as u64 - 1).sum()
+    }
+
+    /// When nothing is ready: the batch whose turn it is has all that there is for it.
+    pub(super) fn check_crowds(&self) {
+        let loads = self.loads();
+        let mut gathers = self.crowds.is_empty();
+        for crowd in &self.crowds {
+            assert!(!crowd.bell.rung.load(Ordering::Relaxed));
+            let places = self.places_of(&crowd.wanted);
+            assert!(places >= crowd.count, "it waits for {}, of {places}", crowd.count);
+            gathers |= self.idle_agent(&loads, &crowd.wanted).is_none();
+        }
+        assert!(gathers, "no batch gathers what there is for it");
+    }
+
+    /// After the end: all are told.
+    pub(super) fn close_crowds(&mut self) {
+        for crowd in &self.crowds {
+            assert!(crowd.bell.rung.load(Ordering::Relaxed), "a batch sleeps for ever");
+        }
+        self.poll_woken_crowds();
+        assert!(self.crowds.is_empty(), "who waits is told");
+    }
+
+    /// A picker for some requests.
+    pub(super) fn picker(&mut self, needs: u8, named: Option<AgentId>) -> Option<Arc<Choosy>> {
+        let core = Arc::clone(&self.core);
+        self.random
+            .percent(15)
+            .then(|| Arc::new(Choosy { core, needs, named, chosen: Mutex::default() }))
+    }
+}
+
+/// Takes whom it likes of those it is shown, or nobody.
+pub(super) struct Choosy {
+    core: Arc<Core>,
+    needs: u8,
+    named: Option<AgentId>,
+    chosen: Mutex<Option<AgentId>>,
+}
+
+impl Choosy {
+    /// Whom it chose last.
+    pub(super) fn chosen(&self) -> Option<AgentId> {
+        *self.chosen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Picker for Choosy {
+    fn pick(&self, _request: &Request, candidates: &[AgentStatus]) -> Option<usize> {
+        let core = &*self.core;
+        let (choice, place) = {
+            let mut books = core.books();
+            books.must(!candidates.is_empty(), || "a choice among nobody".to_owned());
+            for candidate in candidates {
+                // What came free for one who waited may have failed since.
+                let serves = candidates.len() == 1
+                    || !matches!(
+                        candidate.state,
+                        AgentState::Starting | AgentState::Draining | AgentState::Failed
+                    );
+                let fits = books.agents.get(&candidate.id).is_some_and(|body| body.has(self.needs))
+                    && self.named.is_none_or(|named| named == candidate.id)
+                    && serves
+                    && candidate.load <= candidate.max_leases;
+                books.must(fits, || format!("{candidate:?} is no candidate for {}", self.needs));
+            }
+            let place = books.random.below(candidates.len().max(1));
+            (books.random.below(100), place)
+        };
+        let chosen = candidates.get(place)?.id;
+        *self.chosen.lock().unwrap_or_else(PoisonError::into_inner) = Some(chosen);
+        match choice {
+            0..=9 => return None,
+            10..=14 => return Some(candidates.len()),
+            15..=19 => quiet_panic(),
+            20..=25 => {
+                // It goes, or others take it, as it is being chosen.
+                if let Some(fleet) = core.fleet() {
+                    core.kill(&fleet, chosen);
+                }
+            }
+            _ => {}
+        }
+        Some(place)
+    }
+}
