@@ -20,6 +20,7 @@
 )]
 
 mod asymmetric;
+mod biased;
 mod brief;
 mod home;
 mod parker;
@@ -39,7 +40,8 @@ pub(crate) use imp::Condvar;
 pub(crate) use imp::{Mutex, MutexGuard, RwLock, UnsafeCell, atomic, fence, hint, thread};
 
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
-pub(crate) use brief::{Brief, BriefGuard};
+pub(crate) use biased::{Biased, BiasedGuard, biased};
+pub(crate) use brief::Brief;
 pub(crate) use home::{cores, home, unique};
 pub(crate) use parker::Parker;
 pub(crate) use prefetch::{prefetch_read, prefetch_write};

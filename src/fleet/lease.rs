@@ -14,7 +14,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::id::AgentId;
-use super::pool::{Charge, Gone, Grant, Key, Pool, Ticket};
+use super::pool::{Charge, Gone, Grant, Key, Pool, Terms, Ticket};
 use super::request::{AllocateError, Request};
 use crate::clock::Clock;
 use crate::clock::Timestamp;
@@ -89,11 +89,19 @@ impl Lease {
         Self { grant, pool: Some(pool), key: None, charge: None, since: 0 }
     }
 
+    /// Takes it apart; the reference to the pool goes with the grant.
+    pub(super) fn into_terms(mut self) -> Terms {
+        std::mem::forget(self.pool.take());
+        Terms { grant: self.grant, key: self.key, charge: self.charge, since: self.since }
+    }
+
+    #[inline]
     pub(super) const fn with_charge(mut self, charge: Option<Charge>) -> Self {
         self.charge = charge;
         self
     }
 
+    #[inline]
     pub(super) const fn with_clock(mut self, key: Option<Key>, since: u64) -> Self {
         self.key = key;
         self.since = since;

@@ -62,7 +62,7 @@ use super::wakers::guarded;
 use crate::Error;
 use crate::clock::Clock;
 use crate::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use crate::sync::{Brief, BriefGuard, Mutex, OnceLock};
+use crate::sync::{Biased, BiasedGuard, Mutex, OnceLock, biased};
 use buy::{Granted, KindAccounts};
 use charge::Dues;
 use counts::Counts;
@@ -189,6 +189,18 @@ impl Grant {
     }
 }
 
+/// What a lease is made of, beside the reference to the pool that comes with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Terms {
+    pub(super) grant: Grant,
+    /// Under which it expires, if it does.
+    pub(super) key: Option<Key>,
+    /// What it was charged with, if anything.
+    pub(super) charge: Option<Charge>,
+    /// When it was granted, in nanoseconds, or zero for one whose time does not matter.
+    pub(super) since: u64,
+}
+
 /// The holder of a lease was too late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Gone {
@@ -250,6 +262,8 @@ pub(super) struct Pool {
     keeps_pasts: bool,
     /// Whether a lease is an agent and nothing more: neither timed nor paid for.
     is_plain: bool,
+    /// Whether, besides, the load alone decides.
+    is_simple: bool,
     budgets: Option<Budgets>,
     /// Which of the accounts of types and agents the shards have heard of.
     kinds_seen: AtomicU64,
@@ -265,7 +279,7 @@ pub(super) struct Pool {
     expires: AtomicBool,
     max_agents: usize,
     max_waiting: usize,
-    shards: Box<[CachePadded<Brief<Shard>>]>,
+    shards: Box<[CachePadded<Biased<Shard>>]>,
     floors: Floors,
     attention: CachePadded<AtomicUsize>,
     desk: Mutex<Desk>,
@@ -294,17 +308,18 @@ pub(super) struct Tally {
 }
 
 /// A shard, locked.
-type Held<'a> = BriefGuard<'a, Shard>;
+type Held<'a> = BiasedGuard<'a, Shard>;
 
 impl Pool {
     pub(super) fn new(config: PoolConfig) -> Arc<Self> {
         let bits = config.shards.trailing_zeros();
-        let shard = |number| CachePadded::new(Brief::new(Shard::new(number, bits, config.kept)));
+        let shard = |number| CachePadded::new(biased(Shard::new(number, bits, config.kept)));
         let pool = Arc::new_cyclic(|me| Self {
             number: crate::sync::unique(),
             kept: config.kept,
             keeps_pasts: config.kept.has(Strategy::Performance),
             is_plain: !config.kept.has(Strategy::Performance) && config.budgets.is_none(),
+            is_simple: config.kept.is_by_load_alone() && config.budgets.is_none(),
             budgets: config.budgets,
             kinds_seen: AtomicU64::new(0),
             dues: Mutex::new(Dues::default()),
@@ -353,11 +368,12 @@ impl Pool {
     /// Publishes what became of a shard's floors (rule 4).
     #[inline(always)]
     fn publish(&self, at: usize, shard: &mut Shard) {
-        if self.shards.len() > 1 && shard.is_stirred() {
+        if shard.is_stirred() && self.shards.len() > 1 {
             self.publish_floors(at, shard);
         }
     }
 
+    #[inline(never)]
     fn publish_floors(&self, at: usize, shard: &mut Shard) {
         for strategy in self.kept.iter() {
             let floor = shard.floor(strategy, || self.floors.greatest(strategy));
@@ -407,26 +423,32 @@ impl Pool {
         self: &Arc<Self>,
         request: &Request,
     ) -> Result<Lease, AllocateError> {
-        if request.is_for_any() && self.is_plain {
-            return match self.grant_asked(&Ask::any(self.kept.first())) {
-                Some(grant) => Ok(self.lease(grant)),
-                None => self.try_again(request),
-            };
+        if request.is_for_any()
+            && self.is_simple
+            && let Some(grant) = self.grant_any()
+        {
+            return Ok(self.lease(grant));
         }
+        // Taken apart and put together again, a lease stays in the caller's registers.
+        let terms = self.grant_on_terms(request)?;
+        Ok(self.lease(terms.grant).with_clock(terms.key, terms.since).with_charge(terms.charge))
+    }
+
+    /// Takes an agent in whatever way the request needs, or says why there is none.
+    #[inline(never)]
+    fn grant_on_terms(self: &Arc<Self>, request: &Request) -> Result<Terms, AllocateError> {
         if !self.is_plain || request.is_special() {
-            return self.try_allocate_timed(request);
+            return self.grant_timed(request);
         }
-        match self.grant(request) {
-            Some(grant) => Ok(self.lease(grant)),
-            None => self.try_again(request),
-        }
+        let ask = self.resolve(request)?;
+        let grant = match self.grant_asked(&ask) {
+            Some(grant) => grant,
+            None => self.grant_again(&ask)?,
+        };
+        Ok(Terms { grant, key: None, charge: None, since: 0 })
     }
 
     /// Takes an agent if there is one, with a reference for the lease to be made of it.
-    fn grant(self: &Arc<Self>, request: &Request) -> Option<Grant> {
-        self.grant_asked(&self.resolve(request).ok()?)
-    }
-
     #[inline(always)]
     fn grant_asked(self: &Arc<Self>, ask: &Ask) -> Option<Grant> {
         let (mut shard, at, local) = self.find(ask).ok()??;
@@ -438,14 +460,9 @@ impl Pool {
 
     /// Looks once more if a lease has expired, and says why there is none.
     #[cold]
-    fn try_again(self: &Arc<Self>, request: &Request) -> Result<Lease, AllocateError> {
-        if self.expire_due() > 0
-            && let Some(grant) = self.grant(request)
-        {
-            return Ok(self.lease(grant));
-        }
-        let ask = self.resolve(request)?;
-        Err(self.why_none(&ask))
+    fn grant_again(self: &Arc<Self>, ask: &Ask) -> Result<Grant, AllocateError> {
+        let again = if self.expire_due() > 0 { self.grant_asked(ask) } else { None };
+        again.ok_or_else(|| self.why_none(ask))
     }
 
     #[cold]

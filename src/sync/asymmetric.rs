@@ -33,8 +33,13 @@ impl Asymmetric {
         Self { barriers: kernel::is_chosen() }
     }
 
+    /// Whether the light side costs nothing.
+    pub(crate) const fn is_free(self) -> bool {
+        self.barriers
+    }
+
     /// An ordinary fence on both sides.
-    #[cfg(test)]
+    #[cfg_attr(any(phalanx_loom, phalanx_shuttle), cfg(test))]
     pub(crate) const fn symmetric() -> Self {
         Self { barriers: false }
     }

@@ -13,11 +13,11 @@
 //! and 29.7 under `parking_lot` (best of 50 runs of 100,000, three times over).
 
 #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
-pub(crate) use real::{Brief, BriefGuard};
+pub(crate) use real::Brief;
 
 /// The models check what is done under the lock with a lock of their own; the word has a model below.
 #[cfg(any(phalanx_loom, phalanx_shuttle))]
-pub(crate) use super::imp::{Mutex as Brief, MutexGuard as BriefGuard};
+pub(crate) use super::imp::Mutex as Brief;
 
 use super::atomic::{AtomicBool, Ordering};
 use super::{hint, site, thread};
@@ -30,18 +30,35 @@ const YIELDS: u32 = 32;
 
 /// The word of rule 1.
 #[derive(Debug)]
-struct Word(AtomicBool);
+pub(super) struct Word(AtomicBool);
 
 impl Word {
+    #[cfg(not(phalanx_loom))]
+    pub(super) const fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
+    #[cfg(phalanx_loom)]
+    pub(super) fn new() -> Self {
+        Self(AtomicBool::new(false))
+    }
+
     #[inline(always)]
-    fn try_take(&self) -> bool {
+    pub(super) fn take(&self) {
+        if !self.try_take() {
+            self.take_contended();
+        }
+    }
+
+    #[inline(always)]
+    pub(super) fn try_take(&self) -> bool {
         // Ordering: Acquire, pairs with the Release of `free` (rule 2).
         let order = site("brief.take", Ordering::Acquire);
         self.0.compare_exchange(false, true, order, Ordering::Relaxed).is_ok()
     }
 
     #[inline(always)]
-    fn free(&self) {
+    pub(super) fn free(&self) {
         // Ordering: Release, pairs with the Acquire of `try_take`: the next holder sees what this one did.
         self.0.store(false, site("brief.free", Ordering::Release));
     }
@@ -59,18 +76,28 @@ impl Word {
         }
         let mut turns = 0;
         while !self.look() {
-            if turns < YIELDS {
-                turns += 1;
-                thread::yield_now();
-            } else {
-                nap();
-            }
+            yield_or_nap(&mut turns);
         }
+    }
+
+    #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
+    pub(super) fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
     }
 
     /// Takes the word if it looks free: a look does not take the line from the holder.
     fn look(&self) -> bool {
         !self.0.load(Ordering::Relaxed) && self.try_take()
+    }
+}
+
+/// Lets others run, as one who has waited for so many turns.
+pub(super) fn yield_or_nap(turns: &mut u32) {
+    if *turns < YIELDS {
+        *turns += 1;
+        thread::yield_now();
+    } else {
+        nap();
     }
 }
 
@@ -89,11 +116,10 @@ fn nap() {
 mod real {
     #![expect(unsafe_code, reason = "the trait of locks is unsafe to implement")]
 
-    use super::{AtomicBool, Ordering, Word};
+    use super::Word;
 
     /// See the file's head.
     pub(crate) type Brief<T> = lock_api::Mutex<RawBrief, T>;
-    pub(crate) type BriefGuard<'a, T> = lock_api::MutexGuard<'a, RawBrief, T>;
 
     #[derive(Debug)]
     pub(crate) struct RawBrief(Word);
@@ -101,14 +127,12 @@ mod real {
     // SAFETY: rule 1 of the file: one thread at a time holds the lock, from `lock` or a `try_lock` that
     // returned true to `unlock`.
     unsafe impl lock_api::RawMutex for RawBrief {
-        const INIT: Self = Self(Word(AtomicBool::new(false)));
+        const INIT: Self = Self(Word::new());
         type Guard = ();
 
         #[inline(always)]
         fn lock(&self) {
-            if !self.0.try_take() {
-                self.0.take_contended();
-            }
+            self.0.take();
         }
 
         #[inline(always)]
@@ -123,7 +147,7 @@ mod real {
         }
 
         fn is_locked(&self) -> bool {
-            self.0.0.load(Ordering::Relaxed)
+            self.0.is_taken()
         }
     }
 }
@@ -142,11 +166,9 @@ mod loom_tests {
 
     /// Two threads add one under the lock; loom's cell sees whether their accesses are ordered.
     fn two_add() {
-        let both = Arc::new(Both { word: Word(AtomicBool::new(false)), cell: UnsafeCell::new(0) });
+        let both = Arc::new(Both { word: Word::new(), cell: UnsafeCell::new(0) });
         let add = |both: &Both| {
-            if !both.word.try_take() {
-                both.word.take_contended();
-            }
+            both.word.take();
             both.cell.with_mut(|_| ());
             both.word.free();
         };

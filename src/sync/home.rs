@@ -6,7 +6,7 @@ pub(crate) fn home() -> usize {
     0
 }
 
-/// The number of this thread: threads that come one after the other get numbers that do.
+/// The number of this thread, from one: threads that come one after the other get numbers that do.
 #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
 #[inline]
 pub(crate) fn home() -> usize {
@@ -14,20 +14,21 @@ pub(crate) fn home() -> usize {
     use std::cell::Cell;
 
     std::thread_local! {
-        static HOME: Cell<usize> = const { Cell::new(usize::MAX) };
+        /// Zero for one that has none yet.
+        static HOME: Cell<usize> = const { Cell::new(0) };
     }
-    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
 
     #[cold]
     fn first() -> usize {
-        let number = NEXT.fetch_add(1, Ordering::Relaxed) & (usize::MAX >> 1);
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
         // A thread that is ending has lost its own: then any number will do.
         let _ = HOME.try_with(|home| home.set(number));
         number
     }
 
     match HOME.try_with(Cell::get) {
-        Ok(number) if number != usize::MAX => number,
+        Ok(number) if number != 0 => number,
         _ => first(),
     }
 }

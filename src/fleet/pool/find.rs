@@ -35,7 +35,7 @@ impl Pool {
         }
         if self.shards.len() == 1 {
             let shard = self.shards[0].lock();
-            if shard.closed {
+            if shard.is_closed() {
                 return Err(AllocateError::Closed);
             }
             let first = shard.first(ask);
@@ -44,7 +44,7 @@ impl Pool {
         if ask.fit == Fit::All {
             let at = self.floors.nearest(ask.strategy, home(), self.shards.len());
             let shard = self.shards[at].lock();
-            if shard.closed {
+            if shard.is_closed() {
                 return Err(AllocateError::Closed);
             }
             if ask.mask == 0 {
@@ -87,7 +87,7 @@ impl Pool {
                     continue;
                 }
                 let mut shard = self.shards[at].lock();
-                if shard.closed {
+                if shard.is_closed() {
                     return Err(AllocateError::Closed);
                 }
                 let Some(found) = shard.best(ask) else { continue };
@@ -111,7 +111,7 @@ impl Pool {
                 continue;
             }
             let shard = self.shards[at].lock();
-            if shard.closed {
+            if shard.is_closed() {
                 return Err(AllocateError::Closed);
             }
             if let Some(found) = shard.best(ask) {
@@ -154,7 +154,7 @@ impl Pool {
         whole: bool,
     ) -> Result<(Vec<Granted>, Option<Exceeded>), AllocateError> {
         let mut shards = self.lock_all();
-        if shards[0].closed {
+        if shards[0].is_closed() {
             return Err(AllocateError::Closed);
         }
         let (mut grants, mut over_budget) = (Vec::new(), None);
@@ -206,7 +206,7 @@ impl Pool {
     ) -> Result<Option<Found<'_>>, AllocateError> {
         let at = self.shard_of(agent);
         let shard = self.shards[at].lock();
-        if shard.closed {
+        if shard.is_closed() {
             return Err(AllocateError::Closed);
         }
         let local = shard.find(agent).ok_or(AllocateError::AgentGone)?;

@@ -113,6 +113,27 @@ impl Index {
         self.shut(rank)
     }
 
+    /// Takes the [first](Self::first) out, and says which it was, of which rank, and whether `best` changed.
+    #[inline(always)]
+    pub(super) fn pop(&mut self, slots: &mut [Slot], link: usize) -> Option<(u32, u32, bool)> {
+        let rank = self.best;
+        let bucket = self.buckets.get_mut(rank as usize)?;
+        let agent = bucket.head;
+        let next = slots.get(agent as usize)?.links[link].next;
+        bucket.head = next;
+        let changed = match slots.get_mut(next as usize) {
+            Some(next) => {
+                next.links[link].prev = NIL;
+                false
+            }
+            None => {
+                bucket.tail = NIL;
+                self.shut(rank)
+            }
+        };
+        Some((agent, rank, changed))
+    }
+
     #[inline(never)]
     fn shut(&mut self, rank: u32) -> bool {
         self.ranks.remove(rank);

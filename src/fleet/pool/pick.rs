@@ -132,7 +132,7 @@ impl Pool {
         for (at, shard) in self.shards.iter().enumerate() {
             found.reserve(MAX_CANDIDATES);
             let shard = shard.lock();
-            if shard.closed {
+            if shard.is_closed() {
                 return Err(AllocateError::Closed);
             }
             match ask.agent {

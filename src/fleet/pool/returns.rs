@@ -17,8 +17,9 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use super::shard::Shard;
-use super::{Gone, Grant, Key, Passed, Pool};
+use super::{Gone, Grant, Key, Passed, Pool, Strategy};
 use crate::fleet::lease::{Lease, Release};
+use crate::sync::home;
 
 /// How many counts a shard keeps at most.
 const SPARE_MAX: u32 = 256;
@@ -27,7 +28,7 @@ impl Shard {
     /// Takes over the count of a lease that ends, unless it has enough of them (rule 1).
     #[inline(always)]
     fn keep_reference(&mut self) -> bool {
-        let keeps = !self.closed && self.spare < SPARE_MAX;
+        let keeps = !self.is_closed() && self.spare < SPARE_MAX;
         self.spare += u32::from(keeps);
         keeps
     }
@@ -49,6 +50,23 @@ impl Pool {
         let _ = ManuallyDrop::new(Arc::clone(self));
     }
 
+    /// Takes the agent that the first strategy chooses, for whoever asks for any; `None` if that takes more than a look
+    /// at one simple shard.
+    #[inline(never)]
+    pub(super) fn grant_any(self: &Arc<Self>) -> Option<Grant> {
+        let pool: &Self = self;
+        let at = home() & (pool.shards.len() - 1);
+        let by_load = Strategy::LeastLoaded;
+        if !by_load.is_good_enough(pool.floors.get(by_load, at)) && pool.shards.len() > 1 {
+            return None;
+        }
+        let mut shard = pool.shards[at].lock();
+        let grant = shard.lease_first()?;
+        pool.publish(at, &mut shard);
+        self.lend_reference(&mut shard);
+        Some(grant)
+    }
+
     /// Makes the lease of a grant that owns a count.
     #[inline(always)]
     pub(super) fn lease(self: &Arc<Self>, grant: Grant) -> Lease {
@@ -59,7 +77,7 @@ impl Pool {
 
     /// Closes a shard, and lets go of the counts that it owns. None of them is the last.
     pub(super) fn settle_references(self: &Arc<Self>, shard: &mut Shard) {
-        shard.closed = true;
+        shard.close();
         for _ in 0..std::mem::take(&mut shard.spare) {
             // SAFETY: the shard owned one count for each turn of this loop (rule 1).
             unsafe { Arc::decrement_strong_count(Arc::as_ptr(self)) };
@@ -77,17 +95,12 @@ impl Pool {
         let (at, agent) = (pool.shard_of(grant.agent()), grant.agent());
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() || shard.is_noted(agent) {
+        if pool.is_watched() || shard.release_simply(agent).is_none() {
             drop(shard);
-            let held = ManuallyDrop::into_inner(held);
-            return held.give_back_watched(grant, None, 0, how, |shard, _| {
-                let local = shard.release(agent, None, None);
-                (local.map(drop), local.ok())
-            });
+            return ManuallyDrop::into_inner(held).give_back_any(grant, how);
         }
         // It was not paid for, so nothing is owed.
-        let result = shard.release(agent, None, None).map(drop);
-        shard.count(result.is_ok(), how);
+        shard.count(true, how);
         pool.publish(at, &mut shard);
         let kept = shard.keep_reference();
         drop(shard);
@@ -95,7 +108,16 @@ impl Pool {
             // The last reference, it may be, of a fleet that has ended.
             drop(ManuallyDrop::into_inner(held));
         }
-        result
+        Ok(())
+    }
+
+    /// The same where there may be more to it.
+    #[inline(never)]
+    fn give_back_any(self: Arc<Self>, grant: Grant, how: Release) -> Result<(), Gone> {
+        self.give_back_by(grant, None, 0, how, |shard, _| {
+            let local = shard.release(grant.agent(), None, None);
+            (local.map(drop), local.ok())
+        })
     }
 
     /// Ends a lease in some way, which says what the holder is told and the place of the agent that has a

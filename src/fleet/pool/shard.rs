@@ -9,11 +9,15 @@
 //!    counts none has an empty index and is used again for others. No two classes with agents are alike.
 //! 3. The generation of a slot goes up when its agent ends, so a lease of that agent matches no slot, and
 //!    cannot be given back twice. A slot whose generations are used up stays vacant for good.
-//! 4. `held` is the sum of the loads: the leases that are held, grants not yet collected included.
+//! 4. What was granted less what was taken back is the sum of the loads: the leases that are held, grants not yet
+//!    collected included.
 //! 5. Laps of the round robin: a lap ends when everybody who stood in line at its start has been taken or
 //!    has gone.
+//! 6. `is_simple` says that the shard is open, that its agents are alike and paid for by nobody, and that the load
+//!    alone decides: then the first agent of the one class is the best for whoever asks for any.
 
 mod expiry;
+mod simple;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod validate;
 
@@ -113,7 +117,9 @@ pub(super) struct Best {
 
 /// See the file's head.
 pub(super) struct Shard {
-    pub(super) closed: bool,
+    closed: bool,
+    /// Rule 6.
+    is_simple: bool,
     number: u32,
     /// How many bits of a slot's number name the shard.
     bits: u32,
@@ -145,6 +151,7 @@ impl Shard {
     pub(super) fn new(number: u32, bits: u32, kept: Kept) -> Self {
         Self {
             closed: false,
+            is_simple: false,
             number,
             bits,
             kept,
@@ -252,6 +259,7 @@ impl Shard {
         let class = &mut self.classes[usize::from(place)];
         (class.mask, class.degraded, class.on_trial) = (mask, degraded, on_trial);
         class.payer = payer.cloned();
+        self.see_whether_simple();
         Some(place)
     }
 
@@ -345,7 +353,7 @@ impl Shard {
             self.vacant.push(local);
         }
         self.live -= 1;
-        self.counts.held -= u64::from(load);
+        self.counts.taken_back += u64::from(load);
         let class = &mut self.classes[slot.class as usize];
         class.live -= 1;
         (u32::from(load), slot.kind, class.mask)
@@ -426,11 +434,16 @@ impl Shard {
         self.touch(local);
         self.line_up(local);
         self.join(local);
+        self.grant(self.id(local))
+    }
+
+    /// Counts a grant, and numbers it.
+    #[inline(always)]
+    fn grant(&mut self, agent: AgentId) -> Grant {
         self.counts.granted += 1;
-        self.counts.held += 1;
         let lease = self.counts.granted << self.bits | u64::from(self.number);
         let lease = NonZeroU64::new(lease).expect("the number of a grant is not zero");
-        Grant::new(self.id(local), lease)
+        Grant::new(agent, lease)
     }
 
     /// How many leases the shard had granted with this one.
@@ -509,7 +522,7 @@ impl Shard {
         } else {
             self.join_but_line(local);
         }
-        self.counts.held -= 1;
+        self.counts.taken_back += 1;
         if let Some(charge) = charge {
             self.charges.give_back(charge);
         }
@@ -567,7 +580,7 @@ impl Shard {
     /// Takes back a lease that was just granted, as if it had not been.
     pub(super) fn undo(&mut self, agent: AgentId, charge: Option<Charge>) {
         if self.release(agent, charge, None).is_ok() {
-            self.counts.granted -= 1;
+            self.counts.undone += 1;
         }
     }
 
@@ -642,7 +655,7 @@ impl Shard {
     /// Whether the floors must be published anew.
     #[inline(always)]
     pub(super) fn is_stirred(&mut self) -> bool {
-        std::mem::take(&mut self.stirred)
+        self.stirred && std::mem::take(&mut self.stirred)
     }
 
     /// The best that a strategy finds here, or [`NO_FLOOR`]. For the round robin it is the lap, which is no

@@ -77,6 +77,12 @@ impl Standing {
         (matches!(self.condition(), Some(Condition::Degraded)), self.is_on_trial())
     }
 
+    /// Whether there is nothing else to know than that it is fit.
+    #[inline(always)]
+    pub(super) const fn is_plainly_fit(self) -> bool {
+        self.0 == 0
+    }
+
     /// Whether it is given leases.
     #[inline(always)]
     pub(super) const fn is_routed(self) -> bool {

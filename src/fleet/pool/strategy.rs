@@ -16,6 +16,9 @@ pub(super) const STRATEGIES: usize = 4;
 /// How many leases an agent may be given at once.
 pub const MAX_LEASES_PER_AGENT: u32 = 32_768;
 
+/// What one lease more adds to the rank by load.
+pub(super) const LOAD_STEP: u32 = CLASSES;
+
 /// How many levels of priority count as one where the load decides first.
 const LEVELS_A_CLASS: u32 = 32;
 const CLASSES: u32 = 256 / LEVELS_A_CLASS;

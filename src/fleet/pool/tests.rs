@@ -504,7 +504,7 @@ impl Both {
             }
         }
         let granted = self.model.waiters.iter().filter(|w| matches!(w.answer, Some(Ok(_)))).count();
-        assert_eq!(self.leases.len() + granted, tally.leases.held as usize);
+        assert_eq!(self.leases.len() + granted, tally.leases.held() as usize);
     }
 
     fn run(shards: usize, first: Strategy, steps: Vec<Step>) {

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use super::buy::Bought;
 use super::wheel::Key;
-use super::{Ask, Charge, Gone, Grant, Granted, Pool, nanoseconds};
+use super::{Ask, Charge, Gone, Grant, Granted, Pool, Terms, nanoseconds};
 use crate::clock::Timestamp;
 use crate::fleet::budget::Asking;
 use crate::fleet::lease::{Lease, LeaseOutcome, Release};
@@ -32,19 +32,16 @@ impl Pool {
     }
 
     /// Takes an agent for a lease with a clock, or one that is picked, or says why there is none.
-    pub(super) fn try_allocate_timed(
-        self: &Arc<Self>,
-        request: &Request,
-    ) -> Result<Lease, AllocateError> {
+    pub(super) fn grant_timed(self: &Arc<Self>, request: &Request) -> Result<Terms, AllocateError> {
         if let Some(picker) = request.own_picker() {
-            return self.try_allocate_picked(request, &**picker);
+            return self.try_allocate_picked(request, &**picker).map(Lease::into_terms);
         }
         let ask = self.resolve(request)?;
         if ask.ttl.is_some() {
             self.expires.store(true, Ordering::Relaxed);
         }
         if self.budgets.is_some() {
-            return self.try_allocate_paid(&ask);
+            return self.grant_paid(&ask);
         }
         loop {
             let now = self.now();
@@ -58,7 +55,7 @@ impl Pool {
                 if let Some(due) = due {
                     self.tell_of_due(due);
                 }
-                return Ok(self.lease(grant).with_clock(key, now.max(1)));
+                return Ok(Terms { grant, key, charge: None, since: now.max(1) });
             }
             if self.expire_due() == 0 {
                 return Err(self.why_none(&ask));
@@ -67,7 +64,7 @@ impl Pool {
     }
 
     /// The same where leases are paid for.
-    fn try_allocate_paid(self: &Arc<Self>, ask: &Ask) -> Result<Lease, AllocateError> {
+    fn grant_paid(self: &Arc<Self>, ask: &Ask) -> Result<Terms, AllocateError> {
         self.follow_accounts();
         let is_timed = self.keeps_pasts || ask.ttl.is_some();
         loop {
@@ -82,7 +79,7 @@ impl Pool {
                     if let Some(due) = due {
                         self.tell_of_due(due);
                     }
-                    return Ok(self.lease(grant).with_clock(key, now).with_charge(charge));
+                    return Ok(Terms { grant, key, charge, since: now });
                 }
                 Ok(None) => None,
                 Err(error @ AllocateError::OverBudget(_)) => Some(error),

@@ -203,7 +203,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
         // A lease that has expired is no load.
         fleet.tick();
         let leases = fleet.inner().pool.tally().leases;
-        self.flow.look(now, leases.held, leases.granted - leases.held);
+        self.flow.look(now, leases.held(), leases.granted() - leases.held());
         let mut seen = fleet.observe(&self.spec);
         seen.service_time = self.flow.service;
         if let Some(system) = &mut self.system {

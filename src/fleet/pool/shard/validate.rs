@@ -19,7 +19,10 @@ impl Shard {
             live[slot.class as usize] += 1;
             held += u64::from(slot.load);
         }
-        assert_eq!(self.counts.held, held, "rule 4");
+        assert_eq!(self.counts.held(), held, "rule 4");
+        let alike = self.classes.len() == 1 && self.classes[0].payer.is_none();
+        let simple = alike && !self.is_closed() && self.kept.is_by_load_alone();
+        assert_eq!(self.is_simple, simple, "rule 6");
         assert!(self.charges.len() as u64 <= held, "rule 1 of the charges");
         if let Some(wheel) = &self.timed {
             wheel.validate();

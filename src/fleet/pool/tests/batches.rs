@@ -208,7 +208,7 @@ impl World {
             }
         }
         drop(desk);
-        assert_eq!(self.leases.len() + granted, self.pool.tally().leases.held as usize);
+        assert_eq!(self.leases.len() + granted, self.pool.tally().leases.held() as usize);
         for (index, agent) in fresh.into_iter().filter(|_| !after_a_kill) {
             for envious in self.waiters.iter().filter(|waiter| !waiter.answered) {
                 let serves = match &envious.claim {
@@ -242,7 +242,7 @@ impl World {
             assert!(self.collect(answered));
         }
         assert!(self.waiters.is_empty(), "somebody waits for ever");
-        assert_eq!(self.pool.tally().leases.held, 0);
+        assert_eq!(self.pool.tally().leases.held(), 0);
     }
 }
 

@@ -88,7 +88,7 @@ fn an_agent_gives_as_many_leases_as_any_may_and_takes_them_all_back() {
     pool.validate();
     drop(leases);
     pool.validate();
-    assert_eq!(pool.tally().leases.held, 0);
+    assert_eq!(pool.tally().leases.held(), 0);
     pool.close(&mut Vec::new());
 }
 
