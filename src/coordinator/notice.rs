@@ -97,6 +97,7 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             | FleetEvent::AgentKilled { .. }
             | FleetEvent::AgentRetired { .. }
             | FleetEvent::AgentFailed { .. }
+            | FleetEvent::AgentExited { .. }
             | FleetEvent::AgentRestarted { .. }
             | FleetEvent::AgentDegraded { .. }
             | FleetEvent::AgentRecovered { .. }

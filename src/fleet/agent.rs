@@ -328,7 +328,9 @@ impl<T, O> AgentSpec<T, O> {
     /// back, it is allocated no more ([`AgentState::Failed`]) and its idle handlers are given up. What runs on it
     /// besides goes on; its mailbox keeps its messages and takes more. Once the delay of the policy is over it is
     /// in service again, with new handlers and a higher [incarnation](AgentStatus::incarnation). A failure of an
-    /// earlier incarnation that comes late changes nothing, and is counted.
+    /// earlier incarnation that comes late changes nothing, and is counted. A handler that
+    /// [has its agent stop](super::TaskContext::stop_agent) is no failure, and starts it again where the policy says
+    /// [`Always`](super::supervise::Restart::Always).
     ///
     /// If the policy does not have it started again, or its budget is used up, the agent ends: its tasks run
     /// elsewhere, or come back as returned if they were for it alone. The task whose attempt failed has lost an

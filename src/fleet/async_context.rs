@@ -78,6 +78,12 @@ impl AsyncContext {
         Interruption { signal: Arc::clone(&self.signal), word, key: None }
     }
 
+    /// As [`TaskContext::stop_agent`](super::TaskContext::stop_agent): the attempt ends when its future resolves, panics
+    /// or is dropped.
+    pub fn stop_agent(&self) {
+        self.signal.stop_agent();
+    }
+
     /// As [`TaskContext::report_progress`](super::TaskContext::report_progress).
     pub fn report_progress(&self, fraction: f32, note: impl Into<Cow<'static, str>>) {
         if self.task.is_some() {

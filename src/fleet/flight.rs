@@ -285,6 +285,9 @@ impl<T, O> Inner<T, O> {
             Cargo::Message(agent, tenure, task, cell) => {
                 let count = |handled| self.flights.count(handled);
                 self.message_ended((agent, tenure), result, cell.as_deref(), count);
+                if signal.stops_agent() {
+                    self.stop_agent(agent, tenure);
+                }
                 self.discard(task);
                 self.flights.end(agent, number);
                 self.release(agent);

@@ -103,6 +103,13 @@ pub enum FleetEvent {
         /// has no restart policy.
         restart_at: Option<Timestamp>,
     },
+    /// The handler of an agent [had it stop](super::TaskContext::stop_agent): a normal exit.
+    AgentExited {
+        /// Which agent.
+        agent: AgentId,
+        /// When it is made anew; `None` if it is not, and then it ends.
+        restart_at: Option<Timestamp>,
+    },
     /// The circuit of a type has opened: none of its agents is allocated any more.
     CircuitOpened {
         /// The name of the type.
@@ -141,7 +148,7 @@ pub enum FleetEvent {
         /// Its incarnation from now on.
         incarnation: u32,
     },
-    /// An agent was drained, failed for good, or ended with its fleet.
+    /// An agent was drained, failed for good, stopped itself, or ended with its fleet.
     AgentStopped {
         /// Which agent.
         agent: AgentId,

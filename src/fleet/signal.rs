@@ -2,7 +2,7 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. The flags are hints to the handler. What decides is the phase of the task, under the lock of the fleet. An
+//! 1. The flags that say something to the handler are hints. What decides is the phase of the task, under the lock of the fleet. An
 //!    attempt is told that it is revoked in the step that takes its task away, so one that was told has lost.
 //! 2. Whoever leaves a waker looks at the flag under the lock under which wakers are taken, and a flag is set
 //!    before they are taken: so no wake-up is lost.
@@ -20,6 +20,8 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Signal {
     revoked: AtomicBool,
     cancelled: AtomicBool,
+    /// The other way: the handler has its agent stop once this attempt has ended.
+    stops: AtomicBool,
     /// Made when first needed: most attempts report nothing and wait for nothing.
     talk: Mutex<Option<Box<Talk>>>,
 }
@@ -72,6 +74,23 @@ impl Signal {
         if let Some(talk) = self.talk.lock().as_mut() {
             talk.listeners.take_into(wakes);
         }
+    }
+
+    /// Has the agent stop once this attempt has ended.
+    pub(super) fn stop_agent(&self) {
+        // Relaxed: read by whoever ends the attempt, after the handler has returned or the future has resolved.
+        self.stops.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the handler has its agent stop.
+    #[inline]
+    pub(super) fn stops_agent(&self) -> bool {
+        self.stops.load(Ordering::Relaxed)
+    }
+
+    /// The agent is stopped, or not any more this one.
+    pub(super) fn reset_stop(&self) {
+        self.stops.store(false, Ordering::Relaxed);
     }
 
     /// For the next who has it; a mailbox has no more than one handler at a time.

@@ -16,12 +16,15 @@ pub struct FleetStats {
     pub agents_killed: u64,
     /// Agents that were retired: taken out while they held no lease.
     pub agents_retired: u64,
-    /// Agents that were drained, failed for good, or ended with the fleet.
+    /// Agents that were drained, failed for good, stopped themselves, or ended with the fleet.
     pub agents_stopped: u64,
-    /// Agents that ended because they failed and were not to be started again; they are among those stopped.
+    /// Agents that ended because they failed and were not to be started again, or because they had exited and their
+    /// budget was used up; they are among those stopped.
     pub agents_given_up: u64,
     /// Failures of supervised agents, those included that failed together with another one.
     pub agent_failures: u64,
+    /// Times that a handler [had its agent stop](super::TaskContext::stop_agent), started again or not.
+    pub agent_exits: u64,
     /// Times that an agent was started again.
     pub agent_restarts: u64,
     /// Times that an agent was degraded for its silence.

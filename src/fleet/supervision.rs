@@ -311,20 +311,21 @@ impl Supervision {
     }
 
     /// Decides about an exit (rule 2), and has those that go down be down. Those that are to end are wards
-    /// until they do.
+    /// until they do. And whether that is for want of budget.
     pub(super) fn exited(
         &mut self,
         agent: AgentId,
         incarnation: u32,
         exit: Exit,
         now: Timestamp,
-    ) -> Verdict {
-        let Some(ward) = self.wards.get_mut(&agent) else { return Verdict::Nothing };
+    ) -> (Verdict, bool) {
+        let nothing = (Verdict::Nothing, false);
+        let Some(ward) = self.wards.get_mut(&agent) else { return nothing };
         if ward.incarnation != incarnation || ward.down.is_some() {
-            return Verdict::Nothing;
+            return nothing;
         }
         let (supervisor, members) = match &mut ward.guard {
-            None => return Verdict::Nothing,
+            None => return nothing,
             Some(Guard::Own(supervisor)) => (&mut **supervisor, None),
             Some(Guard::Group(id)) => {
                 let circle = self.groups.get_mut(id).expect("a group lives as long as a member");
@@ -338,15 +339,15 @@ impl Supervision {
         };
         let together = supervisor.strategy() == RestartStrategy::OneForAll;
         match supervisor.exited(exit, now) {
-            RestartDecision::Leave => Verdict::End(vec![agent]),
-            RestartDecision::GiveUp { .. } if together => Verdict::End(all()),
-            RestartDecision::GiveUp { .. } => Verdict::End(vec![agent]),
+            RestartDecision::Leave => (Verdict::End(vec![agent]), false),
+            RestartDecision::GiveUp { .. } if together => (Verdict::End(all()), true),
+            RestartDecision::GiveUp { .. } => (Verdict::End(vec![agent]), true),
             RestartDecision::Restart { strategy: RestartStrategy::OneForAll, at, .. } => {
                 let all = all();
-                self.put_down(all, at)
+                (self.put_down(all, at), false)
             }
             RestartDecision::Restart { at, .. } | RestartDecision::Covered { at } => {
-                self.put_down(vec![agent], at)
+                (self.put_down(vec![agent], at), false)
             }
         }
     }

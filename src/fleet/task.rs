@@ -185,6 +185,37 @@ impl TaskContext<'_> {
     pub fn is_cancelled(&self) -> bool {
         self.signal.is(Word::Cancelled)
     }
+
+    /// Has the agent end normally once this attempt, or this message, has ended: it has nothing more to do.
+    ///
+    /// What the handler returns counts as always. Then, before anything else begins on the agent, its
+    /// [restart policy](super::AgentSpec::restart) is told of a normal [exit](super::supervise::Exit::Normal). One that
+    /// has it started again (`Restart::Always`, within its budget) makes it anew as after a failure: it is down until
+    /// its delay is over, keeps its mailbox, and comes back with new handlers and a higher incarnation. Otherwise, and
+    /// without a policy, the agent ends as by a [kill](super::Fleet::kill): messages that are still in its mailbox, and
+    /// tasks that were for it alone, come back as returned; tasks that run on it besides run again elsewhere.
+    ///
+    /// An attempt that panics after this has failed, and the failure is what counts where there is a policy; so is an
+    /// error where the policy counts errors. It is no use once the attempt was lost with its agent. Told as
+    /// [`FleetEvent::AgentExited`](super::FleetEvent::AgentExited), counted as `agent_exits`.
+    ///
+    /// ```
+    /// use phalanx::fleet::{AgentSpec, Fleet, Outcome, Task};
+    ///
+    /// let fleet = Fleet::<u32, u32>::builder().driven().build()?;
+    /// let once = fleet.spawn(AgentSpec::new("once").handler_fn(|task: &Task<u32>, cx| {
+    ///     cx.stop_agent();
+    ///     Ok(task.payload() * 2)
+    /// }))?;
+    /// let handle = fleet.submit(Task::new(21))?;
+    /// fleet.run_ready(usize::MAX);
+    /// assert_eq!(*handle.wait(), Outcome::Completed(42));
+    /// assert!(fleet.agent(once).is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn stop_agent(&self) {
+        self.signal.stop_agent();
+    }
 }
 
 /// What made an attempt or a task fail.

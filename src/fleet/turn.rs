@@ -190,6 +190,9 @@ impl<T, O> Inner<T, O> {
                 // Neither payload nor output is anything to drop.
                 handler.handle(&task, &mut context)?;
                 Station::<T, O>::count(&station.handled);
+                if signal.stops_agent() {
+                    return Ok(None);
+                }
                 match station.take() {
                     Some(Message::Told(payload)) => task = Task::new(payload),
                     other => return Ok(other),
@@ -197,6 +200,10 @@ impl<T, O> Inner<T, O> {
             }
         });
         let error = match ran {
+            Ok(Ok(None)) => {
+                turn.stop_if_asked(self);
+                return None;
+            }
             Ok(Ok(other)) => return other,
             Ok(Err(error)) => error,
             Err(what) => self.after_panic(turn, &what),
@@ -204,6 +211,7 @@ impl<T, O> Inner<T, O> {
         self.message_ended((agent, turn.tenure), Err(error), None, |_| {
             Station::<T, O>::count(&station.failed);
         });
+        turn.stop_if_asked(self);
         station.take()
     }
 
@@ -219,6 +227,7 @@ impl<T, O> Inner<T, O> {
         self.message_ended((turn.agent, turn.tenure), result, cell.as_deref(), |handled| {
             Station::<T, O>::count(if handled { &station.handled } else { &station.failed });
         });
+        turn.stop_if_asked(self);
         // A message has no options.
         self.discard(task.into_payload());
     }
@@ -354,6 +363,15 @@ impl<T, O> Inner<T, O> {
 }
 
 impl<T, O> Turn<'_, T, O> {
+    /// Has the agent stop if the handler has just said so.
+    #[inline]
+    fn stop_if_asked(&self, inner: &Inner<T, O>) {
+        if self.station.signal.stops_agent() {
+            self.station.signal.reset_stop();
+            inner.stop_agent(self.agent, self.tenure);
+        }
+    }
+
     /// Whether nothing more is to begin in it (rule 4).
     fn is_over(&self) -> bool {
         self.tenure.is_supervised() && !self.post.lock().crew.works_in(self.tenure)

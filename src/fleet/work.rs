@@ -327,6 +327,10 @@ impl<T, O> Inner<T, O> {
                 let error = result.as_ref().err();
                 self.take_notice(state, agent, tenure, error, told, &mut after);
             }
+            // Before the lease, too: nobody is given an agent that is about to stop.
+            if signal.stops_agent() {
+                self.agent_exited(state, agent, tenure, &mut after);
+            }
             state.end_lease(agent, &task, leased, &mut after.wakes);
             if leased {
                 self.try_circuits(state, Some(agent), &mut after);

@@ -23,7 +23,7 @@ use crate::fleet::lease::{LeaseOutcome, Release};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Era {
     pub(super) number: u32,
-    /// How many leases its shard had granted when the era began, or when the agent went on trial in it.
+    /// How many leases its shard had granted when the era began.
     pub(super) since: u64,
 }
 
@@ -47,13 +47,12 @@ enum Claim {
 }
 
 impl Shard {
-    /// Begins another era of an agent's circuit, or has the agent be on trial in it (rule 3).
+    /// Begins another era of an agent's circuit (rule 3).
     pub(super) fn enter_era(&mut self, local: u32, circuit: OnCircuit) {
         let since = self.counts.granted;
         let fresh = Era { number: circuit.era, since };
-        let was_on_trial = self.slot(local).standing.is_on_trial();
         let era = self.eras.entry(local).or_insert(fresh);
-        if era.number != circuit.era || (circuit.on_trial && !was_on_trial) {
+        if era.number != circuit.era {
             *era = fresh;
         }
     }

@@ -23,8 +23,8 @@ pub enum Restart {
     Never,
     /// Those that were failures.
     OnFailure,
-    /// All. Agents of a fleet have no ends but failures and what the host asks for, which starts nothing again: there
-    /// it is the same as [`OnFailure`](Self::OnFailure).
+    /// All: failures, and those of an agent that [had itself stop](super::super::TaskContext::stop_agent). What the host
+    /// asks for, a kill, a drain, is no exit and starts nothing again.
     Always,
 }
 

@@ -143,7 +143,7 @@ impl<T, O> Inner<T, O> {
         let now = self.clock.now();
         let mut reason = Some(reason);
         let mut why = || reason.take().unwrap_or(FailureReason::Together(agent));
-        match state.supervision.exited(agent, incarnation, Exit::Failed, now) {
+        match state.supervision.exited(agent, incarnation, Exit::Failed, now).0 {
             Verdict::Nothing => state.counts.agent_failures_ignored += 1,
             Verdict::Down(agents, until) => {
                 for agent in agents {
@@ -168,6 +168,68 @@ impl<T, O> Inner<T, O> {
                 }
             }
         }
+    }
+
+    /// Has an agent end, or be made anew, because its handler had it stop in an attempt of that tenure.
+    #[cold]
+    pub(in crate::fleet) fn agent_exited(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        tenure: Tenure,
+        after: &mut After<T, O>,
+    ) {
+        if state.stopping || !self.pool.lives(agent) {
+            return;
+        }
+        let now = self.clock.now();
+        let (verdict, gives_up) = match state.supervision.can_fail(agent) {
+            None => (Verdict::End(vec![agent]), false),
+            Some(_) => state.supervision.exited(agent, tenure.incarnation, Exit::Normal, now),
+        };
+        let exits = |after: &mut After<T, O>, state: &mut State<T, O>, other, restart_at| {
+            after.events.push(if other == agent {
+                state.counts.agent_exits += 1;
+                FleetEvent::AgentExited { agent, restart_at }
+            } else {
+                state.counts.agent_failures += 1;
+                let reason = FailureReason::Together(agent);
+                FleetEvent::AgentFailed { agent: other, reason, restart_at }
+            });
+        };
+        match verdict {
+            // It has failed with this attempt, or before.
+            Verdict::Nothing => {}
+            Verdict::Down(agents, until) => {
+                for other in agents {
+                    exits(after, state, other, Some(until));
+                    self.apply(state, other, after);
+                }
+                if until <= now {
+                    self.rise_those_due(state, now, after);
+                }
+            }
+            Verdict::End(agents) => {
+                for other in agents {
+                    exits(after, state, other, None);
+                    state.counts.agents_given_up += u64::from(gives_up);
+                    let ended = self.end_in_step(state, other, false, after);
+                    debug_assert!(ended.is_some(), "a ward is a live agent");
+                }
+            }
+        }
+    }
+
+    /// The same for one who holds no lock.
+    #[cold]
+    pub(in crate::fleet) fn stop_agent(&self, agent: AgentId, tenure: Tenure) {
+        let mut after = After::new();
+        {
+            let mut state = self.state.lock();
+            self.agent_exited(&mut state, agent, tenure, &mut after);
+            self.publish_alarm(&mut state);
+        }
+        self.finish(after);
     }
 
     /// Takes in agents that were just made.

@@ -92,7 +92,8 @@ proptest! {
                 Step::Fail { which, earlier } => if let Some(place) = place(which) {
                     let (agent, known) = naive[place];
                     let incarnation = known.incarnation - u32::from(earlier);
-                    let verdict = supervision.exited(agent, incarnation, Exit::Failed, at(now));
+                    let (verdict, _) =
+                        supervision.exited(agent, incarnation, Exit::Failed, at(now));
                     let concerned = |of: &(AgentId, Naive)| {
                         of.0 == agent || (for_all && known.group && of.1.group)
                     };

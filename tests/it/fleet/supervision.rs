@@ -2,6 +2,7 @@
 //! loses nobody's work.
 
 mod circuits;
+mod exits;
 mod groups;
 mod heartbeats;
 mod leases;
