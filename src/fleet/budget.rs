@@ -230,7 +230,9 @@ pub struct Usage {
     pub hard: u64,
     /// Where it warns.
     pub soft: Option<u64>,
-    /// The reservations that this meter refused.
+    /// The reservations that this meter refused, and of leases the requests: each of them once, and those too that
+    /// waited for room then. Of tasks, those that were not accepted; one that waits for room in the queue was not
+    /// refused.
     pub refused: u64,
     /// How often the usage came up to the soft line.
     pub warnings: u64,
@@ -406,6 +408,14 @@ impl Budgets {
     pub(super) fn metered_kinds(&self) -> Vec<Account> {
         let accounts = self.shared.accounts.read();
         accounts.values().filter(|account| is_metered_kind(account)).cloned().collect()
+    }
+
+    /// Counts a request that was refused in the end. One whose account was removed meanwhile is counted nowhere.
+    #[cold]
+    pub(super) fn count_refusal(&self, exceeded: &Exceeded) {
+        if let Some(account) = self.account(&exceeded.scope) {
+            account.count_refusal(exceeded.meter);
+        }
     }
 
     /// Tells whoever waits for room, outside all locks.

@@ -21,8 +21,10 @@ use std::task::{Context, Poll};
 
 use super::agent::{AsyncHandler, HandlerFuture};
 use super::async_context::AsyncContext;
+use super::groups::Paid;
 use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase};
+use super::pool::Taken;
 use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::signal::{Signal, Word};
@@ -62,15 +64,15 @@ struct Flight<O> {
 /// What a flight is for.
 pub(super) enum Cargo<T, O> {
     Task(Attempted<T>),
-    /// The agent, and the incarnation of it that it began in.
-    Message(AgentId, Tenure, Arc<Task<T>>, Option<Arc<ReplyCell<O>>>),
+    /// The lease, and the incarnation of its agent that it began in.
+    Message(Taken, Tenure, Arc<Task<T>>, Option<Arc<ReplyCell<O>>>),
 }
 
 impl<T, O> Cargo<T, O> {
     const fn agent(&self) -> AgentId {
         match self {
             Self::Task(attempted) => attempted.agent,
-            Self::Message(agent, ..) => *agent,
+            Self::Message(taken, ..) => taken.agent,
         }
     }
 
@@ -282,7 +284,7 @@ impl<T, O> Inner<T, O> {
                 debug_assert!(next.is_none(), "none was wanted");
                 self.flights.end(agent, number);
             }
-            Cargo::Message(agent, tenure, task, cell) => {
+            Cargo::Message(taken, tenure, task, cell) => {
                 let count = |handled| self.flights.count(handled);
                 self.message_ended((agent, tenure), result, cell.as_deref(), count);
                 if signal.stops_agent() {
@@ -290,7 +292,7 @@ impl<T, O> Inner<T, O> {
                 }
                 self.discard(task);
                 self.flights.end(agent, number);
-                self.release(agent);
+                self.release(taken);
             }
         }
         // Whoever drains or stops says so before it looks at the table.
@@ -366,7 +368,7 @@ impl<T, O> Inner<T, O> {
     /// turn flies now.
     pub(super) fn turn_async(
         &self,
-        agent: AgentId,
+        taken: Taken,
         post: &Post<T, O>,
         station: &Station<T, O>,
         handler: &AsyncHandler<T, O>,
@@ -376,12 +378,12 @@ impl<T, O> Inner<T, O> {
         let (payload, cell) = match station.take() {
             // Whoever closed the mailbox took it back.
             None => return false,
-            Some(Message::Task(id)) => return self.launch_mailed(agent, tenure, id, handler),
+            Some(Message::Task(id)) => return self.launch_mailed(taken, tenure, id, handler),
             Some(Message::Told(payload)) => (payload, None),
             Some(Message::Asked(payload, cell)) => (payload, Some(cell)),
         };
         let task = Arc::new(Task::new(payload));
-        self.launch(handler, Cargo::Message(agent, tenure, task, cell), signal);
+        self.launch(handler, Cargo::Message(taken, tenure, task, cell), signal);
         let asker = {
             // In one step with the mailbox, which is this worker's until the turn ends, or closed.
             let _home = post.lock();
@@ -393,15 +395,16 @@ impl<T, O> Inner<T, O> {
 
     fn launch_mailed(
         &self,
-        agent: AgentId,
+        taken: Taken,
         tenure: Tenure,
         id: TaskId,
         handler: &AsyncHandler<T, O>,
     ) -> bool {
-        let Some((attempted, signal)) = self.begin_mailed(agent, tenure, id) else {
+        let Some((attempted, signal)) = self.begin_mailed(taken.agent, tenure, id) else {
             return false;
         };
-        let attempted = Attempted { leased: true, ..attempted };
+        let paid = Paid { lease: Some(taken), ..attempted.paid };
+        let attempted = Attempted { paid, ..attempted };
         self.launch(handler, Cargo::Task(attempted), signal);
         true
     }

@@ -22,8 +22,8 @@ use super::budget::{Asking, Budgets, Meter, Payer, Scope};
 use super::id::{AgentId, GroupKey, TaskId};
 use super::inner::{After, Inner, Record, State};
 use super::lanes::{Lanes, Place, Sort};
-use super::pool::{Grant, Lack, Pool};
-use super::task::{ReturnReason, Task};
+use super::pool::{Charge, Lack, Pool, Taken};
+use super::task::ReturnReason;
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -55,7 +55,7 @@ impl Groups {
         pool: &Pool,
         budgets: &Budgets,
         thorough: bool,
-    ) -> Option<(Sort, Place, Grant)> {
+    ) -> Option<(Sort, Place, Taken)> {
         // What no agent could be found for once is not looked for again for the next group.
         let mut lacking = Vec::new();
         let found = queue.first(|sort| {
@@ -64,7 +64,7 @@ impl Groups {
             }
             loop {
                 match (pool.take_for(sort.mask, sort.group, thorough), sort.group) {
-                    (Ok(grant), _) => return Some(grant),
+                    (Ok(taken), _) => return Some(taken),
                     (Err(Lack::Agent), _) => {
                         lacking.push(sort.mask);
                         return None;
@@ -130,6 +130,15 @@ impl Groups {
     }
 }
 
+/// What an attempt gives back as it ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Paid {
+    /// The lease that is for this attempt alone.
+    pub(super) lease: Option<Taken>,
+    /// What a task of a mailbox was charged with for its group.
+    pub(super) group: Option<Charge>,
+}
+
 impl<T, O> Record<T, O> {
     /// The lane of the queue that it belongs in.
     pub(super) fn sort(&self, pool: &Pool) -> Sort {
@@ -142,50 +151,38 @@ impl<T, O> Record<T, O> {
 impl<T, O> State<T, O> {
     /// Gives back what an attempt held: its lease, if that was its own, and that of its group (rule 1).
     #[inline]
-    pub(super) fn end_lease(
-        &self,
-        agent: AgentId,
-        task: &Task<T>,
-        leased: bool,
-        wakes: &mut Vec<Waker>,
-    ) {
-        let mut group = None;
-        if self.pool.budgets().is_some() {
-            group = task.request().named_group();
-            if let Some(own) = group.filter(|_| task.agent().is_some()) {
-                self.pool.discharge_mailed(agent, own, wakes);
-                // The turn's lease is on no group.
-                group = None;
-            }
+    pub(super) fn end_lease(&self, agent: AgentId, paid: Paid, wakes: &mut Vec<Waker>) {
+        if let Some(charge) = paid.group {
+            self.pool.discharge_mailed(agent, charge, wakes);
         }
-        if leased {
+        if let Some(taken) = paid.lease {
             // Of an agent that is gone it is void already.
-            let _ = self.pool.release(agent, group, wakes);
+            let _ = self.pool.release(taken, wakes);
         }
     }
 
-    /// Charges a task that a turn has come to to its group, or puts it aside; `false` if it was put aside.
+    /// Charges a task that a turn has come to to its group, or puts it aside, which is an error.
     pub(super) fn charge_mailed(
         &mut self,
         id: TaskId,
         agent: AgentId,
         wakes: &mut Vec<Waker>,
-    ) -> bool {
+    ) -> Result<Option<Charge>, Lack> {
         let pool = &self.pool;
-        let Some(budgets) = pool.budgets() else { return true };
+        let Some(budgets) = pool.budgets() else { return Ok(None) };
         let record = self.tasks.get(&id).expect("the caller found the task");
-        let Some(group) = record.task.request().named_group() else { return true };
+        let Some(group) = record.task.request().named_group() else { return Ok(None) };
         let groups = &mut self.ledger.groups;
         loop {
             groups.begin(pool, budgets);
-            let Some(account) = budgets.account(&Scope::Group(group)) else { return true };
+            let Some(account) = budgets.account(&Scope::Group(group)) else { return Ok(None) };
             let payer = Payer::of(&[&account]);
-            if pool.charge_mailed(agent, group, &payer, wakes) {
-                return true;
+            if let Ok(charge) = pool.charge_mailed(agent, &payer, wakes) {
+                return Ok(charge);
             }
             if payer.wait_for_room(Meter::Leases, 1, Asking::Waiting).is_err() {
                 groups.aside.push((agent, id, payer));
-                return false;
+                return Err(Lack::Room);
             }
         }
     }

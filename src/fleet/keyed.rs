@@ -4,8 +4,8 @@
 //!
 //! 1. Which keys are new is decided when room is reserved, in that step; so of any number of submitters with
 //!    one key, one submits and the others get its handle.
-//! 2. While the log is asked, the others wait, as far as they would wait for room: a handle is given out only for a task that was accepted. If
-//!    the log refuses, the next of them submits its own.
+//! 2. While budgets and the log are asked, the others wait, as far as they would wait for room: a handle is given out only for a task that was accepted. If
+//!    one of them refuses, the next of them submits its own.
 //! 3. Of a batch, the new tasks are accepted together or not at all; whatever happens, a batch that is
 //!    refused is handed back whole.
 

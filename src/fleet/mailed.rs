@@ -11,6 +11,7 @@
 
 use std::sync::Arc;
 
+use super::groups::Paid;
 use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase};
 use super::log::FleetEvent;
@@ -73,7 +74,7 @@ impl<T, O> Inner<T, O> {
     ) -> Option<(Attempted<T>, Arc<Signal>)> {
         let asked = self.time_if_observed();
         let mut after = After::new();
-        let (attempt, task, signal, deadline) = {
+        let (attempt, task, signal, deadline, group) = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             if let Some(now) = self.time_if_alarmed(state) {
@@ -98,7 +99,7 @@ impl<T, O> Inner<T, O> {
                     return None;
                 }
             }
-            if self.pool.budgets().is_some() && !state.charge_mailed(id, agent, &mut after.wakes) {
+            let Ok(charge) = state.charge_mailed(id, agent, &mut after.wakes) else {
                 // Who stops has looked for what is put aside already, maybe.
                 let stopping = state.stopping;
                 drop(guard);
@@ -107,7 +108,7 @@ impl<T, O> Inner<T, O> {
                     self.return_aside(None, ReturnReason::Shutdown);
                 }
                 return None;
-            }
+            };
             let record = state.tasks.get_mut(&id).expect("it was just found");
             record.attempt = Attempt(record.attempt.0.saturating_add(1));
             state.counts.reruns += u64::from(record.attempt.0 > 1);
@@ -117,7 +118,8 @@ impl<T, O> Inner<T, O> {
             record.phase = Phase::Running { agent, at: running.len(), signal: Arc::clone(&signal) };
             running.push(id);
             state.mailed -= 1;
-            let begun = (record.attempt, Arc::clone(&record.task), signal, record.deadline);
+            let task = Arc::clone(&record.task);
+            let begun = (record.attempt, task, signal, record.deadline, charge);
             state.wake_for_room(&mut after.wakes);
             begun
         };
@@ -127,8 +129,8 @@ impl<T, O> Inner<T, O> {
             after.events.push(event);
         }
         self.finish(after);
-        let (leased, began) = (false, self.time_if_kept());
-        Some((Attempted { id, attempt, task, agent, leased, tenure, deadline, began }, signal))
+        let (paid, began) = (Paid { lease: None, group }, self.time_if_kept());
+        Some((Attempted { id, attempt, task, agent, paid, tenure, deadline, began }, signal))
     }
 
     /// Runs an attempt of a task that a turn has come to.

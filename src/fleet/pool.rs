@@ -77,7 +77,7 @@ pub(super) use health::Emptied;
 pub(super) use heed::OnCircuit;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};
-pub(super) use tasks::Lack;
+pub(super) use tasks::{Lack, Taken};
 pub(super) use waiting::{Place, Ticket};
 pub(super) use wheel::Key;
 
@@ -132,8 +132,6 @@ pub(super) struct Ask {
     ttl: Option<u64>,
     /// Whose budget it is on, beside the fleet's.
     group: Option<GroupKey>,
-    /// Whether it is for a task of the fleet's own.
-    is_task: bool,
     /// Whether it is for a batch that gathers, which is given no agent on trial.
     gathers: bool,
 }
@@ -141,8 +139,8 @@ pub(super) struct Ask {
 impl Ask {
     const fn any(strategy: Strategy) -> Self {
         let (agent, ttl, group) = (None, None, None);
-        let (is_task, gathers) = (false, false);
-        Self { mask: 0, fit: Fit::All, strategy, agent, ttl, group, is_task, gathers }
+        let gathers = false;
+        Self { mask: 0, fit: Fit::All, strategy, agent, ttl, group, gathers }
     }
 
     /// How badly agents with these capabilities fit, the lesser the better; `None` if they do not.
@@ -392,8 +390,8 @@ impl Pool {
         let mask = if request.names().is_empty() { 0 } else { self.mask_of(request)? };
         let ttl = request.time_to_live().map(nanoseconds);
         let (agent, group) = (request.named_agent(), request.named_group());
-        let (fit, is_task, gathers) = (request.fits(), false, false);
-        Ok(Ask { mask, fit, strategy, agent, ttl, group, is_task, gathers })
+        let (fit, gathers) = (request.fits(), false);
+        Ok(Ask { mask, fit, strategy, agent, ttl, group, gathers })
     }
 
     /// The mask of a request's names, which the request remembers once all of them are known.
@@ -476,7 +474,7 @@ impl Pool {
         {
             return error;
         }
-        if let Some(Err(exceeded)) = self.none_for(ask, Asking::Once) {
+        if let Some(Err(exceeded)) = self.none_for(ask, Asking::Looking) {
             return AllocateError::OverBudget(Box::new(exceeded));
         }
         if desk.could_serve(ask) {

@@ -3,7 +3,7 @@
 //! Rules that hold here:
 //!
 //! 1. What is refused is handed back whole; of a batch all is accepted or nothing.
-//! 2. The log is asked before the task is in the table, so a task that it refused was never accepted;
+//! 2. Budgets and the log are asked before the task is in the table, so a task that it refused was never accepted;
 //!    from the moment it said yes, the task gets an outcome, even if the fleet was stopped meanwhile.
 //! 3. Room goes to waiting submitters in the order in which they came; who does not wait does not
 //!    overtake those who do.
@@ -213,13 +213,18 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         aliases: &Aliases<O>,
         patience: Patience,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
-        let dues = self.charge(tasks)?;
         let named = match patience {
             Patience::None => self.state.lock().reserve(self, tasks, aliases, None)?,
             Patience::Until(deadline) => self.wait_for_room(tasks, aliases, deadline)?,
         };
-        if !dues.is_empty() {
-            self.state.lock().hold_dues(named.iter().map(|(id, _)| *id), dues);
+        // After their keys are known: whoever comes with one of them is not refused for want of what this takes.
+        match self.charge(tasks) {
+            Ok(dues) if dues.is_empty() => {}
+            Ok(dues) => self.state.lock().hold_dues(named.iter().map(|(id, _)| *id), dues),
+            Err(error) => {
+                self.take_back(tasks, &named);
+                return Err(error.into());
+            }
         }
         let accepted = match &self.log {
             None => Ok(()),
@@ -239,29 +244,34 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             }
         };
         if let Err(error) = accepted {
-            let mut wakes = Vec::new();
-            {
-                let mut state = self.state.lock();
-                state.unreserve(&named);
-                for key in tasks.iter().filter_map(Task::key) {
-                    let pending = state.ledger.keys.withdraw(key);
-                    debug_assert!(matches!(pending, Some(Known::Pending)), "it was just reserved");
-                }
-                for (id, _) in &named {
-                    state.settle_dues(*id, Attempt::NONE);
-                    state.ledger.graph.forget(*id);
-                }
-                state.wake_for_room(&mut wakes);
-                state.progress.take_into(&mut wakes);
-                state.end_streams_if_over(&mut wakes);
-            }
-            self.wake_all(wakes);
+            self.take_back(tasks, &named);
             return Err(SubmitError::NotRecorded { returned: (), error }.into());
         }
         for (id, _) in &named {
             self.notice(&FleetEvent::TaskAccepted { task: *id });
         }
         Ok(named)
+    }
+
+    /// Gives back what tasks hold that were not accepted after all.
+    fn take_back(&self, tasks: &[Task<T>], named: &[(TaskId, Mask)]) {
+        let mut wakes = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.unreserve(named);
+            for key in tasks.iter().filter_map(Task::key) {
+                let pending = state.ledger.keys.withdraw(key);
+                debug_assert!(matches!(pending, Some(Known::Pending)), "it was just reserved");
+            }
+            for (id, _) in named {
+                state.settle_dues(*id, Attempt::NONE);
+                state.ledger.graph.forget(*id);
+            }
+            state.wake_for_room(&mut wakes);
+            state.progress.take_into(&mut wakes);
+            state.end_streams_if_over(&mut wakes);
+        }
+        self.wake_all(wakes);
     }
 
     fn wait_for_room(

@@ -15,6 +15,7 @@ use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner};
 use super::log::FleetEvent;
 use super::mailbox::Rest;
+use super::pool::Taken;
 use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
@@ -46,9 +47,7 @@ impl<T, O> Inner<T, O> {
         // If it has no room, the mailbox comes back into the line once it has.
         let taken = self.pool.take_agent(agent);
         self.pool.settle_dues();
-        if taken.is_none() {
-            return false;
-        }
+        let Some(taken) = taken else { return false };
         let worker = seat.worker();
         let post = self.posts.get(agent.slot).expect("what is in line has a mailbox");
         let station = &self.stations[usize::from(worker)];
@@ -56,7 +55,7 @@ impl<T, O> Inner<T, O> {
             let mut home = post.lock();
             if home.crew.is_down() {
                 drop(home);
-                self.release(agent);
+                self.release(taken);
                 // It failed since it was taken; it is wanted, or up again, when somebody comes to it once more.
                 self.runner.reschedule(agent);
                 return false;
@@ -76,18 +75,18 @@ impl<T, O> Inner<T, O> {
         if let Some((hired, tenure)) = begun {
             let asynchronous = hired.as_ref().and_then(Hired::asynchronous);
             let rest = if let Some(handler) = asynchronous {
-                let flies = self.turn_async(agent, post, station, handler, tenure);
+                let flies = self.turn_async(taken, post, station, handler, tenure);
                 self.discard(hired);
                 let rest = post.lock().mailbox.rest(agent.generation, worker);
                 if !flies {
-                    self.release(agent);
+                    self.release(taken);
                 }
                 rest
             } else {
                 let mut turn = Turn { agent, post, station, handler: None, factory: None, tenure };
                 turn.take_on(hired);
                 let rest = self.work_through(&mut turn, worker);
-                self.release(agent);
+                self.release(taken);
                 rest
             };
             match rest {
@@ -99,22 +98,22 @@ impl<T, O> Inner<T, O> {
                 }
             }
         } else {
-            self.release(agent);
+            self.release(taken);
         }
         runs
     }
 
     /// Gives back the lease of a turn.
-    pub(super) fn release(&self, agent: AgentId) {
+    pub(super) fn release(&self, taken: Taken) {
         let mut wakes = Vec::new();
         // Of an agent that is gone it is void already.
-        let hungry = self.pool.release(agent, None, &mut wakes).unwrap_or(false);
+        let hungry = self.pool.release(taken, &mut wakes).unwrap_or(false);
         self.wake_all(wakes);
         if hungry {
             self.notify_workers(&self.state.lock());
         }
         if self.has_circuits {
-            self.with_circuits(|state, after| self.try_circuits(state, Some(agent), after));
+            self.with_circuits(|state, after| self.try_circuits(state, Some(taken.agent), after));
         }
     }
 

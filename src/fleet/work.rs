@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use super::agent::{Handler, Hired, Maker};
 use super::flight::Cargo;
+use super::groups::Paid;
 use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase, State};
 use super::lanes::Sort;
 use super::log::FleetEvent;
-use super::pool::broken;
+use super::pool::{Taken, broken};
 use super::post::Posts;
 use super::request::Priority;
 use super::runner::{Ready, Seat};
@@ -26,7 +27,7 @@ pub(super) struct Job<T, O> {
     id: TaskId,
     attempt: Attempt,
     task: Arc<Task<T>>,
-    agent: AgentId,
+    taken: Taken,
     signal: Arc<Signal>,
     hired: Hired<T, O>,
     tenure: Tenure,
@@ -39,8 +40,8 @@ pub(super) struct Attempted<T> {
     pub(super) attempt: Attempt,
     pub(super) task: Arc<Task<T>>,
     pub(super) agent: AgentId,
-    /// Whether the agent was leased for this attempt alone.
-    pub(super) leased: bool,
+    /// What it holds of the agent and of its group.
+    pub(super) paid: Paid,
     /// The incarnation of the agent that it began in.
     pub(super) tenure: Tenure,
     pub(super) deadline: Option<Timestamp>,
@@ -64,14 +65,14 @@ impl<T, O> State<T, O> {
             Some(budgets) => self.ledger.groups.first(&self.queue, pool, budgets, thorough),
         };
         pool.tell_by(&mut after.wakes);
-        let (sort, place, grant) = found?;
+        let (sort, place, taken) = found?;
         let id = self.queue.remove(sort, place).expect("it was just found");
-        let agent = grant.agent();
+        let agent = taken.agent;
         let slot = agent.slot() as usize;
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
         let at = behaviour.running.len();
         behaviour.running.push(id);
-        let post = posts.get(grant.agent().slot).expect("tasks ask for agents that run tasks");
+        let post = posts.get(agent.slot).expect("tasks ask for agents that run tasks");
         let (hired, tenure) = {
             let crew = &mut post.lock().crew;
             (crew.hire(), crew.tenure())
@@ -87,7 +88,7 @@ impl<T, O> State<T, O> {
             id,
             attempt: record.attempt,
             task: Arc::clone(&record.task),
-            agent,
+            taken,
             signal,
             hired,
             tenure,
@@ -194,7 +195,7 @@ impl<T, O> Inner<T, O> {
             after.events.push(FleetEvent::AttemptStarted {
                 task: job.id,
                 attempt: job.attempt,
-                agent: job.agent,
+                agent: job.taken.agent,
                 allocation: self.clock.now() - asked,
             });
         }
@@ -233,10 +234,11 @@ impl<T, O> Inner<T, O> {
 
     /// Runs an attempt to its end; the next one if that is wanted and there is one.
     pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Job<T, O>> {
-        let Job { id, attempt, task, agent, signal, hired, tenure, deadline } = job;
-        let (leased, began) = (true, self.time_if_kept());
+        let Job { id, attempt, task, taken, signal, hired, tenure, deadline } = job;
+        let (agent, paid) = (taken.agent, Paid { lease: Some(taken), group: None });
+        let began = self.time_if_kept();
         if let Some(handler) = hired.asynchronous() {
-            let attempted = Attempted { id, attempt, task, agent, leased, tenure, deadline, began };
+            let attempted = Attempted { id, attempt, task, agent, paid, tenure, deadline, began };
             let cargo = Cargo::Task(attempted);
             self.launch(handler, cargo, signal);
             self.discard(hired);
@@ -261,7 +263,7 @@ impl<T, O> Inner<T, O> {
         };
         self.unwatch(watch);
         let result = self.verified(&task, attempt, &signal, result);
-        let attempted = Attempted { id, attempt, task, agent, leased, tenure, deadline, began };
+        let attempted = Attempted { id, attempt, task, agent, paid, tenure, deadline, began };
         self.conclude(attempted, &signal, result, handler, more)
     }
 
@@ -292,7 +294,7 @@ impl<T, O> Inner<T, O> {
         mut handler: Option<Handler<T, O>>,
         more: bool,
     ) -> Option<Job<T, O>> {
-        let Attempted { id, attempt, agent, task, leased, tenure, deadline, began } = attempted;
+        let Attempted { id, attempt, agent, task, paid, tenure, deadline, began } = attempted;
         let now = self.time_if_needed(deadline.or(began), &task, &result);
         let late = deadline.is_some_and(|deadline| deadline <= now);
         let mut after = After::new();
@@ -331,8 +333,8 @@ impl<T, O> Inner<T, O> {
             if signal.stops_agent() {
                 self.agent_exited(state, agent, tenure, &mut after);
             }
-            state.end_lease(agent, &task, leased, &mut after.wakes);
-            if leased {
+            state.end_lease(agent, paid, &mut after.wakes);
+            if paid.lease.is_some() {
                 self.try_circuits(state, Some(agent), &mut after);
             }
             match result {

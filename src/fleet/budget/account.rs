@@ -52,6 +52,8 @@ struct Full {
 pub(in crate::fleet) enum Asking {
     /// It goes away; it is counted.
     Once,
+    /// It may look elsewhere, or again: whoever refuses it in the end counts that.
+    Looking,
     /// It waits to be told of room; it has been counted before.
     Waiting,
 }
@@ -100,7 +102,7 @@ impl Cell {
             let word = self.used.load(Ordering::Relaxed);
             let hard = self.hard.load(Ordering::Relaxed);
             let Err(full) = fits(word & !WAITED_FOR, amount, hard) else { return Ok(()) };
-            if asking == Asking::Once {
+            if asking != Asking::Waiting {
                 return Err(full);
             }
             if left_out("budget.wait-in-one-step") {
@@ -162,6 +164,10 @@ impl Cell {
     fn reset_spent(&self) -> (u64, bool) {
         let spent = self.spent.swap(0, Ordering::Relaxed);
         (spent, self.give_back(spent))
+    }
+
+    fn refuse(&self) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
     }
 
     fn usage(&self) -> Usage {
@@ -272,13 +278,20 @@ impl Account {
         Warning { scope: self.shared.scope.clone(), meter, soft }
     }
 
-    /// Refuses, and counts that if it was not yet.
+    /// Counts that it refused somebody who had [looked](Asking::Looking).
+    pub(super) fn count_refusal(&self, meter: Meter) {
+        if let Some(cell) = self.cell(meter) {
+            cell.refuse();
+        }
+    }
+
+    /// Refuses, and counts that if it was not yet and is not to be later.
     #[cold]
     fn exceeded(&self, meter: Meter, requested: u64, full: &Full, asking: Asking) -> Exceeded {
         if asking == Asking::Once
             && let Some(cell) = self.cell(meter)
         {
-            cell.refused.fetch_add(1, Ordering::Relaxed);
+            cell.refuse();
         }
         Exceeded {
             scope: self.shared.scope.clone(),
@@ -368,7 +381,7 @@ impl Payer {
     /// Whether all accounts have room for so much of a meter now.
     #[inline]
     pub(in crate::fleet) fn has_room(&self, meter: Meter, amount: u64) -> bool {
-        self.cells(meter).all(|(_, cell)| cell.room(amount, Asking::Once).is_ok())
+        self.cells(meter).all(|(_, cell)| cell.room(amount, Asking::Looking).is_ok())
     }
 
     /// Has somebody wait for room, unless there is some.
@@ -470,3 +483,53 @@ impl fmt::Debug for Payer {
 const _: () = assert!(GREATEST_LIMIT < WAITED_FOR, "no usage reaches the bit for who waits");
 const _: () = assert!(GREATEST_LIMIT < NO_LINE, "no usage reaches the line that stands for none");
 const _: () = assert!(METERS < ABSENT as usize, "no meter's place is the one that stands for none");
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::super::Budgets;
+    use super::*;
+    use std::num::NonZeroUsize;
+
+    /// An account, and a payer that takes from it twice: so it takes the last room between its own look and its own
+    /// second step, as another one might.
+    fn racing(limit: Limit) -> (Account, Payer) {
+        let budgets = Budgets::new(NonZeroUsize::MIN);
+        let quota = Quota::new().limit(Meter::Leases, limit);
+        let account = budgets.set(Scope::Fleet, quota).expect("there is room for one");
+        let twice = [Some(account.clone()), Some(account.clone()), None, None];
+        (account, Payer { accounts: Arc::new(twice) })
+    }
+
+    fn figures(account: &Account) -> (u64, u64, u64) {
+        let usage = account.usage(Meter::Leases).expect("it has that meter");
+        (usage.used, usage.refused, usage.rolled_back)
+    }
+
+    #[test]
+    fn who_loses_the_race_for_the_last_room_puts_back_what_it_had_taken_and_says_what_it_crossed() {
+        let (account, payer) = racing(Limit::hard(1).warn_at(1));
+        let refusal = payer.take(Meter::Leases, 1, Asking::Once).expect_err("there is one alone");
+        assert_eq!((refusal.exceeded.used, refusal.exceeded.hard), (1, 1), "as it lost");
+        assert_eq!(refusal.exceeded.warnings.len(), 1);
+        assert!(!refusal.relieved, "nobody waits for what was put back");
+        assert_eq!(figures(&account), (0, 1, 1));
+        payer.take(Meter::Leases, 1, Asking::Looking).expect_err("there is one alone");
+        assert_eq!(figures(&account), (0, 1, 2), "whoever looks is counted by whoever refuses it");
+    }
+
+    #[test]
+    fn what_a_loser_puts_back_is_told_to_those_who_wait_and_to_itself_if_it_waits() {
+        let (account, payer) = racing(Limit::hard(1));
+        let cell = account.cell(Meter::Leases).expect("it has that meter");
+        assert!(cell.room(2, Asking::Waiting).is_err(), "somebody waits for more than there is");
+        let refusal = payer.take(Meter::Leases, 1, Asking::Once).expect_err("there is one alone");
+        assert!(refusal.relieved);
+        let refusal = payer.take(Meter::Leases, 1, Asking::Once).expect_err("there is one alone");
+        assert!(!refusal.relieved, "those who waited have been told");
+        // Who waits must find it full in the step in which it says so, and there is room again.
+        let refusal =
+            payer.take(Meter::Leases, 1, Asking::Waiting).expect_err("there is one alone");
+        assert!(refusal.relieved);
+        assert_eq!(figures(&account), (0, 2, 3));
+    }
+}

@@ -74,6 +74,14 @@ impl Pool {
         }
     }
 
+    /// Counts a request that is refused, if it is for want of room in a budget.
+    pub(super) fn refusing(&self, error: AllocateError) -> AllocateError {
+        if let (AllocateError::OverBudget(exceeded), Some(budgets)) = (&error, &self.budgets) {
+            budgets.count_refusal(exceeded);
+        }
+        error
+    }
+
     /// Whether some agent has room that only its accounts have not: which it is, or that they have some now.
     pub(super) fn none_for(&self, ask: &Ask, asking: Asking) -> Option<Result<(), Exceeded>> {
         // A named one was refused by its accounts if it has room.

@@ -6,7 +6,7 @@
 //!    step in which it ends: given back, expired, withdrawn, or void as its agent ended. In that step,
 //!    and in no other, what it paid is given back.
 //! 2. An entry names the accounts that it was paid from; what becomes of a scope's account meanwhile is
-//!    nothing to it.
+//!    nothing to it. Whoever holds the lease knows its entry.
 
 use std::num::NonZeroU32;
 
@@ -17,18 +17,6 @@ use crate::fleet::request::AllocateError;
 
 /// Names the entry of a lease, by its place from one.
 pub(in crate::fleet) type Charge = NonZeroU32;
-
-/// Whose an entry is. Those of one agent for tasks of one group are the same, so whichever comes first is given
-/// back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fleet) enum Holder {
-    /// Somebody's who knows its place.
-    Lease,
-    /// A task's of this group, or a turn's of a mailbox.
-    Task(Option<GroupKey>),
-    /// That of a task that a turn has come to, for its group alone: the turn has paid the rest.
-    Mailed(GroupKey),
-}
 
 /// What is to be told outside the locks.
 #[derive(Debug, Default)]
@@ -81,7 +69,6 @@ struct Entry {
     local: u32,
     prev: u32,
     next: u32,
-    holder: Holder,
 }
 
 /// See the file's head.
@@ -118,7 +105,6 @@ impl Charges {
         agent: Option<&Payer>,
         budgets: &Budgets,
         asking: Asking,
-        holder: Holder,
     ) -> Result<Option<Charge>, Refused> {
         let asker = self.asker(group, budgets).cloned();
         if let Some(asker) = &asker {
@@ -137,16 +123,13 @@ impl Charges {
         if asker.is_none() && agent.is_none() {
             return Ok(None);
         }
-        Ok(Some(self.enter(local, asker, agent.cloned(), holder)))
+        Ok(Some(self.enter(local, asker, agent.cloned())))
     }
 
     /// Takes what one more lease costs a group, for a task of a mailbox whose turn has paid the rest.
-    pub(super) fn take_mailed(&mut self, local: u32, group: GroupKey, payer: &Payer) -> bool {
-        let taken = self.note(payer.take(Meter::Leases, 1, Asking::Once)).is_ok();
-        if taken {
-            self.enter(local, Some(payer.clone()), None, Holder::Mailed(group));
-        }
-        taken
+    pub(super) fn take_mailed(&mut self, local: u32, payer: &Payer) -> Option<Charge> {
+        let taken = self.note(payer.take(Meter::Leases, 1, Asking::Looking));
+        taken.ok().map(|()| self.enter(local, Some(payer.clone()), None))
     }
 
     /// Keeps what is to be told.
@@ -163,18 +146,12 @@ impl Charges {
         }
     }
 
-    fn enter(
-        &mut self,
-        local: u32,
-        asker: Option<Payer>,
-        agent: Option<Payer>,
-        holder: Holder,
-    ) -> Charge {
+    fn enter(&mut self, local: u32, asker: Option<Payer>, agent: Option<Payer>) -> Charge {
         if self.heads.len() <= local as usize {
             self.heads.resize(local as usize + 1, NIL);
         }
         let next = self.heads[local as usize];
-        let entry = Entry { asker, agent, local, prev: NIL, next, holder };
+        let entry = Entry { asker, agent, local, prev: NIL, next };
         let place = match self.free.pop() {
             Some(place) => {
                 self.entries[place as usize] = entry;
@@ -196,18 +173,6 @@ impl Charges {
     /// Gives back what an entry's lease has paid, as it ends (rule 1).
     pub(super) fn give_back(&mut self, charge: Charge) {
         self.end(charge.get() - 1);
-    }
-
-    /// The same for one that is known by its holder. O(leases on the agent).
-    pub(super) fn give_back_of(&mut self, local: u32, holder: Holder) {
-        let mut place = self.heads.get(local as usize).copied().unwrap_or(NIL);
-        while place != NIL && self.entries[place as usize].holder != holder {
-            place = self.entries[place as usize].next;
-        }
-        // It cost nothing, maybe.
-        if place != NIL {
-            self.end(place);
-        }
     }
 
     /// Gives back what all leases on an agent have paid, as it ends (rule 1).

@@ -140,7 +140,7 @@ impl Pool {
         if grants.len() < count && (whole || grants.is_empty()) {
             let over_budget =
                 over_budget.map(|exceeded| AllocateError::OverBudget(exceeded.into()));
-            return Err(over_budget.unwrap_or_else(|| self.why_none(&ask)));
+            return Err(self.refusing(over_budget.unwrap_or_else(|| self.why_none(&ask))));
         }
         let leases = grants.into_iter().map(|grant| self.start(grant, &ask)).collect();
         self.tell_of_start(&ask);
@@ -174,7 +174,7 @@ impl Pool {
             let Some((.., at, local)) = shards.iter_mut().enumerate().filter_map(best).min() else {
                 break;
             };
-            match shards[at].buy(local, ask, self.budgets.as_ref(), Asking::Once) {
+            match shards[at].buy(local, ask, self.budgets.as_ref(), Asking::Looking) {
                 Ok(granted) => grants.push(granted),
                 // Its like are passed over now, unless it was asked for by name.
                 Err(Refused::Agent(exceeded)) if ask.agent.is_none() => {

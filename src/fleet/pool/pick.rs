@@ -10,7 +10,6 @@
 
 use std::sync::Arc;
 
-use super::charge::Refused;
 use super::shard::Best;
 use super::view::status;
 use super::{Ask, Pool};
@@ -53,18 +52,18 @@ impl Pool {
                 candidates = self.candidates(&ask)?;
             }
             if candidates.is_empty() {
-                return Err(self.why_none(&ask));
+                return Err(self.refusing(self.why_none(&ask)));
             }
             let agent = self.ask_picker(picker, request, &candidates)?;
             // Rule 2.
             match self.find_named(agent, &ask) {
                 Ok(Some((mut shard, at, local))) => {
-                    let bought = shard.buy(local, &ask, self.budgets.as_ref(), Asking::Once);
+                    let bought = shard.buy(local, &ask, self.budgets.as_ref(), Asking::Looking);
                     self.publish(at, &mut shard);
                     self.owe(&mut shard);
                     drop(shard);
                     self.settle_dues();
-                    let granted = bought.map_err(Refused::into_error)?;
+                    let granted = bought.map_err(|refused| self.refusing(refused.into_error()))?;
                     let lease = self.start(granted, &ask);
                     self.tell_of_start(&ask);
                     return Ok(lease);

@@ -24,7 +24,7 @@ mod validate;
 use std::collections::HashMap;
 use std::num::NonZeroU64;
 
-use super::charge::{Charge, Charges, Holder, Refused};
+use super::charge::{Charge, Charges, Refused};
 use super::counts::Counts;
 use super::heed::Era;
 use super::index::{Index, NOBODY};
@@ -297,8 +297,7 @@ impl Shard {
         asking: Asking,
     ) -> Result<Option<Charge>, Refused> {
         let agent = self.classes[self.slots[local as usize].class as usize].payer.as_ref();
-        let holder = if ask.is_task { Holder::Task(ask.group) } else { Holder::Lease };
-        self.charges.take(local, ask.group, agent, budgets, asking, holder)
+        self.charges.take(local, ask.group, agent, budgets, asking)
     }
 
     /// Sets how many leases a live agent may hold. More of them may be held already.

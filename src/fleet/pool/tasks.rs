@@ -9,14 +9,27 @@ use std::task::Waker;
 use std::time::Duration;
 
 use super::buy::Granted;
-use super::charge::Holder;
 use super::shard::Shard;
-use super::{Ask, Gone, Grant, Mask, Pool, nanoseconds};
+use super::{Ask, Charge, Gone, Mask, Pool, nanoseconds};
 use crate::fleet::budget::{Asking, Budgets, Payer, Scope};
 use crate::fleet::id::{AgentId, GroupKey};
 use crate::fleet::request::AllocateError;
 use crate::sync::atomic::Ordering;
 use crate::sync::left_out;
+
+/// An agent that was taken for the fleet's own work: to be [released](Pool::release) with what it was charged with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) struct Taken {
+    pub(in crate::fleet) agent: AgentId,
+    pub(in crate::fleet) charge: Option<Charge>,
+}
+
+impl From<Granted> for Taken {
+    #[inline]
+    fn from(granted: Granted) -> Self {
+        Self { agent: granted.grant.agent(), charge: granted.charge }
+    }
+}
 
 /// What a task lacks that could not be given an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,12 +47,12 @@ impl Pool {
         mask: Mask,
         group: Option<GroupKey>,
         thorough: bool,
-    ) -> Result<Grant, Lack> {
-        let ask = Ask { mask, group, is_task: true, ..Ask::any(self.kept.first()) };
+    ) -> Result<Taken, Lack> {
+        let ask = Ask { mask, group, ..Ask::any(self.kept.first()) };
         self.follow_accounts();
-        let asking = if thorough { Asking::Waiting } else { Asking::Once };
+        let asking = if thorough { Asking::Waiting } else { Asking::Looking };
         match self.buy(&ask, asking, thorough) {
-            Ok(Some(bought)) => Ok(bought.granted.grant),
+            Ok(Some(bought)) => Ok(bought.granted.into()),
             Err(AllocateError::OverBudget(exceeded))
                 if matches!(exceeded.scope, Scope::Fleet | Scope::Group(_)) =>
             {
@@ -55,41 +68,41 @@ impl Pool {
         self.groups_wait.store(wait, Ordering::Relaxed);
     }
 
-    /// Charges a task that a turn has come to to its group; whether that has room.
+    /// Charges a task that a turn has come to to its group, if that has room; of an agent that has ended it is charged
+    /// with nothing.
     pub(in crate::fleet) fn charge_mailed(
         &self,
         agent: AgentId,
-        group: GroupKey,
         payer: &Payer,
         wakes: &mut Vec<Waker>,
-    ) -> bool {
+    ) -> Result<Option<Charge>, Lack> {
         let mut shard = self.shards[self.shard_of(agent)].lock();
-        let Some(local) = shard.find(agent) else { return true };
-        let taken = shard.charges.take_mailed(local, group, payer);
+        let Some(local) = shard.find(agent) else { return Ok(None) };
+        let charge = shard.charges.take_mailed(local, payer);
         self.owe_by(&mut shard, wakes);
-        taken
+        charge.map(Some).ok_or(Lack::Room)
     }
 
     /// Gives back what such a task was charged with, unless its agent has ended.
     pub(in crate::fleet) fn discharge_mailed(
         &self,
         agent: AgentId,
-        group: GroupKey,
+        charge: Charge,
         wakes: &mut Vec<Waker>,
     ) {
         let mut shard = self.shards[self.shard_of(agent)].lock();
-        if let Some(local) = shard.find(agent) {
-            shard.charges.give_back_of(local, Holder::Mailed(group));
+        if shard.find(agent).is_some() {
+            shard.charges.give_back(charge);
             self.owe_by(&mut shard, wakes);
         }
     }
 
     /// Takes an agent that runs tasks. A `thorough` look trusts no floor: see rule 2.
-    pub(in crate::fleet) fn take(&self, mask: Mask, thorough: bool) -> Option<Grant> {
-        let ask = Ask { mask, is_task: true, ..Ask::any(self.kept.first()) };
+    pub(in crate::fleet) fn take(&self, mask: Mask, thorough: bool) -> Option<Taken> {
+        let ask = Ask { mask, ..Ask::any(self.kept.first()) };
         self.follow_accounts();
-        let asking = if thorough { Asking::Waiting } else { Asking::Once };
-        self.take_asked(&ask, asking, thorough).map(|granted| granted.grant)
+        let asking = if thorough { Asking::Waiting } else { Asking::Looking };
+        self.take_asked(&ask, asking, thorough).map(Taken::from)
     }
 
     /// Takes an agent if there is one that can be paid for.
@@ -107,23 +120,20 @@ impl Pool {
         }
     }
 
-    /// Gives back a lease that a [`take`](Self::take) granted, for this group, and passes the place on to whoever waits;
-    /// whether starving workers should be told.
+    /// Gives back a lease that a [`take`](Self::take) granted, and passes the place on to whoever waits; whether
+    /// starving workers should be told.
     pub(in crate::fleet) fn release(
         &self,
-        agent: AgentId,
-        group: Option<GroupKey>,
+        taken: Taken,
         wakes: &mut Vec<Waker>,
     ) -> Result<bool, Gone> {
+        let Taken { agent, charge } = taken;
         let at = self.shard_of(agent);
         if !self.is_watched() {
             let mut shard = self.shards[at].lock();
             // Rule 2: read under the lock.
             if !self.is_watched() && !shard.is_wanted(agent) {
-                let local = shard.release(agent, None, None)?;
-                if self.budgets.is_some() {
-                    shard.charges.give_back_of(local, Holder::Task(group));
-                }
+                shard.release(agent, charge, None)?;
                 self.publish(at, &mut shard);
                 self.owe_by(&mut shard, wakes);
                 return Ok(false);
@@ -132,10 +142,7 @@ impl Pool {
         let passed = {
             let mut desk = self.desk.lock();
             let mut shard = self.shards[at].lock();
-            let local = shard.release(agent, None, None)?;
-            if self.budgets.is_some() {
-                shard.charges.give_back_of(local, Holder::Task(group));
-            }
+            let local = shard.release(agent, charge, None)?;
             self.pass_on(&mut desk, &mut shard, at, local, wakes)
         };
         self.tell_freed(passed.freed);
@@ -158,7 +165,7 @@ impl Pool {
 
     /// Takes this agent. If it has no room, whoever [feeds](Feed::freed) on the pool is told once it has;
     /// requests that wait go first.
-    pub(in crate::fleet) fn take_agent(&self, agent: AgentId) -> Option<Grant> {
+    pub(in crate::fleet) fn take_agent(&self, agent: AgentId) -> Option<Taken> {
         self.follow_accounts();
         let at = self.shard_of(agent);
         let mut shard = self.shards[at].lock();
@@ -173,7 +180,7 @@ impl Pool {
             return None;
         }
         let grant = match &self.budgets {
-            None => Some(shard.lease(local)),
+            None => Some(Taken { agent: shard.lease(local).agent(), charge: None }),
             Some(budgets) => self.buy_here(&mut shard, agent, local, budgets),
         };
         self.publish(at, &mut shard);
@@ -189,14 +196,14 @@ impl Pool {
         agent: AgentId,
         local: u32,
         budgets: &Budgets,
-    ) -> Option<Grant> {
-        let ask = Ask { agent: Some(agent), is_task: true, ..Ask::any(self.kept.first()) };
-        let mut granted = shard.buy(local, &ask, Some(budgets), Asking::Once);
+    ) -> Option<Taken> {
+        let ask = Ask { agent: Some(agent), ..Ask::any(self.kept.first()) };
+        let mut granted = shard.buy(local, &ask, Some(budgets), Asking::Looking);
         if granted.is_err() {
             // Rule 1. If it can be paid for after all, it is told of room in vain.
             self.over_budget.lock().push(agent);
             granted = shard.buy(local, &ask, Some(budgets), Asking::Waiting);
         }
-        granted.ok().map(|granted| granted.grant)
+        granted.ok().map(Taken::from)
     }
 }

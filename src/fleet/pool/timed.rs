@@ -41,7 +41,7 @@ impl Pool {
             self.expires.store(true, Ordering::Relaxed);
         }
         if self.budgets.is_some() {
-            return self.grant_paid(&ask);
+            return self.grant_paid(&ask).map_err(|error| self.refusing(error));
         }
         loop {
             let now = self.now();
@@ -69,7 +69,7 @@ impl Pool {
         let is_timed = self.keeps_pasts || ask.ttl.is_some();
         loop {
             let now = if is_timed { self.now().max(1) } else { 0 };
-            let refusal = match self.buy(ask, Asking::Once, false) {
+            let refusal = match self.buy(ask, Asking::Looking, false) {
                 Ok(Some(Bought { mut shard, granted: Granted { grant, charge } })) => {
                     let due = ask.ttl.map(|ttl| now.saturating_add(ttl));
                     let key = due.and_then(|due| shard.arm(grant.agent(), charge, due));

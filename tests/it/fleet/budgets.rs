@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use phalanx::ManualClock;
 use phalanx::fleet::{
-    AgentSpec, AllocateError, Budgets, Exceeded, Fleet, FleetEvent, GroupKey, LeaseOutcome, Limit,
-    Meter, Observer, Outcome, Quota, Request, Scope, Task, Usage,
+    AgentSpec, AgentStatus, AllocateError, Budgets, Exceeded, Fleet, FleetEvent, GroupKey,
+    LeaseOutcome, Limit, Meter, Observer, Outcome, Picker, Quota, Request, Scope, Task, Usage,
 };
 
 use super::support::{Gate, LONG};
@@ -410,4 +410,43 @@ fn threads_that_meet_at_a_limit_never_overshoot_it_and_each_gets_its_turn() {
         assert!(usage.used == 0 && usage.peak <= usage.hard, "{scope}: {usage:?}");
     }
     assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn a_request_that_is_refused_counts_once_however_many_agents_it_looked_at() {
+    let budgets = budgets();
+    let scope = named("dear");
+    budgets.set(scope.clone(), leases(1)).unwrap();
+    let shards = NonZeroUsize::new(8).unwrap();
+    let fleet: Fleet = Fleet::builder().shards(shards).budgets(budgets.clone()).build().unwrap();
+    // In each shard two sets of capabilities.
+    fleet.spawn_batch(&spec("dear", 2), 8).unwrap();
+    fleet.spawn_batch(&spec("dear", 2).capability("more"), 8).unwrap();
+    let held = fleet.try_allocate(&Request::any()).unwrap();
+    let counted = || usage(&budgets, &scope).refused;
+    assert_eq!(counted(), 0);
+    refused(fleet.try_allocate(&Request::any()));
+    assert_eq!(counted(), 1);
+    refused(fleet.try_allocate(&Request::any().agent(held.agent())));
+    refused(fleet.try_allocate_batch(&Request::any(), 3));
+    assert_eq!(counted(), 3);
+    let first: Arc<dyn Picker> = Arc::new(First);
+    refused(fleet.try_allocate(&Request::any().picker(first)));
+    assert_eq!(counted(), 4);
+    let waits = Waiting::begin(fleet.allocate_async(&Request::any()));
+    assert_eq!(counted(), 5, "it found no room, and waits for some");
+    drop(held);
+    drop(waits);
+    assert_eq!((counted(), used(&budgets, &scope)), (5, 0));
+    let fleet_wide = budgets.set(Scope::Fleet, leases(0)).unwrap();
+    refused(fleet.try_allocate(&Request::any()));
+    assert_eq!(fleet_wide.usage(Meter::Leases).unwrap().refused, 1);
+}
+
+struct First;
+
+impl Picker for First {
+    fn pick(&self, _: &Request, _: &[AgentStatus]) -> Option<usize> {
+        Some(0)
+    }
 }

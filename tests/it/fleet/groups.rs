@@ -236,3 +236,97 @@ fn many_groups_at_their_limits_share_the_agents_and_all_get_through() {
         assert!(usage.peak <= limit, "{scope}: {}", usage.peak);
     }
 }
+
+/// Waits at the gate of its number.
+fn at_gates(gates: &[Arc<Gate>]) -> AgentSpec<u64, u64> {
+    let gates = gates.to_vec();
+    let spec = AgentSpec::new("gated").max_leases(NonZeroU32::new(8).unwrap());
+    spec.handler_fn(move |task, _| {
+        gates[*task.payload() as usize].pass();
+        Ok(*task.payload())
+    })
+}
+
+#[test]
+fn what_ran_before_there_was_an_account_gives_back_nothing_of_it() {
+    let budgets = budgets(&[]);
+    let fleet = builder(&budgets).build().unwrap();
+    let gates = [Gate::new(), Gate::new()];
+    fleet.spawn(at_gates(&gates)).unwrap();
+    let before = fleet.submit(of_team(0)).unwrap();
+    gates[0].await_arrivals(1);
+    budgets.set(Scope::Group(TEAM), leases(1)).unwrap();
+    let after = fleet.submit(of_team(1)).unwrap();
+    gates[1].await_arrivals(1);
+    assert_eq!(used(&budgets), (1, 1));
+    gates[0].open();
+    assert_eq!(*before.wait(), Outcome::Completed(0));
+    assert_eq!(used(&budgets), (1, 1), "the other one runs still");
+    // A third has a new account, and gives that back.
+    let old = budgets.remove(&Scope::Group(TEAM)).unwrap();
+    budgets.set(Scope::Group(TEAM), leases(1)).unwrap();
+    let third = fleet.submit(of_team(0)).unwrap();
+    assert_eq!(*third.wait(), Outcome::Completed(0));
+    assert_eq!((used(&budgets), old.usage(Meter::Leases).unwrap().used), ((0, 1), 1));
+    gates[1].open();
+    assert_eq!(*after.wait(), Outcome::Completed(1));
+    assert_eq!((used(&budgets).0, old.usage(Meter::Leases).unwrap().used), (0, 0));
+    finish(&fleet);
+}
+
+#[test]
+fn a_turn_and_a_task_of_one_agent_give_back_each_its_own() {
+    let budgets = budgets(&[]);
+    let fleet = builder(&budgets).build().unwrap();
+    let gates = [Gate::new(), Gate::new()];
+    let agent = fleet.spawn(at_gates(&gates)).unwrap();
+    let task = fleet.submit(Task::new(0)).unwrap();
+    gates[0].await_arrivals(1);
+    let account = budgets.set(Scope::Agent(agent), leases(1)).unwrap();
+    let used = || account.usage(Meter::Leases).unwrap().used;
+    let asked = fleet.ask(agent, 1).unwrap();
+    gates[1].await_arrivals(1);
+    assert_eq!(used(), 1, "the turn was charged");
+    gates[0].open();
+    assert_eq!(*task.wait(), Outcome::Completed(0));
+    assert_eq!(used(), 1);
+    gates[1].open();
+    assert_eq!(asked.wait(), Outcome::Completed(1));
+    eventually("the turn ends", || used() == 0);
+    finish(&fleet);
+}
+
+#[test]
+fn a_future_for_one_agent_gives_back_what_it_was_charged_with_itself() {
+    let budgets = budgets(&[]);
+    let hangar = Hangar::new();
+    let fleet = flying(&hangar).budgets(budgets.clone()).build().unwrap();
+    let doors = [Door::default(), Door::default()];
+    let spec = AgentSpec::<u64, u64>::new("flying").max_leases(places(2)).handler_async({
+        let doors = doors.clone();
+        move |task, _| {
+            let door = doors[*task.payload() as usize].clone();
+            async move {
+                door.pass().await;
+                Ok(*task.payload())
+            }
+        }
+    });
+    let agent = fleet.spawn(spec).unwrap();
+    let before = fleet.submit(of_team(0).to(agent)).unwrap();
+    hangar.await_len(1);
+    budgets.set(Scope::Group(TEAM), leases(1)).unwrap();
+    let after = fleet.submit(of_team(1).to(agent)).unwrap();
+    hangar.await_len(2);
+    assert_eq!(used(&budgets), (1, 1));
+    hangar.run();
+    doors[0].open();
+    hangar.run();
+    assert_eq!(*before.wait(), Outcome::Completed(0));
+    assert_eq!(used(&budgets), (1, 1), "the other one flies still");
+    doors[1].open();
+    hangar.run();
+    assert_eq!(*after.wait(), Outcome::Completed(1));
+    assert_eq!((used(&budgets), fleet.stats().leases_live), ((0, 1), 0));
+    finish(&fleet);
+}

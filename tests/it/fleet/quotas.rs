@@ -262,3 +262,42 @@ fn threads_that_submit_at_a_limit_never_overshoot_it() {
         assert!(usage.peak <= most, "{usage:?}");
     }
 }
+
+#[test]
+fn of_two_with_one_new_key_and_room_for_one_the_second_gets_the_task_of_the_first() {
+    let quota = Quota::new().limit(Meter::QueuedTasks, Limit::hard(1).warn_at(1));
+    let budgets = budgets(&[(Scope::Fleet, quota)]);
+    let (charged, gate) = (Gate::new(), Gate::new());
+    let observer = {
+        let charged = Arc::clone(&charged);
+        Arc::new(move |event: &FleetEvent| {
+            if matches!(event, FleetEvent::BudgetWarning { .. }) {
+                charged.pass();
+            }
+        })
+    };
+    let fleet = builder(&budgets).observer(observer).build().unwrap();
+    fleet.spawn(gated(&gate)).unwrap();
+    let keyed = |number| Task::new(number).idempotency_key(IdempotencyKey::new(7));
+    std::thread::scope(|scope| {
+        let first = scope.spawn(|| fleet.submit(keyed(1)).unwrap());
+        // It has taken the last room, and nobody has its handle yet.
+        charged.await_arrivals(1);
+        let never_waits = fleet.submit(keyed(2)).unwrap_err();
+        assert!(matches!(never_waits, SubmitError::KeyPending(_)), "{never_waits:?}");
+        let second = scope.spawn(|| fleet.submit_wait(keyed(3)).unwrap());
+        charged.open();
+        let (first, second) = (first.join().unwrap(), second.join().unwrap());
+        assert_eq!(first.id(), second.id());
+        let other = Task::new(4).idempotency_key(IdempotencyKey::new(8));
+        let refused = fleet.submit(other).unwrap_err();
+        refusal(&refused);
+        gate.open();
+        assert_eq!(*second.wait(), Outcome::Completed(1));
+        let again = fleet.submit(refused.into_inner()).expect("its key stayed free");
+        assert_eq!(*again.wait(), Outcome::Completed(4));
+    });
+    let stats = fleet.stats();
+    assert_eq!((stats.tasks_accepted, stats.tasks_refused, stats.tasks_repeated), (2, 2, 1));
+    finish(&fleet);
+}
