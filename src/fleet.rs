@@ -303,14 +303,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// What is true of an agent now; `None` once it is gone.
     #[must_use]
     pub fn agent(&self, agent: AgentId) -> Option<AgentStatus> {
-        self.inner().status(agent)
+        self.core.inner.pool.status(agent)
     }
 
     /// What is true of all live agents at one moment, by slot. O(agents log agents), and no agent is
     /// allocated meanwhile.
     #[must_use]
     pub fn agents(&self) -> Vec<AgentStatus> {
-        self.inner().all()
+        self.core.inner.pool.all()
     }
 
     /// Says what an agent is fit for; returns what it was fit for before. In one step it is allocated or

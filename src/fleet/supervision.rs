@@ -217,9 +217,9 @@ impl Supervision {
         }
     }
 
-    /// Which incarnation of an agent it is, and how many leases it may hold; `None` for one that is no ward.
-    pub(super) fn known(&self, agent: AgentId) -> Option<(u32, u16)> {
-        self.wards.get(&agent).map(|ward| (ward.incarnation, ward.limit))
+    /// Which incarnation of an agent it is; `None` for one that is no ward.
+    pub(super) fn known(&self, agent: AgentId) -> Option<u32> {
+        self.wards.get(&agent).map(|ward| ward.incarnation)
     }
 
     /// Which incarnation of an agent it is, if that can fail.

@@ -338,24 +338,7 @@ impl<T, O> Inner<T, O> {
                 self.try_circuits(state, Some(agent), &mut after);
             }
             match result {
-                // Rule 3 of the timers.
-                result if won && late => {
-                    let claim = state.fail(id, TaskError::deadline_exceeded());
-                    after.claims.push(claim);
-                    match result {
-                        Ok(output) => {
-                            state.counts.late_completions_refused += 1;
-                            after.events.push(FleetEvent::LateCompletionRefused {
-                                task: id,
-                                attempt,
-                                agent,
-                            });
-                            refused = Some(output);
-                        }
-                        Err(_) => state.counts.late_failures_ignored += 1,
-                    }
-                }
-                Ok(output) if won => {
+                Ok(output) if won && !late => {
                     let outcome = Outcome::Completed(output);
                     if self.ends_at_once() {
                         state.commit(id);
@@ -365,17 +348,15 @@ impl<T, O> Inner<T, O> {
                         after.claims.push(claim);
                     }
                 }
-                Err(error) if won => state.attempt_failed(id, error, now, &mut after),
-                Ok(output) => {
-                    state.counts.late_completions_refused += 1;
-                    after.events.push(FleetEvent::LateCompletionRefused {
-                        task: id,
-                        attempt,
-                        agent,
-                    });
-                    refused = Some(output);
+                Err(error) if won && !late => state.attempt_failed(id, error, now, &mut after),
+                // Struck, or past its deadline: rule 3 of the timers.
+                late_or_struck => {
+                    if won {
+                        let claim = state.fail(id, TaskError::deadline_exceeded());
+                        after.claims.push(claim);
+                    }
+                    refused = state.refuse(late_or_struck, id, attempt, agent, &mut after);
                 }
-                Err(_) => state.counts.late_failures_ignored += 1,
             }
             let next = if more && after.leaves_nothing() && self.may_go_on(state) {
                 self.take_in_if_next(state);
@@ -423,6 +404,29 @@ impl<T, O> Inner<T, O> {
 }
 
 impl<T, O> State<T, O> {
+    /// Refuses what an attempt brings that was struck or is past its deadline; what is to be dropped outside the lock.
+    #[cold]
+    fn refuse(
+        &mut self,
+        result: Result<O, TaskError>,
+        task: TaskId,
+        attempt: Attempt,
+        agent: AgentId,
+        after: &mut After<T, O>,
+    ) -> Option<O> {
+        match result {
+            Ok(output) => {
+                self.counts.late_completions_refused += 1;
+                after.events.push(FleetEvent::LateCompletionRefused { task, attempt, agent });
+                Some(output)
+            }
+            Err(_) => {
+                self.counts.late_failures_ignored += 1;
+                None
+            }
+        }
+    }
+
     fn attempt_failed(
         &mut self,
         id: TaskId,

@@ -8,6 +8,9 @@
 //!    served; none waits that no live agent fits. The same of batches that gather, agents on trial
 //!    apart, unless a plan of them is due, and of batches that ask for more places than there are.
 //! 3. An answer that grants a lease names a live agent, and so does what a batch was granted.
+//! 4. Who waits for the best fraction of several names, some of which nobody had when it began to, is a learner until
+//!    it is answered or gives up. It waits under the mask of the names that are known now, which its own ticket may
+//!    not know.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -15,12 +18,12 @@ use std::task::Waker;
 
 use super::batches::Batches;
 use super::shard::Shard;
-use super::waiting::{Answer, Ticket, Waiting};
+use super::waiting::{Answer, Place, Ticket, Waiting};
 use super::{Ask, Granted, MAX_CAPABILITIES, MAX_CAPABILITY_SETS};
 use crate::fleet::agent::Resources;
 use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
-use crate::fleet::request::AllocateError;
+use crate::fleet::request::{AllocateError, Fit};
 use crate::{Error, ErrorKind};
 
 /// What agents of one sort have in common beside what their rows hold.
@@ -39,6 +42,13 @@ struct Set {
     agents: usize,
     /// How many leases they may hold together.
     places: usize,
+}
+
+/// One that waits and does not know all names that it asks for (rule 4).
+#[derive(Debug)]
+struct Learner {
+    ticket: Ticket,
+    names: Vec<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -61,6 +71,8 @@ pub(super) struct Desk {
     pub(super) waiting: Waiting,
     pub(super) batches: Batches,
     pub(super) answers: HashMap<u64, Answer>,
+    /// Requests and batches that wait for the best fraction of names of which nobody knew some, by sequence.
+    learners: HashMap<u64, Learner>,
     pub(super) tickets: u64,
     /// Who waits for an agent to hold no lease any more.
     pub(super) idlers: Vec<(u64, AgentId, Waker)>,
@@ -98,13 +110,61 @@ impl Desk {
         self.check_names(names)?;
         let (known, complete) = self.mask_of(names);
         self.check_room(count, max_agents, complete.then_some(known | base))?;
-        let mut mask = base;
+        let (mut mask, before) = (base, self.names.len());
         for name in names {
             // Bit 0 is RUNS_TASKS.
             let next = u32::try_from(self.names.len() + 1).expect("at most 127 names");
             mask |= 1 << *self.names.entry(Arc::clone(name)).or_insert(next);
         }
+        if self.names.len() > before && !self.learners.is_empty() {
+            self.learn();
+        }
         Ok(mask)
+    }
+
+    /// Has one that is about to wait learn the names of its request that are new to it, and those that nobody knows yet
+    /// as agents bring them (rule 4).
+    pub(super) fn learn_later(&mut self, ticket: &mut Ticket, names: &[Arc<str>]) {
+        if ticket.ask.fit != Fit::BestFraction || names.is_empty() {
+            return;
+        }
+        let (mask, complete) = self.mask_of(names);
+        ticket.ask.mask = mask;
+        if !complete {
+            let learner = Learner { ticket: *ticket, names: names.to_vec() };
+            self.learners.insert(ticket.place.sequence, learner);
+        }
+    }
+
+    /// Has those who wait know the names that have just been brought.
+    fn learn(&mut self) {
+        let mut learners = std::mem::take(&mut self.learners);
+        for learner in learners.values_mut() {
+            let known = learner.ticket;
+            let (mask, _) = self.mask_of(&learner.names);
+            let ticket = Ticket { ask: Ask { mask, ..known.ask }, ..known };
+            if mask == known.ask.mask {
+                continue;
+            }
+            if let Some(waker) = self.waiting.remove(&known) {
+                self.waiting.insert(ticket, waker);
+                learner.ticket = ticket;
+            } else if let Some(batch) = self.batches.get_mut(known.place) {
+                batch.ask.mask = mask;
+                learner.ticket = ticket;
+            }
+        }
+        self.learners = learners;
+    }
+
+    /// A ticket as it waits now.
+    pub(super) fn as_known(&self, ticket: &Ticket) -> Ticket {
+        self.learners.get(&ticket.place.sequence).map_or(*ticket, |learner| learner.ticket)
+    }
+
+    /// One that was answered, or has given up, learns no more.
+    pub(super) fn forget_learner(&mut self, place: Place) {
+        self.learners.remove(&place.sequence);
     }
 
     /// The mask that a request asks for, and whether all its names are known.

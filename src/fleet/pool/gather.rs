@@ -72,7 +72,9 @@ impl Pool {
             let due = request.due().map(|due| nanoseconds(due.since_start()));
             let place = Place::new(request.urgency(), step, due, desk.tickets);
             desk.tickets += 1;
-            desk.batches.insert(&Ticket { ask, place }, count);
+            let mut ticket = Ticket { ask, place };
+            desk.learn_later(&mut ticket, request.names());
+            desk.batches.insert(&ticket, count);
             // Rule 2 of the pool: first the word, then a look into every shard.
             self.say_who_waits(&desk);
             self.plan(&mut desk, Vec::new(), &mut later);
@@ -125,6 +127,7 @@ impl Pool {
             return None;
         }
         let batch = desk.batches.remove(place).expect("it was just found");
+        desk.forget_learner(place);
         let (batched, left) = match batch.refused {
             None => {
                 // The desk is held, so the agents of the grants live until the leases have begun.
@@ -143,6 +146,7 @@ impl Pool {
         let waker = {
             let mut desk = self.desk.lock();
             let Some(batch) = desk.batches.remove(place) else { return };
+            desk.forget_learner(place);
             self.say_who_waits(&desk);
             let left =
                 if super::broken("fleet.batch-not-passed-on") { Vec::new() } else { batch.grants };

@@ -15,6 +15,7 @@ use super::{OnCircuit, Passed, Pool};
 use crate::clock::Timestamp;
 use crate::fleet::agent::Condition;
 use crate::fleet::id::AgentId;
+use crate::fleet::supervision::FIRST;
 use crate::sync::Parker;
 
 /// How a wait for an agent to hold no lease ended.
@@ -36,7 +37,7 @@ impl Pool {
         condition: Condition,
     ) -> Option<Condition> {
         let mut wakes = Vec::new();
-        let (old, passed) = self.change_condition(agent, condition, None, &mut wakes)?;
+        let (old, passed) = self.change_condition(agent, condition, None, FIRST, &mut wakes)?;
         self.wake_all(wakes);
         self.tell_freed(passed.freed);
         if passed.hungry {
@@ -46,12 +47,13 @@ impl Pool {
     }
 
     /// The same for one who holds other locks, and wakes and tells whom it concerns later; with what the circuit of
-    /// its type says of it, if there is one. It may hold more leases than that allows.
+    /// its type says of it, if there is one, and which incarnation it is of. It may hold more leases than that allows.
     pub(in crate::fleet) fn change_condition(
         &self,
         agent: AgentId,
         condition: Condition,
         circuit: Option<OnCircuit>,
+        incarnation: u32,
         wakes: &mut Vec<Waker>,
     ) -> Option<(Condition, Passed)> {
         let mut desk = self.desk.lock();
@@ -61,6 +63,9 @@ impl Pool {
         let old = shard.slot(local).standing.condition()?;
         if let Some(circuit) = circuit {
             shard.enter_era(local, circuit);
+        }
+        if incarnation != FIRST {
+            shard.incarnations.insert(local, incarnation);
         }
         shard.set_condition(local, condition, circuit.is_some_and(|circuit| circuit.on_trial));
         if let Some(circuit) = circuit {

@@ -143,9 +143,8 @@ impl Pool {
                 Some(_) => continue,
             }
             found.extend(best.iter().map(|best| {
-                let slot = shard.slot(best.local);
-                let mask = shard.mask(best.local);
-                (*best, status(shard.id(best.local), slot, mask, desk.kind(slot.kind)))
+                let kind = desk.kind(shard.slot(best.local).kind);
+                (*best, status(&shard, best.local, kind))
             }));
             drop(shard);
             found.sort_by_key(|(best, _)| *best);

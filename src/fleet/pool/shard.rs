@@ -145,6 +145,8 @@ pub(super) struct Shard {
     pub(super) charges: Charges,
     /// Since when the leases of each agent count for the circuit that heeds it.
     pub(super) eras: HashMap<u32, Era>,
+    /// The incarnations of those that were started again.
+    pub(super) incarnations: HashMap<u32, u32>,
 }
 
 impl Shard {
@@ -169,6 +171,7 @@ impl Shard {
             spare: 0,
             charges: Charges::default(),
             eras: HashMap::new(),
+            incarnations: HashMap::new(),
         }
     }
 
@@ -344,6 +347,9 @@ impl Shard {
         }
         slot.standing = Standing::VACANT;
         slot.load = 0;
+        if !self.incarnations.is_empty() {
+            self.incarnations.remove(&local);
+        }
         self.charges.give_back_all(local);
         let slot = &mut self.slots[local as usize];
         // Rule 3.

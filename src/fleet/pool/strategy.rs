@@ -41,9 +41,13 @@ pub enum Strategy {
     Priority,
     /// Each in its turn: whoever is taken goes to the end of the line, and so does whoever has room again
     /// after it had none. Bound, for requests that ask for no capability: one lap, so of agents that were
-    /// there from its start and always had room none is two turns behind another. Requests that ask for
-    /// capabilities take turns within a shard alone: which shard's turn it is does not depend on them, so
-    /// where that matters the fleet has to be strict.
+    /// there from its start and always had room none is two turns behind another.
+    ///
+    /// A request that asks for capabilities takes the one whose turn it is among those that fit of one shard: of the
+    /// shard that is furthest behind, by a lap of all its agents. What fits in one shard may so be taken any number of
+    /// times before what fits in another, while agents that do not fit hold that one's lap up; and requests that ask for
+    /// nothing keep their bound only where all do. Neither is there one for agents of types, or agents, whose
+    /// [budget](crate::fleet::Budgets) of leases is at its limit. Where that matters the fleet has to be strict.
     RoundRobin,
     /// The best past: leases on it that the host completed as succeeded cost the least time each, as moving
     /// averages of success and latency see it (each new one weighs an eighth), in classes less than a

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use super::desk::Kind;
-use super::slot::Slot;
+use super::shard::Shard;
 use super::{Ask, Mask, Pool, RUNS_TASKS};
 use crate::fleet::agent::{AgentState, AgentStatus};
 use crate::fleet::id::AgentId;
+use crate::fleet::supervision::FIRST;
 
 impl Pool {
     /// Whether a live agent, with room or not, can do what these capabilities are asked for.
@@ -24,7 +25,7 @@ impl Pool {
         let desk = self.desk.lock();
         let shard = self.shards[self.shard_of(agent)].lock();
         let local = shard.find(agent)?;
-        Some(status(agent, shard.slot(local), shard.mask(local), desk.kind(shard.slot(local).kind)))
+        Some(status(&shard, local, desk.kind(shard.slot(local).kind)))
     }
 
     /// The live agents at one moment, in the order of their slots.
@@ -35,8 +36,7 @@ impl Pool {
         for shard in &shards {
             all.extend(shard.ids().map(|agent| {
                 let local = shard.find(agent).expect("it was just listed");
-                let slot = shard.slot(local);
-                status(agent, slot, shard.mask(local), desk.kind(slot.kind))
+                status(shard, local, desk.kind(shard.slot(local).kind))
             }));
         }
         drop(shards);
@@ -52,17 +52,19 @@ impl Pool {
     }
 }
 
-pub(super) fn status(id: AgentId, slot: &Slot, mask: Mask, kind: &Kind) -> AgentStatus {
+pub(super) fn status(shard: &Shard, local: u32, kind: &Kind) -> AgentStatus {
+    let (slot, mask) = (shard.slot(local), shard.mask(local));
     AgentStatus {
-        id,
+        id: shard.id(local),
         name: Arc::clone(&kind.name),
         state: AgentState::of(slot.standing.condition().unwrap_or_default(), u32::from(slot.load)),
         load: u32::from(slot.load),
-        max_leases: u32::from(slot.limit),
+        // On trial it may hold fewer for now.
+        max_leases: u32::from(kind.limit),
         priority: slot.priority,
         has_handler: mask & RUNS_TASKS != 0,
         labels: Arc::clone(&kind.labels),
         resources: kind.resources,
-        incarnation: 1,
+        incarnation: shard.incarnations.get(&local).copied().unwrap_or(FIRST),
     }
 }

@@ -96,7 +96,8 @@ impl Pool {
                 desk.tickets += 1;
                 // With a picker the time of the lease begins once that has judged it.
                 let ttl = ask.ttl.filter(|_| request.own_picker().is_none());
-                let ticket = Ticket { ask: Ask { ttl, ..ask }, place };
+                let mut ticket = Ticket { ask: Ask { ttl, ..ask }, place };
+                desk.learn_later(&mut ticket, request.names());
                 desk.waiting.insert(ticket, waker.take());
                 self.say_who_waits(&desk);
                 return Ok(Some(Err(ticket)));
@@ -132,6 +133,7 @@ impl Pool {
     ) -> (Option<Result<Lease, AllocateError>>, Option<Waker>) {
         let mut desk = self.desk.lock();
         if let Some(answer) = desk.answers.remove(&ticket.place.sequence) {
+            desk.forget_learner(ticket.place);
             // The desk is held, so the agent of a grant lives until the lease has begun.
             let lease = answer.result.map(|granted| self.start(granted, &answer.ticket.ask));
             drop(desk);
@@ -140,7 +142,8 @@ impl Pool {
             }
             return (Some(lease), Some(waker));
         }
-        match desk.waiting.waker_mut(ticket) {
+        let ticket = desk.as_known(ticket);
+        match desk.waiting.waker_mut(&ticket) {
             Some(known) => (None, known.replace(waker)),
             None => (Some(Err(AllocateError::Closed)), Some(waker)),
         }
@@ -152,7 +155,9 @@ impl Pool {
         let (mut passed, mut idle) = (Passed::default(), None);
         let spare = {
             let mut desk = self.desk.lock();
-            let waker = desk.waiting.remove(ticket);
+            let known = desk.as_known(ticket);
+            let waker = desk.waiting.remove(&known);
+            desk.forget_learner(ticket.place);
             self.say_who_waits(&desk);
             if waker.is_none()
                 && let Some(answer) = desk.answers.remove(&ticket.place.sequence)

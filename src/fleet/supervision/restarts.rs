@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use super::{FIRST, Tenure, Verdict};
+use super::{Tenure, Verdict};
 use crate::clock::Timestamp;
 use crate::fleet::Fleet;
-use crate::fleet::agent::{AgentSpec, AgentStatus, Condition};
+use crate::fleet::agent::{AgentSpec, Condition};
 use crate::fleet::id::AgentId;
 use crate::fleet::inner::{After, Inner, State};
 use crate::fleet::log::FleetEvent;
@@ -43,7 +43,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         self.inner().report_failure(agent, None, FailureReason::Reported(reason.into()))
     }
 
-    /// The same of one [incarnation](AgentStatus::incarnation) of the agent: nothing follows if that has ended, which
+    /// The same of one [incarnation](super::super::AgentStatus::incarnation) of the agent: nothing follows if that has ended, which
     /// is counted as `agent_failures_ignored`, and is no news.
     ///
     /// # Errors
@@ -112,7 +112,7 @@ impl<T, O> Inner<T, O> {
             Some(_) => Some(false),
         };
         let known = state.supervision.known(agent);
-        if known.is_some_and(|(incarnation, _)| incarnation == tenure.incarnation) {
+        if known == Some(tenure.incarnation) {
             self.heard_of(state, agent, after);
         }
         self.attempt_went(state, agent, tenure, well, after);
@@ -256,8 +256,9 @@ impl<T, O> Inner<T, O> {
                 after.aside().handlers.extend(stale);
             }
         }
-        let changed =
-            self.pool.change_condition(agent, condition, standing.circuit, &mut after.wakes);
+        let (circuit, incarnation) = (standing.circuit, standing.tenure.incarnation);
+        let wakes = &mut after.wakes;
+        let changed = self.pool.change_condition(agent, condition, circuit, incarnation, wakes);
         let (_, passed) = changed.expect("a ward is a live agent");
         if let Some(agent) = passed.freed {
             self.runner.reschedule(agent);
@@ -310,33 +311,5 @@ impl<T, O> Inner<T, O> {
         };
         self.finish(after);
         Some(before)
-    }
-
-    /// What is true of an agent.
-    pub(in crate::fleet) fn status(&self, agent: AgentId) -> Option<AgentStatus> {
-        let state = self.state.lock();
-        let mut status = self.pool.status(agent)?;
-        amend(&mut status, state.supervision.known(agent));
-        Some(status)
-    }
-
-    /// What is true of all agents.
-    pub(in crate::fleet) fn all(&self) -> Vec<AgentStatus> {
-        let state = self.state.lock();
-        let mut all = self.pool.all();
-        if !state.supervision.is_empty() {
-            for status in &mut all {
-                amend(status, state.supervision.known(status.id));
-            }
-        }
-        all
-    }
-}
-
-fn amend(status: &mut AgentStatus, known: Option<(u32, u16)>) {
-    let (incarnation, limit) = known.map_or((FIRST, None), |(of, limit)| (of, Some(limit)));
-    status.incarnation = incarnation;
-    if let Some(limit) = limit {
-        status.max_leases = limit.into();
     }
 }

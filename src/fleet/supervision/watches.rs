@@ -294,7 +294,7 @@ impl<T: Send + Sync, O: Send + Sync> Hears for Inner<T, O> {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             let known = state.supervision.known(agent);
-            let is_own = known.is_some_and(|(now, _)| now == incarnation);
+            let is_own = known == Some(incarnation);
             let counts = is_own && self.heard_of(state, agent, &mut after) == Some(true);
             // It may have been on trial, and be silent for too long.
             self.try_circuits(state, None, &mut after);

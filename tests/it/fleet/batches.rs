@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use super::support::LONG;
 use phalanx::fleet::{
-    AgentId, AgentSpec, AllocateError, BatchAllocation, Condition, Fleet, FleetEvent, Lease,
+    AgentId, AgentSpec, AllocateError, BatchAllocation, Condition, Fit, Fleet, FleetEvent, Lease,
     Observer, Priority, Request, Task, WeakFleet,
 };
 use phalanx::{ErrorKind, ManualClock};
@@ -482,4 +482,42 @@ fn threads_that_want_several_of_the_same_agents_all_get_them() {
     threads.into_iter().for_each(|thread| thread.join().unwrap());
     let stats = fleet.stats();
     assert_eq!((stats.leases_live, stats.requests_waiting), (0, 0));
+}
+
+#[test]
+fn who_waits_for_the_best_fraction_learns_the_names_that_agents_bring_who_join() {
+    let (fleet, agents) = fleet_of(0);
+    assert_eq!(agents, []);
+    let old = fleet.spawn(AgentSpec::new("old").capability("old")).unwrap();
+    let held = take(&fleet, &[old]);
+    let wanted = |names: [&str; 3]| {
+        names.into_iter().fold(Request::any().fit(Fit::BestFraction), Request::capability)
+    };
+    let request = wanted(["old", "new", "newest"]);
+    let mut first = fleet.allocate_async(&request);
+    let mut second = fleet.allocate_async(&request);
+    let mut given_up = fleet.allocate_async(&request);
+    let mut batch = fleet.allocate_batch_async(&request, 1);
+    assert!(poll(&mut first).is_pending() && poll(&mut second).is_pending());
+    assert!(poll(&mut given_up).is_pending() && is_pending(&mut batch));
+    let new = fleet.spawn(AgentSpec::new("new").capability("new")).unwrap();
+    let got = ready(&mut first).unwrap();
+    assert_eq!(got.agent(), new);
+    // Under the names that it knows now it is found again, and gives up its place.
+    assert!(poll(&mut given_up).is_pending());
+    drop(given_up);
+    assert_eq!(fleet.stats().requests_waiting, 2);
+    drop(got);
+    assert_eq!(ready(&mut second).unwrap().agent(), new, "it is at once given back");
+    let got = ready(&mut batch).unwrap();
+    assert_eq!(got[0].agent(), new);
+    // One after the other.
+    let mut late = fleet.allocate_async(&request);
+    assert!(poll(&mut late).is_pending());
+    fleet.spawn(AgentSpec::new("other").capability("other")).unwrap();
+    assert!(poll(&mut late).is_pending());
+    let newest = fleet.spawn(AgentSpec::new("newest").capability("newest")).unwrap();
+    assert_eq!(ready(&mut late).unwrap().agent(), newest);
+    drop(held);
+    assert_eq!(fleet.stats().requests_waiting, 0);
 }

@@ -8,10 +8,13 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use phalanx::ManualClock;
+use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
-    AgentId, AgentSpec, AgentState, AgentStatus, AllocateError, Condition, Fleet, Lease,
+    AgentId, AgentSpec, AgentState, AgentStatus, AllocateError, Backoff, Condition, Fleet, Lease,
     MAX_CANDIDATES, Picker, Priority, Request, Strategy,
 };
+
+const DELAY: Duration = Duration::from_secs(5);
 
 /// What a picker does, as a closure.
 struct By<F>(F);
@@ -298,4 +301,32 @@ fn requests_are_equal_only_with_the_same_picker() {
     assert_ne!(one, by(|_| Some(0)));
     assert_ne!(one, Request::any());
     assert!(format!("{one:?}").contains("picker: true"));
+}
+
+#[test]
+fn a_picker_sees_which_incarnation_an_agent_is_of_and_what_its_spec_allows_it() {
+    let (clock, hand) = ManualClock::new();
+    let builder = Fleet::<(), ()>::builder().clock(clock).strict();
+    let fleet = builder.build().unwrap();
+    let policy = RestartPolicy::new(Restart::OnFailure).backoff(Backoff::constant(DELAY));
+    let spec = AgentSpec::new("fails").max_leases(NonZeroU32::new(3).unwrap()).restart(policy);
+    let agents = fleet.spawn_batch(&spec, 2).unwrap();
+    fleet.report_failure(agents[0], "it was seen to").unwrap();
+    hand.advance(DELAY);
+    fleet.tick();
+    let request = by(move |candidates| {
+        let mut seen: Vec<_> = candidates
+            .iter()
+            .map(|agent| (agent.id, agent.incarnation, agent.max_leases))
+            .collect();
+        seen.sort_unstable();
+        assert_eq!(seen, [(agents[0], 2, 3), (agents[1], 1, 3)]);
+        candidates.iter().position(|agent| agent.incarnation == 2)
+    });
+    let lease = fleet.try_allocate(&request).unwrap();
+    let status = fleet.agent(lease.agent()).unwrap();
+    assert_eq!((status.incarnation, status.load), (2, 1));
+    fleet.kill(lease.agent()).unwrap();
+    let next = fleet.spawn(AgentSpec::new("next")).unwrap();
+    assert_eq!(fleet.agent(next).unwrap().incarnation, 1, "a new agent in an old place");
 }
