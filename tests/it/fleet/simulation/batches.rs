@@ -133,7 +133,11 @@ impl World {
 
     /// When nothing is ready: the batch whose turn it is has all that there is for it.
     pub(super) fn check_crowds(&self) {
-        let loads = self.loads();
+        let mut loads = self.loads();
+        // Its one place is not for a batch.
+        let books = self.core.books();
+        loads.retain(|agent, _| !books.is_on_trial(*agent));
+        drop(books);
         let mut gathers = self.crowds.is_empty();
         for crowd in &self.crowds {
             assert!(!crowd.bell.rung.load(Ordering::Relaxed));
