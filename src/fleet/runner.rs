@@ -211,8 +211,18 @@ impl Runner {
             let mut line = self.shared.line.lock();
             line.alarm = alarm;
             match (alarm, line.keeper) {
-                (Some(alarm), Some((_, until))) if alarm < until => line.rouse_keeper(),
-                (Some(_), None) if line.searching == 0 => line.rouse(),
+                (Some(alarm), Some((_, until))) if alarm < until => {
+                    if left_out("runner.rouse-the-keeper") {
+                        Roused(None)
+                    } else {
+                        line.rouse_keeper()
+                    }
+                }
+                (Some(_), None)
+                    if line.searching == 0 && !left_out("runner.rouse-for-the-alarm") =>
+                {
+                    line.rouse()
+                }
                 // It looks when it wakes, or those who search look when they lie down.
                 _ => Roused(None),
             }
@@ -331,7 +341,7 @@ impl Runner {
     /// Leaves the seat to the next one.
     pub(super) fn leave(&self, seat: &mut Seat) {
         self.vacate(seat);
-        if seat.searching {
+        if seat.searching && !left_out("runner.leave-without-a-word") {
             let roused = self.shared.line.lock().end_search(seat);
             self.rouse(roused);
         }
@@ -490,7 +500,9 @@ impl Line {
     fn end_search(&mut self, seat: &mut Seat) -> Roused {
         if std::mem::take(&mut seat.searching) {
             self.searching -= 1;
-            let unwatched = self.alarm.is_some() && self.keeper.is_none();
+            let unwatched = self.alarm.is_some()
+                && self.keeper.is_none()
+                && !left_out("runner.pass-the-watch-on");
             let more = !self.ready.is_empty() || unwatched;
             if self.searching == 0 && more && !left_out("runner.pass-it-on") {
                 return self.rouse();

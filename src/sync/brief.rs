@@ -187,13 +187,13 @@ mod loom_tests {
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses to `UnsafeCell`")]
     fn loom_twin_a_brief_lock_taken_without_acquire_does_not_see_the_last_holder() {
         weakened("brief.take", || loom::model(two_add));
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses to `UnsafeCell`")]
     fn loom_twin_a_brief_lock_freed_without_release_does_not_show_what_was_done() {
         weakened("brief.free", || loom::model(two_add));
     }

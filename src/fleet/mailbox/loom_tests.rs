@@ -120,7 +120,7 @@ fn loom_two_workers_never_run_one_mailbox_at_once() {
 }
 
 #[test]
-#[should_panic]
+#[should_panic(expected = "Concurrent write accesses to `UnsafeCell`")]
 fn loom_twin_without_the_run_flag_two_workers_run_one_mailbox() {
     weakened("mailbox.begin-unchecked", || model(two_workers));
 }

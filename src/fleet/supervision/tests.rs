@@ -71,6 +71,8 @@ proptest! {
         let mut supervision = Supervision::default();
         let mut naive: Vec<(AgentId, Naive)> = Vec::new();
         let (mut now, mut slots) = (0, 0);
+        // When all of the group are to be started.
+        let mut all_at: Option<Timestamp> = None;
         for step in steps {
             let place = |which: usize| (!naive.is_empty()).then(|| which % naive.len());
             match step {
@@ -101,13 +103,20 @@ proptest! {
                         Verdict::Nothing => prop_assert!(earlier || known.down.is_some()),
                         Verdict::Down(agents, until) => {
                             prop_assert!(!earlier && known.down.is_none());
-                            prop_assert_eq!(agents[0], agent);
-                            // One that came late to a group goes down with it, alone.
-                            let covered = agents.len() == 1;
-                            for (agent, known) in naive.iter_mut().filter(|of| concerned(of)) {
-                                let is_named = agents.contains(agent);
-                                prop_assert!(is_named || covered);
-                                if is_named {
+                            let together = for_all && known.group;
+                            let covered = all_at.filter(|due| together && at(now) < *due);
+                            let mut expected = vec![agent];
+                            if let Some(due) = covered {
+                                // One that came late to a group goes down with it, alone.
+                                prop_assert_eq!(until, due);
+                            } else {
+                                let all = naive.iter().filter(|of| concerned(of)).map(|of| of.0);
+                                expected.extend(all.filter(|other| *other != agent));
+                                all_at = if together { Some(until) } else { all_at };
+                            }
+                            prop_assert_eq!(&agents, &expected);
+                            for (agent, known) in &mut naive {
+                                if agents.contains(agent) {
                                     known.incarnation += 1;
                                     known.down = Some((until - Timestamp::ZERO).as_secs());
                                 }
@@ -115,8 +124,10 @@ proptest! {
                         }
                         Verdict::End(agents) => {
                             prop_assert!(!earlier && known.down.is_none());
-                            let ends = naive.iter().filter(|of| concerned(of)).count();
-                            prop_assert_eq!(ends, agents.len());
+                            let all = naive.iter().filter(|of| concerned(of)).map(|of| of.0);
+                            let others = all.filter(|other| *other != agent);
+                            let expected: Vec<_> = std::iter::once(agent).chain(others).collect();
+                            prop_assert_eq!(&agents, &expected);
                             for agent in &agents {
                                 supervision.dismiss(*agent);
                             }
@@ -140,6 +151,9 @@ proptest! {
                     expected.sort_unstable();
                     prop_assert_eq!(risen, expected);
                 }
+            }
+            if !naive.iter().any(|(_, known)| known.group) {
+                all_at = None;
             }
             supervision.validate();
             for (agent, known) in &naive {

@@ -4,13 +4,14 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use proptest::prelude::*;
 
 use super::support::{LONG, Ledger, Witness, balanced, finish};
 use phalanx::fleet::{
-    AgentSpec, Fleet, FleetEvent, LeaseOutcome, OutcomeKind, Priority, Request, Task, TaskError,
-    TaskId,
+    AgentSpec, Attempt, Fleet, FleetEvent, IdempotencyKey, IfDependencyFails, LeaseOutcome,
+    OutcomeKind, Priority, Request, Task, TaskError, TaskHandle, TaskId,
 };
 
 const KINDS: [&str; 3] = ["rust", "python", "go"];
@@ -33,11 +34,39 @@ fn spec(kind: usize) -> AgentSpec<u64, u64> {
 /// What one thread of the storm does.
 #[derive(Clone, Copy, Debug)]
 enum Act {
-    Submit { kind: usize, priority: u8, payload: u64 },
-    Batch { kind: usize, count: u64 },
+    Submit {
+        kind: usize,
+        priority: u8,
+        payload: u64,
+    },
+    Batch {
+        kind: usize,
+        count: u64,
+    },
+    /// It is to end within so many milliseconds: at once, or soon.
+    Timed {
+        kind: usize,
+        timeout: u64,
+    },
+    /// Another may have this key already.
+    Keyed {
+        kind: usize,
+        key: u128,
+        payload: u64,
+    },
+    /// It waits for some of the last that this thread has submitted.
+    Dependent {
+        kind: usize,
+        on: usize,
+        release: bool,
+    },
     CancelLast,
-    Kill { agent: usize },
-    Lease { kind: usize },
+    Kill {
+        agent: usize,
+    },
+    Lease {
+        kind: usize,
+    },
     Stats,
 }
 
@@ -47,6 +76,11 @@ fn act() -> impl Strategy<Value = Act> {
             Act::Submit { kind, priority, payload: payload >> 8 }
         }),
         2 => (0..3_usize, 1..8_u64).prop_map(|(kind, count)| Act::Batch { kind, count }),
+        2 => (0..3_usize, 0..3_u64).prop_map(|(kind, timeout)| Act::Timed { kind, timeout }),
+        3 => (0..3_usize, 0..4_u128, 0..22_u64)
+            .prop_map(|(kind, key, payload)| Act::Keyed { kind, key, payload }),
+        4 => (0..3_usize, 1..4_usize, any::<bool>())
+            .prop_map(|(kind, on, release)| Act::Dependent { kind, on, release }),
         1 => Just(Act::CancelLast),
         3 => any::<usize>().prop_map(|agent| Act::Kill { agent }),
         3 => (0..3_usize).prop_map(|kind| Act::Lease { kind }),
@@ -54,9 +88,21 @@ fn act() -> impl Strategy<Value = Act> {
     ]
 }
 
-/// Plays one part and returns the ids that were accepted.
-fn play(fleet: &Fleet<u64, u64>, acts: &[Act]) -> Vec<TaskId> {
-    let mut handles = Vec::new();
+/// What one thread knows of what it submitted.
+#[derive(Debug, Default)]
+struct Known {
+    accepted: Vec<TaskId>,
+    /// Those that were to end at once.
+    late: Vec<TaskId>,
+    keyed: Vec<(u128, TaskId)>,
+    /// Those that wait for others, and whether they run though one of these fails.
+    dependent: Vec<(TaskId, Vec<TaskId>, bool)>,
+}
+
+/// Plays one part.
+fn play(fleet: &Fleet<u64, u64>, acts: &[Act]) -> Known {
+    let mut handles: Vec<TaskHandle<u64>> = Vec::new();
+    let mut known = Known::default();
     for act in acts {
         match *act {
             Act::Submit { kind, priority, payload } => {
@@ -67,6 +113,31 @@ fn play(fleet: &Fleet<u64, u64>, acts: &[Act]) -> Vec<TaskId> {
             Act::Batch { kind, count } => {
                 let tasks = (0..count).map(|n| Task::new(n).capability(KINDS[kind])).collect();
                 handles.extend(fleet.submit_batch(tasks).into_iter().flatten());
+            }
+            Act::Timed { kind, timeout } => {
+                let task = Task::new(0).capability(KINDS[kind]);
+                let handle = fleet.submit(task.timeout(Duration::from_millis(timeout))).ok();
+                known.late.extend(handle.iter().filter(|_| timeout == 0).map(TaskHandle::id));
+                handles.extend(handle);
+            }
+            Act::Keyed { kind, key, payload } => {
+                let task = Task::new(payload).capability(KINDS[kind]);
+                let handle = fleet.submit(task.idempotency_key(IdempotencyKey::new(key))).ok();
+                known.keyed.extend(handle.iter().map(|handle| (key, handle.id())));
+                handles.extend(handle);
+            }
+            Act::Dependent { kind, on, release } => {
+                let on = &handles[handles.len().saturating_sub(on)..];
+                let task = Task::new(0).capability(KINDS[kind]);
+                let mut task = on.iter().fold(task, |task, other| task.after(other));
+                if release {
+                    task = task.if_dependency_fails(IfDependencyFails::Release);
+                }
+                if let Ok(handle) = fleet.submit(task) {
+                    let on = on.iter().map(TaskHandle::id).collect();
+                    known.dependent.push((handle.id(), on, release));
+                    handles.push(handle);
+                }
             }
             Act::CancelLast => {
                 handles.last().map(|handle| handle.cancel());
@@ -94,7 +165,29 @@ fn play(fleet: &Fleet<u64, u64>, acts: &[Act]) -> Vec<TaskId> {
             Act::Stats => balanced(&fleet.stats()),
         }
     }
-    handles.iter().map(|handle| handle.id()).collect()
+    known.accepted = handles.iter().map(TaskHandle::id).collect();
+    known
+}
+
+/// What the log has of tasks that were late, had keys or waited for others.
+fn check_order(recorded: &[(TaskId, Attempt, OutcomeKind)], known: &[Known]) {
+    let places = recorded.iter().zip(0..).map(|((task, _, kind), at)| (*task, (at, *kind)));
+    let ended: HashMap<TaskId, (usize, OutcomeKind)> = places.collect();
+    let completed = |task: &TaskId| ended[task].1 == OutcomeKind::Completed;
+    for late in known.iter().flat_map(|known| &known.late) {
+        assert!(!completed(late), "{late} was late from the beginning");
+    }
+    let mut done: HashMap<u128, TaskId> = HashMap::new();
+    for (key, task) in known.iter().flat_map(|known| &known.keyed).filter(|of| completed(&of.1)) {
+        let first = *done.entry(*key).or_insert(*task);
+        assert_eq!(first, *task, "both were done, of key {key}");
+    }
+    for (task, on, release) in known.iter().flat_map(|known| &known.dependent) {
+        for other in on.iter().filter(|_| completed(task)) {
+            assert!(ended[other].0 < ended[task].0, "{task} was done before {other}");
+            assert!(*release || completed(other), "{task} was done, and {other} was not");
+        }
+    }
 }
 
 proptest! {
@@ -112,6 +205,7 @@ proptest! {
             .workers(2)
             .task_log(ledger.clone())
             .observer(witness.clone())
+            .remembered_keys(10_000)
             .build()
             .unwrap();
         for kind in 0..KINDS.len() {
@@ -124,8 +218,8 @@ proptest! {
                 thread::spawn(move || play(&fleet, &acts))
             })
             .collect();
-        let mut accepted: Vec<_> =
-            threads.into_iter().flat_map(|thread| thread.join().unwrap()).collect();
+        let known: Vec<_> = threads.into_iter().map(|thread| thread.join().unwrap()).collect();
+        let mut accepted: Vec<_> = known.iter().flat_map(|known| known.accepted.clone()).collect();
         if drains {
             let report = fleet.drain(LONG).unwrap();
             assert!(report.is_complete(), "{report:?}");
@@ -133,6 +227,8 @@ proptest! {
         }
         let report = finish(&fleet);
         accepted.sort_unstable();
+        // Several may have submitted one key.
+        accepted.dedup();
 
         let recorded = ledger.settled.lock().unwrap().clone();
         let mut settled: Vec<_> = recorded.iter().map(|(task, ..)| *task).collect();
@@ -152,6 +248,7 @@ proptest! {
         for (task, attempt, outcome) in &recorded {
             assert_eq!(told[task], (*attempt, *outcome), "the log and the event agree");
         }
+        check_order(&recorded, &known);
         let count = |kind| recorded.iter().filter(|(.., outcome)| *outcome == kind).count() as u64;
         assert_eq!(report.completed, count(OutcomeKind::Completed));
         assert_eq!(report.failed, count(OutcomeKind::Failed));

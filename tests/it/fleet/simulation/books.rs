@@ -144,9 +144,8 @@ pub(super) struct Flight {
     pub(super) asked: bool,
     /// Whether the fleet has counted it, or counts it among the tasks.
     pub(super) counted: bool,
-    /// Between which changes of the accounts it got its lease. Of the leases that the tasks and messages of one agent
-    /// hold at the same time nobody knows which ends with what was paid for which, so they share this.
-    pub(super) granted: (u64, u64),
+    /// At which change of the accounts it got its lease.
+    pub(super) granted: u64,
     /// The task and the attempt, unless it is a message.
     pub(super) attempt: Option<(u64, Attempt)>,
     /// Whether it does nothing else, and wakes when it is struck.
@@ -411,7 +410,7 @@ impl Books {
             agent,
             asked: false,
             counted: true,
-            granted: self.granted_now(agent),
+            granted: self.turn,
             attempt: Some((code, attempt)),
             waits_to_be_struck: false,
         };
@@ -586,7 +585,7 @@ impl Books {
             agent,
             asked: letter.asked,
             counted: false,
-            granted: self.granted_now(agent),
+            granted: self.turn,
             attempt: None,
             waits_to_be_struck: false,
         };

@@ -123,17 +123,6 @@ impl Books {
         })
     }
 
-    /// When a lease was granted that is for a task or a message of an agent.
-    pub(super) fn granted_now(&mut self, agent: AgentId) -> (u64, u64) {
-        let others = || self.flights.values().filter(|flight| flight.agent == agent);
-        let first = others().map(|other| other.granted.0).min();
-        let granted = (first.unwrap_or(self.turn), self.turn);
-        for other in self.flights.values_mut().filter(|flight| flight.agent == agent) {
-            other.granted = granted;
-        }
-        granted
-    }
-
     /// A task was refused for want of this.
     pub(super) fn check_refusal(&mut self, spec: &Spec, exceeded: &Exceeded) {
         let amount = match exceeded.meter {
@@ -372,7 +361,7 @@ impl World {
         holdings.extend(flying.map(|flight| Holding {
             agent: flight.agent,
             group: flight.attempt.and_then(|(code, _)| books.specs[&code].group),
-            granted: flight.granted,
+            granted: (flight.granted, flight.granted),
             sure: true,
         }));
         books.check_paid_leases(&holdings, self.most_gathered());
