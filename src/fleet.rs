@@ -62,6 +62,7 @@ mod dues;
 mod flight;
 mod graph;
 mod groups;
+mod hand;
 mod handle;
 mod history;
 mod id;

@@ -41,7 +41,7 @@ pub(crate) use imp::{Mutex, MutexGuard, RwLock, UnsafeCell, atomic, fence, hint,
 
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
 pub(crate) use biased::{Biased, BiasedGuard, biased};
-pub(crate) use brief::Brief;
+pub(crate) use brief::{Brief, BriefGuard};
 pub(crate) use home::{cores, home, unique};
 pub(crate) use parker::Parker;
 pub(crate) use prefetch::{prefetch_read, prefetch_write};

@@ -323,7 +323,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
                 format!("workers is {}, and may be {} at most", self.workers, u16::MAX),
             )
         })?;
-        let (runner, seats) = Runner::new(workers, self.clock.clone());
+        let (runner, mut seats) = Runner::new(workers, self.clock.clone());
+        let mut stations = Vec::with_capacity(seats.len());
+        for seat in &mut seats {
+            let (station, taker) = Station::new();
+            stations.push(station);
+            seat.taker = taker;
+        }
         let has_circuits = !self.breakers.is_empty();
         let state = State {
             pool: Arc::clone(&pool),
@@ -354,7 +360,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             state: Tasks::new(state),
             runner,
             posts: Posts::new(),
-            stations: (0..workers).map(|_| Station::new()).collect(),
+            stations: stations.into(),
             counters: Counters::new(),
             flights: Flights::new(),
             launcher: self.spawner.map(Launcher::new),

@@ -22,6 +22,7 @@ use std::task::{Context, Poll};
 use super::agent::{AsyncHandler, HandlerFuture};
 use super::async_context::AsyncContext;
 use super::groups::Paid;
+use super::hand::Taker;
 use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase};
 use super::pool::Taken;
@@ -370,12 +371,12 @@ impl<T, O> Inner<T, O> {
         &self,
         taken: Taken,
         post: &Post<T, O>,
-        station: &Station<T, O>,
+        (station, taker): (&Station<T, O>, &mut Taker),
         handler: &AsyncHandler<T, O>,
         tenure: Tenure,
     ) -> bool {
         let signal = Arc::new(Signal::default());
-        let (payload, cell) = match station.take() {
+        let (payload, cell) = match station.take(taker) {
             // Whoever closed the mailbox took it back.
             None => return false,
             Some(Message::Task(id)) => return self.launch_mailed(taken, tenure, id, handler),

@@ -407,7 +407,7 @@ impl<T, O> Inner<T, O> {
     /// What the fleet has done so far.
     pub(super) fn stats(&self) -> FleetStats {
         let stats = self.state.lock().stats();
-        let messages = self.counters.read(&self.stations, &self.flights);
+        let messages = self.counters.read(&self.posts, &self.stations, &self.flights);
         FleetStats {
             futures_live: self.flights.len() as u64,
             messages_accepted: messages.accepted,

@@ -14,15 +14,19 @@
 //! 6. A generation has one agent: who comes with another one is refused, so nothing reaches the agent that
 //!    has the place later.
 
-use std::collections::VecDeque;
-use std::num::NonZeroU32;
-
-use crate::sync::left_out;
-
+mod lanes;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests;
+
+use std::collections::VecDeque;
+use std::collections::vec_deque::Drain;
+use std::num::NonZeroU32;
+
+use crate::sync::left_out;
+use lanes::Lanes;
+pub(super) use lanes::Letter;
 
 /// How many messages the control lane holds.
 pub(super) const CONTROL_CAPACITY: usize = 16;
@@ -80,16 +84,13 @@ enum Flag {
 
 /// See the file's head.
 #[derive(Debug)]
-pub(super) struct Mailbox<M> {
+pub(super) struct Mailbox<M: Letter> {
     generation: u32,
     capacity: u32,
     /// The most messages that a worker found in the work lane since the mailbox was last idle.
     peak: u32,
     flag: Flag,
-    work: VecDeque<M>,
-    /// Made with the first message of its kind, as most mailboxes never see one.
-    #[expect(clippy::box_collection, reason = "it keeps the mailbox on one line of the cache")]
-    control: Option<Box<VecDeque<M>>>,
+    lanes: Lanes<M>,
 }
 
 /// What a mailbox held when it was closed.
@@ -103,17 +104,10 @@ pub(super) struct Leftovers<M> {
     pub(super) active: bool,
 }
 
-impl<M> Mailbox<M> {
+impl<M: Letter> Mailbox<M> {
     /// A mailbox that no agent has yet.
     pub(super) const fn closed() -> Self {
-        Self {
-            generation: 0,
-            capacity: 0,
-            peak: 0,
-            flag: Flag::Closed,
-            work: VecDeque::new(),
-            control: None,
-        }
+        Self { generation: 0, capacity: 0, peak: 0, flag: Flag::Closed, lanes: Lanes::new() }
     }
 
     /// Gives it to an agent.
@@ -139,11 +133,11 @@ impl<M> Mailbox<M> {
     }
 
     pub(super) fn len(&self) -> usize {
-        self.work.len() + self.control.as_ref().map_or(0, |lane| lane.len())
+        self.lanes.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.lanes.is_empty()
     }
 
     /// Puts a message in, and says whether somebody is to be told.
@@ -158,19 +152,14 @@ impl<M> Mailbox<M> {
             return Err((Refusal::Gone, message));
         }
         match lane {
-            Lane::Work => {
-                if self.work.len() >= self.capacity as usize {
-                    return Err((Refusal::Full, message));
-                }
-                self.work.push_back(message);
+            Lane::Work if self.lanes.work_len() >= self.capacity as usize => {
+                return Err((Refusal::Full, message));
             }
-            Lane::Control => {
-                let control = self.control.get_or_insert_default();
-                if control.len() >= CONTROL_CAPACITY {
-                    return Err((Refusal::Full, message));
-                }
-                control.push_back(message);
+            Lane::Work => self.lanes.push_work(message),
+            Lane::Control if self.lanes.control_len() >= CONTROL_CAPACITY => {
+                return Err((Refusal::Full, message));
             }
+            Lane::Control => self.lanes.push_control(message),
         }
         Ok(self.tell())
     }
@@ -180,7 +169,7 @@ impl<M> Mailbox<M> {
         if !self.is_open(generation) {
             return Err(message);
         }
-        self.work.push_back(message);
+        self.lanes.push_work(message);
         Ok(self.tell())
     }
 
@@ -188,10 +177,7 @@ impl<M> Mailbox<M> {
     pub(super) fn take_back(&mut self, lane: Lane) -> Option<M> {
         debug_assert_eq!((self.flag, self.len()), (Flag::Scheduled, 1), "it was idle");
         self.flag = Flag::Idle;
-        match lane {
-            Lane::Work => self.work.pop_back(),
-            Lane::Control => self.control.as_mut().and_then(|lane| lane.pop_back()),
-        }
+        self.lanes.pop_only(lane)
     }
 
     #[inline]
@@ -219,27 +205,30 @@ impl<M> Mailbox<M> {
         self.generation == generation && self.flag == Flag::Running(worker)
     }
 
+    /// Takes out the payloads that come before all else, so many at most, by rule 5. Only for the worker that has
+    /// the mailbox.
+    #[inline]
+    pub(super) fn claim_payloads(&mut self, most: usize) -> Drain<'_, M::Payload> {
+        self.remember_peak();
+        self.lanes.take_payloads(most)
+    }
+
     /// Takes out so many messages at most, by rule 5. Only for the worker that has the mailbox.
     pub(super) fn claim(&mut self, most: usize, into: &mut VecDeque<M>) {
-        let mut left = most;
-        self.peak = self.peak.max(u32::try_from(self.work.len()).unwrap_or(u32::MAX));
-        if let Some(control) = &mut self.control {
-            let count = left.min(control.len());
-            into.extend(control.drain(..count));
-            left -= count;
-        }
-        if left >= self.work.len() {
-            into.append(&mut self.work);
-        } else {
-            into.extend(self.work.drain(..left));
-        }
+        self.remember_peak();
+        self.lanes.take_into(most, into);
+    }
+
+    #[inline]
+    fn remember_peak(&mut self) {
+        let waiting = u32::try_from(self.lanes.work_len()).unwrap_or(u32::MAX);
+        self.peak = self.peak.max(waiting);
     }
 
     /// Puts back what a worker took out and did not begin, before all else. Only for the worker that has the
     /// mailbox.
-    pub(super) fn restore(&mut self, from: &mut VecDeque<M>) {
-        from.append(&mut self.work);
-        self.work = std::mem::take(from);
+    pub(super) fn restore(&mut self, messages: VecDeque<M>) {
+        self.lanes.put_first(messages);
     }
 
     /// Ends a turn of the worker that began it.
@@ -252,10 +241,8 @@ impl<M> Mailbox<M> {
             return Rest::Again;
         }
         self.flag = Flag::Idle;
-        let room = self.work.capacity();
-        if room > KEPT_ROOM && std::mem::take(&mut self.peak) as usize <= room / 4 {
-            self.work.shrink_to(room / 2);
-        }
+        let peak = std::mem::take(&mut self.peak) as usize;
+        self.lanes.give_room_back(KEPT_ROOM, peak);
         Rest::Idle
     }
 
@@ -268,15 +255,8 @@ impl<M> Mailbox<M> {
         if !left_out("mailbox.close-unmarked") {
             self.flag = Flag::Closed;
         }
-        let mut messages = self.control.take().map_or_else(VecDeque::new, |lane| *lane);
-        if messages.is_empty() {
-            messages = std::mem::take(&mut self.work);
-        } else {
-            messages.append(&mut self.work);
-            self.work = VecDeque::new();
-        }
         Some(Leftovers {
-            messages,
+            messages: std::mem::replace(&mut self.lanes, Lanes::new()).into_messages(),
             worker: match before {
                 Flag::Running(worker) => Some(worker),
                 _ => None,
@@ -287,6 +267,7 @@ impl<M> Mailbox<M> {
 
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn validate(&self) {
+        self.lanes.validate();
         if matches!(self.flag, Flag::Idle | Flag::Closed) {
             assert_eq!(self.len(), 0, "rules 2 and 4");
         }

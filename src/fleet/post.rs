@@ -17,20 +17,19 @@ use crossbeam::utils::CachePadded;
 
 use super::agent::{Crew, Handler, Hired};
 use super::flight::Flights;
+use super::hand::{Hand, Held, RUN, Taker};
 use super::id::TaskId;
-use super::mailbox::{Leftovers, Mailbox};
+use super::mailbox::{Leftovers, Letter, Mailbox};
 use super::reply::ReplyCell;
 use super::signal::Signal;
 use super::supervision::Tenure;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Brief, OnceLock};
+use crate::sync::{Brief, BriefGuard, OnceLock};
 
 /// How many mailboxes are made at once.
 const CHUNK: u32 = 64;
 /// Enough for every slot there can be, as each bucket has twice the chunks of the one before.
 const BUCKETS: usize = 27;
-/// How many counters share the counting of accepted messages.
-const COUNTERS: usize = 8;
 
 /// What lies in a mailbox.
 #[derive(Debug)]
@@ -41,10 +40,27 @@ pub(super) enum Message<T, O> {
     Task(TaskId),
 }
 
+impl<T, O> Letter for Message<T, O> {
+    type Payload = T;
+
+    #[inline(always)]
+    fn open(self) -> Result<T, Self> {
+        match self {
+            Self::Told(payload) => Ok(payload),
+            other => Err(other),
+        }
+    }
+
+    #[inline(always)]
+    fn with(payload: T) -> Self {
+        Self::Told(payload)
+    }
+}
+
 /// What an agent that runs something has beside its row in the pool.
 #[derive(Debug)]
 pub(super) struct Home<T, O> {
-    pub(super) mailbox: Mailbox<Message<T, O>>,
+    pub(super) mailbox: Letters<T, O>,
     pub(super) crew: Crew<T, O>,
 }
 
@@ -103,7 +119,31 @@ impl<T, O> Home<T, O> {
 
 /// What was left in a mailbox.
 pub(super) type Messages<T, O> = Leftovers<Message<T, O>>;
-pub(super) type Post<T, O> = Brief<Home<T, O>>;
+/// A mailbox of the fleet.
+pub(super) type Letters<T, O> = Mailbox<Message<T, O>>;
+
+/// A place of one agent after the other.
+pub(super) struct Post<T, O> {
+    home: Brief<Home<T, O>>,
+    /// The messages that its mailboxes have taken. Whoever has the lock writes it, and anybody reads it.
+    accepted: AtomicU64,
+}
+
+impl<T, O> Post<T, O> {
+    #[inline]
+    pub(super) fn lock(&self) -> BriefGuard<'_, Home<T, O>> {
+        self.home.lock()
+    }
+
+    /// Counts a message that the mailbox took, while its lock is held.
+    #[inline]
+    pub(super) fn accept(&self) {
+        // Relaxed: the lock of the mailbox brings it to whoever ends the message.
+        let count = self.accepted.load(Ordering::Relaxed) + 1;
+        self.accepted.store(count, Ordering::Relaxed);
+    }
+}
+
 type Chunk<T, O> = OnceLock<Box<[Post<T, O>]>>;
 type Bucket<T, O> = OnceLock<Box<[Chunk<T, O>]>>;
 
@@ -137,8 +177,8 @@ impl<T, O> Posts<T, O> {
         let (bucket, chunk, place) = locate(slot);
         let chunks = self.buckets[bucket]
             .get_or_init(|| (0..1_usize << bucket).map(|_| OnceLock::new()).collect());
-        let posts =
-            chunks[chunk].get_or_init(|| (0..CHUNK).map(|_| Brief::new(Home::vacant())).collect());
+        let vacant = || Post { home: Brief::new(Home::vacant()), accepted: AtomicU64::new(0) };
+        let posts = chunks[chunk].get_or_init(|| (0..CHUNK).map(|_| vacant()).collect());
         &posts[place]
     }
 
@@ -157,32 +197,37 @@ impl<T, O> Posts<T, O> {
 
 /// What one worker has before it, on lines of its own.
 pub(super) struct Station<T, O> {
-    pub(super) hand: CachePadded<Brief<Hand<T, O>>>,
+    /// What the worker took out of the mailbox that it runs (rule 2).
+    pub(super) hand: CachePadded<Hand<T, Beside<T, O>>>,
     /// Tells the handler that runs for a mailbox that its agent is gone.
     pub(super) signal: Signal,
     pub(super) handled: AtomicU64,
     pub(super) failed: AtomicU64,
 }
 
-/// What a worker took out of the mailbox that it runs (rule 2).
-pub(super) struct Hand<T, O> {
-    pub(super) messages: VecDeque<Message<T, O>>,
+/// What lies in a hand beside what was told.
+pub(super) struct Beside<T, O> {
+    /// What comes after the run.
+    messages: VecDeque<Message<T, O>>,
     /// Who asked what is being handled now.
     pub(super) asker: Option<Arc<ReplyCell<O>>>,
 }
 
 impl<T, O> Station<T, O> {
-    pub(super) fn new() -> Self {
-        let hand = Hand { messages: VecDeque::new(), asker: None };
-        Self {
-            hand: CachePadded::new(Brief::new(hand)),
+    /// A station, and what takes messages out of its hand.
+    pub(super) fn new() -> (Self, Taker) {
+        let (hand, taker) = Hand::new(Beside { messages: VecDeque::new(), asker: None });
+        let station = Self {
+            hand: CachePadded::new(hand),
             signal: Signal::default(),
             handled: AtomicU64::new(0),
             failed: AtomicU64::new(0),
-        }
+        };
+        (station, taker)
     }
 
     /// Counts one of the worker's own messages; only that worker does.
+    #[inline]
     pub(super) fn count(counter: &AtomicU64) {
         let count = counter.load(Ordering::Relaxed) + 1;
         // Ordering: Release, pairs with the Acquire of `Counters::read`, so that no message is seen as
@@ -190,16 +235,37 @@ impl<T, O> Station<T, O> {
         counter.store(count, Ordering::Release);
     }
 
+    /// Takes messages out of the mailbox that the worker runs, whose lock is held, into its hand, which is empty.
+    pub(super) fn claim(&self, mailbox: &mut Letters<T, O>, taker: &mut Taker, most: usize) {
+        let mut hand = self.hand.lock();
+        let payloads = mailbox.claim_payloads(most.min(RUN));
+        let count = payloads.len();
+        hand.fill(taker, payloads);
+        if count < most && !mailbox.is_empty() {
+            mailbox.claim(most - count, &mut hand.messages);
+        }
+        taker.has_more = !hand.messages.is_empty() || hand.asker.is_some();
+    }
+
     /// The next message, whose asker is remembered until the one after.
     #[inline]
-    pub(super) fn take(&self) -> Option<Message<T, O>> {
+    pub(super) fn take(&self, taker: &mut Taker) -> Option<Message<T, O>> {
+        match self.hand.take(taker) {
+            Some(payload) => Some(Message::Told(payload)),
+            None if taker.has_more => self.take_beside(taker),
+            None => None,
+        }
+    }
+
+    fn take_beside(&self, taker: &mut Taker) -> Option<Message<T, O>> {
         let mut hand = self.hand.lock();
         let message = hand.messages.pop_front();
-        let before = match &message {
-            Some(Message::Asked(_, cell)) => hand.asker.replace(Arc::clone(cell)),
-            _ if hand.asker.is_none() => return message,
-            _ => hand.asker.take(),
+        let asker = match &message {
+            Some(Message::Asked(_, cell)) => Some(Arc::clone(cell)),
+            _ => None,
         };
+        let before = std::mem::replace(&mut hand.asker, asker);
+        taker.has_more = message.is_some();
         drop(hand);
         // It may be the last that knows of the question.
         drop(before);
@@ -207,9 +273,30 @@ impl<T, O> Station<T, O> {
     }
 }
 
-/// How many messages came in, and how many went back.
+impl<T, O> Held<'_, T, Beside<T, O>> {
+    /// Takes away all that the worker has not begun, in its order.
+    pub(super) fn strip(&mut self) -> VecDeque<Message<T, O>> {
+        let mut run = VecDeque::new();
+        self.cut(&mut run);
+        self.join(run)
+    }
+
+    /// As [`strip`](Self::strip), for the worker itself.
+    pub(super) fn put_down(&mut self, taker: &mut Taker) -> VecDeque<Message<T, O>> {
+        let mut run = VecDeque::new();
+        self.take_back(taker, &mut run);
+        self.join(run)
+    }
+
+    fn join(&mut self, run: VecDeque<T>) -> VecDeque<Message<T, O>> {
+        let mut messages: VecDeque<_> = run.into_iter().map(Message::Told).collect();
+        messages.append(&mut self.messages);
+        messages
+    }
+}
+
+/// How many messages went back.
 pub(super) struct Counters {
-    accepted: [CachePadded<AtomicU64>; COUNTERS],
     pub(super) returned: AtomicU64,
     pub(super) refused: AtomicU64,
 }
@@ -226,18 +313,7 @@ pub(super) struct MessageCounts {
 
 impl Counters {
     pub(super) fn new() -> Self {
-        Self {
-            accepted: std::array::from_fn(|_| CachePadded::new(AtomicU64::new(0))),
-            returned: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-        }
-    }
-
-    /// Counts a message that a mailbox took, while its lock is held.
-    #[inline]
-    pub(super) fn accept(&self, slot: u32) {
-        // Relaxed: the lock of the mailbox brings it to whoever ends the message.
-        self.accepted[slot as usize % COUNTERS].fetch_add(1, Ordering::Relaxed);
+        Self { returned: AtomicU64::new(0), refused: AtomicU64::new(0) }
     }
 
     pub(super) fn refuse(&self) {
@@ -249,8 +325,10 @@ impl Counters {
         self.returned.fetch_add(count as u64, Ordering::Release);
     }
 
+    /// O(mailboxes that were made).
     pub(super) fn read<T, O>(
         &self,
+        posts: &Posts<T, O>,
         stations: &[Station<T, O>],
         flights: &Flights<O>,
     ) -> MessageCounts {
@@ -264,7 +342,7 @@ impl Counters {
         let handled = sum(|station| &station.handled) + flown[0];
         let failed = sum(|station| &station.failed) + flown[1];
         let returned = self.returned.load(Ordering::Acquire);
-        let accepted = self.accepted.iter().map(|count| count.load(Ordering::Relaxed)).sum();
+        let accepted = posts.iter().map(|(_, post)| post.accepted.load(Ordering::Relaxed)).sum();
         let refused = self.refused.load(Ordering::Relaxed);
         MessageCounts { accepted, refused, handled, failed, returned }
     }
@@ -298,6 +376,11 @@ mod tests {
         for (slot, post) in posts.iter() {
             assert!(std::ptr::eq(post, posts.get(slot).expect("it was listed")));
         }
+    }
+
+    #[test]
+    fn a_place_takes_two_lines_of_the_cache() {
+        assert!(size_of::<Post<u64, u64>>() <= 128);
     }
 
     #[test]

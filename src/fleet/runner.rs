@@ -20,6 +20,7 @@ use std::task::Waker;
 
 use crossbeam::utils::CachePadded;
 
+use super::hand::Taker;
 use super::id::AgentId;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -105,6 +106,8 @@ pub(super) struct Seat {
     worker: u16,
     searching: bool,
     occupied: bool,
+    /// What takes messages out of the worker's hand.
+    pub(super) taker: Taker,
 }
 
 /// Whether a worker sleeps.
@@ -130,7 +133,13 @@ impl Runner {
     /// The runner of so many workers, and their seats.
     pub(super) fn new(workers: u16, clock: Clock) -> (Self, Vec<Seat>) {
         let seats: Vec<_> = (0..workers)
-            .map(|worker| Seat { parker: Parker::new(), worker, searching: false, occupied: false })
+            .map(|worker| Seat {
+                parker: Parker::new(),
+                worker,
+                searching: false,
+                occupied: false,
+                taker: Taker::none(),
+            })
             .collect();
         let line = Line {
             ready: VecDeque::new(),

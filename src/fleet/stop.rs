@@ -111,7 +111,7 @@ impl<T, O> Inner<T, O> {
 
     fn report(&self) -> DrainReport {
         let state = self.state.lock();
-        let messages = self.counters.read(&self.stations, &self.flights);
+        let messages = self.counters.read(&self.posts, &self.stations, &self.flights);
         state.report(messages, self.flights.len())
     }
 

@@ -194,12 +194,12 @@ impl<T, O> Inner<T, O> {
             }
         };
         if told == Told::Already {
-            self.counters.accept(agent.slot);
+            post.accept();
             return Ok(());
         }
         match self.runner.schedule(agent) {
             Ok(roused) => {
-                self.counters.accept(agent.slot);
+                post.accept();
                 drop(home);
                 self.runner.rouse(roused);
                 Ok(())
@@ -281,11 +281,12 @@ impl<T, O> Inner<T, O> {
             let station = &self.stations[usize::from(worker)];
             let mut hand = station.hand.lock();
             // What the worker took out came first.
-            hand.messages.append(&mut messages);
-            messages = std::mem::take(&mut hand.messages);
+            let mut taken = hand.strip();
             if left_out("fleet.leave-the-hand") {
-                messages.clear();
+                taken.clear();
             }
+            taken.append(&mut messages);
+            messages = taken;
             if strike {
                 station.signal.revoke();
                 asker = hand.asker.take();

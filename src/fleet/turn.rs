@@ -10,7 +10,11 @@
 //! 4. A turn of an agent that has failed, or was started again meanwhile, or whose trial is over, is over too: what
 //!    its worker has in hand goes back to the head of the mailbox, for the next turn.
 
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;
+
 use super::agent::{Factory, Handler, Hired};
+use super::hand::{RUN, Taker};
 use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner};
 use super::log::FleetEvent;
@@ -27,13 +31,14 @@ use super::wakers::guarded;
 /// How many messages an agent handles before others come.
 const TURN: usize = 256;
 /// How many a worker takes out at once: so many fewer times it takes the lock that senders want.
-const CLAIM: usize = 64;
+const CLAIM: usize = RUN;
 
 /// What a turn works with.
 pub(super) struct Turn<'a, T, O> {
     pub(super) agent: AgentId,
     post: &'a Post<T, O>,
     station: &'a Station<T, O>,
+    taker: &'a mut Taker,
     /// What was hired; `None` before the first message of a turn and after a panic.
     handler: Option<Handler<T, O>>,
     factory: Option<Factory<T, O>>,
@@ -65,7 +70,7 @@ impl<T, O> Inner<T, O> {
                 station.signal.reset();
                 // Each future needs a lease of its own.
                 let most = if home.crew.is_async() { 1 } else { CLAIM };
-                home.mailbox.claim(most, &mut station.hand.lock().messages);
+                station.claim(&mut home.mailbox, &mut seat.taker, most);
                 Some((home.crew.hire(), home.crew.tenure()))
             } else {
                 None
@@ -73,9 +78,10 @@ impl<T, O> Inner<T, O> {
         };
         let runs = begun.is_some();
         if let Some((hired, tenure)) = begun {
+            let taker = &mut seat.taker;
             let asynchronous = hired.as_ref().and_then(Hired::asynchronous);
             let rest = if let Some(handler) = asynchronous {
-                let flies = self.turn_async(taken, post, station, handler, tenure);
+                let flies = self.turn_async(taken, post, (station, taker), handler, tenure);
                 self.discard(hired);
                 let rest = post.lock().mailbox.rest(agent.generation, worker);
                 if !flies {
@@ -83,7 +89,8 @@ impl<T, O> Inner<T, O> {
                 }
                 rest
             } else {
-                let mut turn = Turn { agent, post, station, handler: None, factory: None, tenure };
+                let (handler, factory) = (None, None);
+                let mut turn = Turn { agent, post, station, taker, handler, factory, tenure };
                 turn.take_on(hired);
                 let rest = self.work_through(&mut turn, worker);
                 self.release(taken);
@@ -122,7 +129,7 @@ impl<T, O> Inner<T, O> {
         let (agent, post, station) = (turn.agent, turn.post, turn.station);
         let mut left = TURN;
         loop {
-            let mut taken = station.take();
+            let mut taken = station.take(turn.taker);
             while let Some(message) = taken.take() {
                 let message = match message {
                     Message::Told(payload) if turn.may_run_on() => {
@@ -138,7 +145,7 @@ impl<T, O> Inner<T, O> {
                 if turn.is_over() {
                     break;
                 }
-                taken = station.take();
+                taken = station.take(turn.taker);
             }
             let mut home = post.lock();
             let is_own = home.mailbox.is_run_by(agent.generation, worker);
@@ -146,11 +153,19 @@ impl<T, O> Inner<T, O> {
             if is_own && !home.crew.works_in(turn.tenure) {
                 // Rule 4.
                 let mut hand = station.hand.lock();
-                home.mailbox.restore(&mut hand.messages);
+                home.mailbox.restore(hand.put_down(turn.taker));
                 asker = hand.asker.take();
-            } else if is_own && left > 0 && !home.mailbox.is_empty() {
-                home.mailbox.claim(CLAIM.min(left), &mut station.hand.lock().messages);
+            } else if is_own && turn.taker.has_left() {
+                // It was over for a moment only.
                 continue;
+            } else if is_own && left > 0 && !home.mailbox.is_empty() {
+                station.claim(&mut home.mailbox, turn.taker, CLAIM.min(left));
+                continue;
+            }
+            if !is_own && turn.taker.has_left() {
+                // Whoever closed the mailbox has taken it.
+                let left = station.hand.lock().put_down(turn.taker);
+                debug_assert!(left.is_empty(), "rule 3");
             }
             // Whoever has the mailbox next finds the handler.
             let handler = turn.handler.take();
@@ -178,7 +193,8 @@ impl<T, O> Inner<T, O> {
         left: &mut usize,
     ) -> Option<Message<T, O>> {
         let (agent, station) = (turn.agent, turn.station);
-        let handler = turn.handler.as_mut().expect("it is there: who calls has looked");
+        let Turn { handler, taker, .. } = turn;
+        let handler = handler.as_mut().expect("it is there: who calls has looked");
         let mut task = Task::new(payload);
         let ran = guarded(|| {
             loop {
@@ -192,7 +208,7 @@ impl<T, O> Inner<T, O> {
                 if signal.stops_agent() {
                     return Ok(None);
                 }
-                match station.take() {
+                match station.take(taker) {
                     Some(Message::Told(payload)) => task = Task::new(payload),
                     other => return Ok(other),
                 }
@@ -211,7 +227,7 @@ impl<T, O> Inner<T, O> {
             Station::<T, O>::count(&station.failed);
         });
         turn.stop_if_asked(self);
-        station.take()
+        station.take(turn.taker)
     }
 
     fn handle(&self, turn: &mut Turn<'_, T, O>, message: Message<T, O>) {

@@ -13,11 +13,11 @@
 //! and 29.7 under `parking_lot` (best of 50 runs of 100,000, three times over).
 
 #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
-pub(crate) use real::Brief;
+pub(crate) use real::{Brief, BriefGuard};
 
 /// The models check what is done under the lock with a lock of their own; the word has a model below.
 #[cfg(any(phalanx_loom, phalanx_shuttle))]
-pub(crate) use super::imp::Mutex as Brief;
+pub(crate) use super::imp::{Mutex as Brief, MutexGuard as BriefGuard};
 
 use super::atomic::{AtomicBool, Ordering};
 use super::{hint, site, thread};
@@ -120,6 +120,7 @@ mod real {
 
     /// See the file's head.
     pub(crate) type Brief<T> = lock_api::Mutex<RawBrief, T>;
+    pub(crate) type BriefGuard<'a, T> = lock_api::MutexGuard<'a, RawBrief, T>;
 
     #[derive(Debug)]
     pub(crate) struct RawBrief(Word);

@@ -5,6 +5,18 @@ use std::sync::Arc;
 use super::*;
 use crate::sync::{Mutex, UnsafeCell, thread, weakened};
 
+impl Letter for u32 {
+    type Payload = Self;
+
+    fn open(self) -> Result<Self, Self> {
+        Ok(self)
+    }
+
+    fn with(payload: Self) -> Self {
+        payload
+    }
+}
+
 const ROOM: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
 
 /// A mailbox, how often somebody was told of it, and what its handler saw.

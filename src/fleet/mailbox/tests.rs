@@ -7,6 +7,19 @@ use proptest::prelude::*;
 
 use super::*;
 
+/// Every third message is one of the seldom sorts.
+impl Letter for u32 {
+    type Payload = Self;
+
+    fn open(self) -> Result<Self, Self> {
+        if self.is_multiple_of(3) { Err(self) } else { Ok(self) }
+    }
+
+    fn with(payload: Self) -> Self {
+        payload
+    }
+}
+
 const ROOM: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
 
 fn open() -> Mailbox<u32> {
@@ -67,19 +80,19 @@ fn a_mailbox_gives_back_the_room_of_a_burst_by_and_by() {
     }
     assert_eq!(mailbox.rest(1, 0), Rest::Idle);
     assert!(claimed.into_iter().eq(0..5_000));
-    assert!(mailbox.work.capacity() >= 5_000, "the next burst finds it");
+    assert!(mailbox.lanes.room() >= 5_000, "the next burst finds it");
     for _ in 0..10 {
         assert_eq!(mailbox.push(1, Lane::Work, 0), Ok(Told::Schedule));
         assert!(mailbox.begin(1, 0));
         mailbox.claim(1, &mut VecDeque::new());
         assert_eq!(mailbox.rest(1, 0), Rest::Idle);
     }
-    assert!(mailbox.work.capacity() <= KEPT_ROOM);
+    assert!(mailbox.lanes.room() <= 2 * KEPT_ROOM, "the payloads' and the others'");
 }
 
 #[test]
 fn an_idle_mailbox_fits_in_a_cache_line_with_its_lock() {
-    assert!(size_of::<crate::sync::Mutex<Mailbox<u64>>>() <= 64);
+    assert!(size_of::<crate::sync::Mutex<Mailbox<u32>>>() <= 64);
 }
 
 #[derive(Clone, Debug)]
@@ -87,7 +100,8 @@ enum Step {
     Push { generation: u32, control: bool },
     PutBack,
     Begin { generation: u32, worker: u16 },
-    Claim { most: usize },
+    Claim { most: usize, payloads: bool },
+    Restore { most: usize },
     Rest,
     Close,
     Open,
@@ -100,7 +114,9 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::PutBack),
         3 => (0..3_u32, 0..2_u16)
             .prop_map(|(generation, worker)| Step::Begin { generation, worker }),
-        3 => (0..5_usize).prop_map(|most| Step::Claim { most }),
+        3 => (0..5_usize, any::<bool>())
+            .prop_map(|(most, payloads)| Step::Claim { most, payloads }),
+        1 => (0..5_usize).prop_map(|most| Step::Restore { most }),
         3 => Just(Step::Rest),
         1 => Just(Step::Close),
         1 => Just(Step::Open),
@@ -157,7 +173,30 @@ proptest! {
                     }
                     prop_assert_eq!(mailbox.begin(generation, worker), may);
                 }
-                Step::Claim { most } => {
+                Step::Claim { most, payloads: true } => {
+                    if oracle.worker.is_some() {
+                        let claimed: Vec<_> = mailbox.claim_payloads(most).collect();
+                        let count = if oracle.control.is_empty() { most } else { 0 };
+                        let expected: Vec<_> = std::iter::from_fn(|| {
+                            oracle.work.pop_front_if(|number| *number % 3 != 0)
+                        })
+                        .take(count)
+                        .collect();
+                        prop_assert_eq!(claimed, expected);
+                    }
+                }
+                Step::Restore { most } => {
+                    if oracle.worker.is_some() {
+                        let mut claimed = VecDeque::new();
+                        mailbox.claim(most, &mut claimed);
+                        mailbox.restore(claimed);
+                        let count = oracle.control.len().min(most);
+                        // They lie in the work lane then, before all else there.
+                        let control: Vec<_> = oracle.control.drain(..count).collect();
+                        control.into_iter().rev().for_each(|number| oracle.work.push_front(number));
+                    }
+                }
+                Step::Claim { most, payloads: false } => {
                     if oracle.worker.is_some() {
                         let mut claimed = VecDeque::new();
                         mailbox.claim(most, &mut claimed);
