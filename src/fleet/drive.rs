@@ -16,6 +16,10 @@ use super::work::ROUND;
 use crate::clock::Timestamp;
 use crate::sync::thread;
 
+/// How many messages a drain handles before it looks at the clock. It cannot do so within a turn, which may have
+/// more of them.
+const LOOK: u64 = 64;
+
 /// A thread that drives (rule 1).
 struct Driver<'a, T, O> {
     inner: &'a Inner<T, O>,
@@ -51,6 +55,23 @@ enum Driven {
 impl<T, O> Driver<'_, T, O> {
     fn seat(&mut self) -> &mut Seat {
         self.seat.as_mut().expect("it is there until the drop")
+    }
+
+    /// Runs mailboxes that are ready until so many messages have been handled, or something else was run; whether
+    /// there may be more.
+    fn run_some(&mut self, most: u64) -> bool {
+        let station = usize::from(self.seat().worker());
+        let ended = || self.inner.stations[station].ended();
+        let until = ended() + most;
+        loop {
+            let before = ended();
+            if self.step(1).is_none() {
+                return false;
+            }
+            if ended() == before || ended() >= until {
+                return true;
+            }
+        }
     }
 
     /// Runs the next thing that is ready: `None` if there is none, and otherwise how often agents ran, up to so
@@ -119,7 +140,7 @@ impl<T, O> Inner<T, O> {
     fn drive_on(&self, mut driver: Driver<'_, T, O>, deadline: Timestamp) -> Driven {
         let mut key = None;
         loop {
-            while self.clock.now() < deadline && driver.step(1).is_some() {}
+            while self.clock.now() < deadline && driver.run_some(LOOK) {}
             let seat = driver.seat();
             self.runner.vacate(seat);
             {

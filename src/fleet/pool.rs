@@ -25,6 +25,7 @@ mod census;
 mod charge;
 mod counts;
 mod desk;
+mod disband;
 mod find;
 mod floors;
 mod gather;
@@ -607,7 +608,7 @@ impl Pool {
             self.owe_by(&mut shard, wakes);
             removed
         };
-        desk.leave(kind, mask, at);
+        desk.leave(kind, mask, at, 1);
         // A grant that nobody has noticed yet is not a lease that somebody loses.
         let withdrawn = desk.void_grants(agent);
         let void = withdrawn.len() + desk.batches.withdraw(agent).len();

@@ -226,6 +226,11 @@ impl<T, O> Station<T, O> {
         (station, taker)
     }
 
+    /// How many messages the worker has ended. For itself alone: others may see too few.
+    pub(super) fn ended(&self) -> u64 {
+        self.handled.load(Ordering::Relaxed) + self.failed.load(Ordering::Relaxed)
+    }
+
     /// Counts one of the worker's own messages; only that worker does.
     #[inline]
     pub(super) fn count(counter: &AtomicU64) {

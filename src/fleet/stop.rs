@@ -11,7 +11,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::agent::Condition;
+use super::agent::{Condition, Crew};
 use super::id::{AgentId, TaskId};
 use super::inner::{After, Inner, Record, State};
 use super::log::FleetEvent;
@@ -41,6 +41,16 @@ impl<T, O> State<T, O> {
     /// Rule 1, but for what is done outside the lock.
     fn remove_agent(&mut self, agent: AgentId, after: &mut After<T, O>) -> Option<Killed> {
         let leases_revoked = self.pool.remove(agent, &mut after.wakes)?;
+        Some(self.forget_agent(agent, leases_revoked, after))
+    }
+
+    /// The part of it that the pool has no part in.
+    fn forget_agent(
+        &mut self,
+        agent: AgentId,
+        leases_revoked: u32,
+        after: &mut After<T, O>,
+    ) -> Killed {
         // An agent for leases alone has none.
         self.supervision.dismiss(agent);
         let behaviour = self.behaviours.get_mut(agent.slot() as usize).and_then(Option::take);
@@ -49,7 +59,7 @@ impl<T, O> State<T, O> {
         for id in &tasks_struck {
             self.strike(*id, after);
         }
-        Some(Killed { agent, leases_revoked, tasks_struck })
+        Killed { agent, leases_revoked, tasks_struck }
     }
 
     /// Whether a task for this agent alone is being accepted, or waits for other tasks, for its next attempt or
@@ -356,20 +366,34 @@ impl<T, O> Inner<T, O> {
             state.end_streams_if_over(&mut after.wakes);
         }
         self.finish(after);
-        for remains in self.close_mailboxes() {
+        let (left, crews) = self.close_mailboxes();
+        for remains in left {
             self.return_messages(remains, ReturnReason::Shutdown);
+        }
+        for crew in crews {
+            self.discard_crew(crew);
         }
         self.return_aside(None, ReturnReason::Shutdown);
     }
 
-    /// Closes all mailboxes; what their handlers have begun goes on.
-    fn close_mailboxes(&self) -> Vec<Remains<T, O>> {
-        // None is opened any more.
-        let open = |(slot, post): (u32, &Post<T, O>)| {
-            let generation = post.lock().mailbox.generation()?;
-            self.close_mailbox(AgentId { slot, generation }, false)
-        };
-        self.posts.iter().filter_map(open).collect()
+    /// Closes all mailboxes; what their handlers have begun goes on. What was left in some, and what the agents
+    /// ran whose mailboxes were idle.
+    fn close_mailboxes(&self) -> (Vec<Remains<T, O>>, Vec<Crew<T, O>>) {
+        let (mut left, mut crews) = (Vec::new(), Vec::new());
+        for (slot, post) in self.posts.iter() {
+            // None is opened any more.
+            let generation = {
+                let mut home = post.lock();
+                let Some(generation) = home.mailbox.generation() else { continue };
+                if home.mailbox.is_idle() {
+                    crews.extend(home.close(generation).map(|(_, crew)| crew));
+                    continue;
+                }
+                generation
+            };
+            left.extend(self.close_mailbox(AgentId { slot, generation }, false));
+        }
+        (left, crews)
     }
 
     fn stop_agents(&self) {
@@ -377,11 +401,13 @@ impl<T, O> Inner<T, O> {
         {
             let mut guard = self.state.lock();
             let state = &mut *guard;
-            for agent in state.pool.ids() {
-                let killed = state.remove_agent(agent, &mut after).expect("it was just listed");
-                let leases_revoked = killed.leases_revoked;
-                after.events.push(FleetEvent::AgentStopped { agent, leases_revoked });
-                state.counts.agents_stopped += 1;
+            let agents = state.pool.remove_all(&mut after.wakes);
+            state.counts.agents_stopped += agents.len() as u64;
+            for (agent, leases_revoked) in agents {
+                state.forget_agent(agent, leases_revoked, &mut after);
+                if self.observer.is_some() {
+                    after.events.push(FleetEvent::AgentStopped { agent, leases_revoked });
+                }
             }
         }
         self.finish(after);

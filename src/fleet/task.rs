@@ -35,6 +35,12 @@ impl<T> Task<T> {
         Self { payload, id: None, options: None }
     }
 
+    /// For the next message: one has neither an id nor options.
+    #[inline]
+    pub(super) fn replace_payload(&mut self, payload: T) {
+        self.payload = payload;
+    }
+
     pub(super) fn options(&self) -> &Options {
         self.options.as_deref().unwrap_or(&DEFAULTS)
     }

@@ -197,10 +197,10 @@ impl<T, O> Inner<T, O> {
         let handler = handler.as_mut().expect("it is there: who calls has looked");
         let mut task = Task::new(payload);
         let ran = guarded(|| {
+            let signal = &station.signal;
+            let (task_id, attempt, watch) = (None, Attempt::NONE, None);
+            let mut context = TaskContext { task: task_id, attempt, agent, signal, watch };
             loop {
-                let signal = &station.signal;
-                let (task_id, attempt, watch) = (None, Attempt::NONE, None);
-                let mut context = TaskContext { task: task_id, attempt, agent, signal, watch };
                 *left = left.saturating_sub(1);
                 // Neither payload nor output is anything to drop.
                 handler.handle(&task, &mut context)?;
@@ -209,7 +209,7 @@ impl<T, O> Inner<T, O> {
                     return Ok(None);
                 }
                 match station.take(taker) {
-                    Some(Message::Told(payload)) => task = Task::new(payload),
+                    Some(Message::Told(payload)) => task.replace_payload(payload),
                     other => return Ok(other),
                 }
             }

@@ -232,18 +232,18 @@ impl Desk {
         place
     }
 
-    /// Counts an agent that went.
-    pub(super) fn leave(&mut self, kind: u32, mask: Mask, shard: usize) {
-        self.live -= 1;
-        self.spread[shard] -= 1;
+    /// Counts agents of one sort that went.
+    pub(super) fn leave(&mut self, kind: u32, mask: Mask, shard: usize, count: usize) {
+        self.live -= count;
+        self.spread[shard] -= count;
         let set = self.sets.get_mut(&mask).expect("rule 1");
         let entry = &mut self.kinds[kind as usize];
-        set.agents -= 1;
-        set.places -= usize::from(entry.kind.limit);
+        set.agents -= count;
+        set.places -= usize::from(entry.kind.limit) * count;
         if set.agents == 0 {
             self.sets.remove(&mask);
         }
-        entry.live -= 1;
+        entry.live -= count;
         if entry.live == 0 {
             self.kind_of.remove(&entry.kind);
             self.vacant_kinds.push(kind);

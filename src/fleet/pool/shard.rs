@@ -202,6 +202,16 @@ impl Shard {
         self.classes[self.slots[local as usize].class as usize].mask
     }
 
+    /// How many places there are, vacant ones included.
+    pub(super) fn places(&self) -> u32 {
+        u32::try_from(self.slots.len()).expect("max_agents fits in 32 bits")
+    }
+
+    /// Whether a place is somebody's.
+    pub(super) fn lives(&self, local: u32) -> bool {
+        self.slots[local as usize].standing != Standing::VACANT
+    }
+
     /// The live agents, in the order of their slots.
     pub(super) fn ids(&self) -> impl Iterator<Item = AgentId> {
         (0_u32..)

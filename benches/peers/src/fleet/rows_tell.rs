@@ -1,8 +1,10 @@
 //! The rows in which named agents are told something, asked something, and ended.
 //!
-//! One sender, on a thread of its own; the agents have one thread, at this crate as at the peers. The names of
-//! the peers say where it is otherwise: `-2` has two threads for the actors, `-multi` one of a runtime of
-//! many threads, and `-together` the sender and the actors on one thread, which spares it all crossing over.
+//! One sender. What is told, and the end, is seen in two ways. *Together*, the sender and the agents have one
+//! thread, which spares it all crossing over: so is this crate in its first column, driven by the sender, and
+//! the peers whose names end in `-together`, the fastest of which are its measure. *Apart*, the sender has a
+//! thread of its own and the agents have one, or two where the name ends in `-2` or `-2-threads`: so are
+//! `self-apart` and the other peers; `-multi` is one thread of a runtime of many. A question crosses over.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, mpsc};
@@ -81,8 +83,8 @@ fn told(
     what: &'static str,
     targets: Targets,
 ) -> Row {
-    Lineup::of(settings, ours_told(OURS, Some(1), shape))
-        .beside(ours_told("self-together", None, shape))
+    Lineup::of(settings, ours_told(OURS, None, shape))
+        .beside(ours_told("self-apart", Some(1), shape))
         .beside(ours_told("self-2-threads", Some(2), shape))
         .and(apart::<Unbounded>("tokio", Threads::One, shape))
         .and(apart::<UnboundedBatch>("tokio-batch", Threads::One, shape))
@@ -405,8 +407,8 @@ where
 const STOPPED: Shape = Shape { agents: 1000, each: 10 };
 
 pub fn stop_1000(settings: &Settings) -> Row {
-    Lineup::of(settings, ours_stopped())
-        .beside(ours_stopped_together())
+    Lineup::of(settings, ours_stopped_together())
+        .beside(ours_stopped())
         .and(stopped_together::<Unbounded>("tokio-together"))
         .and(stopped_together::<UnboundedBatch>("tokio-batch-together"))
         .and(stopped_apart::<Unbounded>("tokio"))
@@ -427,12 +429,30 @@ pub fn stop_1000(settings: &Settings) -> Row {
         )
 }
 
+/// Has all agents there, as those of the peers are before they are measured: a handler is made with the first
+/// message of its agent. They report each unit, so it takes one.
+fn ours_started(
+    tally: &Tally,
+    shape: Shape,
+    fleet: &Fleet<u64>,
+    agents: &[AgentId],
+    together: bool,
+) {
+    tally.begin(shape.agents);
+    shape.tell_ours(fleet, agents);
+    if together {
+        fleet.run_ready(usize::MAX);
+    }
+    tally.wait();
+}
+
 fn ours_stopped_together() -> Contestant<'static> {
     let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed("self-together", move |units| {
+    Contestant::timed(OURS, move |units| {
         let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
         for _ in 0..units {
             let (fleet, agents) = ours_counting(None, STOPPED.agents, &tally);
+            ours_started(&tally, STOPPED, &fleet, &agents, true);
             tally.begin(STOPPED.agents);
             STOPPED.tell_ours(&fleet, &agents);
             let start = Instant::now();
@@ -440,7 +460,7 @@ fn ours_stopped_together() -> Contestant<'static> {
             let report = fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
             elapsed += start.elapsed();
             assert!(report.is_complete(), "each message is reported");
-            assert_eq!(report.messages_handled, STOPPED.messages(), "and was handled");
+            assert_eq!(report.messages_handled, 2 * STOPPED.messages(), "and was handled");
             checked(tally.wait(), expected);
         }
         Sample::new(elapsed, units, Some(expected.1))
@@ -449,10 +469,11 @@ fn ours_stopped_together() -> Contestant<'static> {
 
 fn ours_stopped() -> Contestant<'static> {
     let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed(OURS, move |units| {
+    Contestant::timed("self-apart", move |units| {
         let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
         for _ in 0..units {
             let (fleet, agents) = ours_counting(Some(1), STOPPED.agents, &tally);
+            ours_started(&tally, STOPPED, &fleet, &agents, false);
             // Its one thread is kept from handling anything until the end begins.
             let (open, gate) = mpsc::channel::<()>();
             let (there, held) = mpsc::channel();
@@ -473,7 +494,7 @@ fn ours_stopped() -> Contestant<'static> {
             let report = fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
             elapsed += start.elapsed();
             assert!(report.is_complete(), "each message is reported");
-            assert_eq!(report.messages_handled, STOPPED.messages() + 1, "and was handled");
+            assert_eq!(report.messages_handled, 2 * STOPPED.messages() + 1, "and was handled");
             checked(tally.wait(), expected);
         }
         Sample::new(elapsed, units, Some(expected.1))
