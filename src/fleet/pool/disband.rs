@@ -126,7 +126,7 @@ mod tests {
             assert_eq!((pool.ids().len(), pool.tally().live), (0, 0));
             drop(leases);
             let tally = pool.tally();
-            assert_eq!((tally.leases.held, tally.leases.stale), (0, 2_700_u64.div_ceil(7)));
+            assert_eq!((tally.leases.held(), tally.leases.stale), (0, 2_700_u64.div_ceil(7)));
             removed
         });
         assert_eq!(ended[0], ended[1]);
