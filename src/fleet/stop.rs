@@ -37,6 +37,13 @@ pub struct Killed {
     pub tasks_struck: Vec<TaskId>,
 }
 
+/// What mailboxes leave that were closed.
+struct Closed<T, O> {
+    left: Vec<Remains<T, O>>,
+    /// What the agents ran whose mailboxes were idle.
+    crews: Vec<Crew<T, O>>,
+}
+
 impl<T, O> State<T, O> {
     /// Rule 1, but for what is done outside the lock.
     fn remove_agent(&mut self, agent: AgentId, after: &mut After<T, O>) -> Option<Killed> {
@@ -366,7 +373,7 @@ impl<T, O> Inner<T, O> {
             state.end_streams_if_over(&mut after.wakes);
         }
         self.finish(after);
-        let (left, crews) = self.close_mailboxes();
+        let Closed { left, crews } = self.close_mailboxes();
         for remains in left {
             self.return_messages(remains, ReturnReason::Shutdown);
         }
@@ -376,9 +383,8 @@ impl<T, O> Inner<T, O> {
         self.return_aside(None, ReturnReason::Shutdown);
     }
 
-    /// Closes all mailboxes; what their handlers have begun goes on. What was left in some, and what the agents
-    /// ran whose mailboxes were idle.
-    fn close_mailboxes(&self) -> (Vec<Remains<T, O>>, Vec<Crew<T, O>>) {
+    /// Closes all mailboxes; what their handlers have begun goes on.
+    fn close_mailboxes(&self) -> Closed<T, O> {
         let (mut left, mut crews) = (Vec::new(), Vec::new());
         for (slot, post) in self.posts.iter() {
             // None is opened any more.
@@ -393,7 +399,7 @@ impl<T, O> Inner<T, O> {
             };
             left.extend(self.close_mailbox(AgentId { slot, generation }, false));
         }
-        (left, crews)
+        Closed { left, crews }
     }
 
     fn stop_agents(&self) {

@@ -17,6 +17,7 @@
 //!    alone decides: then the first agent of the one class is the best for whoever asks for any.
 
 mod expiry;
+mod places;
 mod simple;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod validate;
@@ -200,16 +201,6 @@ impl Shard {
 
     pub(super) fn mask(&self, local: u32) -> Mask {
         self.classes[self.slots[local as usize].class as usize].mask
-    }
-
-    /// How many places there are, vacant ones included.
-    pub(super) fn places(&self) -> u32 {
-        u32::try_from(self.slots.len()).expect("max_agents fits in 32 bits")
-    }
-
-    /// Whether a place is somebody's.
-    pub(super) fn lives(&self, local: u32) -> bool {
-        self.slots[local as usize].standing != Standing::VACANT
     }
 
     /// The live agents, in the order of their slots.
