@@ -110,6 +110,16 @@ impl Clock {
         }
     }
 
+    /// The time since the clock was made, in nanoseconds: that of [`now`](Self::now).
+    #[inline]
+    pub(crate) fn elapsed_ns(&self) -> u64 {
+        match &self.0 {
+            #[cfg(target_os = "linux")]
+            Source::Coarse(start) => nanoseconds(coarse_now()).saturating_sub(nanoseconds(*start)),
+            _ => nanoseconds(self.now().0),
+        }
+    }
+
     /// Parks until a token arrives or the deadline passes; whether the token came.
     ///
     /// A deadline of `None` waits for the token alone.
@@ -151,6 +161,13 @@ impl fmt::Debug for Clock {
         };
         f.debug_struct("Clock").field("source", &name).field("now", &self.now()).finish()
     }
+}
+
+/// It reaches beyond five hundred years.
+#[inline]
+fn nanoseconds(time: Duration) -> u64 {
+    let whole = time.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(u64::from(time.subsec_nanos()))
 }
 
 #[cfg(target_os = "linux")]

@@ -261,8 +261,8 @@ pub(super) struct Pool {
     keeps_pasts: bool,
     /// Whether a lease is an agent and nothing more: neither timed nor paid for.
     is_plain: bool,
-    /// Whether, besides, the load alone decides.
-    is_simple: bool,
+    /// The strategy that alone decides where agents are alike, if there is one.
+    sole: Option<Strategy>,
     budgets: Option<Budgets>,
     /// Which of the accounts of types and agents the shards have heard of.
     kinds_seen: AtomicU64,
@@ -318,7 +318,7 @@ impl Pool {
             kept: config.kept,
             keeps_pasts: config.kept.has(Strategy::Performance),
             is_plain: !config.kept.has(Strategy::Performance) && config.budgets.is_none(),
-            is_simple: config.kept.is_by_load_alone() && config.budgets.is_none(),
+            sole: config.kept.sole(),
             budgets: config.budgets,
             kinds_seen: AtomicU64::new(0),
             dues: Mutex::new(Dues::default()),
@@ -368,7 +368,10 @@ impl Pool {
     #[inline(always)]
     fn publish(&self, at: usize, shard: &mut Shard) {
         if shard.is_stirred() && self.shards.len() > 1 {
-            self.publish_floors(at, shard);
+            match shard.sole_floor() {
+                Some((by, floor)) => self.floors.set(by, at, floor),
+                None => self.publish_floors(at, shard),
+            }
         }
     }
 
@@ -423,7 +426,7 @@ impl Pool {
         request: &Request,
     ) -> Result<Lease, AllocateError> {
         if request.is_for_any()
-            && self.is_simple
+            && self.is_plain
             && let Some(grant) = self.grant_any()
         {
             return Ok(self.lease(grant));
@@ -437,6 +440,11 @@ impl Pool {
     #[inline(never)]
     fn grant_on_terms(self: &Arc<Self>, request: &Request) -> Result<Terms, AllocateError> {
         if !self.is_plain || request.is_special() {
+            if request.is_for_any_time()
+                && let Some(terms) = self.grant_any_timed(request)
+            {
+                return Ok(terms);
+            }
             return self.grant_timed(request);
         }
         let ask = self.resolve(request)?;
@@ -679,8 +687,10 @@ impl Pool {
     }
 }
 
+#[inline]
 fn nanoseconds(duration: Duration) -> u64 {
-    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+    let whole = duration.as_secs().saturating_mul(1_000_000_000);
+    whole.saturating_add(u64::from(duration.subsec_nanos()))
 }
 
 /// Switches a rule off for the twin of a loom test, which must fail without it.

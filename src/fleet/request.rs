@@ -77,7 +77,7 @@ pub struct Request {
     picker: Option<Arc<dyn Picker>>,
     /// Whether there is a picker or a time to live: one look for what is seldom.
     special: bool,
-    /// Whether it asks for more than any agent.
+    /// Whether it asks for more than any agent for some time.
     particular: bool,
     group: Option<GroupKey>,
     /// The pool that knew all the capabilities, and the mask it knows them by: a bit once given to a name
@@ -171,7 +171,6 @@ impl Request {
     /// clock.
     #[must_use]
     pub fn ttl(mut self, time_to_live: Duration) -> Self {
-        self.particular = true;
         self.time_to_live = Some(time_to_live);
         self.special = true;
         self
@@ -204,9 +203,15 @@ impl Request {
         self
     }
 
-    /// Whether it asks for any agent, in whatever order of urgency.
+    /// Whether it asks for any agent, in whatever order of urgency, and for as long as the holder likes.
     #[inline(always)]
     pub(super) const fn is_for_any(&self) -> bool {
+        !self.particular && !self.special
+    }
+
+    /// Whether it asks for any agent, for however long.
+    #[inline(always)]
+    pub(super) const fn is_for_any_time(&self) -> bool {
         !self.particular
     }
 

@@ -88,6 +88,7 @@ impl Cell {
     }
 
     /// Takes back that somebody waits; whether somebody did (rule 4).
+    #[cold]
     fn relieve(&self) -> bool {
         // Ordering: release, for the acquire of who begins to wait later, which sees the new limit then.
         // Acquire, with its release if it came first: who it is that waits is seen.
@@ -122,7 +123,7 @@ impl Cell {
     }
 
     /// Takes so much if it fits; the soft line, if that crossed it.
-    #[inline]
+    #[inline(always)]
     fn take(&self, amount: u64) -> Result<Option<u64>, Full> {
         let mut word = self.used.load(Ordering::Relaxed);
         let (used, new) = loop {
@@ -152,7 +153,7 @@ impl Cell {
     }
 
     /// Whether somebody waits for it (rule 4).
-    #[inline]
+    #[inline(always)]
     #[must_use = "whoever waits is to be told"]
     fn give_back(&self, amount: u64) -> bool {
         // Ordering: release, for the acquire of whoever takes it next.
@@ -219,10 +220,28 @@ impl Account {
         Self { shared: Arc::new(Shared { scope, places, cells: cells.into(), watchers }) }
     }
 
-    #[inline]
+    #[inline(always)]
     fn cell(&self, meter: Meter) -> Option<&Cell> {
         // `ABSENT` lies behind the last cell.
         self.shared.cells.get(usize::from(self.shared.places[meter.index()]))
+    }
+
+    /// Takes one of a meter for somebody who does not wait and pays from this account alone; the soft line, if that
+    /// crossed it. `None`, uncounted, if there is no room: whoever says so to the host counts it.
+    #[inline(always)]
+    pub(in crate::fleet) fn take_one(&self, meter: Meter) -> Option<Option<Warning>> {
+        match self.cell(meter)?.take(1) {
+            Ok(None) => Some(None),
+            Ok(Some(soft)) => Some(Some(self.warning(meter, soft))),
+            Err(_) => None,
+        }
+    }
+
+    /// Gives back what was [taken](Self::take_one); whether the [watchers](Payer::tell_watchers) are to be told.
+    #[inline(always)]
+    #[must_use = "whoever waits is to be told"]
+    pub(in crate::fleet) fn give_back_one(&self, meter: Meter) -> bool {
+        self.cell(meter).is_some_and(|cell| cell.give_back(1))
     }
 
     /// Whether it has this meter.
@@ -274,6 +293,7 @@ impl Account {
         spent
     }
 
+    #[cold]
     fn warning(&self, meter: Meter, soft: u64) -> Warning {
         Warning { scope: self.shared.scope.clone(), meter, soft }
     }
@@ -395,6 +415,12 @@ impl Payer {
             let room = cell.room(amount, asking);
             room.map_err(|full| account.exceeded(meter, amount, &full, asking))
         })
+    }
+
+    /// The account that has a meter, if it is one alone.
+    pub(in crate::fleet) fn sole_account(&self, meter: Meter) -> Option<&Account> {
+        let mut with = self.cells(meter).map(|(account, _)| account);
+        with.next().filter(|_| with.next().is_none())
     }
 
     /// Whether these are the same accounts.

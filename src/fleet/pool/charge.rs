@@ -7,11 +7,13 @@
 //!    and in no other, what it paid is given back.
 //! 2. An entry names the accounts that it was paid from; what becomes of a scope's account meanwhile is
 //!    nothing to it. Whoever holds the lease knows its entry.
+//! 3. Who asked is written down once for all its entries, which it counts, and forgotten when there is none and
+//!    another one asked last. So a lease counts no references.
 
 use std::num::NonZeroU32;
 
 use super::slot::NIL;
-use crate::fleet::budget::{Asking, Budgets, Exceeded, Meter, Payer, Refusal, Warning};
+use crate::fleet::budget::{Account, Asking, Budgets, Exceeded, Meter, Payer, Refusal, Warning};
 use crate::fleet::id::GroupKey;
 use crate::fleet::request::AllocateError;
 
@@ -62,13 +64,31 @@ impl Refused {
 
 #[derive(Debug)]
 struct Entry {
-    /// The fleet and the group.
-    asker: Option<Payer>,
-    /// The agent and its type.
+    /// The place of the fleet and the group, or [`NIL`] if they pay nothing.
+    asker: u32,
+    /// The agent and its type, or the group of a task that a turn has come to.
     agent: Option<Payer>,
     local: u32,
     prev: u32,
     next: u32,
+}
+
+/// Who asked, while there are entries of it (rule 3).
+#[derive(Debug)]
+struct Asker {
+    payer: Payer,
+    /// The account that has the meter, if it is one alone.
+    sole: Option<Account>,
+    entries: usize,
+}
+
+/// Who asked last, as of which version of the accounts.
+#[derive(Debug)]
+struct Last {
+    version: u64,
+    group: Option<GroupKey>,
+    /// As in an [`Entry`].
+    asker: u32,
 }
 
 /// See the file's head.
@@ -78,23 +98,62 @@ pub(super) struct Charges {
     free: Vec<u32>,
     /// The first entry of each agent.
     heads: Vec<u32>,
-    /// Who paid last, as of which version of the accounts.
-    last: Option<(u64, Option<GroupKey>, Option<Payer>)>,
+    askers: Vec<Option<Asker>>,
+    last: Option<Last>,
     pub(super) dues: Dues,
 }
 
 impl Charges {
-    /// Who pays for a group, or for nobody's; `None` if it costs nothing.
+    /// Who pays for a group, or for nobody's; [`NIL`] if it costs nothing.
     #[inline]
-    fn asker(&mut self, group: Option<GroupKey>, budgets: &Budgets) -> Option<&Payer> {
+    fn asker(&mut self, group: Option<GroupKey>, budgets: &Budgets) -> u32 {
         let version = budgets.version();
-        let known = matches!(&self.last, Some((of, last, _)) if *of == version && *last == group);
-        if !known {
-            let payer = budgets.payer_of(group);
-            let payer = payer.is_metered(Meter::Leases).then_some(payer);
-            self.last = Some((version, group, payer));
+        match &self.last {
+            Some(last) if last.version == version && last.group == group => last.asker,
+            _ => self.look_up(version, group, budgets),
         }
-        self.last.as_ref().and_then(|(.., payer)| payer.as_ref())
+    }
+
+    #[cold]
+    fn look_up(&mut self, version: u64, group: Option<GroupKey>, budgets: &Budgets) -> u32 {
+        let payer = budgets.payer_of(group);
+        let asker = if payer.is_metered(Meter::Leases) {
+            let sole = payer.sole_account(Meter::Leases).cloned();
+            let asker = Some(Asker { payer, sole, entries: 0 });
+            match self.askers.iter().position(Option::is_none) {
+                Some(vacant) => {
+                    self.askers[vacant] = asker;
+                    vacant as u32
+                }
+                None => {
+                    self.askers.push(asker);
+                    u32::try_from(self.askers.len() - 1).expect("no more than leases, and one")
+                }
+            }
+        } else {
+            NIL
+        };
+        let before = self.last.replace(Last { version, group, asker });
+        if let Some(before) = before {
+            self.forget_if_done(before.asker);
+        }
+        asker
+    }
+
+    /// Rule 3.
+    #[cold]
+    fn forget_if_done(&mut self, asker: u32) {
+        let is_last = self.last.as_ref().is_some_and(|last| last.asker == asker);
+        if let Some(slot) = self.askers.get_mut(asker as usize)
+            && !is_last
+            && slot.as_ref().is_some_and(|asker| asker.entries == 0)
+        {
+            *slot = None;
+        }
+    }
+
+    fn payer_at(&self, asker: u32) -> Option<&Payer> {
+        Some(&self.askers.get(asker as usize)?.as_ref()?.payer)
     }
 
     /// Takes what a lease costs from all accounts or from none, and enters it; `None` if it costs nothing.
@@ -106,30 +165,50 @@ impl Charges {
         budgets: &Budgets,
         asking: Asking,
     ) -> Result<Option<Charge>, Refused> {
-        let asker = self.asker(group, budgets).cloned();
-        if let Some(asker) = &asker {
-            let taken = asker.take(Meter::Leases, 1, asking);
+        let asker = self.asker(group, budgets);
+        if let Some(payer) = self.payer_at(asker) {
+            let taken = payer.take(Meter::Leases, 1, asking);
             self.note(taken).map_err(Refused::Asker)?;
         }
         if let Some(agent) = agent {
             let taken = agent.take(Meter::Leases, 1, asking);
             if let Err(exceeded) = self.note(taken) {
-                if let Some(asker) = &asker {
-                    self.dues.relieved |= asker.give_back(Meter::Leases, 1);
+                if let Some(payer) = self.payer_at(asker) {
+                    self.dues.relieved |= payer.give_back(Meter::Leases, 1);
                 }
                 return Err(Refused::Agent(exceeded));
             }
         }
-        if asker.is_none() && agent.is_none() {
+        if asker == NIL && agent.is_none() {
             return Ok(None);
         }
         Ok(Some(self.enter(local, asker, agent.cloned())))
     }
 
+    /// The same for a lease of somebody's who does not wait, on an agent that pays nothing; `None`, and nothing is
+    /// done, if that takes more than a look at one account that has room.
+    #[inline(always)]
+    pub(super) fn take_simply(
+        &mut self,
+        local: u32,
+        group: Option<GroupKey>,
+        budgets: &Budgets,
+    ) -> Option<Option<Charge>> {
+        let asker = self.asker(group, budgets);
+        if asker == NIL {
+            return Some(None);
+        }
+        let account = self.askers.get(asker as usize)?.as_ref()?.sole.as_ref()?;
+        if let Some(warning) = account.take_one(Meter::Leases)? {
+            self.dues.warnings.push(warning);
+        }
+        Some(Some(self.enter(local, asker, None)))
+    }
+
     /// Takes what one more lease costs a group, for a task of a mailbox whose turn has paid the rest.
     pub(super) fn take_mailed(&mut self, local: u32, payer: &Payer) -> Option<Charge> {
         let taken = self.note(payer.take(Meter::Leases, 1, Asking::Looking));
-        taken.ok().map(|()| self.enter(local, Some(payer.clone()), None))
+        taken.ok().map(|()| self.enter(local, NIL, Some(payer.clone())))
     }
 
     /// Keeps what is to be told.
@@ -146,23 +225,24 @@ impl Charges {
         }
     }
 
-    fn enter(&mut self, local: u32, asker: Option<Payer>, agent: Option<Payer>) -> Charge {
+    #[inline(always)]
+    fn enter(&mut self, local: u32, asker: u32, agent: Option<Payer>) -> Charge {
         if self.heads.len() <= local as usize {
             self.heads.resize(local as usize + 1, NIL);
         }
+        if let Some(Some(asker)) = self.askers.get_mut(asker as usize) {
+            asker.entries += 1;
+        }
         let next = self.heads[local as usize];
-        let entry = Entry { asker, agent, local, prev: NIL, next };
         let place = match self.free.pop() {
-            Some(place) => {
-                self.entries[place as usize] = entry;
-                place
-            }
-            None => {
-                self.entries.push(entry);
-                u32::try_from(self.entries.len() - 1)
-                    .expect("leases are bounded by agents and limits")
-            }
+            Some(place) => place,
+            None => self.add_entry(),
         };
+        let entry = &mut self.entries[place as usize];
+        (entry.asker, entry.local, entry.prev, entry.next) = (asker, local, NIL, next);
+        if agent.is_some() {
+            entry.agent = agent;
+        }
         if next != NIL {
             self.entries[next as usize].prev = place;
         }
@@ -170,7 +250,15 @@ impl Charges {
         NonZeroU32::new(place + 1).expect("places count from one")
     }
 
+    #[cold]
+    fn add_entry(&mut self) -> u32 {
+        let entry = Entry { asker: NIL, agent: None, local: 0, prev: NIL, next: NIL };
+        self.entries.push(entry);
+        u32::try_from(self.entries.len() - 1).expect("leases are bounded by agents and limits")
+    }
+
     /// Gives back what an entry's lease has paid, as it ends (rule 1).
+    #[inline(always)]
     pub(super) fn give_back(&mut self, charge: Charge) {
         self.end(charge.get() - 1);
     }
@@ -190,11 +278,26 @@ impl Charges {
         }
     }
 
+    #[inline(always)]
     fn end(&mut self, place: u32) {
         let entry = &mut self.entries[place as usize];
-        let (prev, next, local) = (entry.prev, entry.next, entry.local);
-        for payer in [entry.asker.take(), entry.agent.take()].into_iter().flatten() {
-            self.dues.relieved |= payer.give_back(Meter::Leases, 1);
+        let (prev, next, local, asker) = (entry.prev, entry.next, entry.local, entry.asker);
+        if entry.agent.is_some() {
+            self.pay_back_agent(place);
+        }
+        if let Some(Some(payer)) = self.askers.get_mut(asker as usize) {
+            let relieved = match &payer.sole {
+                Some(account) => account.give_back_one(Meter::Leases),
+                None => payer.payer.give_back(Meter::Leases, 1),
+            };
+            payer.entries -= 1;
+            let is_done = payer.entries == 0;
+            if relieved {
+                self.dues.relieved = true;
+            }
+            if is_done && self.last.as_ref().is_none_or(|last| last.asker != asker) {
+                self.forget_if_done(asker);
+            }
         }
         match prev {
             NIL => self.heads[local as usize] = next,
@@ -204,6 +307,39 @@ impl Charges {
             self.entries[next as usize].prev = prev;
         }
         self.free.push(place);
+    }
+
+    #[inline(never)]
+    fn pay_back_agent(&mut self, place: u32) {
+        if let Some(agent) = self.entries[place as usize].agent.take() {
+            self.dues.relieved |= agent.give_back(Meter::Leases, 1);
+        }
+    }
+
+    /// Checks rule 3.
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn validate(&self) {
+        let mut counts = vec![0; self.askers.len()];
+        for head in &self.heads {
+            let mut place = *head;
+            while place != NIL {
+                let entry = &self.entries[place as usize];
+                if entry.asker != NIL {
+                    counts[entry.asker as usize] += 1;
+                }
+                place = entry.next;
+            }
+        }
+        let last = self.last.as_ref().map_or(NIL, |last| last.asker);
+        for ((place, asker), count) in (0_u32..).zip(&self.askers).zip(counts) {
+            match asker {
+                Some(asker) => {
+                    assert_eq!(asker.entries, count, "rule 3");
+                    assert!(count > 0 || place == last, "rule 3: one that nobody needs");
+                }
+                None => assert_eq!(count, 0, "rule 3: one that somebody needs"),
+            }
+        }
     }
 
     /// How many leases have an entry.

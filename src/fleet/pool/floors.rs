@@ -38,8 +38,10 @@ impl Floors {
     }
 
     /// The best of all shards.
+    #[inline]
     pub(super) fn least(&self, strategy: Strategy, shards: usize) -> u64 {
-        (0..shards).map(|at| self.get(strategy, at)).min().unwrap_or(NO_FLOOR)
+        let floors = self.0[strategy.index()].iter().take(shards);
+        floors.map(|floor| floor.load(Ordering::Relaxed)).min().unwrap_or(NO_FLOOR)
     }
 
     /// The greatest of the shards that have anything, or zero.
@@ -57,14 +59,14 @@ impl Floors {
         if strategy.is_good_enough(own) {
             return home;
         }
-        let (mut at, mut best) = (home, own);
-        for step in 1..shards {
-            let other = (home + step) & (shards - 1);
-            let floor = self.get(strategy, other);
-            if floor < best {
-                (at, best) = (other, floor);
-            }
-        }
-        if strategy.exceeds(own, best) { at } else { home }
+        let least = self.least(strategy, shards);
+        if strategy.exceeds(own, least) { self.with(strategy, least, home, shards) } else { home }
+    }
+
+    /// The first shard from `home` on with this floor or a better one, or `home` if that has gone meanwhile.
+    #[cold]
+    fn with(&self, strategy: Strategy, floor: u64, home: usize, shards: usize) -> usize {
+        let others = (1..shards).map(|step| (home + step) & (shards - 1));
+        others.into_iter().find(|at| self.get(strategy, *at) <= floor).unwrap_or(home)
     }
 }

@@ -50,21 +50,39 @@ impl Pool {
         let _ = ManuallyDrop::new(Arc::clone(self));
     }
 
-    /// Takes the agent that the first strategy chooses, for whoever asks for any; `None` if that takes more than a look
-    /// at one simple shard.
+    /// Takes an agent for whoever asks for any; `None` if that takes more than a look at one shard in which a strategy
+    /// decides alone.
     #[inline(never)]
     pub(super) fn grant_any(self: &Arc<Self>) -> Option<Grant> {
-        let pool: &Self = self;
-        let at = home() & (pool.shards.len() - 1);
-        let by_load = Strategy::LeastLoaded;
-        if !by_load.is_good_enough(pool.floors.get(by_load, at)) && pool.shards.len() > 1 {
-            return None;
+        match self.sole? {
+            // The same with what is known of the strategy.
+            Strategy::LeastLoaded => self.grant_first(Strategy::LeastLoaded),
+            by => self.grant_any_by(by),
         }
-        let mut shard = pool.shards[at].lock();
-        let grant = shard.lease_first()?;
-        pool.publish(at, &mut shard);
+    }
+
+    #[inline(never)]
+    fn grant_any_by(self: &Arc<Self>, by: Strategy) -> Option<Grant> {
+        self.grant_first(by)
+    }
+
+    #[inline(always)]
+    fn grant_first(self: &Arc<Self>, by: Strategy) -> Option<Grant> {
+        let at = self.nearest(by);
+        let mut shard = self.shards[at].lock();
+        let grant = shard.lease_first(by)?;
+        self.publish(at, &mut shard);
         self.lend_reference(&mut shard);
         Some(grant)
+    }
+
+    /// The shard to look into first.
+    #[inline(always)]
+    pub(super) fn nearest(&self, by: Strategy) -> usize {
+        match self.shards.len() {
+            1 => 0,
+            shards => self.floors.nearest(by, home(), shards),
+        }
     }
 
     /// Makes the lease of a grant that owns a count.
@@ -95,7 +113,7 @@ impl Pool {
         let (at, agent) = (pool.shard_of(grant.agent()), grant.agent());
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() || shard.release_simply(agent).is_none() {
+        if pool.is_watched() || shard.release_by_load(agent).is_none() {
             drop(shard);
             return ManuallyDrop::into_inner(held).give_back_any(grant, how);
         }
@@ -115,8 +133,7 @@ impl Pool {
     #[inline(never)]
     fn give_back_any(self: Arc<Self>, grant: Grant, how: Release) -> Result<(), Gone> {
         self.give_back_by(grant, None, 0, how, |shard, _| {
-            let local = shard.release(grant.agent(), None, None);
-            (local.map(drop), local.ok())
+            shard.end(grant.agent(), None, None, 0, None)
         })
     }
 

@@ -27,6 +27,7 @@ impl Score {
     }
 
     /// Takes in how a lease went and how long it was held.
+    #[inline]
     pub(super) fn add(&mut self, succeeded: bool, latency_ns: u64) {
         let success = if succeeded { 1.0 } else { 0.0 };
         // A float is as exact as the classes need.

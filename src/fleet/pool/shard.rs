@@ -13,8 +13,9 @@
 //!    collected included.
 //! 5. Laps of the round robin: a lap ends when everybody who stood in line at its start has been taken or
 //!    has gone.
-//! 6. `is_simple` says that the shard is open, that its agents are alike and paid for by nobody, and that the load
-//!    alone decides: then the first agent of the one class is the best for whoever asks for any.
+//! 6. `sole` names the strategy that alone decides, if the shard is open and its agents are alike, none of them
+//!    degraded or paid for by their type: then the first agent of the one class is the best for whoever asks for any.
+//!    The round robin, which counts laps, is none of those.
 
 mod expiry;
 mod places;
@@ -39,6 +40,7 @@ use crate::fleet::budget::{Asking, Budgets, Meter, Payer};
 use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::lease::Release;
+use crate::fleet::request::Fit;
 
 /// The floor of a shard in which nobody has room.
 pub(super) const NO_FLOOR: u64 = u64::MAX;
@@ -120,7 +122,7 @@ pub(super) struct Best {
 pub(super) struct Shard {
     closed: bool,
     /// Rule 6.
-    is_simple: bool,
+    sole: Option<Strategy>,
     number: u32,
     /// How many bits of a slot's number name the shard.
     bits: u32,
@@ -154,7 +156,7 @@ impl Shard {
     pub(super) fn new(number: u32, bits: u32, kept: Kept) -> Self {
         Self {
             closed: false,
-            is_simple: false,
+            sole: None,
             number,
             bits,
             kept,
@@ -370,6 +372,10 @@ impl Shard {
         let link = ask.strategy.index();
         let mut best: Option<Best> = None;
         for class in &self.classes {
+            // Most are passed over by this alone, where what is asked for is all that counts.
+            if ask.fit != Fit::BestFraction && class.mask & ask.mask != ask.mask {
+                continue;
+            }
             let rank = class.index[link].best();
             if rank == NOBODY {
                 continue;
@@ -560,6 +566,9 @@ impl Shard {
         now: u64,
         went: Option<(bool, u64)>,
     ) -> (Result<(), Gone>, Option<u32>) {
+        if let Some(local) = self.end_simply(agent, key, charge, now, went) {
+            return (Ok(()), Some(local));
+        }
         let Some(key) = key else {
             let local = self.release(agent, charge, went);
             return (local.map(drop), local.ok());

@@ -141,6 +141,11 @@ impl Kept {
         self.iter().any(|kept| kept == strategy)
     }
 
+    /// The one strategy, if it is one and not the round robin.
+    pub(super) fn sole(&self) -> Option<Strategy> {
+        (self.count == 1 && self.order[0] != Strategy::RoundRobin).then_some(self.order[0])
+    }
+
     /// Whether the load is all that counts, as it is by default.
     #[inline(always)]
     pub(super) fn is_by_load_alone(&self) -> bool {

@@ -27,8 +27,45 @@ use crate::sync::atomic::Ordering;
 
 impl Pool {
     /// The time, in nanoseconds.
+    #[inline]
     pub(super) fn now(&self) -> u64 {
-        nanoseconds(self.clock.now().since_start())
+        self.clock.elapsed_ns()
+    }
+
+    /// Takes any agent for a lease with a clock or a price; `None`, and nothing is done, if that takes more than a look
+    /// at one shard in which a strategy decides alone and one account that has room.
+    #[inline(always)]
+    pub(super) fn grant_any_timed(self: &Arc<Self>, request: &Request) -> Option<Terms> {
+        let by = self.sole?;
+        let ttl = request.time_to_live().map(nanoseconds);
+        if ttl.is_some() && !self.expires.load(Ordering::Relaxed) {
+            self.expires.store(true, Ordering::Relaxed);
+        }
+        self.follow_accounts();
+        let is_timed = self.keeps_pasts || ttl.is_some();
+        let since = if is_timed { self.now().max(1) } else { 0 };
+        let at = self.nearest(by);
+        let mut shard = self.shards[at].lock();
+        let local = shard.first_plain(by)?;
+        let charge = match &self.budgets {
+            None => None,
+            Some(budgets) => shard.charges.take_simply(local, request.named_group(), budgets)?,
+        };
+        let grant = shard.lease_first(by).expect("the first was just looked at");
+        let key = ttl.map(|ttl| {
+            let due = since.saturating_add(ttl);
+            // No circuit heeds it, so its era means nothing.
+            shard.wheel().insert(grant.agent(), charge, due, 0)
+        });
+        self.publish(at, &mut shard);
+        self.owe(&mut shard);
+        self.lend_reference(&mut shard);
+        drop(shard);
+        self.settle_dues();
+        if let Some(ttl) = ttl {
+            self.tell_of_due(since.saturating_add(ttl));
+        }
+        Some(Terms { grant, key, charge, since })
     }
 
     /// Takes an agent for a lease with a clock, or one that is picked, or says why there is none.
@@ -119,15 +156,20 @@ impl Pool {
 
     /// Wakes those who wait if a lease is due before they look again (rule 3), and the fleet if it is due before that
     /// looks (rule 4).
+    #[inline]
     fn tell_of_due(&self, due: u64) {
         // Relaxed: the lock of the shard orders it (rule 4).
         if due < self.watch_at.load(Ordering::Relaxed) {
             self.watch_for(due);
         }
         // The lock of the shard, under which the lease began, shows who waited before.
-        if self.attention.load(Ordering::Relaxed) < 2 {
-            return;
+        if self.attention.load(Ordering::Relaxed) >= 2 {
+            self.tell_those_who_wait_of_due(due);
         }
+    }
+
+    #[cold]
+    fn tell_those_who_wait_of_due(&self, due: u64) {
         let mut wakes = Vec::new();
         {
             let mut desk = self.desk.lock();

@@ -85,6 +85,7 @@ impl Wheel {
     }
 
     /// Adds a lease on an agent that is due at a moment.
+    #[inline(always)]
     pub(super) fn insert(
         &mut self,
         agent: AgentId,
@@ -93,13 +94,10 @@ impl Wheel {
         era: u32,
     ) -> Key {
         let tick = (due >> TICK_BITS).max(self.now);
-        let place = self.free.pop().unwrap_or_else(|| {
-            let serial = 0;
-            let (prev, next, bucket) = (NIL, NIL, NIL);
-            let entry = Entry { agent, charge, due, tick, prev, next, serial, era, bucket };
-            self.entries.push(entry);
-            u32::try_from(self.entries.len() - 1).expect("leases are bounded by agents and limits")
-        });
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None => self.add_entry(),
+        };
         let entry = &mut self.entries[place as usize];
         (entry.agent, entry.charge, entry.due, entry.tick) = (agent, charge, due, tick);
         entry.era = era;
@@ -109,6 +107,23 @@ impl Wheel {
         NonZeroU64::new(key).expect("places count from one")
     }
 
+    #[cold]
+    fn add_entry(&mut self) -> u32 {
+        self.entries.push(Entry {
+            agent: AgentId { slot: 0, generation: 0 },
+            charge: None,
+            due: 0,
+            tick: 0,
+            prev: NIL,
+            next: NIL,
+            serial: 0,
+            era: 0,
+            bucket: NIL,
+        });
+        u32::try_from(self.entries.len() - 1).expect("leases are bounded by agents and limits")
+    }
+
+    #[inline(always)]
     fn find(&self, key: Key) -> Option<u32> {
         let place = u32::try_from((key.get() >> 32) - 1).expect("a key is of two halves");
         let entry = self.entries.get(place as usize)?;
@@ -121,6 +136,18 @@ impl Wheel {
         self.find(key).map(|place| self.entries[place as usize].due)
     }
 
+    /// Takes out a lease that is not due by now; whether it was in, and is not.
+    #[inline(always)]
+    pub(super) fn remove_before(&mut self, key: Key, now: u64) -> bool {
+        let Some(place) = self.find(key) else { return false };
+        let is_good = now < self.entries[place as usize].due;
+        if is_good {
+            self.unlink(place);
+            self.end(place);
+        }
+        is_good
+    }
+
     /// Takes a lease out; whether it was in.
     pub(super) fn remove(&mut self, key: Key) -> bool {
         let Some(place) = self.find(key) else { return false };
@@ -129,6 +156,7 @@ impl Wheel {
         true
     }
 
+    #[inline(always)]
     fn end(&mut self, place: u32) {
         let entry = &mut self.entries[place as usize];
         entry.serial = entry.serial.wrapping_add(1);
@@ -221,6 +249,7 @@ impl Wheel {
         None
     }
 
+    #[inline(always)]
     fn link(&mut self, place: u32) {
         let tick = self.entries[place as usize].tick;
         let differ = (tick ^ self.now) | 1;
@@ -230,6 +259,7 @@ impl Wheel {
         self.occupied[level as usize] |= 1 << digit;
     }
 
+    #[inline(always)]
     fn push(&mut self, place: u32, bucket: usize) {
         let head = self.heads[bucket];
         let entry = &mut self.entries[place as usize];
@@ -241,6 +271,7 @@ impl Wheel {
         self.heads[bucket] = place;
     }
 
+    #[inline(always)]
     fn unlink(&mut self, place: u32) {
         let Entry { prev, next, bucket, .. } = self.entries[place as usize];
         if next != NIL {

@@ -12,8 +12,13 @@ impl Shard {
     ) -> Option<Key> {
         let local = self.find(agent)?;
         let era = self.era(local);
-        let wheel = self.timed.get_or_insert_with(|| Box::new(Wheel::new()));
-        Some(wheel.insert(agent, charge, due, era))
+        Some(self.wheel().insert(agent, charge, due, era))
+    }
+
+    /// The wheel, which the first lease that expires makes.
+    #[inline]
+    pub(in crate::fleet::pool) fn wheel(&mut self) -> &mut Wheel {
+        self.timed.get_or_insert_with(|| Box::new(Wheel::new()))
     }
 
     /// Whether a lease is good.

@@ -1,16 +1,14 @@
-//! The path of a lease through a [shard](super) that is simple (rule 6): the same steps as elsewhere, with what is
-//! known there left out.
+//! The path of a lease through a [shard](super) in which one strategy decides alone among agents that are alike
+//! (rule 6): the same steps as elsewhere, with what is known there left out.
 
 use super::*;
 use crate::fleet::pool::strategy::LOAD_STEP;
 
-const BY_LOAD: Strategy = Strategy::LeastLoaded;
-
 impl Shard {
     /// Decides rule 6 anew.
     pub(super) fn see_whether_simple(&mut self) {
-        let alike = matches!(&*self.classes, [Class { payer: None, .. }]);
-        self.is_simple = !self.closed && alike && self.kept.is_by_load_alone();
+        let alike = matches!(&*self.classes, [Class { payer: None, degraded: false, .. }]);
+        self.sole = self.kept.sole().filter(|_| alike && !self.closed);
     }
 
     #[inline(always)]
@@ -24,15 +22,24 @@ impl Shard {
         self.see_whether_simple();
     }
 
-    /// Grants a lease on the best agent, for whoever asks for any; `None` if there is none or the shard is not simple.
+    /// Its floor, if one strategy decides alone, which that is.
     #[inline(always)]
-    pub(in crate::fleet::pool) fn lease_first(&mut self) -> Option<Grant> {
-        if !self.is_simple {
+    pub(in crate::fleet::pool) fn sole_floor(&self) -> Option<(Strategy, u64)> {
+        let by = self.sole?;
+        let best = self.classes.first()?.index[by.index()].best();
+        Some((by, if best == NOBODY { NO_FLOOR } else { u64::from(best) }))
+    }
+
+    /// Grants a lease on the best agent, for whoever asks for any; `None` if there is none or this strategy does not
+    /// decide alone.
+    #[inline(always)]
+    pub(in crate::fleet::pool) fn lease_first(&mut self, by: Strategy) -> Option<Grant> {
+        if self.sole != Some(by) {
             return None;
         }
         let slots = self.slots.as_mut_slice();
-        let index = &mut self.classes.first_mut()?.index[BY_LOAD.index()];
-        let (local, rank, changed) = index.pop(slots, BY_LOAD.index())?;
+        let index = &mut self.classes.first_mut()?.index[by.index()];
+        let (local, rank, changed) = index.pop(slots, by.index())?;
         self.stirred |= changed;
         let slot = &mut slots[local as usize];
         let load = slot.load + 1;
@@ -42,38 +49,97 @@ impl Shard {
         let agent = AgentId { slot: local << self.bits | self.number, generation: slot.generation };
         // It is routed, or it would not have been there.
         if load < slot.limit {
-            self.stirred |= index.join(slots, BY_LOAD.index(), rank + LOAD_STEP, local);
+            let rank = if by == Strategy::LeastLoaded { rank + LOAD_STEP } else { rank };
+            self.stirred |= index.join(slots, by.index(), rank, local);
         }
         Some(self.grant(agent))
     }
 
-    /// Gives a lease back that cost nothing, on an agent that nobody wants; `None` if there is more to it or the shard is
-    /// not simple.
+    /// The place of the agent that is [leased first](Self::lease_first), if nobody is to be told of its leases.
     #[inline(always)]
-    pub(in crate::fleet::pool) fn release_simply(&mut self, agent: AgentId) -> Option<()> {
-        if !self.is_simple {
+    pub(in crate::fleet::pool) fn first_plain(&self, by: Strategy) -> Option<u32> {
+        if self.sole != Some(by) {
             return None;
         }
+        let local = self.classes.first()?.index[by.index()].first();
+        let slot = self.slots.get(local as usize)?;
+        slot.standing.is_plainly_fit().then_some(local)
+    }
+
+    /// Gives a lease back that cost nothing; `None`, and nothing is done, if there is more to it or the load does not
+    /// decide alone.
+    #[inline(always)]
+    pub(in crate::fleet::pool) fn release_by_load(&mut self, agent: AgentId) -> Option<()> {
+        let (local, by) = self.held_simply(agent)?;
+        if by != Strategy::LeastLoaded {
+            return None;
+        }
+        self.take_back(local, Strategy::LeastLoaded, None);
+        Some(())
+    }
+
+    /// Ends a lease that is good, charged or not; the place of its agent. `None`, and nothing is done, if there is more
+    /// to it.
+    #[inline(always)]
+    pub(super) fn end_simply(
+        &mut self,
+        agent: AgentId,
+        key: Option<Key>,
+        charge: Option<Charge>,
+        now: u64,
+        went: Option<(bool, u64)>,
+    ) -> Option<u32> {
+        let (local, by) = self.held_simply(agent)?;
+        if let Some(key) = key
+            && !self.timed.as_mut()?.remove_before(key, now)
+        {
+            return None;
+        }
+        self.take_back(local, by, went);
+        if let Some(charge) = charge {
+            self.charges.give_back(charge);
+        }
+        Some(local)
+    }
+
+    /// Where the agent of a lease is, if it is there, is fit and nobody is to be told; and the strategy that decides.
+    #[inline(always)]
+    fn held_simply(&self, agent: AgentId) -> Option<(u32, Strategy)> {
+        let by = self.sole?;
         let local = agent.slot >> self.bits;
-        let slots = self.slots.as_mut_slice();
-        let slot = slots.get_mut(local as usize)?;
-        if slot.generation != agent.generation || !slot.standing.is_plainly_fit() {
-            return None;
-        }
-        let link = BY_LOAD.index();
-        let rank = BY_LOAD.rank(slot, || 0);
+        let slot = self.slots.get(local as usize)?;
+        let plain = slot.generation == agent.generation && slot.standing.is_plainly_fit();
+        plain.then_some((local, by))
+    }
+
+    /// Takes a lease off an agent that is routed.
+    #[inline(always)]
+    fn take_back(&mut self, local: u32, by: Strategy, went: Option<(bool, u64)>) {
+        let (slots, link) = (self.slots.as_mut_slice(), by.index());
+        let (Some(class), Some(slot)) = (self.classes.first_mut(), slots.get_mut(local as usize))
+        else {
+            return;
+        };
+        let index = &mut class.index[link];
+        let mut score = match by {
+            Strategy::Performance => self.scores.get_mut(local as usize),
+            _ => None,
+        };
+        let rank = by.rank(slot, || score.as_ref().map_or(0, |score| score.class()));
         let (load, limit) = (slot.load, slot.limit);
-        let index = &mut self.classes.first_mut()?.index[link];
         slot.load = load - 1;
         slot.stamp = self.clock;
         self.clock += 1;
+        if let (Some(score), Some((succeeded, latency_ns))) = (&mut score, went) {
+            score.add(succeeded, latency_ns);
+        }
+        let after = by.rank(slot, || score.map_or(0, |score| score.class()));
         if load < limit {
             self.stirred |= index.leave(slots, link, rank, local);
         }
         if load <= limit {
-            self.stirred |= index.join(slots, link, rank - LOAD_STEP, local);
+            self.stirred |= index.join(slots, link, after, local);
         }
         self.counts.taken_back += 1;
-        Some(())
     }
 }

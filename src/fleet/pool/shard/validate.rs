@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 
 use super::*;
-use crate::fleet::request::Fit;
 
 impl Shard {
     pub(in crate::fleet::pool) fn past(&self, local: u32) -> u32 {
@@ -21,9 +20,10 @@ impl Shard {
         }
         assert_eq!(self.counts.held(), held, "rule 4");
         let alike = self.classes.len() == 1 && self.classes[0].payer.is_none();
-        let simple = alike && !self.is_closed() && self.kept.is_by_load_alone();
-        assert_eq!(self.is_simple, simple, "rule 6");
+        let simple = alike && !self.classes[0].degraded && !self.is_closed();
+        assert_eq!(self.sole, self.kept.sole().filter(|_| simple), "rule 6");
         assert!(self.charges.len() as u64 <= held, "rule 1 of the charges");
+        self.charges.validate();
         if let Some(wheel) = &self.timed {
             wheel.validate();
         }
