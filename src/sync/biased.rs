@@ -19,8 +19,8 @@
 //! 5. Each time the favour is taken away, which costs microseconds, it takes twice as many sections to come back,
 //!    up to [`PATIENCE_MAX`].
 //!
-//! What it gives: two sections with one addition each, by one thread on a Xeon, take 2.9 ns under this lock and
-//! 18.8 under `Brief` (best of 50 runs of 100,000).
+//! What it gives: two sections with one addition each, by one thread on a Xeon, take 2.6 ns under this lock and
+//! 23.8 under `Brief` in the same run (best of 50 runs of 100,000).
 
 #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
 pub(crate) use real::{Biased, BiasedGuard, biased};

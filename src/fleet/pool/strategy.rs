@@ -53,7 +53,8 @@ pub enum Strategy {
     /// averages of success and latency see it (each new one weighs an eighth), in classes less than a
     /// quarter apart; of one class, the one whose load changed longest ago. Agents without a past come
     /// first, so that each is tried. Bound: none, the class is always the best. Each lease reads the clock
-    /// twice.
+    /// twice. On [`Clock::coarse`](crate::Clock::coarse) that is cheap, and a duration counts to the resolution of that
+    /// clock: agents that differ by less look alike.
     Performance,
 }
 

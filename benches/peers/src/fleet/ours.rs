@@ -37,6 +37,12 @@ pub fn choosing(strategy: Strategy) -> Fleet<(), ()> {
     Fleet::builder().workers(0).strategies(&[strategy]).build().expect("it is valid")
 }
 
+/// The same on this clock. The times of the coarse one are those of the last timer tick, up to 10 ms behind.
+pub fn choosing_on(strategy: Strategy, clock: Clock) -> Fleet<(), ()> {
+    let fleet = Fleet::builder().workers(0).strategies(&[strategy]);
+    fleet.clock(clock).build().expect("it is valid")
+}
+
 /// Agents that may hold so many leases each.
 pub fn spec(max_leases: u32) -> AgentSpec<(), ()> {
     AgentSpec::new("agent").max_leases(NonZeroU32::new(max_leases).expect("it is not zero"))
