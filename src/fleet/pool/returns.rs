@@ -108,32 +108,67 @@ impl Pool {
         grant: Grant,
         how: Release,
     ) -> Result<(), Gone> {
+        if self.sole != Some(Strategy::LeastLoaded) {
+            return self.give_back_any(grant, how);
+        }
+        let agent = grant.agent();
+        let simply = |shard: &mut Shard| shard.release_by_load(agent).is_some();
+        match self.give_back_simply(grant, how, simply) {
+            None => Ok(()),
+            Some(pool) => pool.give_back_whatever(grant, how),
+        }
+    }
+
+    /// Ends a lease in a way that has nobody to tell; gives the reference back, and nothing is done, if there is more
+    /// to it.
+    #[inline(always)]
+    pub(super) fn give_back_simply(
+        self: Arc<Self>,
+        grant: Grant,
+        how: Release,
+        end: impl FnOnce(&mut Shard) -> bool,
+    ) -> Option<Arc<Self>> {
         let held = ManuallyDrop::new(self);
         let pool: &Self = &held;
-        let (at, agent) = (pool.shard_of(grant.agent()), grant.agent());
+        let at = pool.shard_of(grant.agent());
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() || shard.release_by_load(agent).is_none() {
+        if pool.is_watched() || !end(&mut shard) {
             drop(shard);
-            return ManuallyDrop::into_inner(held).give_back_any(grant, how);
+            return Some(ManuallyDrop::into_inner(held));
         }
-        // It was not paid for, so nothing is owed.
         shard.count(true, how);
         pool.publish(at, &mut shard);
+        if shard.charges.dues.relieved {
+            pool.owe(&mut shard);
+            drop(shard);
+            // What is owed is told before the reference goes.
+            pool.settle_dues();
+            drop(ManuallyDrop::into_inner(held));
+            return None;
+        }
         let kept = shard.keep_reference();
         drop(shard);
         if !kept {
             // The last reference, it may be, of a fleet that has ended.
             drop(ManuallyDrop::into_inner(held));
         }
-        Ok(())
+        None
     }
 
     /// The same where there may be more to it.
     #[inline(never)]
     fn give_back_any(self: Arc<Self>, grant: Grant, how: Release) -> Result<(), Gone> {
-        self.give_back_by(grant, None, 0, how, |shard, _| {
-            shard.end(grant.agent(), None, None, 0, None)
+        let simply =
+            |shard: &mut Shard| shard.end_simply(grant.agent(), None, None, 0, None).is_some();
+        let Some(pool) = self.give_back_simply(grant, how, simply) else { return Ok(()) };
+        pool.give_back_whatever(grant, how)
+    }
+
+    #[inline(never)]
+    fn give_back_whatever(self: Arc<Self>, grant: Grant, how: Release) -> Result<(), Gone> {
+        self.give_back_by(grant, None, 0, how, |shard, key| {
+            shard.end(grant.agent(), key, None, 0, None)
         })
     }
 

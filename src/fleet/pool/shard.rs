@@ -566,9 +566,6 @@ impl Shard {
         now: u64,
         went: Option<(bool, u64)>,
     ) -> (Result<(), Gone>, Option<u32>) {
-        if let Some(local) = self.end_simply(agent, key, charge, now, went) {
-            return (Ok(()), Some(local));
-        }
         let Some(key) = key else {
             let local = self.release(agent, charge, went);
             return (local.map(drop), local.ok());

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buy::Bought;
+use super::shard::Shard;
 use super::wheel::Key;
 use super::{Ask, Charge, Gone, Grant, Granted, Pool, Terms, nanoseconds};
 use crate::clock::Timestamp;
@@ -69,6 +70,7 @@ impl Pool {
     }
 
     /// Takes an agent for a lease with a clock, or one that is picked, or says why there is none.
+    #[inline(never)]
     pub(super) fn grant_timed(self: &Arc<Self>, request: &Request) -> Result<Terms, AllocateError> {
         if let Some(picker) = request.own_picker() {
             return self.try_allocate_picked(request, &**picker).map(Lease::into_terms);
@@ -284,6 +286,25 @@ impl Pool {
             // Whoever drops a lease says nothing of how it went.
             Release::Abandoned => None,
         };
+        let agent = grant.agent();
+        let simply = |shard: &mut Shard| shard.end_simply(agent, key, charge, now, went).is_some();
+        match self.give_back_simply(grant, how, simply) {
+            None => Ok(()),
+            Some(pool) => pool.give_back_paid(grant, key, charge, now, how, went),
+        }
+    }
+
+    /// The same where there may be more to it.
+    #[inline(never)]
+    fn give_back_paid(
+        self: Arc<Self>,
+        grant: Grant,
+        key: Option<Key>,
+        charge: Option<Charge>,
+        now: u64,
+        how: Release,
+        went: Option<(bool, u64)>,
+    ) -> Result<(), Gone> {
         self.give_back_by(grant, key, now, how, |shard, key| {
             shard.end(grant.agent(), key, charge, now, went)
         })

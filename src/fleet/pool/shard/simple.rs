@@ -81,7 +81,7 @@ impl Shard {
     /// Ends a lease that is good, charged or not; the place of its agent. `None`, and nothing is done, if there is more
     /// to it.
     #[inline(always)]
-    pub(super) fn end_simply(
+    pub(in crate::fleet::pool) fn end_simply(
         &mut self,
         agent: AgentId,
         key: Option<Key>,
