@@ -58,7 +58,6 @@ use super::budget::{Asking, Budgets, Relief, Warning};
 use super::id::AgentId;
 use super::id::GroupKey;
 use super::lanes::Mask;
-use super::lease::Lease;
 use super::request::{AllocateError, Fit, Priority, Request};
 use super::wakers::guarded;
 use crate::Error;

@@ -11,7 +11,7 @@ use super::*;
 use crate::ErrorKind;
 use crate::fleet::agent::AgentState;
 use crate::fleet::budget::{Limit, Meter, Quota, Scope};
-use crate::fleet::lease::LeaseOutcome;
+use crate::fleet::lease::{Lease, LeaseOutcome};
 use crate::fleet::pool::shard::NO_FLOOR;
 
 mod batches;
