@@ -66,7 +66,7 @@ impl Floors {
     /// The first shard from `home` on with this floor or a better one, or `home` if that has gone meanwhile.
     #[cold]
     fn with(&self, strategy: Strategy, floor: u64, home: usize, shards: usize) -> usize {
-        let others = (1..shards).map(|step| (home + step) & (shards - 1));
-        others.into_iter().find(|at| self.get(strategy, *at) <= floor).unwrap_or(home)
+        let mut others = (1..shards).map(|step| (home + step) & (shards - 1));
+        others.find(|at| self.get(strategy, *at) <= floor).unwrap_or(home)
     }
 }
