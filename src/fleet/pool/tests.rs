@@ -372,13 +372,6 @@ impl Both {
                         assert_eq!(hopeless, None);
                         self.follow(&asked, named, None);
                         let mut asked = asked;
-                        if asked.fit == Fit::BestFraction {
-                            // What nobody has ever been able to do counts for nothing.
-                            asked.capabilities = (0..3)
-                                .map(|bit| asked.capabilities & 1 << bit)
-                                .filter(|one| self.pool.desk.lock().mask_of(&names(*one)).1)
-                                .sum();
-                        }
                         asked.ttl = request.time_to_live().map(|ttl| nanoseconds(ttl) / TICK_NS);
                         let waiter =
                             ModelWaiter { ticket, flag, asked, agent: named, answer: None };
