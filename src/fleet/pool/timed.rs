@@ -44,7 +44,8 @@ impl Pool {
         }
         self.follow_accounts();
         let is_timed = self.keeps_pasts || ttl.is_some();
-        let since = if is_timed { self.now().max(1) } else { 0 };
+        let now = if is_timed { self.now() } else { 0 };
+        let due = ttl.map(|ttl| now.saturating_add(ttl));
         let at = self.nearest(by);
         let mut shard = self.shards[at].lock();
         let local = shard.first_plain(by)?;
@@ -53,19 +54,17 @@ impl Pool {
             Some(budgets) => shard.charges.take_simply(local, request.named_group(), budgets)?,
         };
         let grant = shard.lease_first(by).expect("the first was just looked at");
-        let key = ttl.map(|ttl| {
-            let due = since.saturating_add(ttl);
-            // No circuit heeds it, so its era means nothing.
-            shard.wheel().insert(grant.agent(), charge, due, 0)
-        });
+        // No circuit heeds it, so its era means nothing.
+        let key = due.map(|due| shard.wheel().insert(grant.agent(), charge, due, 0));
         self.publish(at, &mut shard);
         self.owe(&mut shard);
         self.lend_reference(&mut shard);
         drop(shard);
         self.settle_dues();
-        if let Some(ttl) = ttl {
-            self.tell_of_due(since.saturating_add(ttl));
+        if let Some(due) = due {
+            self.tell_of_due(due);
         }
+        let since = if is_timed { now.max(1) } else { 0 };
         Some(Terms { grant, key, charge, since })
     }
 
