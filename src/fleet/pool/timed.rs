@@ -106,7 +106,7 @@ impl Pool {
         self.follow_accounts();
         let is_timed = self.keeps_pasts || ask.ttl.is_some();
         loop {
-            let now = if is_timed { self.now().max(1) } else { 0 };
+            let now = if is_timed { self.now() } else { 0 };
             let refusal = match self.buy(ask, Asking::Looking, false) {
                 Ok(Some(Bought { mut shard, granted: Granted { grant, charge } })) => {
                     let due = ask.ttl.map(|ttl| now.saturating_add(ttl));
@@ -117,7 +117,8 @@ impl Pool {
                     if let Some(due) = due {
                         self.tell_of_due(due);
                     }
-                    return Ok(Terms { grant, key, charge, since: now });
+                    let since = if is_timed { now.max(1) } else { 0 };
+                    return Ok(Terms { grant, key, charge, since });
                 }
                 Ok(None) => None,
                 Err(error @ AllocateError::OverBudget(_)) => Some(error),
