@@ -325,7 +325,11 @@ impl World {
         }
         for _ in 0..100 {
             for agent in self.fleet.agents() {
-                self.beat_for(agent.id);
+                // Whoever beats has those found that were silent, and they may end with their group.
+                let lives = self.core.books().agents.contains_key(&agent.id);
+                if lives {
+                    self.beat_for(agent.id);
+                }
             }
             self.settle_down();
             self.check_when_nothing_is_ready();
