@@ -14,6 +14,8 @@ use crate::fleet::budget::{Limit, Meter, Quota, Scope};
 use crate::fleet::lease::{Lease, LeaseOutcome};
 use crate::fleet::pool::shard::NO_FLOOR;
 
+#[cfg(feature = "test-util")]
+mod alone;
 mod batches;
 mod limits;
 
