@@ -493,7 +493,8 @@ impl World {
         } else if expires.is_none_or(|(earliest, _)| now < earliest) {
             assert!(ended.is_ok(), "{ended:?} at {now:?}, and it expires {expires:?}");
         } else if expires.is_some_and(|(_, latest)| latest <= now) {
-            assert!(ended.is_err_and(|stale| stale.expired), "it had expired");
+            let late = ended.as_ref().is_err_and(|stale| stale.expired);
+            assert!(late, "{agent} at {now:?}: {ended:?}, and it expired {expires:?}");
         }
     }
 
@@ -512,7 +513,7 @@ impl World {
         } else if held.expires.is_none_or(|(earliest, _)| now < earliest) {
             assert!(renewed.is_ok(), "{renewed:?}");
         } else if held.expires.is_some_and(|(_, latest)| latest <= now) {
-            assert!(renewed.is_err(), "it had expired");
+            assert!(renewed.is_err(), "{now:?}: it had expired {:?}", held.expires);
         }
         if renewed.is_ok() {
             if held.expires.is_none() {

@@ -90,6 +90,8 @@ fn an_agent_is_heard_of_by_what_it_ends_and_its_silence_is_noticed_by_workers() 
     let agent = fleet.spawn(handler).unwrap();
     for round in 0..4 {
         hand.advance(seconds(9));
+        fleet.tick();
+        assert_eq!(fleet.stats().agents_degraded, 0, "it was heard of");
         if round % 2 == 0 {
             assert_eq!(*fleet.submit(Task::new(round)).unwrap().wait(), Outcome::Completed(round));
         } else {

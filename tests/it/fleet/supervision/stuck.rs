@@ -94,6 +94,7 @@ fn one_that_comes_on_is_never_reported_and_nobody_watches_where_it_was_not_asked
             gate.await_arrivals(step);
             hand.advance(if asked { SILENCE - Duration::from_nanos(1) } else { SILENCE * 100 });
             fleet.tick();
+            assert_eq!(reports(&witness), []);
             gate.permit();
         }
         assert_eq!(*handle.wait(), Outcome::Completed(7));
