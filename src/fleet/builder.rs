@@ -18,6 +18,7 @@ use super::log::{Observer, TaskLog};
 use super::pool::{Feed, Kept, MAX_SHARDS, Pool, PoolConfig, Strategy};
 use super::post::{Counters, Posts, Station};
 use super::runner::Runner;
+use super::signal::Signals;
 use super::spawner::Spawner;
 use super::stats::FleetStats;
 use super::supervise::BreakerPolicy;
@@ -331,8 +332,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             seat.taker = taker;
         }
         let has_circuits = !self.breakers.is_empty();
+        let signals = Signals::new(workers);
         let state = State {
             pool: Arc::clone(&pool),
+            signals: signals.clone(),
             behaviours: Vec::new(),
             queue: Lanes::new(),
             mailed: 0,
@@ -361,6 +364,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             runner,
             posts: Posts::new(),
             stations: stations.into(),
+            signals,
             counters: Counters::new(),
             flights: Flights::new(),
             launcher: self.spawner.map(Launcher::new),

@@ -283,6 +283,9 @@ impl<T, O> Inner<T, O> {
         outcome: OutcomeKind,
         after: &mut After<T, O>,
     ) {
+        if !state.ledger.graph.has_edges() {
+            return;
+        }
         let fates = state.ledger.graph.ended(id, outcome);
         let any = !fates.is_empty();
         for (task, fate) in fates {

@@ -28,7 +28,7 @@ use super::inner::{After, Inner, Phase};
 use super::pool::Taken;
 use super::post::{Message, Post, Station};
 use super::reply::ReplyCell;
-use super::signal::{Signal, Word};
+use super::signal::{Signal, Whose, Word};
 use super::spawner::{SpawnedFuture, Spawner};
 use super::supervision::{Tenure, Watch};
 use super::task::{ReturnReason, Task, TaskError};
@@ -281,7 +281,7 @@ impl<T, O> Inner<T, O> {
             Cargo::Task(attempted) => {
                 let Attempted { task, attempt, .. } = &attempted;
                 let result = self.verified(task, *attempt, signal, result);
-                let next = self.conclude(attempted, signal, result, None, false);
+                let next = self.conclude(attempted, signal, result, None, None);
                 debug_assert!(next.is_none(), "none was wanted");
                 self.flights.end(agent, number);
             }
@@ -348,7 +348,10 @@ impl<T, O> Inner<T, O> {
                 let Some(id) = task else { continue };
                 // Another attempt of it may run by now, or none.
                 let runs = state.tasks.get(&id).is_some_and(|record| {
-                    matches!(&record.phase, Phase::Running { signal: of, .. } if Arc::ptr_eq(of, &signal))
+                    matches!(
+                        &record.phase,
+                        Phase::Running { signal: Whose::Own(of), .. } if Arc::ptr_eq(of, &signal)
+                    )
                 });
                 if runs {
                     state.leave_agent(id);

@@ -110,6 +110,11 @@ impl Graph {
         self.doomed.remove(&task);
     }
 
+    /// Whether any task waits for another.
+    pub(super) fn has_edges(&self) -> bool {
+        !self.edges.is_empty()
+    }
+
     /// A task has ended; what that decides about others, in the order of their ids.
     pub(super) fn ended(
         &mut self,

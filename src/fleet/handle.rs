@@ -5,6 +5,12 @@
 //! 1. A cell is filled once, under the fleet's lock, so that the outcome and the counters become
 //!    visible together. The cell's own lock is taken inside the fleet's and never the other way.
 //! 2. Whoever registers a waker looks for the outcome under the same lock, so no wake-up is lost.
+//! 3. The outcome is written while `ended` is not set, by the one who sets it; it is read by whoever has seen
+//!    that set, and never changes again.
+//! 4. A cell knows its fleet until it is filled, when there is nothing more to ask of that. Then the reference
+//!    goes back to the fleet, for the next task: it costs as much as a lock to count one.
+
+#![expect(unsafe_code, reason = "an outcome that is there is read without a lock")]
 
 use std::fmt;
 use std::future::Future;
@@ -20,7 +26,7 @@ use super::task::{Outcome, OutcomeKind, TaskErrorKind};
 use super::wakers::WakerSet;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Brief, Parker, hint};
+use crate::sync::{Brief, Parker, UnsafeCell, hint, site};
 
 /// How often a thread looks before it sleeps. A model need not look twice.
 const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 50 };
@@ -29,35 +35,75 @@ const PAUSES: usize = 8;
 
 /// Where the outcome of one task appears.
 pub(super) struct OutcomeCell<O> {
-    state: Brief<CellState<O>>,
-    /// Whether the outcome is there: a hint.
+    state: Brief<CellState>,
+    /// Whether the outcome is there (rule 3).
     ended: AtomicBool,
+    outcome: UnsafeCell<Option<Recorded<O>>>,
     clock: Clock,
 }
 
-struct CellState<O> {
-    outcome: Option<(Arc<Outcome<O>>, Option<LogPosition>)>,
-    wakers: WakerSet,
+/// An outcome, and where the log recorded it.
+type Recorded<O> = (Arc<Outcome<O>>, Option<LogPosition>);
+
+// SAFETY: the outcome is shared as by a lock for many readers (rule 3): it is written by one thread and read by
+// others, which clone the `Arc` and read through it, so it has to be `Send` and `Sync`; the rest is both.
+unsafe impl<O: Send + Sync> Sync for OutcomeCell<O> {}
+
+struct CellState {
+    /// Made when somebody waits: most outcomes are fetched once they are there.
+    wakers: Option<Box<WakerSet>>,
+    /// Rule 4.
+    fleet: Option<Weak<dyn Cancels>>,
 }
 
 impl<O> OutcomeCell<O> {
-    pub(super) fn new(clock: Clock) -> Self {
-        let state = Brief::new(CellState { outcome: None, wakers: WakerSet::default() });
-        Self { state, ended: AtomicBool::new(false), clock }
+    pub(super) fn new(clock: Clock, fleet: Weak<dyn Cancels>) -> Self {
+        let state = Brief::new(CellState { wakers: None, fleet: Some(fleet) });
+        Self { state, ended: AtomicBool::new(false), outcome: UnsafeCell::new(None), clock }
     }
 
+    /// Fills it; what it knew its fleet by (rule 4).
     pub(super) fn fill(
         &self,
         outcome: Arc<Outcome<O>>,
         position: Option<LogPosition>,
         wakes: &mut Vec<Waker>,
-    ) {
+    ) -> Option<Weak<dyn Cancels>> {
         let mut state = self.state.lock();
-        debug_assert!(state.outcome.is_none(), "rule 1");
-        state.outcome = Some((outcome, position));
-        state.wakers.take_into(wakes);
-        // Relaxed: a hint to those who watch; they take the lock before they sleep.
-        self.ended.store(true, Ordering::Relaxed);
+        // Rule 1. Relaxed: it is set under this lock alone.
+        let filled = self.ended.load(Ordering::Relaxed);
+        assert!(!filled, "rule 1: a cell is filled once");
+        self.outcome.with_mut(|place| {
+            // SAFETY: `ended` is not set, so nobody reads it, and this thread alone writes it, as it holds the
+            // lock (rule 3).
+            unsafe { *place = Some((outcome, position)) };
+        });
+        // Ordering: Release, pairs with the Acquire of `recorded`: who sees it set sees the outcome.
+        self.ended.store(true, site("handle.ended", Ordering::Release));
+        if let Some(wakers) = &mut state.wakers {
+            wakers.take_into(wakes);
+        }
+        state.fleet.take()
+    }
+
+    /// The outcome, if it is there.
+    #[inline]
+    fn recorded<R>(&self, read: impl FnOnce(&Recorded<O>) -> R) -> Option<R> {
+        // Ordering: Acquire, pairs with the Release of `fill`.
+        if !self.ended.load(Ordering::Acquire) {
+            return None;
+        }
+        self.outcome.with(|place| {
+            // SAFETY: `ended` is set, so it was written, and is not written again (rule 3).
+            let outcome = unsafe { &*place };
+            outcome.as_ref().map(read)
+        })
+    }
+
+    /// Its fleet, until it is filled.
+    fn fleet(&self) -> Option<Arc<dyn Cancels>> {
+        let fleet = self.state.lock().fleet.clone();
+        fleet?.upgrade()
     }
 
     /// Watches for the outcome for a moment. A thread that waits for the tasks that it sent, one after the
@@ -76,7 +122,7 @@ impl<O> OutcomeCell<O> {
 
     /// How the task ended, if it has.
     pub(super) fn kind(&self) -> Option<OutcomeKind> {
-        self.state.lock().outcome.as_ref().map(|(outcome, _)| outcome.kind())
+        self.recorded(|(outcome, _)| outcome.kind())
     }
 
     /// Tells cells apart while they live.
@@ -86,26 +132,27 @@ impl<O> OutcomeCell<O> {
 
     /// Whether whoever comes with the key of this task is to be given it: not if it was never done.
     pub(super) fn keeps_its_key(&self) -> bool {
-        self.state.lock().outcome.as_ref().is_none_or(|(outcome, _)| match &**outcome {
+        let keeps = self.recorded(|(outcome, _)| match &**outcome {
             Outcome::Completed(_) => true,
             Outcome::Failed(error) => error.kind() != TaskErrorKind::DependencyFailed,
             Outcome::Returned(_) | Outcome::Cancelled => false,
-        })
+        });
+        keeps.unwrap_or(true)
     }
 
     pub(super) fn outcome(&self) -> Option<Arc<Outcome<O>>> {
-        self.state.lock().outcome.as_ref().map(|(outcome, _)| Arc::clone(outcome))
+        self.recorded(|(outcome, _)| Arc::clone(outcome))
     }
 
     fn poll(&self, key: &mut Option<u64>, waker: Waker) -> Poll<Arc<Outcome<O>>> {
         let mut state = self.state.lock();
-        if let Some((outcome, _)) = &state.outcome {
-            let outcome = Arc::clone(outcome);
+        if let Some(outcome) = self.outcome() {
             drop(state);
             return Poll::Ready(outcome);
         }
-        let key = *key.get_or_insert_with(|| state.wakers.key());
-        let replaced = state.wakers.register(key, waker);
+        let wakers = state.wakers.get_or_insert_default();
+        let key = *key.get_or_insert_with(|| wakers.key());
+        let replaced = wakers.register(key, waker);
         drop(state);
         drop(replaced);
         Poll::Pending
@@ -113,7 +160,7 @@ impl<O> OutcomeCell<O> {
 
     fn forget(&self, key: Option<u64>) {
         if let Some(key) = key {
-            let waker = self.state.lock().wakers.remove(key);
+            let waker = self.state.lock().wakers.as_mut().and_then(|wakers| wakers.remove(key));
             drop(waker);
         }
     }
@@ -148,6 +195,21 @@ pub(super) trait Cancels: Send + Sync {
     fn progress(&self, task: TaskId, cell: *const ()) -> Option<Progress>;
 }
 
+/// A fleet that is gone, for cells without one.
+#[cfg(test)]
+pub(super) struct Nobody;
+
+#[cfg(test)]
+impl Cancels for Nobody {
+    fn cancel(&self, _: TaskId, _: *const ()) -> bool {
+        false
+    }
+
+    fn progress(&self, _: TaskId, _: *const ()) -> Option<Progress> {
+        None
+    }
+}
+
 /// Follows one accepted task to its outcome.
 ///
 /// It waits as a thread ([`wait`](Self::wait)) or as a future, on any runtime. Dropping it changes
@@ -156,13 +218,12 @@ pub(super) trait Cancels: Send + Sync {
 pub struct TaskHandle<O> {
     id: TaskId,
     cell: Arc<OutcomeCell<O>>,
-    fleet: Weak<dyn Cancels>,
     key: Option<u64>,
 }
 
 impl<O> TaskHandle<O> {
-    pub(super) fn new(id: TaskId, cell: Arc<OutcomeCell<O>>, fleet: Weak<dyn Cancels>) -> Self {
-        Self { id, cell, fleet, key: None }
+    pub(super) const fn new(id: TaskId, cell: Arc<OutcomeCell<O>>) -> Self {
+        Self { id, cell, key: None }
     }
 
     /// Which task.
@@ -227,7 +288,7 @@ impl<O> TaskHandle<O> {
     /// Where the log recorded the outcome; `None` before that, and for a log without positions.
     #[must_use]
     pub fn log_position(&self) -> Option<LogPosition> {
-        self.cell.state.lock().outcome.as_ref().and_then(|(_, position)| *position)
+        self.cell.recorded(|(_, position)| *position).flatten()
     }
 
     /// What the attempt that runs now has reported last; `None` if it has reported nothing, or none runs.
@@ -235,7 +296,7 @@ impl<O> TaskHandle<O> {
     /// O(1), under the fleet's lock.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        self.fleet.upgrade()?.progress(self.id, self.cell.address())
+        self.cell.fleet()?.progress(self.id, self.cell.address())
     }
 
     /// Asks for the task not to be done; whether that was in time to matter.
@@ -245,18 +306,13 @@ impl<O> TaskHandle<O> {
     /// cancelled if its attempt fails or its agent is killed, and as completed if the handler finishes
     /// the work all the same. `false` means that its outcome stood already.
     pub fn cancel(&self) -> bool {
-        self.fleet.upgrade().is_some_and(|fleet| fleet.cancel(self.id, self.cell.address()))
+        self.cell.fleet().is_some_and(|fleet| fleet.cancel(self.id, self.cell.address()))
     }
 }
 
 impl<O> Clone for TaskHandle<O> {
     fn clone(&self) -> Self {
-        Self {
-            id: self.id,
-            cell: Arc::clone(&self.cell),
-            fleet: Weak::clone(&self.fleet),
-            key: None,
-        }
+        Self { id: self.id, cell: Arc::clone(&self.cell), key: None }
     }
 }
 
@@ -281,5 +337,45 @@ impl<O> fmt::Debug for TaskHandle<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = self.try_outcome().map(|outcome| outcome.kind());
         f.debug_struct("TaskHandle").field("id", &self.id).field("outcome", &ended).finish()
+    }
+}
+
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests {
+    use super::*;
+    use crate::sync::{explore, thread, weakened};
+
+    /// Two look without the lock while one fills the cell.
+    fn fill_against_looks() {
+        let cell = Arc::new(OutcomeCell::new(Clock::real(), Weak::<Nobody>::new()));
+        let look = |cell: &OutcomeCell<u32>| {
+            let outcome = cell.outcome();
+            assert!(outcome.is_none_or(|outcome| *outcome == Outcome::Completed(1)));
+        };
+        let other = {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || look(&cell))
+        };
+        let filler = {
+            let cell = Arc::clone(&cell);
+            thread::spawn(move || {
+                cell.fill(Arc::new(Outcome::Completed(1)), None, &mut Vec::new());
+            })
+        };
+        look(&cell);
+        other.join().expect("it only looks");
+        filler.join().expect("it is filled once");
+        assert_eq!(cell.kind(), Some(OutcomeKind::Completed));
+    }
+
+    #[test]
+    fn loom_an_outcome_that_is_seen_is_whole() {
+        explore(3, fill_against_looks);
+    }
+
+    #[test]
+    #[should_panic(expected = "Causality violation")]
+    fn loom_twin_an_outcome_that_is_not_released_is_read_as_it_is_written() {
+        weakened("handle.ended", || explore(3, fill_against_looks));
     }
 }

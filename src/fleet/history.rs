@@ -130,11 +130,14 @@ impl<O> Keys<O> {
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests {
+    use std::sync::Weak;
+
     use super::*;
     use crate::clock::Clock;
+    use crate::fleet::handle::Nobody;
 
     fn cell() -> Arc<OutcomeCell<()>> {
-        Arc::new(OutcomeCell::new(Clock::real()))
+        Arc::new(OutcomeCell::new(Clock::real(), Weak::<Nobody>::new()))
     }
 
     fn ids(history: &History<()>) -> Vec<u64> {

@@ -13,13 +13,14 @@
 //! 4. Whoever puts a task into an empty inbox has the queue of tasks lined up after that. A worker that took the
 //!    queue out of the line empties the inbox under its lock, whatever it has heard.
 //! 5. The era changes whenever an agent was retired, while there is no credit. So a task comes in only if no
-//!    agent was retired since one was found that could run it.
+//!    agent was retired since one was found that could run it. That may have been for another plain task, as they
+//!    all ask for the same, if none has left since.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use crossbeam::utils::CachePadded;
 
-use super::handle::{OutcomeCell, TaskHandle};
+use super::handle::{Cancels, OutcomeCell, TaskHandle};
 use super::id::{Attempt, TaskId};
 use super::inner::{Inner, Phase, Record, State};
 use super::lanes::Place;
@@ -38,6 +39,8 @@ pub(super) struct Tasks<T, O> {
     inbox: CachePadded<Inbox<T, O>>,
     /// Rule 5.
     era: AtomicU64,
+    /// One more than how many agents had left when one was found that could run plain tasks.
+    known: AtomicU64,
 }
 
 struct Inbox<T, O> {
@@ -51,6 +54,8 @@ struct Arrivals<T, O> {
     credit: usize,
     /// The next id that the credit is good for.
     next: u64,
+    /// References to the fleet that no task has, for those to come.
+    links: Vec<Weak<dyn Cancels>>,
 }
 
 /// An accepted task.
@@ -67,11 +72,23 @@ pub(super) struct Lent<T, O> {
     room: usize,
     /// Room for the tasks that come next.
     spare: Vec<Arrival<T, O>>,
+    /// References to the fleet that tasks had which have ended.
+    links: Vec<Weak<dyn Cancels>>,
 }
+
+/// How many references to the fleet are kept at each end.
+const LINKS: usize = 256;
 
 impl<T, O> Lent<T, O> {
     pub(super) const fn nothing() -> Self {
-        Self { room: 0, spare: Vec::new() }
+        Self { room: 0, spare: Vec::new(), links: Vec::new() }
+    }
+
+    /// Keeps what a task knew its fleet by for the next ones.
+    pub(super) fn keep(&mut self, link: Option<Weak<dyn Cancels>>) {
+        if self.links.len() < LINKS {
+            self.links.extend(link);
+        }
     }
 
     /// The room in the queue that is the inbox's.
@@ -82,10 +99,10 @@ impl<T, O> Lent<T, O> {
 
 impl<T, O> Tasks<T, O> {
     pub(super) fn new(state: State<T, O>) -> Self {
-        let arrivals = Arrivals { tasks: Vec::new(), credit: 0, next: 0 };
+        let arrivals = Arrivals { tasks: Vec::new(), credit: 0, next: 0, links: Vec::new() };
         let inbox = Inbox { arrivals: Brief::new(arrivals), some: AtomicBool::new(false) };
         let inbox = CachePadded::new(inbox);
-        Self { state: Mutex::new(state), inbox, era: AtomicU64::new(0) }
+        Self { state: Mutex::new(state), inbox, era: AtomicU64::new(0), known: AtomicU64::new(0) }
     }
 
     /// Takes the lock, and what came in (rule 3).
@@ -123,6 +140,9 @@ impl<T, O> Tasks<T, O> {
         {
             let mut arrivals = self.inbox.arrivals.lock();
             std::mem::swap(&mut arrivals.tasks, &mut tasks);
+            if arrivals.links.is_empty() {
+                std::mem::swap(&mut arrivals.links, &mut state.lent.links);
+            }
             self.inbox.some.store(false, Ordering::Relaxed);
         }
         self.queue(state, tasks);
@@ -217,39 +237,41 @@ impl<T, O> Inner<T, O> {
 
 impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     /// Accepts a plain task, or hands it back to come in by the lock.
-    pub(super) fn submit_plain(&self, task: Task<T>) -> Result<TaskHandle<O>, Task<T>> {
+    pub(super) fn submit_plain(&self, mut task: Task<T>) -> Result<TaskHandle<O>, Task<T>> {
         // Ordering: Acquire, pairs with the Release of `begin_era`.
         let era = self.state.era.load(Ordering::Acquire);
-        if self.pool.task_mask(task.request()) != Some(RUNS_TASKS) {
-            return Err(task);
+        // Relaxed: whoever has seen an era has seen who was retired before it, and whoever knows of a kill sees it.
+        let left = self.pool.left();
+        if self.state.known.load(Ordering::Relaxed) != left + 1 {
+            if self.pool.task_mask(task.request()) != Some(RUNS_TASKS) {
+                return Err(task);
+            }
+            self.state.known.store(left + 1, Ordering::Relaxed);
         }
-        let mut task = Arc::new(task);
-        let cell = Arc::new(OutcomeCell::new(self.clock.clone()));
         let inbox = &self.state.inbox;
-        let accepted = {
+        let (id, cell, first) = {
             let mut arrivals = inbox.arrivals.lock();
             // Relaxed: the lock shows each era that began before its credit was given.
             let same_era = self.state.era.load(Ordering::Relaxed) == era;
-            if arrivals.credit > 0 && same_era {
-                let id = TaskId::new(arrivals.next);
-                Arc::get_mut(&mut task).expect("nobody else knows of it").id = Some(id);
-                arrivals.next += 1;
-                arrivals.credit -= 1;
-                let first = arrivals.tasks.is_empty();
-                arrivals.tasks.push(Arrival { id, task, cell: Arc::clone(&cell) });
-                if first {
-                    inbox.some.store(true, Ordering::Relaxed);
-                }
-                Ok((id, first))
-            } else {
-                Err(task)
+            if arrivals.credit == 0 || !same_era {
+                return Err(task);
             }
+            let id = TaskId::new(arrivals.next);
+            task.id = Some(id);
+            arrivals.next += 1;
+            arrivals.credit -= 1;
+            let link = arrivals.links.pop().unwrap_or_else(|| self.me.clone());
+            let cell = Arc::new(OutcomeCell::new(self.clock.clone(), link));
+            let first = arrivals.tasks.is_empty();
+            arrivals.tasks.push(Arrival { id, task: Arc::new(task), cell: Arc::clone(&cell) });
+            if first {
+                inbox.some.store(true, Ordering::Relaxed);
+            }
+            (id, cell, first)
         };
-        let (id, first) =
-            accepted.map_err(|task| Arc::into_inner(task).expect("nobody else knows of it"))?;
         if first && !left_out("inbox.line-up") {
             self.runner.tasks_are_ready();
         }
-        Ok(self.task_handle(id, cell))
+        Ok(TaskHandle::new(id, cell))
     }
 }

@@ -36,7 +36,7 @@ use super::pool::{Feed, Pool};
 use super::post::{Counters, Posts, Station};
 use super::progress::Progress;
 use super::runner::{Runner, Seat};
-use super::signal::{Signal, Word};
+use super::signal::{Signals, Whose, Word};
 use super::stats::FleetStats;
 use super::stream::Ended;
 use super::supervision::{Hears, Supervision};
@@ -60,6 +60,7 @@ pub(super) struct Inner<T, O> {
     pub(super) runner: Runner,
     pub(super) posts: Posts<T, O>,
     pub(super) stations: Box<[Station<T, O>]>,
+    pub(super) signals: Signals,
     pub(super) counters: Counters,
     pub(super) flights: Flights<O>,
     pub(super) launcher: Option<Launcher<T, O>>,
@@ -82,6 +83,7 @@ pub(super) struct Inner<T, O> {
 
 pub(super) struct State<T, O> {
     pub(super) pool: Arc<Pool>,
+    pub(super) signals: Signals,
     /// What runs on the agent of each slot; no longer than up to the last that runs tasks.
     pub(super) behaviours: Vec<Option<Behaviour>>,
     pub(super) queue: Lanes<TaskId>,
@@ -160,7 +162,7 @@ pub(super) enum Phase {
         agent: AgentId,
         /// Where it is in the agent's list.
         at: usize,
-        signal: Arc<Signal>,
+        signal: Whose,
     },
     Committing,
 }
@@ -349,7 +351,7 @@ impl<T, O> State<T, O> {
         let Phase::Running { signal, .. } = &record.phase else {
             unreachable!("an attempt leaves its agent's list in the step that ends it")
         };
-        signal.say(Word::Revoked, &mut after.wakes);
+        self.signals.of(signal).say(Word::Revoked, &mut after.wakes);
         if record.cancelled {
             let claim = self.claim(id, Outcome::Cancelled);
             after.claims.push(claim);
@@ -419,6 +421,9 @@ impl<T, O> Inner<T, O> {
         }
     }
 
+    /// Whether payloads and outputs are dropped without any code.
+    const IS_PLAIN: bool = !std::mem::needs_drop::<T>() && !std::mem::needs_drop::<O>();
+
     /// Drops a value of the host's outside the lock (rule 2).
     pub(super) fn discard<V>(&self, value: V) {
         if std::mem::needs_drop::<V>() && guarded(|| drop(value)).is_err() {
@@ -446,8 +451,22 @@ impl<T, O> Inner<T, O> {
         }
     }
 
+    /// Drops an attempt's hold on its task, as [`discard`](Self::discard) does, but for what is no code of the
+    /// host's.
+    #[inline]
+    pub(super) fn discard_task(&self, task: Arc<Task<T>>) {
+        if Self::IS_PLAIN && task.options.is_none() { drop(task) } else { self.discard(task) }
+    }
+
     /// Does what was collected under the lock.
+    #[inline]
     pub(super) fn finish(&self, after: After<T, O>) {
+        if !after.is_empty() {
+            self.finish_some(after);
+        }
+    }
+
+    fn finish_some(&self, after: After<T, O>) {
         self.wake_all(after.wakes);
         for event in &after.events {
             self.notice(event);
@@ -529,7 +548,8 @@ impl<T, O> Inner<T, O> {
         let outcome = Arc::new(outcome);
         state.settle_dues(id, record.attempt);
         let told = (!state.ledger.streams.is_empty()).then(|| Arc::clone(&outcome));
-        record.cell.fill(outcome, position, &mut after.wakes);
+        let link = record.cell.fill(outcome, position, &mut after.wakes);
+        state.lent.keep(link);
         let displaced = told.map_or_else(Vec::new, |outcome| {
             let ended = Ended { task: id, attempt: record.attempt, outcome, position };
             state.ledger.streams.tell(ended, &mut after.wakes)
@@ -548,13 +568,18 @@ impl<T, O> Inner<T, O> {
             state.progress.take_into(&mut after.wakes);
             state.end_streams_if_over(&mut after.wakes);
         }
-        EndedTask { record, forgotten, displaced }
+        let Record { task, cell, .. } = record;
+        EndedTask { task, cell, forgotten, displaced }
     }
 
     /// Drops what is left of a task. What is the host's is dropped with care.
     pub(super) fn discard_ended(&self, ended: EndedTask<T, O>) {
-        let EndedTask { record, forgotten, displaced } = ended;
-        self.discard(record);
+        if Self::IS_PLAIN && ended.task.options.is_none() {
+            return drop(ended);
+        }
+        let EndedTask { task, cell, forgotten, displaced } = ended;
+        self.discard(task);
+        self.discard(cell);
         self.discard(forgotten);
         displaced.into_iter().for_each(|displaced| self.discard(displaced));
     }
@@ -563,7 +588,8 @@ impl<T, O> Inner<T, O> {
 /// What is left of a task that has ended; to be dropped outside the lock.
 #[must_use = "it holds the last of the host's payload"]
 pub(super) struct EndedTask<T, O> {
-    record: Record<T, O>,
+    task: Arc<Task<T>>,
+    cell: Arc<OutcomeCell<O>>,
     forgotten: Forgotten<O>,
     /// What a stream had no room for.
     displaced: Vec<Ended<O>>,
@@ -571,13 +597,11 @@ pub(super) struct EndedTask<T, O> {
 
 impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
     fn progress(&self, id: TaskId, cell: *const ()) -> Option<Progress> {
-        let signal = {
-            let state = self.state.lock();
-            let record = state.tasks.get(&id).filter(|record| record.cell.address() == cell)?;
-            let Phase::Running { signal, .. } = &record.phase else { return None };
-            Arc::clone(signal)
-        };
-        signal.progress()
+        let state = self.state.lock();
+        let record = state.tasks.get(&id).filter(|record| record.cell.address() == cell)?;
+        let Phase::Running { signal, .. } = &record.phase else { return None };
+        // Under the lock: the signal may be the next attempt's afterwards.
+        self.signals.of(signal).progress()
     }
 
     fn cancel(&self, id: TaskId, cell: *const ()) -> bool {
@@ -590,7 +614,7 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
                 Phase::Committing => return false,
                 Phase::Running { signal, .. } => {
                     record.cancelled = true;
-                    signal.say(Word::Cancelled, &mut after.wakes);
+                    self.signals.of(signal).say(Word::Cancelled, &mut after.wakes);
                 }
                 Phase::Queued | Phase::Mailed | Phase::Delayed { .. } | Phase::Held => {
                     if matches!(record.phase, Phase::Queued) {

@@ -166,13 +166,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                 fresh[next - 1].clone()
             }
             Standing::Repeats(first) => fresh[first].clone(),
-            Standing::Known(id, cell) => self.task_handle(id, cell),
+            Standing::Known(id, cell) => TaskHandle::new(id, cell),
         };
         standings.into_iter().map(handle).collect()
-    }
-
-    pub(super) fn task_handle(&self, id: TaskId, cell: Arc<OutcomeCell<O>>) -> TaskHandle<O> {
-        let fleet: std::sync::Weak<dyn super::handle::Cancels> = self.me.clone();
-        TaskHandle::new(id, cell, fleet)
     }
 }

@@ -93,6 +93,10 @@ impl<V> Lane<V> {
     #[inline]
     fn remove(&mut self, place: Place) -> Option<V> {
         let at = match self.line.front() {
+            // As most go, from a line that has no vacant places.
+            Some((first, _)) if *first == place && self.vacant == 0 => {
+                return self.line.pop_front()?.1;
+            }
             Some((first, _)) if *first == place => Ok(0),
             _ => self.line.binary_search_by_key(&place, |(place, _)| *place),
         };
@@ -162,10 +166,14 @@ impl<V> Lanes<V> {
     }
 
     pub(super) fn insert(&mut self, sort: Sort, place: Place, value: V) {
-        let spare = &mut self.spare;
-        let lane = self.lanes.entry(sort).or_insert_with(|| Lane::new(std::mem::take(spare)));
-        lane.insert(place, value);
         self.len += 1;
+        if let Some(lane) = self.lanes.get_mut(&sort) {
+            lane.insert(place, value);
+        } else {
+            let mut lane = Lane::new(std::mem::take(&mut self.spare));
+            lane.insert(place, value);
+            self.lanes.insert(sort, lane);
+        }
     }
 
     pub(super) fn remove(&mut self, sort: Sort, place: Place) -> Option<V> {
@@ -187,14 +195,16 @@ impl<V> Lanes<V> {
         &self,
         mut take: impl FnMut(Sort) -> Option<F>,
     ) -> Option<(Sort, Place, F)> {
+        if self.lanes.len() == 1 {
+            let (sort, lane) = self.lanes.first_key_value()?;
+            let place = lane.first()?;
+            return take(*sort).map(|found| (*sort, place, found));
+        }
         let heads = || self.lanes.iter().filter_map(|(sort, lane)| Some((lane.first()?, *sort)));
         // Nearly always the first lane has something; where it has not, the others are put in order.
         let (first, sort) = heads().min()?;
         if let Some(found) = take(sort) {
             return Some((sort, first, found));
-        }
-        if self.lanes.len() == 1 {
-            return None;
         }
         let mut rest: Vec<_> = heads().filter(|(place, _)| *place != first).collect();
         rest.sort_unstable();

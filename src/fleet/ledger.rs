@@ -116,6 +116,6 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             let live = state.tasks.get(&id).map(|record| &record.cell);
             live.or_else(|| state.ledger.history.get(id)).map(Arc::clone)
         };
-        cell.map(|cell| inner.task_handle(id, cell))
+        cell.map(|cell| TaskHandle::new(id, cell))
     }
 }

@@ -299,7 +299,7 @@ fn running() -> AgentSpec<(), u32> {
 /// broken rule shows as a failed assertion: loom cannot unwind a panic across threads or locks.
 fn work_once(fleet: &Fleet<(), u32>) -> bool {
     let mut after = inner::After::new();
-    let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, &mut after);
+    let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, 0, &mut after);
     let Some(job) = job else { return false };
     fleet.inner().finish(after);
     let next = fleet.inner().run(job, false);

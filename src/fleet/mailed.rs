@@ -17,7 +17,7 @@ use super::inner::{After, Inner, Phase};
 use super::log::FleetEvent;
 use super::mailbox::Told;
 use super::post::Message;
-use super::signal::Signal;
+use super::signal::{Signal, Whose};
 use super::supervision::Tenure;
 use super::task::{Outcome, ReturnReason};
 use super::turn::Turn;
@@ -115,7 +115,8 @@ impl<T, O> Inner<T, O> {
             let signal = Arc::new(Signal::default());
             let behaviour = state.behaviours[agent.slot as usize].as_mut();
             let running = &mut behaviour.expect("a live agent has a behaviour").running;
-            record.phase = Phase::Running { agent, at: running.len(), signal: Arc::clone(&signal) };
+            let own = Whose::Own(Arc::clone(&signal));
+            record.phase = Phase::Running { agent, at: running.len(), signal: own };
             running.push(id);
             state.mailed -= 1;
             let task = Arc::clone(&record.task);
@@ -142,7 +143,7 @@ impl<T, O> Inner<T, O> {
         let result = self.attempt(turn, task, Some((id, *attempt, &signal)));
         let result = self.verified(task, *attempt, &signal, result);
         // A turn is of one mailbox, so what is next is its own.
-        let next = self.conclude(attempted, &signal, result, None, false);
+        let next = self.conclude(attempted, &signal, result, None, None);
         debug_assert!(next.is_none(), "none was wanted");
     }
 }

@@ -286,6 +286,8 @@ pub(super) struct Pool {
     look_at: AtomicU64,
     /// When the fleet looks for leases that have expired, whoever waits or does not.
     watch_at: AtomicU64,
+    /// How many agents have left: while it stays the same, what some agent could do some agent can.
+    left: AtomicU64,
     /// Requests that were refused because too many waited.
     refused: AtomicU64,
     /// Panics of wakers and of their destructors, and of pickers.
@@ -337,6 +339,7 @@ impl Pool {
             desk: Mutex::new(Desk::new(config.shards)),
             look_at: AtomicU64::new(u64::MAX),
             watch_at: AtomicU64::new(u64::MAX),
+            left: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             panics: AtomicU64::new(0),
             picks: Picks::new(),
@@ -410,13 +413,6 @@ impl Pool {
             return Err(AllocateError::NoSuchCapability);
         }
         Ok(mask)
-    }
-
-    /// Whether a live agent that runs tasks, with room or not, fits; and what to ask for on its behalf.
-    pub(super) fn task_mask(&self, request: &Request) -> Option<Mask> {
-        let mask = self.resolve(request).ok()?.mask | RUNS_TASKS;
-        let ask = Ask { mask, ..Ask::any(self.kept.first()) };
-        self.desk.lock().could_serve(&ask).then_some(mask)
     }
 
     #[cold]
@@ -563,7 +559,7 @@ impl Pool {
             self.owe_by(&mut shard, wakes);
             removed
         };
-        desk.leave(kind, mask, at, 1);
+        desk.leave(kind, mask, at, 1, &self.left);
         // A grant that nobody has noticed yet is not a lease that somebody loses.
         let withdrawn = desk.void_grants(agent);
         let void = withdrawn.len() + desk.batches.withdraw(agent).len();

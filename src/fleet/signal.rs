@@ -7,8 +7,14 @@
 //! 2. Whoever leaves a waker looks at the flag under the lock under which wakers are taken, and a flag is set
 //!    before they are taken: so no wake-up is lost.
 //! 3. Wakers are taken out under locks, and called and dropped outside of them.
+//! 4. A worker has a signal of its own, for the tasks that it takes from the queue one after the other: the next one is
+//!    given to it under the lock of the fleet, after the attempt before has come back or lost its task. Whoever says
+//!    something by it holds that lock too, and has it from the phase of a task: so it says it to that attempt.
 
+use std::sync::Arc;
 use std::task::{Poll, Waker};
+
+use crossbeam::utils::CachePadded;
 
 use super::progress::Progress;
 use super::wakers::WakerSet;
@@ -20,6 +26,8 @@ use crate::sync::atomic::{AtomicBool, Ordering};
 pub(super) struct Signal {
     revoked: AtomicBool,
     cancelled: AtomicBool,
+    /// Whether there is a talk: a hint, which who has the signal alone trusts.
+    talked: AtomicBool,
     /// The other way: the handler has its agent stop once this attempt has ended.
     stops: AtomicBool,
     /// Made when first needed: most attempts report nothing and wait for nothing.
@@ -41,6 +49,8 @@ pub(super) enum Word {
 
 impl Signal {
     pub(super) fn report(&self, progress: Progress) {
+        // Relaxed: the handler returns, or joins those that it had report, before anybody trusts it.
+        self.talked.store(true, Ordering::Relaxed);
         let before = self.talk.lock().get_or_insert_default().progress.replace(progress);
         drop(before);
     }
@@ -121,5 +131,49 @@ impl Signal {
         let Some(key) = key else { return };
         let waker = self.talk.lock().as_mut().and_then(|talk| talk.listeners.remove(key));
         drop(waker);
+    }
+}
+
+/// By which signal an attempt is told.
+#[derive(Clone, Debug)]
+pub(super) enum Whose {
+    /// That of the worker that runs it.
+    Worker(u16),
+    /// Its own, which its future and others have as long as they like.
+    Own(Arc<Signal>),
+}
+
+/// The signals of the workers (rule 4).
+#[derive(Clone, Debug)]
+pub(super) struct Signals(Arc<[CachePadded<Signal>]>);
+
+impl Signals {
+    pub(super) fn new(workers: u16) -> Self {
+        Self((0..workers).map(|_| CachePadded::new(Signal::default())).collect())
+    }
+
+    /// The signal by which an attempt is told.
+    #[inline]
+    pub(super) fn of<'a>(&'a self, whose: &'a Whose) -> &'a Signal {
+        match whose {
+            Whose::Worker(worker) => &self.0[usize::from(*worker)],
+            Whose::Own(signal) => signal,
+        }
+    }
+
+    /// Gives the signal of a worker to its next attempt.
+    #[inline]
+    pub(super) fn renew(&self, worker: u16) -> Whose {
+        let signal = &self.0[usize::from(worker)];
+        // Relaxed, all: under the lock of the fleet, as is what is said by it; and see `report`.
+        signal.revoked.store(false, Ordering::Relaxed);
+        signal.cancelled.store(false, Ordering::Relaxed);
+        signal.stops.store(false, Ordering::Relaxed);
+        if signal.talked.load(Ordering::Relaxed) {
+            signal.talked.store(false, Ordering::Relaxed);
+            // No listeners are in it: handlers that are no futures have none.
+            drop(signal.talk.lock().take());
+        }
+        Whose::Worker(worker)
     }
 }

@@ -330,8 +330,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         for (mut task, (id, mask)) in tasks.into_iter().zip(named) {
             task.id = Some(*id);
             let priority = task.request().urgency();
-            let cell = Arc::new(OutcomeCell::new(self.clock.clone()));
-            hand_out(self.task_handle(*id, Arc::clone(&cell)));
+            let cell = Arc::new(OutcomeCell::new(self.clock.clone(), self.me.clone()));
+            hand_out(TaskHandle::new(*id, Arc::clone(&cell)));
             let deadline = timed(&task).map(|timeout| self.clock.now() + timeout);
             let record = Record {
                 task: Arc::new(task),

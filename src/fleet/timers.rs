@@ -101,7 +101,7 @@ impl<T, O> State<T, O> {
                 self.queue.remove(sort, place).expect("rule 4 of the shared state");
             }
             Phase::Running { signal, .. } => {
-                signal.say(Word::Revoked, &mut after.wakes);
+                self.signals.of(signal).say(Word::Revoked, &mut after.wakes);
                 self.leave_agent(id);
             }
         }
@@ -119,8 +119,14 @@ impl<T, O> State<T, O> {
 impl<T, O> State<T, O> {
     /// When something is due next: of a task, of an agent or of a lease.
     pub(super) fn first_alarm(&self) -> Option<Timestamp> {
-        let timers = self.timers.first().into_iter();
-        timers.chain(self.supervision.first_alarm()).chain(self.pool.watch()).min()
+        let own = match (self.timers.first(), self.supervision.first_alarm()) {
+            (Some(task), Some(agent)) => Some(task.min(agent)),
+            (task, agent) => task.or(agent),
+        };
+        match self.pool.watch() {
+            Some(lease) => Some(own.map_or(lease, |own| own.min(lease))),
+            None => own,
+        }
     }
 }
 

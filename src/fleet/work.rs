@@ -13,7 +13,7 @@ use super::pool::{Taken, broken};
 use super::post::Posts;
 use super::request::Priority;
 use super::runner::{Ready, Seat};
-use super::signal::{Signal, Word};
+use super::signal::{Signal, Whose, Word};
 use super::supervision::Tenure;
 use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError};
 use super::wakers::guarded;
@@ -28,7 +28,7 @@ pub(super) struct Job<T, O> {
     attempt: Attempt,
     task: Arc<Task<T>>,
     taken: Taken,
-    signal: Arc<Signal>,
+    signal: Whose,
     hired: Hired<T, O>,
     tenure: Tenure,
     deadline: Option<Timestamp>,
@@ -52,11 +52,13 @@ pub(super) struct Attempted<T> {
 impl<T, O> State<T, O> {
     /// The most urgent queued task that an available agent fits, with that agent leased for it.
     ///
-    /// A `thorough` look is for a worker that has said that it starves: see rule 2 of the pool.
+    /// A `thorough` look is for a worker that has said that it starves: see rule 2 of the pool. The job has the signal
+    /// of the worker, unless it is a future.
     pub(super) fn next_job(
         &mut self,
         posts: &Posts<T, O>,
         thorough: bool,
+        worker: u16,
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
         let pool = &self.pool;
@@ -82,8 +84,11 @@ impl<T, O> State<T, O> {
         let record = self.tasks.get_mut(&id).expect("a queued task is in the table");
         record.attempt = Attempt(record.attempt.0.saturating_add(1));
         self.counts.reruns += u64::from(record.attempt.0 > 1);
-        let signal = Arc::new(Signal::default());
-        record.phase = Phase::Running { agent, at, signal: Arc::clone(&signal) };
+        let signal = match hired.asynchronous() {
+            None => self.signals.renew(worker),
+            Some(_) => Whose::Own(Arc::default()),
+        };
+        record.phase = Phase::Running { agent, at, signal: signal.clone() };
         let job = Job {
             id,
             attempt: record.attempt,
@@ -105,9 +110,10 @@ impl<T, O> State<T, O> {
     fn next_job_or_starve(
         &mut self,
         posts: &Posts<T, O>,
+        worker: u16,
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
-        let mut job = self.next_job(posts, false, after);
+        let mut job = self.next_job(posts, false, worker, after);
         // What no live agent could do waits for one to join, which is told to the workers anyway.
         let groups = &self.ledger.groups;
         let could_serve = |sort: Sort| !groups.waits(sort) && self.pool.could_serve(sort.mask);
@@ -117,7 +123,7 @@ impl<T, O> State<T, O> {
             self.pool.set_starving(true);
         }
         if starve {
-            job = self.next_job(posts, true, after);
+            job = self.next_job(posts, true, worker, after);
         }
         if self.workers.starve && (job.is_some() || !starve) {
             self.workers.starve = false;
@@ -173,7 +179,7 @@ impl<T, O> Inner<T, O> {
                 self.ring(&mut state, now, &mut after);
             }
             self.lend(&mut state);
-            let job = state.next_job_or_starve(&self.posts, &mut after);
+            let job = state.next_job_or_starve(&self.posts, seat.worker(), &mut after);
             // Another worker may find an agent for the next task; one that finds none looks no further.
             if job.is_some() {
                 self.runner.occupy(seat);
@@ -240,17 +246,24 @@ impl<T, O> Inner<T, O> {
         if let Some(handler) = hired.asynchronous() {
             let attempted = Attempted { id, attempt, task, agent, paid, tenure, deadline, began };
             let cargo = Cargo::Task(attempted);
+            let Whose::Own(signal) = signal else {
+                unreachable!("a future has a signal of its own")
+            };
             self.launch(handler, cargo, signal);
             self.discard(hired);
             return None;
         }
+        let worker = match signal {
+            Whose::Worker(worker) => Some(worker),
+            Whose::Own(_) => None,
+        };
+        let signal = self.signals.of(&signal);
         let watch = self.watch(agent, tenure, Some(id), attempt);
         let (result, handler) = match self.make(hired) {
             Err(error) => (Err(error), None),
             Ok(mut handler) => {
                 let (task_id, watch) = (Some(id), watch.as_deref());
-                let mut context =
-                    TaskContext { task: task_id, attempt, agent, signal: &signal, watch };
+                let mut context = TaskContext { task: task_id, attempt, agent, signal, watch };
                 match guarded(|| handler.handle(&task, &mut context)) {
                     Ok(result) => (result, Some(handler)),
                     // Whatever state the panic left the handler in, no task meets it.
@@ -262,9 +275,13 @@ impl<T, O> Inner<T, O> {
             }
         };
         self.unwatch(watch);
-        let result = self.verified(&task, attempt, &signal, result);
+        let result = if self.verifier.is_some() {
+            self.verified(&task, attempt, signal, result)
+        } else {
+            result
+        };
         let attempted = Attempted { id, attempt, task, agent, paid, tenure, deadline, began };
-        self.conclude(attempted, &signal, result, handler, more)
+        self.conclude(attempted, signal, result, handler, worker.filter(|_| more))
     }
 
     /// The handler, made if it is to be made.
@@ -285,14 +302,14 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Gives the agent back and decides, in one step, what the attempt's result means. If it leaves nothing to
-    /// do outside the lock and `more` is wanted, the same step takes the next job.
+    /// do outside the lock, the same step takes the next job for the worker that wants `more`.
     pub(super) fn conclude(
         &self,
         attempted: Attempted<T>,
         signal: &Signal,
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
-        more: bool,
+        more: Option<u16>,
     ) -> Option<Job<T, O>> {
         let Attempted { id, attempt, agent, task, paid, tenure, deadline, began } = attempted;
         let now = self.time_if_needed(deadline.or(began), &task, &result);
@@ -358,23 +375,28 @@ impl<T, O> Inner<T, O> {
                     refused = state.refuse(late_or_struck, id, attempt, agent, &mut after);
                 }
             }
-            let next = if more && after.leaves_nothing() && self.may_go_on(state) {
-                self.take_in_if_next(state);
-                state.next_job_or_starve(&self.posts, &mut after)
-            } else {
-                None
+            let next = match more {
+                Some(worker) if after.leaves_nothing() && self.may_go_on(state) => {
+                    self.take_in_if_next(state);
+                    state.next_job_or_starve(&self.posts, worker, &mut after)
+                }
+                _ => None,
             };
             self.notify_workers(state);
             self.publish_alarm(state);
             next
         };
-        self.discard(refused);
-        self.discard(handler);
+        if let Some(refused) = refused {
+            self.discard(refused);
+        }
+        if let Some(handler) = handler {
+            self.discard(handler);
+        }
         self.finish(after);
         if let Some(ended) = ended {
             self.discard_ended(ended);
         }
-        self.discard(task);
+        self.discard_task(task);
         next
     }
 
@@ -385,9 +407,12 @@ impl<T, O> Inner<T, O> {
 
     /// Takes in what came, unless the queue has a task that is before all of that.
     fn take_in_if_next(&self, state: &mut State<T, O>) {
+        if !self.state.has_arrivals() {
+            return;
+        }
         let before =
             state.queue.head().is_some_and(|place| place.is_before_later(Priority::NORMAL));
-        if !before && self.state.has_arrivals() {
+        if !before {
             self.state.take_in(state);
             self.lend(state);
         }

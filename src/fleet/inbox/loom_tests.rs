@@ -94,8 +94,13 @@ fn loom_twin_a_stop_that_leaves_the_inbox_its_credit_loses_a_task() {
     weakened("inbox.withdraw-at-stop", || explore(3, submit_against_stop));
 }
 
-fn submit_against_retirement() {
+fn submit_against_retirement(known: bool) {
     let (fleet, agent) = open();
+    if known {
+        // An agent was found then.
+        let before = fleet.submit(Task::new(0)).expect("there is room");
+        assert!(before.cancel());
+    }
     let submitter = {
         let fleet = fleet.clone();
         thread::spawn(move || fleet.submit(Task::new(1)).map(drop).is_ok())
@@ -109,11 +114,22 @@ fn submit_against_retirement() {
 
 #[test]
 fn loom_the_last_agent_is_not_retired_as_a_task_comes_in_for_it() {
-    explore(3, submit_against_retirement);
+    explore(3, || submit_against_retirement(false));
 }
 
 #[test]
 #[should_panic(expected = "no agent is left for the task")]
 fn loom_twin_a_retirement_that_begins_no_era_leaves_a_task_without_an_agent() {
-    weakened("inbox.begin-era", || explore(3, submit_against_retirement));
+    weakened("inbox.begin-era", || explore(3, || submit_against_retirement(false)));
+}
+
+#[test]
+fn loom_the_last_agent_is_not_retired_as_a_task_comes_in_after_another() {
+    explore(3, || submit_against_retirement(true));
+}
+
+#[test]
+#[should_panic(expected = "no agent is left for the task")]
+fn loom_twin_a_retirement_that_nobody_counts_leaves_a_task_without_an_agent() {
+    weakened("desk.count-who-leaves", || explore(3, || submit_against_retirement(true)));
 }

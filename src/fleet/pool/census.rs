@@ -113,7 +113,7 @@ impl Pool {
             self.publish(at, &mut shard);
             kind
         };
-        desk.leave(kind, mask, at, 1);
+        desk.leave(kind, mask, at, 1, &self.left);
         desk.refuse_hopeless(agent, wakes);
         desk.tell_idlers(agent, wakes);
         self.plan_by(&mut desk, wakes);

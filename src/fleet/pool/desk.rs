@@ -24,6 +24,8 @@ use crate::fleet::agent::Resources;
 use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::request::{AllocateError, Fit};
+use crate::sync::atomic::{AtomicU64, Ordering};
+use crate::sync::left_out;
 use crate::{Error, ErrorKind};
 
 /// What agents of one sort have in common beside what their rows hold.
@@ -232,8 +234,19 @@ impl Desk {
         place
     }
 
-    /// Counts agents of one sort that went.
-    pub(super) fn leave(&mut self, kind: u32, mask: Mask, shard: usize, count: usize) {
+    /// Counts agents of one sort that went, for those without the desk's lock too.
+    pub(super) fn leave(
+        &mut self,
+        kind: u32,
+        mask: Mask,
+        shard: usize,
+        count: usize,
+        left: &AtomicU64,
+    ) {
+        if !left_out("desk.count-who-leaves") {
+            // Relaxed: see `Pool::left`.
+            left.fetch_add(count as u64, Ordering::Relaxed);
+        }
         self.live -= count;
         self.spread[shard] -= count;
         let set = self.sets.get_mut(&mask).expect("rule 1");

@@ -64,14 +64,14 @@ impl Pool {
                 Some((of, count)) if of == (kind, mask) => Some((of, count + 1)),
                 before => {
                     if let Some(((kind, mask), count)) = before {
-                        desk.leave(kind, mask, at, count);
+                        desk.leave(kind, mask, at, count, &self.left);
                     }
                     Some(((kind, mask), 1))
                 }
             };
         }
         if let Some(((kind, mask), count)) = several {
-            desk.leave(kind, mask, at, count);
+            desk.leave(kind, mask, at, count, &self.left);
         }
         self.publish(at, &mut shard);
         self.owe(&mut shard);

@@ -47,7 +47,8 @@ impl Pool {
             if shard.is_closed() {
                 return Err(AllocateError::Closed);
             }
-            if ask.mask == 0 {
+            // Where all agents of the shard fit alike, its floor is theirs.
+            if ask.mask == 0 || shard.is_uniform() {
                 if let Some(local) = shard.first(ask) {
                     return Ok(Some((shard, at, local)));
                 }

@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use super::buy::Granted;
 use super::shard::Shard;
-use super::{Ask, Charge, Gone, Mask, Pool, nanoseconds};
+use super::{Ask, Charge, Gone, Mask, Pool, RUNS_TASKS, nanoseconds};
 use crate::fleet::budget::{Asking, Budgets, Payer, Scope};
 use crate::fleet::id::{AgentId, GroupKey};
-use crate::fleet::request::AllocateError;
+use crate::fleet::request::{AllocateError, Request};
 use crate::sync::atomic::Ordering;
 use crate::sync::left_out;
 
@@ -97,9 +97,28 @@ impl Pool {
         }
     }
 
+    /// Whether a live agent that runs tasks, with room or not, fits; and what to ask for on its behalf.
+    pub(in crate::fleet) fn task_mask(&self, request: &Request) -> Option<Mask> {
+        let mask = self.resolve(request).ok()?.mask | RUNS_TASKS;
+        let ask = Ask { mask, ..Ask::any(self.kept.first()) };
+        self.desk.lock().could_serve(&ask).then_some(mask)
+    }
+
+    /// How many agents have left. Whoever knows of a kill or of a retirement finds it counted.
+    pub(in crate::fleet) fn left(&self) -> u64 {
+        self.left.load(Ordering::Relaxed)
+    }
+
     /// Takes an agent that runs tasks. A `thorough` look trusts no floor: see rule 2.
     pub(in crate::fleet) fn take(&self, mask: Mask, thorough: bool) -> Option<Taken> {
         let ask = Ask { mask, ..Ask::any(self.kept.first()) };
+        if self.budgets.is_none() && !thorough {
+            // As below, where nothing is paid or owed.
+            let (mut shard, at, local) = self.find(&ask).ok()??;
+            let agent = shard.lease(local).agent();
+            self.publish(at, &mut shard);
+            return Some(Taken { agent, charge: None });
+        }
         self.follow_accounts();
         let asking = if thorough { Asking::Waiting } else { Asking::Looking };
         self.take_asked(&ask, asking, thorough).map(Taken::from)

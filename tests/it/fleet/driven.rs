@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use super::support::{Gate, LONG, eventually, finish};
 use phalanx::fleet::{
-    AgentSpec, Backoff, Fleet, FleetBuilder, Outcome, OutcomeKind, Request, ReturnReason, Task,
-    TaskError, WeakFleet,
+    AgentSpec, Backoff, Fleet, FleetBuilder, Outcome, OutcomeKind, Progress, Request, ReturnReason,
+    Task, TaskError, TaskHandle, WeakFleet,
 };
 use phalanx::{ErrorKind, ManualClock};
 
@@ -375,4 +375,43 @@ fn many_threads_that_drive_run_each_task_once() {
     order.sort_unstable();
     assert!(order.into_iter().eq(0..300));
     finish(&fleet);
+}
+
+/// What an attempt finds as it begins: whether it is cancelled or revoked, and what it is said to have reported.
+type Found = (bool, bool, Option<Progress>);
+
+#[test]
+fn the_next_attempt_is_not_told_what_the_one_before_was() {
+    let fleet = Fleet::<u64, u64>::builder().driven().build().unwrap();
+    let handles = Arc::new(Mutex::new(Vec::<TaskHandle<u64>>::new()));
+    let found = Arc::new(Mutex::new(Vec::<Found>::new()));
+    let spec = {
+        let (fleet, handles, found) = (fleet.downgrade(), Arc::clone(&handles), Arc::clone(&found));
+        AgentSpec::<u64, u64>::new("agent").handler_fn(move |task, cx| {
+            let number = *task.payload();
+            let own = handles.lock().unwrap()[usize::try_from(number).unwrap()].clone();
+            found.lock().unwrap().push((cx.is_cancelled(), cx.is_revoked(), own.progress()));
+            cx.report_progress(0.5, "begun");
+            assert!(own.progress().is_some_and(|progress| progress.note == "begun"));
+            match number {
+                0 => assert!(own.cancel() && cx.is_cancelled()),
+                1 if cx.attempt().get() == 1 => {
+                    fleet.upgrade().unwrap().kill(cx.agent()).unwrap();
+                    assert!(cx.is_revoked() && own.progress().is_none());
+                }
+                _ => {}
+            }
+            Ok(number)
+        })
+    };
+    fleet.spawn_batch(&spec, 2).unwrap();
+    let submit = |number| fleet.submit(Task::new(number)).unwrap();
+    handles.lock().unwrap().extend((0..4).map(submit));
+    assert_eq!(fleet.run_ready(usize::MAX), 5, "the second runs twice");
+    assert_eq!(*found.lock().unwrap(), vec![(false, false, None); 5]);
+    for (handle, number) in handles.lock().unwrap().iter().zip(0..) {
+        assert_eq!(*handle.try_outcome().unwrap(), Outcome::Completed(number));
+    }
+    let report = fleet.shutdown(LONG).unwrap();
+    assert_eq!(report.completed, 4);
 }

@@ -252,6 +252,28 @@ fn a_task_that_no_agent_could_take_is_handed_back() {
 }
 
 #[test]
+fn a_task_that_comes_after_others_is_handed_back_once_the_last_agent_has_left() {
+    let fleet = Fleet::<u64, u64>::builder().driven().build().unwrap();
+    let run = || {
+        let handles = [1, 2, 3].map(|number| fleet.submit(Task::new(number)).unwrap());
+        assert_eq!(fleet.run_ready(usize::MAX), 3);
+        assert!(handles.iter().all(|handle| handle.try_outcome().is_some()));
+    };
+    let refused = || matches!(fleet.submit(Task::new(4)), Err(SubmitError::NoAgent(_)));
+    let agents = [echo(), echo()].map(|spec| fleet.spawn(spec).unwrap());
+    run();
+    fleet.kill(agents[0]).unwrap();
+    run();
+    fleet.kill(agents[1]).unwrap();
+    assert!(refused(), "it was killed");
+    let agent = fleet.spawn(echo()).unwrap();
+    run();
+    fleet.retire(agent).unwrap();
+    assert!(refused(), "it was retired");
+    finish(&fleet);
+}
+
+#[test]
 fn a_task_whose_last_agent_dies_waits_for_a_new_one() {
     let (fleet, gate, _) = busy(Fleet::builder());
     let queued = fleet.submit(Task::new(1)).unwrap();

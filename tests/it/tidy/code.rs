@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// The files that may hold unsafe code.
-const UNSAFE_FILES: [&str; 12] = [
+const UNSAFE_FILES: [&str; 13] = [
     "src/bus/reader.rs",
     "src/bus/ring.rs",
     "src/bus/ring/claim.rs",
@@ -28,6 +28,7 @@ const UNSAFE_FILES: [&str; 12] = [
     "src/bus/ring/view.rs",
     "src/bus/slots.rs",
     "src/fleet/hand.rs",
+    "src/fleet/handle.rs",
     "src/fleet/pool/returns.rs",
     "src/state/loom_tests.rs",
     "src/sync/biased.rs",

@@ -5,6 +5,12 @@ use super::*;
 use crate::fleet::pool::strategy::LOAD_STEP;
 
 impl Shard {
+    /// Whether its agents are all of one class, and nobody pays for them.
+    #[inline(always)]
+    pub(in crate::fleet::pool) fn is_uniform(&self) -> bool {
+        matches!(&*self.classes, [Class { payer: None, .. }])
+    }
+
     /// Decides rule 6 anew.
     pub(super) fn see_whether_simple(&mut self) {
         let alike = matches!(&*self.classes, [Class { payer: None, degraded: false, .. }]);
