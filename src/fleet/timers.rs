@@ -16,6 +16,7 @@ use std::collections::BTreeSet;
 use super::id::TaskId;
 use super::inner::{After, Inner, Phase, State};
 use super::log::RequeueReason;
+use super::runner::Seat;
 use super::signal::Word;
 use super::task::TaskError;
 use crate::clock::Timestamp;
@@ -132,10 +133,28 @@ impl<T, O> State<T, O> {
 
 impl<T, O> Inner<T, O> {
     /// Gives back the leases that have expired, if any may have. Outside the locks.
-    pub(super) fn look_for_expired(&self) {
+    #[inline]
+    pub(super) fn look_for_expired(&self, seat: &mut Seat) {
         if self.pool.watch().is_some_and(|at| at <= self.clock.now()) {
-            self.pool.keep_watch();
+            self.give_back_expired(seat);
         }
+    }
+
+    #[cold]
+    fn give_back_expired(&self, seat: &mut Seat) {
+        {
+            let state = self.state.lock();
+            if state.stopping {
+                return;
+            }
+            // Those who are told of it are the host's code.
+            self.runner.occupy(seat);
+        }
+        self.pool.keep_watch();
+        let mut state = self.state.lock();
+        // The alarm that led here is used up, and the next may be for the same moment.
+        state.timers.published = None;
+        self.publish_alarm(&mut state);
     }
 
     /// Does what is due.

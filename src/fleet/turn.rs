@@ -52,7 +52,11 @@ impl<T, O> Inner<T, O> {
         // If it has no room, the mailbox comes back into the line once it has.
         let taken = self.pool.take_agent(agent);
         self.pool.settle_dues();
-        let Some(taken) = taken else { return false };
+        let Some(taken) = taken else {
+            // Of the leases that it has, some may have run out.
+            self.look_for_expired(seat);
+            return false;
+        };
         let worker = seat.worker();
         let post = self.posts.get(agent.slot).expect("what is in line has a mailbox");
         let station = &self.stations[usize::from(worker)];
@@ -217,7 +221,8 @@ impl<T, O> Inner<T, O> {
         let error = match ran {
             Ok(Ok(None)) => {
                 turn.stop_if_asked(self);
-                return None;
+                // One that was asked to stop need not have ended: a fleet that stops sees to the rest itself.
+                return station.take();
             }
             Ok(Ok(other)) => return other,
             Ok(Err(error)) => error,

@@ -167,7 +167,7 @@ impl<T, O> Inner<T, O> {
     /// Runs tasks of the queue, if agents are free for them, and nothing else is ready; up to so many attempts.
     /// Returns how many there were.
     pub(super) fn run_next(&self, seat: &mut Seat, most: usize) -> usize {
-        self.look_for_expired();
+        self.look_for_expired(seat);
         let asked = self.time_if_observed();
         let mut after = After::new();
         let job = {

@@ -193,9 +193,6 @@ impl Pool {
             if !left_out("fleet.want") {
                 shard.want(local);
             }
-            drop(shard);
-            // Of the leases that it has, some may have run out.
-            self.expire_due();
             return None;
         }
         let grant = match &self.budgets {

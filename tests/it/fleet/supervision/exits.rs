@@ -1,7 +1,10 @@
 //! Agents whose handlers have them stop: a normal exit, and what their policies make of it.
 
 use super::*;
-use phalanx::fleet::{Agent, FleetBuilder, SpawnedFuture, Spawner, TaskContext};
+use phalanx::fleet::{
+    Agent, FleetBuilder, Observer, OutcomeKind, SpawnedFuture, Spawner, TaskContext,
+};
+use std::thread;
 
 /// Has the agent stop, and answers.
 const STOP: u64 = 7;
@@ -206,5 +209,61 @@ fn members_of_a_group_are_made_anew_with_one_that_exits_where_all_are() {
     hand.advance(DELAY);
     fleet.tick();
     assert!(agents.iter().all(|agent| state(&fleet, *agent) == (AgentState::Ready, 2)));
+    finish(&fleet);
+}
+
+/// Says that the fleet stops as the first task comes back, and waits for what it is to wait for.
+#[derive(Debug)]
+struct Doorman {
+    stopping: Arc<Gate>,
+    handled: Arc<Gate>,
+}
+
+impl Observer for Doorman {
+    fn notice(&self, event: &FleetEvent) {
+        if matches!(event, FleetEvent::TaskSettled { outcome: OutcomeKind::Returned, .. }) {
+            self.stopping.open();
+            self.handled.await_arrivals(1);
+        }
+    }
+}
+
+#[test]
+fn messages_in_hand_are_seen_to_when_their_agent_would_stop_as_the_fleet_does() {
+    let (begun, stopping, handled) = (Gate::new(), Gate::new(), Gate::new());
+    handled.open();
+    let doorman = Doorman { stopping: Arc::clone(&stopping), handled: Arc::clone(&handled) };
+    let builder = Fleet::<u64, u64>::builder().workers(1).observer(Arc::new(doorman));
+    let fleet = builder.build().unwrap();
+    let spec = {
+        let begun = Arc::clone(&begun);
+        AgentSpec::<u64, u64>::new("stopper").handler_fn(move |task, cx| {
+            match *task.payload() {
+                ERROR => begun.pass(),
+                STOP => {
+                    stopping.pass();
+                    cx.stop_agent();
+                }
+                _ => handled.pass(),
+            }
+            Ok(*task.payload())
+        })
+    };
+    let agent = fleet.spawn(spec).unwrap();
+    fleet.tell(agent, ERROR).unwrap();
+    begun.await_arrivals(1);
+    fleet.tell(agent, STOP).unwrap();
+    fleet.tell(agent, 9).unwrap();
+    let reply = fleet.ask(agent, 10).unwrap();
+    let queued = fleet.submit(Task::new(11)).unwrap();
+    let shutdown = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.shutdown(LONG).unwrap())
+    };
+    begun.open();
+    assert_eq!(*queued.wait(), Outcome::Returned(ReturnReason::Shutdown));
+    assert!(matches!(reply.wait(), Outcome::Completed(10) | Outcome::Returned(_)));
+    let report = shutdown.join().unwrap();
+    assert_eq!((report.messages_unfinished, report.workers_left), (0, 0));
     finish(&fleet);
 }

@@ -3,7 +3,7 @@
 use super::circuits::{breaker, tried};
 use super::*;
 use phalanx::fleet::supervise::BreakerState;
-use phalanx::fleet::{Lease, LeaseOutcome, Strategy};
+use phalanx::fleet::{Lease, LeaseOutcome, Observer, Strategy};
 use std::num::NonZeroU32;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
@@ -181,5 +181,36 @@ fn a_lease_whose_agent_is_killed_says_nothing() {
     assert_eq!(trial.agent(), next);
     trial.complete(LeaseOutcome::Succeeded).unwrap();
     assert_eq!(fleet.circuit("obedient"), Some(BreakerState::Closed));
+    finish(&fleet);
+}
+
+/// Waits at a gate as it is told that a circuit opened.
+#[derive(Debug)]
+struct Slow(Arc<Gate>);
+
+impl Observer for Slow {
+    fn notice(&self, event: &FleetEvent) {
+        if matches!(event, FleetEvent::CircuitOpened { .. }) {
+            self.0.pass();
+        }
+    }
+}
+
+#[test]
+fn a_shutdown_waits_no_longer_than_it_may_for_an_observer_that_is_told_of_an_expired_lease() {
+    let (clock, hand) = ManualClock::new();
+    let gate = Gate::new();
+    let builder =
+        Fleet::<u64, u64>::builder().workers(1).clock(clock).breaker("obedient", breaker());
+    let fleet = builder.observer(Arc::new(Slow(Arc::clone(&gate)))).build().unwrap();
+    fleet.spawn(AgentSpec::new("obedient")).unwrap();
+    (0..2).for_each(|_| fail(&fleet));
+    let lease = fleet.try_allocate(&Request::any().ttl(Duration::from_secs(1))).unwrap();
+    hand.advance(Duration::from_secs(1));
+    gate.await_arrivals(1);
+    let report = fleet.shutdown(Duration::ZERO).unwrap();
+    assert_eq!(report.workers_left, 1, "it is in the observer");
+    gate.open();
+    assert!(lease.complete(LeaseOutcome::Succeeded).is_err());
     finish(&fleet);
 }
