@@ -222,7 +222,7 @@ impl<T, O> Inner<T, O> {
             Ok(Ok(None)) => {
                 turn.stop_if_asked(self);
                 // One that was asked to stop need not have ended: a fleet that stops sees to the rest itself.
-                return station.take();
+                return station.take(turn.taker);
             }
             Ok(Ok(other)) => return other,
             Ok(Err(error)) => error,

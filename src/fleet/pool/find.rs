@@ -143,8 +143,9 @@ impl Pool {
                 over_budget.map(|exceeded| AllocateError::OverBudget(exceeded.into()));
             return Err(self.refusing(over_budget.unwrap_or_else(|| self.why_none(&ask))));
         }
-        let leases = grants.into_iter().map(|grant| self.start(grant, &ask)).collect();
-        self.tell_of_start(&ask);
+        let mut due = None;
+        let leases = grants.into_iter().map(|grant| self.start(grant, &ask, &mut due)).collect();
+        self.tell_of_start(due);
         Ok(leases)
     }
 

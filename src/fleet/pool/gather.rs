@@ -30,6 +30,8 @@ struct Later {
     passed: Vec<Passed>,
     /// Agents that their circuits are to look at.
     idle: Vec<AgentId>,
+    /// When the first of the leases is due that have just begun.
+    due: Option<u64>,
 }
 
 impl Pool {
@@ -83,10 +85,7 @@ impl Pool {
         self.do_later(later);
         match collected {
             None => Ok(Err(place)),
-            Some(batched) => {
-                self.tell_of_start(&ask);
-                batched.map(Ok)
-            }
+            Some(batched) => batched.map(Ok),
         }
     }
 
@@ -99,15 +98,8 @@ impl Pool {
     ) -> (Option<Batched>, Option<Waker>) {
         let mut waker = Some(waker);
         let mut later = Later::default();
-        let (ask, batched) = {
-            let mut desk = self.desk.lock();
-            let ask = desk.batches.get_mut(place).map(|batch| batch.ask);
-            (ask, self.collect_from(&mut desk, place, &mut waker, &mut later))
-        };
+        let batched = self.collect_from(&mut self.desk.lock(), place, &mut waker, &mut later);
         self.do_later(later);
-        if let (Some(Ok(_)), Some(ask)) = (&batched, ask) {
-            self.tell_of_start(&ask);
-        }
         (batched, waker)
     }
 
@@ -131,7 +123,8 @@ impl Pool {
         let (batched, left) = match batch.refused {
             None => {
                 // The desk is held, so the agents of the grants live until the leases have begun.
-                let leases = batch.grants.into_iter().map(|grant| self.start(grant, &batch.ask));
+                let (ask, due) = (&batch.ask, &mut later.due);
+                let leases = batch.grants.into_iter().map(|grant| self.start(grant, ask, due));
                 (Ok(leases.collect()), Vec::new())
             }
             Some(error) => (Err(error), batch.grants),
@@ -248,6 +241,7 @@ impl Pool {
     }
 
     fn do_later(&self, later: Later) {
+        self.tell_of_start(later.due);
         self.wake_all(later.wakes);
         let mut hungry = false;
         for passed in later.passed {

@@ -64,8 +64,9 @@ impl Pool {
                     drop(shard);
                     self.settle_dues();
                     let granted = bought.map_err(|refused| self.refusing(refused.into_error()))?;
-                    let lease = self.start(granted, &ask);
-                    self.tell_of_start(&ask);
+                    let mut due = None;
+                    let lease = self.start(granted, &ask, &mut due);
+                    self.tell_of_start(due);
                     return Ok(lease);
                 }
                 Err(AllocateError::Closed) => return Err(AllocateError::Closed),

@@ -131,15 +131,23 @@ impl Pool {
         }
     }
 
-    /// Starts the lease of a grant that was waited for (rule 2); to be [told of](Self::tell_of_start).
-    pub(super) fn start(self: &Arc<Self>, granted: Granted, ask: &Ask) -> Lease {
+    /// Starts the lease of a grant that was waited for (rule 2). When it is due, if that is sooner than `first`, is to
+    /// be [told](Self::tell_of_start).
+    pub(super) fn start(
+        self: &Arc<Self>,
+        granted: Granted,
+        ask: &Ask,
+        first: &mut Option<u64>,
+    ) -> Lease {
         let Granted { grant, charge } = granted;
         let lease = Lease::new(grant, Arc::clone(self)).with_charge(charge);
         if !self.keeps_pasts && ask.ttl.is_none() {
             return lease;
         }
         let now = self.now();
-        let key = ask.ttl.and_then(|ttl| self.arm(granted, now.saturating_add(ttl)));
+        let due = ask.ttl.map(|ttl| now.saturating_add(ttl));
+        let key = due.and_then(|due| self.arm(granted, due));
+        *first = [*first, due].into_iter().flatten().min();
         lease.with_clock(key, now.max(1))
     }
 
@@ -149,10 +157,11 @@ impl Pool {
         self.shards[self.shard_of(agent)].lock().arm(agent, granted.charge, due)
     }
 
-    /// Tells those who wait of leases that have just [started](Self::start), outside the locks.
-    pub(super) fn tell_of_start(&self, ask: &Ask) {
-        if let Some(ttl) = ask.ttl {
-            self.tell_of_due(self.now().saturating_add(ttl));
+    /// Tells those who wait of leases that have just [started](Self::start), outside the locks; when the first of them
+    /// is due.
+    pub(super) fn tell_of_start(&self, first: Option<u64>) {
+        if let Some(due) = first {
+            self.tell_of_due(due);
         }
     }
 
@@ -204,12 +213,15 @@ impl Pool {
 
     /// Gives back the leases that have expired, and sees when the next is due; how many they were.
     pub(in crate::fleet) fn keep_watch(&self) -> usize {
+        // Before the store: the first lease of all that expires may begin now, and without a shard's lock nothing would
+        // order its word and this one.
+        if !self.expires.load(Ordering::Relaxed) {
+            return 0;
+        }
         // Rule 4.
         self.watch_at.store(u64::MAX, Ordering::Relaxed);
         let count = self.expire_due();
-        if self.expires.load(Ordering::Relaxed)
-            && let Some(first) = self.first_due()
-        {
+        if let Some(first) = self.first_due() {
             self.watch_at.fetch_min(first, Ordering::Relaxed);
         }
         count

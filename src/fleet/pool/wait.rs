@@ -80,8 +80,9 @@ impl Pool {
                 drop(shard);
                 self.attention.fetch_sub(2, Ordering::Relaxed);
                 drop(desk);
-                let lease = self.start(granted, &ask);
-                self.tell_of_start(&ask);
+                let mut due = None;
+                let lease = self.start(granted, &ask, &mut due);
+                self.tell_of_start(due);
                 return Ok(Some(Ok(lease)));
             }
             Err(error) => error,
@@ -135,11 +136,10 @@ impl Pool {
         if let Some(answer) = desk.answers.remove(&ticket.place.sequence) {
             desk.forget_learner(ticket.place);
             // The desk is held, so the agent of a grant lives until the lease has begun.
-            let lease = answer.result.map(|granted| self.start(granted, &answer.ticket.ask));
+            let (mut due, ask) = (None, &answer.ticket.ask);
+            let lease = answer.result.map(|granted| self.start(granted, ask, &mut due));
             drop(desk);
-            if lease.is_ok() {
-                self.tell_of_start(&answer.ticket.ask);
-            }
+            self.tell_of_start(due);
             return (Some(lease), Some(waker));
         }
         let ticket = desk.as_known(ticket);
