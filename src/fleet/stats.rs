@@ -5,7 +5,8 @@ use super::task::{TaskError, TaskErrorKind};
 
 /// What a fleet has done so far, read at one moment.
 ///
-/// What concerns messages is read right after the rest. In every reading `tasks_accepted` is the sum of `tasks_completed`, `tasks_failed`,
+/// What concerns messages is read right after the rest; those accepted are counted where they lie, so a reading
+/// takes a look at each mailbox that was ever made. In every reading `tasks_accepted` is the sum of `tasks_completed`, `tasks_failed`,
 /// `tasks_returned`, `tasks_cancelled`, `tasks_queued` and `tasks_running`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 
 use super::TURN;
+use crate::fleet::supervise::{Restart, RestartPolicy};
 use crate::fleet::{
     Agent, AgentId, AgentSpec, Fleet, Outcome, ReturnReason, Task, TaskContext, TaskError,
     WeakFleet,
@@ -190,4 +191,25 @@ fn a_turn_ends_after_its_messages_whatever_became_of_them() {
             assert_eq!(stage.seen().len(), TURN + 1);
         }
     }
+}
+
+#[test]
+fn a_supervised_agent_that_is_killed_in_the_midst_leaves_the_hand_of_its_worker_empty() {
+    let stage = Stage::new(2, Deed::Kill);
+    let own = Arc::new(OnceLock::new());
+    own.set(stage.fleet.downgrade()).expect("it is set once");
+    let seen = Arc::clone(&stage.seen);
+    let doer = Doer { number: 0, at: 2, deed: Deed::Kill, fleet: own, seen };
+    let policy = RestartPolicy::new(Restart::OnFailure);
+    let spec = AgentSpec::new("supervised").handler(move || doer.clone()).restart(policy);
+    let agent = stage.fleet.spawn(spec).expect("there is room");
+    let stage = Stage { agent, ..stage };
+    stage.tell(0..10);
+    assert_eq!(stage.fleet.run_ready(usize::MAX), 1);
+    assert_eq!(stage.seen().len(), 3);
+    assert!(stage.returned.lock().expect("it is not poisoned").iter().copied().eq(3..10));
+    let next = Stage { agent: stage.fleet.spawn(doubling()).expect("there is room"), ..stage };
+    next.tell(0..MANY);
+    assert_eq!(next.fleet.run_ready(usize::MAX), 1);
+    assert_eq!(next.fleet.stats().messages_handled, 3 + MANY);
 }
