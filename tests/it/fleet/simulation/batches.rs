@@ -21,6 +21,8 @@ pub(super) struct Crowd {
     wanted: Wanted,
     count: usize,
     seen: (Timestamp, u64),
+    /// How often the accounts had changed when it began to gather.
+    began: u64,
     /// How many agents had been spawned when it last waited.
     spawned: u64,
 }
@@ -40,8 +42,9 @@ impl World {
         let count = 1 + self.random.below(4);
         let future = Box::pin(self.fleet.allocate_batch_async(&wanted.request, count));
         let (bell, seen) = (self.bell(), self.moment());
+        let began = seen.1;
         let spawned = self.fleet.stats().agents_spawned;
-        self.crowds.push(Crowd { future, bell, wanted, count, seen, spawned });
+        self.crowds.push(Crowd { future, bell, wanted, count, seen, began, spawned });
         self.poll_crowd(self.crowds.len() - 1);
     }
 
@@ -56,7 +59,7 @@ impl World {
             }
             Poll::Ready(result) => result,
         };
-        let Crowd { wanted, count, future, spawned, .. } = self.crowds.swap_remove(at);
+        let Crowd { wanted, count, future, began, spawned, .. } = self.crowds.swap_remove(at);
         // What it was refused for may have come since.
         let late = self.fleet.stats().agents_spawned != spawned;
         drop(future);
@@ -69,7 +72,7 @@ impl World {
                 self.core.books().totals.count(what);
                 for lease in leases {
                     // It begins as it is collected.
-                    self.keep(lease, &wanted, (self.now(), seen.1));
+                    self.keep(lease, &wanted, (self.now(), began));
                 }
             }
             Err(AllocateError::TooFewPlaces) => {
