@@ -130,7 +130,9 @@ impl World {
         // A drain notices what has expired.
         let expired = self.fleet.tick();
         self.core.books().totals.counts_expired(expired);
-        let load = self.fleet.agent(agent).expect("it lives").load;
+        // It may have been silent for too long, and have ended by that.
+        let Some(status) = self.fleet.agent(agent) else { return };
+        let load = status.load;
         if !self.crowds.is_empty() {
             // What a batch has gathered goes back, and nobody knows what that is.
             return;
