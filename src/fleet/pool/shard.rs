@@ -521,7 +521,10 @@ impl Shard {
         };
         let was_full = !self.slots[local as usize].has_room();
         self.leave_but_line(local);
-        self.slots[local as usize].load -= 1;
+        let load = &mut self.slots[local as usize].load;
+        // Without the rule the lease may be of an agent that holds none.
+        let unchecked = super::broken("fleet.release-unchecked");
+        *load = if unchecked { load.saturating_sub(1) } else { *load - 1 };
         if let Some((succeeded, latency_ns)) = went
             && let Some(score) = self.scores.get_mut(local as usize)
         {
