@@ -7,9 +7,12 @@
 //!    and in no other, what it paid is given back.
 //! 2. An entry names the accounts that it was paid from; what becomes of a scope's account meanwhile is
 //!    nothing to it. Whoever holds the lease knows its entry.
-//! 3. Who asked is written down once for all its entries, which it counts, and forgotten when there is none and
-//!    another one asked last. So a lease counts no references.
+//! 3. Who asked is written down once for all its entries, as long as the accounts are the same, counts them, and
+//!    is forgotten when there is none and another one asked last. So a lease counts no references, and as many are
+//!    written down as groups have leases, and one, for each version of the accounts that leases were paid by.
+//! 4. A free place of an entry is in no list and names no payer; one of those who asked is in `vacant`.
 
+use std::collections::HashMap;
 use std::num::NonZeroU32;
 
 use super::slot::NIL;
@@ -76,6 +79,7 @@ struct Entry {
 /// Who asked, while there are entries of it (rule 3).
 #[derive(Debug)]
 struct Asker {
+    group: Option<GroupKey>,
     payer: Payer,
     /// The account that has the meter, if it is one alone.
     sole: Option<Account>,
@@ -99,6 +103,10 @@ pub(super) struct Charges {
     /// The first entry of each agent.
     heads: Vec<u32>,
     askers: Vec<Option<Asker>>,
+    /// The free places of those who asked.
+    vacant: Vec<u32>,
+    /// Where those are who asked as of the version that the last one did.
+    present: HashMap<Option<GroupKey>, u32>,
     last: Option<Last>,
     pub(super) dues: Dues,
 }
@@ -116,23 +124,11 @@ impl Charges {
 
     #[cold]
     fn look_up(&mut self, version: u64, group: Option<GroupKey>, budgets: &Budgets) -> u32 {
-        let payer = budgets.payer_of(group);
-        let asker = if payer.is_metered(Meter::Leases) {
-            let sole = payer.sole_account(Meter::Leases).cloned();
-            let asker = Some(Asker { payer, sole, entries: 0 });
-            match self.askers.iter().position(Option::is_none) {
-                Some(vacant) => {
-                    self.askers[vacant] = asker;
-                    vacant as u32
-                }
-                None => {
-                    self.askers.push(asker);
-                    u32::try_from(self.askers.len() - 1).expect("no more than leases, and one")
-                }
-            }
-        } else {
-            NIL
-        };
+        if self.last.as_ref().is_some_and(|last| last.version != version) {
+            self.present.clear();
+        }
+        let known = self.present.get(&group).copied();
+        let asker = known.unwrap_or_else(|| self.write_down(group, budgets));
         let before = self.last.replace(Last { version, group, asker });
         if let Some(before) = before {
             self.forget_if_done(before.asker);
@@ -140,15 +136,36 @@ impl Charges {
         asker
     }
 
+    /// Writes down who asks (rule 3), unless it costs nothing.
+    fn write_down(&mut self, group: Option<GroupKey>, budgets: &Budgets) -> u32 {
+        let payer = budgets.payer_of(group);
+        if !payer.is_metered(Meter::Leases) {
+            return NIL;
+        }
+        let sole = payer.sole_account(Meter::Leases).cloned();
+        let place = self.vacant.pop().unwrap_or_else(|| {
+            self.askers.push(None);
+            u32::try_from(self.askers.len() - 1).expect("no more than leases, and one")
+        });
+        self.askers[place as usize] = Some(Asker { group, payer, sole, entries: 0 });
+        self.present.insert(group, place);
+        place
+    }
+
     /// Rule 3.
     #[cold]
     fn forget_if_done(&mut self, asker: u32) {
-        let is_last = self.last.as_ref().is_some_and(|last| last.asker == asker);
+        if self.last.as_ref().is_some_and(|last| last.asker == asker) {
+            return;
+        }
         if let Some(slot) = self.askers.get_mut(asker as usize)
-            && !is_last
-            && slot.as_ref().is_some_and(|asker| asker.entries == 0)
+            && let Some(done) = slot.take_if(|asker| asker.entries == 0)
         {
-            *slot = None;
+            self.vacant.push(asker);
+            // Who asked of the accounts as they were has another one in its place.
+            if self.present.get(&done.group) == Some(&asker) {
+                self.present.remove(&done.group);
+            }
         }
     }
 
@@ -316,30 +333,53 @@ impl Charges {
         }
     }
 
-    /// Checks rule 3.
+    /// Checks rules 3 and 4, and the lists.
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn validate(&self) {
         let mut counts = vec![0; self.askers.len()];
-        for head in &self.heads {
-            let mut place = *head;
+        let mut listed = vec![false; self.entries.len()];
+        for (local, head) in (0_u32..).zip(&self.heads) {
+            let (mut before, mut place) = (NIL, *head);
             while place != NIL {
                 let entry = &self.entries[place as usize];
+                assert_eq!((entry.local, entry.prev), (local, before), "a list");
+                assert!(!std::mem::replace(&mut listed[place as usize], true), "rule 1: twice");
                 if entry.asker != NIL {
                     counts[entry.asker as usize] += 1;
                 }
-                place = entry.next;
+                (before, place) = (place, entry.next);
             }
         }
+        for place in &self.free {
+            assert!(!std::mem::replace(&mut listed[*place as usize], true), "rule 4: in a list");
+            assert!(self.entries[*place as usize].agent.is_none(), "rule 4: it names a payer");
+        }
+        assert!(listed.iter().all(|listed| *listed), "an entry is lost");
         let last = self.last.as_ref().map_or(NIL, |last| last.asker);
         for ((place, asker), count) in (0_u32..).zip(&self.askers).zip(counts) {
+            assert_eq!(asker.is_none(), self.vacant.contains(&place), "rule 4: who asked");
             match asker {
                 Some(asker) => {
                     assert_eq!(asker.entries, count, "rule 3");
                     assert!(count > 0 || place == last, "rule 3: one that nobody needs");
+                    let alone = asker.payer.sole_account(Meter::Leases).map(Account::scope);
+                    assert_eq!(asker.sole.as_ref().map(Account::scope), alone, "its one account");
                 }
                 None => assert_eq!(count, 0, "rule 3: one that somebody needs"),
             }
         }
+        let vacant = self.askers.iter().filter(|asker| asker.is_none()).count();
+        assert_eq!(self.vacant.len(), vacant, "rule 4: a place twice");
+        for (group, place) in &self.present {
+            let asker = self.askers[*place as usize].as_ref();
+            assert_eq!(asker.map(|asker| asker.group), Some(*group), "rule 3: another's");
+        }
+    }
+
+    /// How many who asked are written down, and how many places there are for them.
+    #[cfg(all(test, feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn askers(&self) -> (usize, usize) {
+        (self.askers.len() - self.vacant.len(), self.askers.len())
     }
 
     /// How many leases have an entry.

@@ -117,6 +117,62 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
     }
 }
 
+/// A pool of one agent with so many places, and budgets for two groups.
+fn with_two_groups(places: u16) -> (Arc<Pool>, Budgets, [GroupKey; 2]) {
+    let limit = |count| NonZeroUsize::new(count).expect("not zero");
+    let budgets = Budgets::new(limit(8));
+    let groups = [GroupKey::new(1), GroupKey::new(2)];
+    for group in groups {
+        budgets.set(Scope::Group(group), ample()).expect("there is room");
+    }
+    let pool = Pool::new(PoolConfig {
+        max_agents: limit(1),
+        max_waiting: limit(1),
+        shards: 1,
+        kept: Kept::new(&[Strategy::LeastLoaded]).expect("one strategy"),
+        clock: Clock::real(),
+        budgets: Some(budgets.clone()),
+        ageing: None,
+    });
+    join(&pool, &[], places, 1).expect("there is room");
+    (pool, budgets, groups)
+}
+
+fn ample() -> Quota {
+    Quota::new().limit(Meter::Leases, Limit::hard(1_000))
+}
+
+#[test]
+fn groups_that_ask_in_turn_are_each_written_down_once_for_all_their_leases() {
+    let (pool, budgets, groups) = with_two_groups(200);
+    let askers = || pool.shards[0].lock().charges.askers();
+    let in_turn = |count: usize| -> Vec<Lease> {
+        let request = |n: usize| Request::any().group(groups[n % 2]);
+        (0..count).map(|n| pool.try_allocate(&request(n)).expect("there is room")).collect()
+    };
+    let held = in_turn(60);
+    pool.validate();
+    assert_eq!(askers(), (2, 2), "one for each group");
+    budgets.set(Scope::Group(GroupKey::new(3)), ample()).expect("there is room");
+    let later = in_turn(60);
+    pool.validate();
+    assert_eq!(askers(), (4, 4), "and one for each version of the accounts");
+    drop(held);
+    pool.validate();
+    assert_eq!(askers(), (2, 4), "those of the accounts as they were have no leases");
+    drop(later);
+    pool.validate();
+    assert_eq!(askers(), (1, 4), "who asked last is kept");
+    for group in 4..100 {
+        let group = GroupKey::new(group % 4 + 3);
+        budgets.remove(&Scope::Group(group));
+        budgets.set(Scope::Group(group), ample()).expect("there is room");
+        drop(in_turn(4));
+        pool.validate();
+    }
+    assert_eq!(askers(), (1, 4), "places are used again");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
