@@ -6,7 +6,8 @@
 //! 1. An agent is in the index of its class for each strategy kept, under the rank that it has now,
 //!    exactly if it has room. So who is taken is exact within the shard.
 //! 2. A class counts the agents that have its set of capabilities and are degraded, or are not; one that
-//!    counts none has an empty index and is used again for others. No two classes with agents are alike.
+//!    counts none has an empty index and is used again for others, or is dropped if all that come after it are.
+//!    The first one stays. No two classes with agents are alike.
 //! 3. The generation of a slot goes up when its agent ends, so a lease of that agent matches no slot, and
 //!    cannot be given back twice. A slot whose generations are used up stays vacant for good.
 //! 4. What was granted less what was taken back is the sum of the loads: the leases that are held, grants not yet
@@ -335,6 +336,7 @@ impl Shard {
         let slot = &mut self.slots[local as usize];
         slot.class = class;
         slot.standing = standing.noted_as(slot.standing);
+        self.drop_empty_classes();
         self.touch(local);
         self.line_up(local);
         self.join(local);
@@ -364,7 +366,9 @@ impl Shard {
         self.counts.taken_back += u64::from(load);
         let class = &mut self.classes[slot.class as usize];
         class.live -= 1;
-        (u32::from(load), slot.kind, class.mask)
+        let (kind, mask) = (slot.kind, class.mask);
+        self.drop_empty_classes();
+        (u32::from(load), kind, mask)
     }
 
     /// The best agent for a request (rule 1).

@@ -17,6 +17,17 @@ impl Shard {
         self.sole = self.kept.sole().filter(|_| alike && !self.closed);
     }
 
+    /// Drops classes at the end that count nobody (rule 2), so that agents that are alike again are of one class.
+    pub(super) fn drop_empty_classes(&mut self) {
+        let before = self.classes.len();
+        while self.classes.len() > 1 && self.classes.last().is_some_and(|class| class.live == 0) {
+            self.classes.pop();
+        }
+        if self.classes.len() < before {
+            self.see_whether_simple();
+        }
+    }
+
     #[inline(always)]
     pub(in crate::fleet::pool) const fn is_closed(&self) -> bool {
         self.closed
@@ -122,10 +133,8 @@ impl Shard {
     #[inline(always)]
     fn take_back(&mut self, local: u32, by: Strategy, went: Option<(bool, u64)>) {
         let (slots, link) = (self.slots.as_mut_slice(), by.index());
-        let (Some(class), Some(slot)) = (self.classes.first_mut(), slots.get_mut(local as usize))
-        else {
-            return;
-        };
+        let class = self.classes.first_mut().expect("an agent that is there has a class");
+        let slot = slots.get_mut(local as usize).expect("it was just looked at");
         let index = &mut class.index[link];
         let mut score = match by {
             Strategy::Performance => self.scores.get_mut(local as usize),

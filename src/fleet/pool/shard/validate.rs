@@ -28,6 +28,8 @@ impl Shard {
             wheel.validate();
         }
         assert_eq!(self.live, live.iter().sum::<u32>());
+        let used = self.classes.iter().skip(1).next_back().is_none_or(|class| class.live > 0);
+        assert!(used, "rule 2: one at the end that counts nobody");
         let mut masks = HashSet::new();
         for (place, class) in self.classes.iter().enumerate() {
             assert_eq!(class.live, live[place], "rule 2");

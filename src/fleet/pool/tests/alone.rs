@@ -1,7 +1,7 @@
 //! Pools in which one strategy decides alone among agents that are alike, with budgets and leases that expire, against
 //! a scan.
 
-use super::limits::join;
+use super::limits::{join, pool_of};
 use super::*;
 use crate::fleet::lease::Stale;
 
@@ -171,6 +171,27 @@ fn groups_that_ask_in_turn_are_each_written_down_once_for_all_their_leases() {
         pool.validate();
     }
     assert_eq!(askers(), (1, 4), "places are used again");
+}
+
+#[test]
+fn agents_that_are_alike_again_are_leased_in_one_step_again() {
+    let pool = pool_of(3, 1, Strategy::LeastLoaded);
+    let agents = join(&pool, &[], 1, 2).expect("there is room");
+    let is_simple = || pool.shards[0].lock().first_plain(Strategy::LeastLoaded).is_some();
+    assert!(is_simple());
+    for agent in &agents {
+        let set = |to| pool.shards[0].lock().set_condition(agent.slot, to, false);
+        set(Condition::Degraded);
+        assert!(!is_simple(), "one comes after the other");
+        set(Condition::Fit);
+        pool.validate();
+        assert!(is_simple(), "as they were before");
+    }
+    let other = join(&pool, &[Arc::from("rust")], 1, 1).expect("there is room")[0];
+    assert!(!is_simple(), "they are of two sorts");
+    pool.remove(other, &mut Vec::new()).expect("it lives");
+    pool.validate();
+    assert!(is_simple(), "those who are left are alike");
 }
 
 proptest! {
