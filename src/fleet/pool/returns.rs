@@ -17,12 +17,33 @@ use std::mem::ManuallyDrop;
 use std::sync::Arc;
 
 use super::shard::Shard;
-use super::{Gone, Grant, Key, Passed, Pool, Strategy};
+use super::{Charge, Gone, Grant, Key, Passed, Pool, Strategy};
 use crate::fleet::lease::{Lease, Release};
 use crate::sync::home;
 
 /// How many counts a shard keeps at most.
 const SPARE_MAX: u32 = 256;
+
+/// A lease that ends.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending {
+    pub(super) grant: Grant,
+    /// Names its time, if it may have expired by now.
+    pub(super) key: Option<Key>,
+    pub(super) charge: Option<Charge>,
+    /// The time, if it has a clock.
+    pub(super) now: u64,
+    pub(super) how: Release,
+    /// How it went and how long it was held, in nanoseconds, if that is known.
+    pub(super) went: Option<(bool, u64)>,
+}
+
+impl Ending {
+    /// That of a lease without a clock or a price.
+    const fn plain(grant: Grant, how: Release) -> Self {
+        Self { grant, key: None, charge: None, now: 0, how, went: None }
+    }
+}
 
 impl Shard {
     /// Takes over the count of a lease that ends, unless it has enough of them (rule 1).
@@ -113,89 +134,45 @@ impl Pool {
         }
         let agent = grant.agent();
         let simply = |shard: &mut Shard| shard.release_by_load(agent).is_some();
-        match self.give_back_simply(grant, how, simply) {
-            None => Ok(()),
-            Some(pool) => pool.give_back_whatever(grant, how),
-        }
+        self.give_back_by(grant, how, simply, || Ending::plain(grant, how))
     }
 
-    /// Ends a lease in a way that has nobody to tell; gives the reference back, and nothing is done, if there is more
-    /// to it.
-    #[inline(always)]
-    pub(super) fn give_back_simply(
-        self: Arc<Self>,
-        grant: Grant,
-        how: Release,
-        end: impl FnOnce(&mut Shard) -> bool,
-    ) -> Option<Arc<Self>> {
-        let held = ManuallyDrop::new(self);
-        let pool: &Self = &held;
-        let at = pool.shard_of(grant.agent());
-        let mut shard = pool.shards[at].lock();
-        // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() || !end(&mut shard) {
-            drop(shard);
-            return Some(ManuallyDrop::into_inner(held));
-        }
-        shard.count(true, how);
-        pool.publish(at, &mut shard);
-        if shard.charges.dues.relieved {
-            pool.owe(&mut shard);
-            drop(shard);
-            // What is owed is told before the reference goes.
-            pool.settle_dues();
-            drop(ManuallyDrop::into_inner(held));
-            return None;
-        }
-        let kept = shard.keep_reference();
-        drop(shard);
-        if !kept {
-            // The last reference, it may be, of a fleet that has ended.
-            drop(ManuallyDrop::into_inner(held));
-        }
-        None
-    }
-
-    /// The same where there may be more to it.
+    /// The same where the load does not decide alone.
     #[inline(never)]
     fn give_back_any(self: Arc<Self>, grant: Grant, how: Release) -> Result<(), Gone> {
-        let simply =
-            |shard: &mut Shard| shard.end_simply(grant.agent(), None, None, 0, None).is_some();
-        let Some(pool) = self.give_back_simply(grant, how, simply) else { return Ok(()) };
-        pool.give_back_whatever(grant, how)
+        let agent = grant.agent();
+        let simply = |shard: &mut Shard| shard.end_simply(agent, None, None, 0, None).is_some();
+        self.give_back_by(grant, how, simply, || Ending::plain(grant, how))
     }
 
-    #[inline(never)]
-    fn give_back_whatever(self: Arc<Self>, grant: Grant, how: Release) -> Result<(), Gone> {
-        self.give_back_by(grant, None, 0, how, |shard, key| {
-            shard.end(grant.agent(), key, None, 0, None)
-        })
-    }
-
-    /// Ends a lease in some way, which says what the holder is told and the place of the agent that has a
-    /// place more; with its key, if it may have expired by now.
+    /// Ends a lease in a way that has nobody to tell, or, if there is more to it, in whatever way that takes: in the
+    /// same section of the shard's lock, unless somebody waits or is to be told.
     #[inline(always)]
     pub(super) fn give_back_by(
         self: Arc<Self>,
         grant: Grant,
-        key: Option<Key>,
-        now: u64,
         how: Release,
-        end: impl FnOnce(&mut Shard, Option<Key>) -> (Result<(), Gone>, Option<u32>),
+        simply: impl FnOnce(&mut Shard) -> bool,
+        ending: impl FnOnce() -> Ending,
     ) -> Result<(), Gone> {
         let held = ManuallyDrop::new(self);
         let pool: &Self = &held;
         let at = pool.shard_of(grant.agent());
         let mut shard = pool.shards[at].lock();
         // Rule 2 of the pool: read under the lock.
-        if pool.is_watched() || shard.is_noted(grant.agent()) {
-            drop(shard);
-            return ManuallyDrop::into_inner(held).give_back_watched(grant, key, now, how, end);
+        let is_watched = pool.is_watched();
+        let mut result = Ok(());
+        if is_watched || !simply(&mut shard) {
+            if is_watched || shard.is_noted(grant.agent()) {
+                drop(shard);
+                return ManuallyDrop::into_inner(held).give_back_watched(ending());
+            }
+            (result, _) = shard.end(&ending());
         }
-        let (result, _) = end(&mut shard, key);
         shard.count(result.is_ok(), how);
         pool.publish(at, &mut shard);
-        if !shard.charges.dues.is_empty() {
+        // Nothing else is due as a lease ends of which nobody is to be told.
+        if shard.charges.dues.relieved {
             pool.owe(&mut shard);
             drop(shard);
             // What is owed is told before the reference goes.
@@ -206,27 +183,23 @@ impl Pool {
         let kept = shard.keep_reference();
         drop(shard);
         if !kept {
+            // The last reference, it may be, of a fleet that has ended.
             drop(ManuallyDrop::into_inner(held));
         }
         result
     }
 
     #[cold]
-    fn give_back_watched(
-        self: Arc<Self>,
-        grant: Grant,
-        key: Option<Key>,
-        now: u64,
-        how: Release,
-        end: impl FnOnce(&mut Shard, Option<Key>) -> (Result<(), Gone>, Option<u32>),
-    ) -> Result<(), Gone> {
+    #[inline(never)]
+    fn give_back_watched(self: Arc<Self>, ending: Ending) -> Result<(), Gone> {
+        let Ending { grant, key, now, how, .. } = ending;
         let at = self.shard_of(grant.agent());
         let key = self.hear(at, grant, key, now, how);
         let (mut wakes, mut passed, mut idle) = (Vec::new(), Passed::default(), None);
         let result = {
             let mut desk = self.desk.lock();
             let mut shard = self.shards[at].lock();
-            let (result, freed) = end(&mut shard, key);
+            let (result, freed) = shard.end(&Ending { key, ..ending });
             shard.count(result.is_ok(), how);
             if let Some(local) = freed {
                 passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);

@@ -564,38 +564,6 @@ impl Shard {
         self.counts.count(released, how);
     }
 
-    /// Ends a lease that may have expired, now; the place of its agent if that has a place more.
-    pub(super) fn end(
-        &mut self,
-        agent: AgentId,
-        key: Option<Key>,
-        charge: Option<Charge>,
-        now: u64,
-        went: Option<(bool, u64)>,
-    ) -> (Result<(), Gone>, Option<u32>) {
-        let Some(key) = key else {
-            let local = self.release(agent, charge, went);
-            return (local.map(drop), local.ok());
-        };
-        let wheel = self.timed.as_mut().expect("a lease that expires made one");
-        let Some(due) = wheel.due(key) else {
-            // Somebody else found that it had expired, and gave the agent back.
-            return (
-                Err(if self.find(agent).is_some() { Gone::Expired } else { Gone::Ended }),
-                None,
-            );
-        };
-        wheel.remove(key);
-        if now < due {
-            let local = self.release(agent, charge, went);
-            return (local.map(drop), local.ok());
-        }
-        match self.expire(agent, charge) {
-            Some(local) => (Err(Gone::Expired), Some(local)),
-            None => (Err(Gone::Ended), None),
-        }
-    }
-
     /// Takes back a lease that was just granted, as if it had not been.
     pub(super) fn undo(&mut self, agent: AgentId, charge: Option<Charge>) {
         if self.release(agent, charge, None).is_ok() {

@@ -29,12 +29,13 @@ impl Pool {
     #[inline(never)]
     fn grant_on_terms(self: &Arc<Self>, request: &Request) -> Result<Terms, AllocateError> {
         if !self.is_plain || request.is_special() {
+            let mut read = None;
             if request.is_for_any_time()
-                && let Some(terms) = self.grant_any_timed(request)
+                && let Some(terms) = self.grant_any_timed(request, &mut read)
             {
                 return Ok(terms);
             }
-            return self.grant_timed(request);
+            return self.grant_timed(request, read);
         }
         self.grant_resolved(request)
     }

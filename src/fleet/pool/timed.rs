@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::buy::Bought;
+use super::returns::Ending;
 use super::shard::Shard;
 use super::wheel::Key;
 use super::{Ask, Charge, Gone, Grant, Granted, Pool, Terms, nanoseconds};
@@ -34,9 +35,13 @@ impl Pool {
     }
 
     /// Takes any agent for a lease with a clock or a price; `None`, and nothing is done, if that takes more than a look
-    /// at one shard in which a strategy decides alone and one account that has room.
+    /// at one shard in which a strategy decides alone and one account that has room; with the time, if it was read.
     #[inline(always)]
-    pub(super) fn grant_any_timed(self: &Arc<Self>, request: &Request) -> Option<Terms> {
+    pub(super) fn grant_any_timed(
+        self: &Arc<Self>,
+        request: &Request,
+        read: &mut Option<u64>,
+    ) -> Option<Terms> {
         let by = self.sole?;
         let ttl = request.time_to_live().map(nanoseconds);
         if ttl.is_some() && !self.expires.load(Ordering::Relaxed) {
@@ -45,6 +50,7 @@ impl Pool {
         self.follow_accounts();
         let is_timed = self.keeps_pasts || ttl.is_some();
         let now = if is_timed { self.now() } else { 0 };
+        *read = is_timed.then_some(now);
         let due = ttl.map(|ttl| now.saturating_add(ttl));
         let at = self.nearest(by);
         let mut shard = self.shards[at].lock();
@@ -60,17 +66,23 @@ impl Pool {
         self.owe(&mut shard);
         self.lend_reference(&mut shard);
         drop(shard);
-        self.settle_dues();
+        // First: whoever is told of a budget may take its time.
         if let Some(due) = due {
             self.tell_of_due(due);
         }
+        self.settle_dues();
         let since = if is_timed { now.max(1) } else { 0 };
         Some(Terms { grant, key, charge, since })
     }
 
-    /// Takes an agent for a lease with a clock, or one that is picked, or says why there is none.
+    /// Takes an agent for a lease with a clock, or one that is picked, or says why there is none. If the time has just
+    /// been `read`, it is not read again.
     #[inline(never)]
-    pub(super) fn grant_timed(self: &Arc<Self>, request: &Request) -> Result<Terms, AllocateError> {
+    pub(super) fn grant_timed(
+        self: &Arc<Self>,
+        request: &Request,
+        mut read: Option<u64>,
+    ) -> Result<Terms, AllocateError> {
         if let Some(picker) = request.own_picker() {
             return self.try_allocate_picked(request, &**picker).map(Lease::into_terms);
         }
@@ -79,10 +91,10 @@ impl Pool {
             self.expires.store(true, Ordering::Relaxed);
         }
         if self.budgets.is_some() {
-            return self.grant_paid(&ask).map_err(|error| self.refusing(error));
+            return self.grant_paid(&ask, read).map_err(|error| self.refusing(error));
         }
         loop {
-            let now = self.now();
+            let now = read.take().unwrap_or_else(|| self.now());
             if let Some((mut shard, at, local)) = self.find(&ask)? {
                 let grant = shard.lease(local);
                 let due = ask.ttl.map(|ttl| now.saturating_add(ttl));
@@ -102,21 +114,29 @@ impl Pool {
     }
 
     /// The same where leases are paid for.
-    fn grant_paid(self: &Arc<Self>, ask: &Ask) -> Result<Terms, AllocateError> {
+    fn grant_paid(
+        self: &Arc<Self>,
+        ask: &Ask,
+        mut read: Option<u64>,
+    ) -> Result<Terms, AllocateError> {
         self.follow_accounts();
         let is_timed = self.keeps_pasts || ask.ttl.is_some();
         loop {
-            let now = if is_timed { self.now() } else { 0 };
+            let now = match read.take() {
+                Some(now) => now,
+                None if is_timed => self.now(),
+                None => 0,
+            };
             let refusal = match self.buy(ask, Asking::Looking, false) {
                 Ok(Some(Bought { mut shard, granted: Granted { grant, charge } })) => {
                     let due = ask.ttl.map(|ttl| now.saturating_add(ttl));
                     let key = due.and_then(|due| shard.arm(grant.agent(), charge, due));
                     self.lend_reference(&mut shard);
                     drop(shard);
-                    self.settle_dues();
                     if let Some(due) = due {
                         self.tell_of_due(due);
                     }
+                    self.settle_dues();
                     let since = if is_timed { now.max(1) } else { 0 };
                     return Ok(Terms { grant, key, charge, since });
                 }
@@ -300,26 +320,8 @@ impl Pool {
         };
         let agent = grant.agent();
         let simply = |shard: &mut Shard| shard.end_simply(agent, key, charge, now, went).is_some();
-        match self.give_back_simply(grant, how, simply) {
-            None => Ok(()),
-            Some(pool) => pool.give_back_paid(grant, key, charge, now, how, went),
-        }
-    }
-
-    /// The same where there may be more to it.
-    #[inline(never)]
-    fn give_back_paid(
-        self: Arc<Self>,
-        grant: Grant,
-        key: Option<Key>,
-        charge: Option<Charge>,
-        now: u64,
-        how: Release,
-        went: Option<(bool, u64)>,
-    ) -> Result<(), Gone> {
-        self.give_back_by(grant, key, now, how, |shard, key| {
-            shard.end(grant.agent(), key, charge, now, went)
-        })
+        let ending = || Ending { grant, key, charge, now, how, went };
+        self.give_back_by(grant, how, simply, ending)
     }
 
     /// Has a lease expire so long from now, and no sooner; refused if it is void.

@@ -194,6 +194,48 @@ fn agents_that_are_alike_again_are_leased_in_one_step_again() {
     assert!(is_simple(), "those who are left are alike");
 }
 
+/// What it was told of, in order.
+#[derive(Default)]
+struct Told(Mutex<Vec<&'static str>>);
+
+impl Feed for Told {
+    fn feed(&self) {}
+
+    fn freed(&self, _agent: AgentId) {}
+
+    fn lease_due(&self) {
+        self.0.lock().push("due");
+    }
+
+    fn lease_went(&self, _agent: AgentId, _era: Option<u32>, _well: Option<bool>) {}
+
+    fn lease_freed(&self, _agent: AgentId) {}
+
+    fn warned(&self, _warnings: Vec<Warning>) {
+        self.0.lock().push("cost");
+    }
+}
+
+#[test]
+fn when_a_lease_is_due_is_told_before_what_it_cost() {
+    let (pool, budgets, groups) = with_two_groups(4);
+    let told = Arc::new(Told::default());
+    let feed: Arc<dyn Feed> = Arc::clone(&told) as _;
+    pool.set_feed(Arc::downgrade(&feed));
+    let near = || Quota::new().limit(Meter::Leases, Limit::hard(9).warn_at(1));
+    let lease = |group, secs| {
+        budgets.set(Scope::Group(group), near()).expect("there is room");
+        let request = Request::any().group(group).ttl(Duration::from_secs(secs));
+        pool.try_allocate(&request).expect("there is room")
+    };
+    let _first = lease(groups[0], 10_000);
+    assert_eq!(*told.0.lock(), ["due", "cost"], "one account pays");
+    told.0.lock().clear();
+    budgets.set(Scope::Fleet, ample()).expect("there is room");
+    let _second = lease(groups[1], 1_000);
+    assert_eq!(*told.0.lock(), ["due", "cost"], "two do");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
