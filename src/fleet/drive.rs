@@ -8,6 +8,9 @@
 //!    fleet, from within a handler.
 //! 3. A drain drives by itself as long as it finds a seat, and sleeps on that seat, where whoever lines
 //!    something up rouses it.
+//! 4. A drain looks at the clock after every turn, but for a few at once of those that follow upon short ones.
+
+use std::time::Duration;
 
 use super::Fleet;
 use super::inner::Inner;
@@ -16,9 +19,10 @@ use super::work::ROUND;
 use crate::clock::Timestamp;
 use crate::sync::thread;
 
-/// How many messages a drain handles before it looks at the clock. It cannot do so within a turn, which may have
-/// more of them.
-const LOOK: u64 = 64;
+/// How many messages a drain handles at most before it looks at the clock, and how long those of the time before
+/// may have taken for it to handle more than one. Within a turn, which may have more of them, it cannot look.
+const LOOK: u64 = 16;
+const SHORT: Duration = Duration::from_micros(50);
 
 /// A thread that drives (rule 1).
 struct Driver<'a, T, O> {
@@ -140,7 +144,12 @@ impl<T, O> Inner<T, O> {
     fn drive_on(&self, mut driver: Driver<'_, T, O>, deadline: Timestamp) -> Driven {
         let mut key = None;
         loop {
-            while self.clock.now() < deadline && driver.run_some(LOOK) {}
+            // It is late by one turn, or by some that were short a moment ago (rule 4).
+            let (mut most, mut now) = (1, self.clock.now());
+            while now < deadline && driver.run_some(most) {
+                let began = std::mem::replace(&mut now, self.clock.now());
+                most = if now - began < SHORT { LOOK.min(2 * most) } else { 1 };
+            }
             let seat = driver.seat();
             self.runner.vacate(seat);
             {
@@ -198,6 +207,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> super::FleetBuilder<T, 
     ///
     /// [`Fleet::drain`] drives by itself; all other waits, for an outcome, a reply, room or an agent, are for
     /// what other threads bring about, and last for ever on the only thread that drives.
+    ///
+    /// A drain looks at the time between two turns, so it ends as late as the one that it is in; of turns that follow
+    /// upon such as took microseconds, with 16 messages in all, it looks after the last.
     ///
     /// A drain does not drive the host's executor: what an async handler has in flight on one that the draining
     /// thread alone runs, or an agent that a future of that thread holds or waits for, keeps the drain until

@@ -415,3 +415,31 @@ fn the_next_attempt_is_not_told_what_the_one_before_was() {
     let report = fleet.shutdown(LONG).unwrap();
     assert_eq!(report.completed, 4);
 }
+
+/// Drains for so many seconds a fleet whose handlers take as many as their messages say; how many were left.
+fn left_by_a_drain_for(seconds: u32, messages: &[u64]) -> u64 {
+    let (clock, hand) = ManualClock::new();
+    let fleet = driven().clock(clock).build().unwrap();
+    let spec = AgentSpec::new("slow").handler_fn(move |task: &Task<u64>, _cx| {
+        hand.advance(Duration::from_secs(*task.payload()));
+        Ok(0)
+    });
+    let agents = fleet.spawn_batch(&spec, messages.len()).unwrap();
+    for (agent, message) in agents.into_iter().zip(messages) {
+        fleet.tell(agent, *message).unwrap();
+    }
+    let report = fleet.drain(SECOND * seconds).unwrap();
+    assert_eq!(report.messages_handled + report.messages_unfinished, messages.len() as u64);
+    report.messages_unfinished
+}
+
+#[test]
+fn a_drain_that_drives_is_late_by_one_turn() {
+    assert_eq!(left_by_a_drain_for(1, &[1; 64]), 63);
+    assert_eq!(left_by_a_drain_for(5, &[2; 64]), 61, "the third began in time");
+    // One that takes long, where those before took no time.
+    let mut messages = vec![0; 200];
+    messages.extend([1; 64]);
+    let left = left_by_a_drain_for(1, &messages);
+    assert!((48..64).contains(&left), "{left}");
+}
