@@ -81,13 +81,27 @@ impl Pool {
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests {
+    use std::num::NonZeroUsize;
     use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::{Wake, Waker};
 
     use crate::fleet::{AgentId, AgentSpec, Fleet, Lease, Request};
 
-    /// More agents than are ended under one lock, of three sorts, some of which are leased or gone.
+    /// Counts how often it was woken.
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// More agents of each shard than are ended under one lock, of three sorts, some of which are leased or gone.
     fn fleet() -> (Fleet<(), ()>, Vec<AgentId>, Vec<Lease>) {
-        let fleet = Fleet::builder().build().expect("it is valid");
+        let shards = NonZeroUsize::new(2).expect("it is not zero");
+        let fleet = Fleet::builder().shards(shards).build().expect("it is valid");
         let mut agents = Vec::new();
         for (name, count) in [("one", 900), ("other", 900), ("one", 900)] {
             let spec = AgentSpec::new(name).capability(name);
@@ -113,6 +127,12 @@ mod tests {
             let pool = Arc::clone(&fleet.inner().pool);
             agents.sort_unstable();
             let mut wakes = Vec::new();
+            // Two that somebody waits to be idle, one of which may be leased.
+            let woken = Arc::new(Woken::default());
+            for (key, at) in [(1, 0), (2, agents.len() - 1)] {
+                let idler = (key, agents[at], Waker::from(Arc::clone(&woken)));
+                pool.desk.lock().idlers.push(idler);
+            }
             let removed = if at_once {
                 pool.remove_all(&mut wakes)
             } else {
@@ -121,6 +141,8 @@ mod tests {
                 agents.iter().map(one).collect()
             };
             pool.validate();
+            wakes.drain(..).for_each(Waker::wake);
+            assert_eq!(woken.0.load(Ordering::Relaxed), 2, "they learn that it is gone");
             assert!(removed.iter().map(|(agent, _)| agent).eq(&agents), "in their order");
             assert!(removed.iter().any(|(_, leases)| *leases == 1));
             assert_eq!((pool.ids().len(), pool.tally().live), (0, 0));
@@ -139,7 +161,7 @@ mod tests {
         let held = fleet.try_allocate(&Request::any()).expect("it is free");
         let request = Request::any();
         let mut waits = Box::pin(fleet.allocate_async(&request));
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let mut context = std::task::Context::from_waker(Waker::noop());
         assert!(waits.as_mut().poll(&mut context).is_pending());
         drop(held);
         let pool = Arc::clone(&fleet.inner().pool);
