@@ -39,6 +39,8 @@ pub(crate) use std::sync::OnceLock;
 pub(crate) use imp::Condvar;
 pub(crate) use imp::{Mutex, MutexGuard, RwLock, UnsafeCell, atomic, fence, hint, thread};
 
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+pub(crate) use asymmetric::refusing_barriers;
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
 pub(crate) use biased::{Biased, BiasedGuard, biased};
 pub(crate) use brief::{Brief, BriefGuard};

@@ -404,7 +404,8 @@ impl<T, O> Inner<T, O> {
         id: TaskId,
         handler: &AsyncHandler<T, O>,
     ) -> bool {
-        let Some((attempted, signal)) = self.begin_mailed(taken.agent, tenure, id) else {
+        let Some((attempted, signal)) = self.begin_mailed(taken.agent, tenure, id, |_| false)
+        else {
             return false;
         };
         let paid = Paid { lease: Some(taken), ..attempted.paid };

@@ -4,7 +4,7 @@
 //! one step. Rules that hold between any two calls:
 //!
 //! 1. A lane never holds more than it may: what finds it full is handed back whole. Messages that were
-//!    accepted before and come back ([`Mailbox::put_back`]) may exceed it.
+//!    accepted before and come back ([`Mailbox::put_back`], [`Mailbox::restore`]) may exceed it.
 //! 2. Idle: both lanes are empty. So a message that comes finds out from the flag, in the step that puts
 //!    it in, whether somebody is to be told, and none lies there that nobody was told of.
 //! 3. Scheduled: somebody was told, once, and has not begun. Running: one worker has the mailbox to itself;
@@ -25,8 +25,7 @@ use std::collections::vec_deque::Drain;
 use std::num::NonZeroU32;
 
 use crate::sync::left_out;
-use lanes::Lanes;
-pub(super) use lanes::Letter;
+pub(super) use lanes::{Lanes, Letter};
 
 /// How many messages the control lane holds.
 pub(super) const CONTROL_CAPACITY: usize = 16;
@@ -95,11 +94,9 @@ pub(super) struct Mailbox<M: Letter> {
 
 /// What a mailbox held when it was closed.
 #[derive(Debug)]
-pub(super) struct Leftovers<M> {
-    /// Those that nobody has begun, in the order in which they would have been.
-    pub(super) messages: VecDeque<M>,
-    /// The worker that has the mailbox, with what it took out of it and has not finished.
-    pub(super) worker: Option<u16>,
+pub(super) struct Leftovers<M: Letter> {
+    /// Those that no worker has taken out, as they lay there: there may be many, and locks are held.
+    pub(super) messages: Lanes<M>,
     /// Whether it was not idle.
     pub(super) active: bool,
 }
@@ -205,6 +202,14 @@ impl<M: Letter> Mailbox<M> {
         self.generation == generation && self.flag == Flag::Running(worker)
     }
 
+    /// The worker that has the mailbox now, with what it took out of it and has not finished.
+    pub(super) fn worker(&self, generation: u32) -> Option<u16> {
+        match self.flag {
+            Flag::Running(worker) if self.generation == generation => Some(worker),
+            _ => None,
+        }
+    }
+
     /// Takes out the payloads that come before all else, so many at most, by rule 5. Only for the worker that has
     /// the mailbox.
     #[inline]
@@ -213,10 +218,11 @@ impl<M: Letter> Mailbox<M> {
         self.lanes.take_payloads(most)
     }
 
-    /// Takes out so many messages at most, by rule 5. Only for the worker that has the mailbox.
-    pub(super) fn claim(&mut self, most: usize, into: &mut VecDeque<M>) {
+    /// Takes out so many messages at most, by rule 5; how many of them, the first, are of the control lane. Only
+    /// for the worker that has the mailbox.
+    pub(super) fn claim(&mut self, most: usize, into: &mut VecDeque<M>) -> usize {
         self.remember_peak();
-        self.lanes.take_into(most, into);
+        self.lanes.take_into(most, into)
     }
 
     #[inline]
@@ -225,10 +231,14 @@ impl<M: Letter> Mailbox<M> {
         self.peak = self.peak.max(waiting);
     }
 
-    /// Puts back what a worker took out and did not begin, before all else. Only for the worker that has the
-    /// mailbox.
-    pub(super) fn restore(&mut self, messages: VecDeque<M>) {
-        self.lanes.put_first(messages);
+    /// Puts back what a worker took out and did not begin, before all else in the lane that it came from: so many
+    /// of the control lane, and then those of the other. O(what is put back). Only for the worker that has
+    /// the mailbox.
+    pub(super) fn restore(&mut self, control: usize, messages: VecDeque<M>) {
+        for (at, message) in messages.into_iter().enumerate().rev() {
+            let lane = if at < control { Lane::Control } else { Lane::Work };
+            self.lanes.put_first(lane, message);
+        }
     }
 
     /// Ends a turn of the worker that began it.
@@ -256,11 +266,7 @@ impl<M: Letter> Mailbox<M> {
             self.flag = Flag::Closed;
         }
         Some(Leftovers {
-            messages: std::mem::replace(&mut self.lanes, Lanes::new()).into_messages(),
-            worker: match before {
-                Flag::Running(worker) => Some(worker),
-                _ => None,
-            },
+            messages: std::mem::replace(&mut self.lanes, Lanes::new()),
             active: before != Flag::Idle,
         })
     }

@@ -16,7 +16,7 @@ use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner, Phase};
 use super::log::FleetEvent;
 use super::mailbox::Told;
-use super::post::Message;
+use super::post::{Home, Message};
 use super::signal::{Signal, Whose};
 use super::supervision::Tenure;
 use super::task::{Outcome, ReturnReason};
@@ -65,12 +65,14 @@ impl<T, O> Inner<T, O> {
         self.finish(after);
     }
 
-    /// Begins an attempt of a task that a turn has come to, if there is one to begin.
+    /// Begins an attempt of a task that a turn has come to, if there is one to begin. One that is to wait for the
+    /// agent's next incarnation is put back to the end of its mailbox, unless `keep` says that the turn has kept it.
     pub(super) fn begin_mailed(
         &self,
         agent: AgentId,
         tenure: Tenure,
         id: TaskId,
+        keep: impl FnOnce(&Home<T, O>) -> bool,
     ) -> Option<(Attempted<T>, Arc<Signal>)> {
         let asked = self.time_if_observed();
         let mut after = After::new();
@@ -91,10 +93,13 @@ impl<T, O> Inner<T, O> {
             }
             if tenure.is_supervised() {
                 let post = self.posts.get(agent.slot).expect("a turn is of a mailbox");
-                if !post.lock().crew.works_in(tenure) {
+                let home = post.lock();
+                if !home.crew.works_in(tenure) {
                     // It failed in this very step, and the task is for its next incarnation.
-                    after.mail.push((agent, id));
-                    drop(guard);
+                    if !keep(&home) {
+                        after.mail.push((agent, id));
+                    }
+                    drop((home, guard));
                     self.finish(after);
                     return None;
                 }
@@ -136,7 +141,10 @@ impl<T, O> Inner<T, O> {
 
     /// Runs an attempt of a task that a turn has come to.
     pub(super) fn run_mailed(&self, turn: &mut Turn<'_, T, O>, id: TaskId) {
-        let Some((attempted, signal)) = self.begin_mailed(turn.agent, turn.tenure, id) else {
+        let (agent, tenure) = (turn.agent, turn.tenure);
+        // What was told later is in the hand, or was, and goes after it.
+        let keep = |home: &Home<T, O>| turn.take_back(home, id);
+        let Some((attempted, signal)) = self.begin_mailed(agent, tenure, id, keep) else {
             return;
         };
         let Attempted { attempt, task, .. } = &attempted;

@@ -55,6 +55,11 @@ impl<T, O> Letter for Message<T, O> {
     fn with(payload: T) -> Self {
         Self::Told(payload)
     }
+
+    /// A task is counted as such.
+    fn counts(&self) -> bool {
+        !matches!(self, Self::Task(_))
+    }
 }
 
 /// What an agent that runs something has beside its row in the pool.
@@ -209,6 +214,8 @@ pub(super) struct Station<T, O> {
 pub(super) struct Beside<T, O> {
     /// What comes after the run.
     messages: VecDeque<Message<T, O>>,
+    /// How many of them, the first, are of the control lane: then the run is empty.
+    control: usize,
     /// Who asked what is being handled now.
     pub(super) asker: Option<Arc<ReplyCell<O>>>,
 }
@@ -216,7 +223,8 @@ pub(super) struct Beside<T, O> {
 impl<T, O> Station<T, O> {
     /// A station, and what takes messages out of its hand.
     pub(super) fn new() -> (Self, Taker) {
-        let (hand, taker) = Hand::new(Beside { messages: VecDeque::new(), asker: None });
+        let beside = Beside { messages: VecDeque::new(), control: 0, asker: None };
+        let (hand, taker) = Hand::new(beside);
         let station = Self {
             hand: CachePadded::new(hand),
             signal: Signal::default(),
@@ -247,7 +255,7 @@ impl<T, O> Station<T, O> {
         let count = payloads.len();
         hand.fill(taker, payloads);
         if count < most && !mailbox.is_empty() {
-            mailbox.claim(most - count, &mut hand.messages);
+            hand.control = mailbox.claim(most - count, &mut hand.messages);
         }
         taker.has_more = !hand.messages.is_empty() || hand.asker.is_some();
     }
@@ -262,9 +270,16 @@ impl<T, O> Station<T, O> {
         }
     }
 
+    /// Puts a task back that was just taken, under the lock of the mailbox: what the run held is begun by then.
+    pub(super) fn take_back(&self, taker: &mut Taker, id: TaskId) {
+        self.hand.lock().messages.push_front(Message::Task(id));
+        taker.has_more = true;
+    }
+
     fn take_beside(&self, taker: &mut Taker) -> Option<Message<T, O>> {
         let mut hand = self.hand.lock();
         let message = hand.messages.pop_front();
+        hand.control = hand.control.saturating_sub(1);
         let asker = match &message {
             Some(Message::Asked(_, cell)) => Some(Arc::clone(cell)),
             _ => None,
@@ -286,14 +301,19 @@ impl<T, O> Held<'_, T, Beside<T, O>> {
         self.join(run)
     }
 
-    /// As [`strip`](Self::strip), for the worker itself.
-    pub(super) fn put_down(&mut self, taker: &mut Taker) -> VecDeque<Message<T, O>> {
-        let mut run = VecDeque::new();
+    /// As [`strip`](Self::strip), for the worker itself; and how many, the first, are of the control lane.
+    pub(super) fn put_down(&mut self, taker: &mut Taker) -> (usize, VecDeque<Message<T, O>>) {
+        let (mut run, control) = (VecDeque::new(), self.control);
         self.take_back(taker, &mut run);
-        self.join(run)
+        debug_assert!(
+            control == 0 || run.is_empty(),
+            "control goes first, and is not told in a run"
+        );
+        (control, self.join(run))
     }
 
     fn join(&mut self, run: VecDeque<T>) -> VecDeque<Message<T, O>> {
+        self.control = 0;
         let mut messages: VecDeque<_> = run.into_iter().map(Message::Told).collect();
         messages.append(&mut self.messages);
         messages

@@ -7,6 +7,7 @@
 //! 2. What is refused is handed back whole, and is counted as refused.
 //! 3. Payloads that are returned go to the [`Returned`] hook outside every lock.
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::agent::Crew;
 use super::id::AgentId;
 use super::inner::Inner;
 use super::log::FleetEvent;
-use super::mailbox::{Lane, Leftovers, Refusal, Told};
+use super::mailbox::{Lane, Lanes, Leftovers, Letter, Refusal, Told};
 use super::post::Message;
 use super::reply::{Filled, Reply, ReplyCell};
 use super::task::{Outcome, ReturnReason};
@@ -274,31 +275,29 @@ impl<T, O> Inner<T, O> {
     pub(super) fn close_mailbox(&self, agent: AgentId, strike: bool) -> Option<Remains<T, O>> {
         let post = self.posts.get(agent.slot)?;
         let mut home = post.lock();
-        let (left, crew) = home.close(agent.generation)?;
-        let Leftovers { mut messages, worker, active } = left;
-        let mut asker = None;
+        let worker = home.mailbox.worker(agent.generation);
+        let (mut taken, mut asker) = (VecDeque::new(), None);
         if let Some(worker) = worker {
             let station = &self.stations[usize::from(worker)];
             let mut hand = station.hand.lock();
-            // What the worker took out came first.
-            let mut taken = hand.strip();
+            // Before it is closed: if the system refuses the fence of the cut, nothing has been taken out.
+            taken = hand.strip();
             if left_out("fleet.leave-the-hand") {
                 taken.clear();
             }
-            taken.append(&mut messages);
-            messages = taken;
             if strike {
                 station.signal.revoke();
                 asker = hand.asker.take();
             }
         }
+        let (Leftovers { messages: waiting, active }, crew) = home.close(agent.generation)?;
         drop(home);
         // Before any asker knows, and before a drain finds that nothing is left. Tasks are counted as such.
-        let count = messages.iter().filter(|message| !matches!(message, Message::Task(_))).count();
+        let count = taken.iter().filter(|message| message.counts()).count() + waiting.counted();
         self.counters.give_back(count);
         // A mailbox that runs is retired by its worker.
-        let retired = active && worker.is_none() && self.runner.retire_gone(agent);
-        Some(Remains { agent, messages: messages.into(), asker, crew, last: retired })
+        let last = active && worker.is_none() && self.runner.retire_gone(agent);
+        Some(Remains { agent, taken, waiting, count, asker, crew, last })
     }
 
     /// Ends the question that a worker is running, for a mailbox that is closed already.
@@ -322,13 +321,14 @@ impl<T, O> Inner<T, O> {
 
     /// Gives messages back that nobody began (rules 1 and 3).
     pub(super) fn return_messages(&self, remains: Remains<T, O>, reason: ReturnReason) {
-        let Remains { agent, messages, asker, crew, last } = remains;
+        let Remains { agent, taken, waiting, count, asker, crew, last } = remains;
         self.strike_asker(asker, reason);
-        let count = messages.iter().filter(|message| !matches!(message, Message::Task(_))).count();
-        let mut tasks = Vec::with_capacity(messages.len() - count);
-        if !messages.is_empty() {
+        let all = taken.len() + waiting.len();
+        let mut tasks = Vec::with_capacity(all - count);
+        if all > 0 {
             let mut payloads = Vec::with_capacity(count);
-            for message in messages {
+            // What the worker took out came first.
+            for message in taken.into_iter().chain(waiting.into_messages()) {
                 match message {
                     Message::Told(payload) => payloads.push(payload),
                     Message::Asked(payload, cell) => {
@@ -371,7 +371,12 @@ impl<T, O> Inner<T, O> {
 #[must_use = "the messages are to be returned"]
 pub(super) struct Remains<T, O> {
     agent: AgentId,
-    messages: Vec<Message<T, O>>,
+    /// What its worker had in hand.
+    taken: VecDeque<Message<T, O>>,
+    /// What lay in the mailbox, as it lay there.
+    waiting: Lanes<Message<T, O>>,
+    /// How many of both are counted as messages.
+    count: usize,
     /// Who asked what was running.
     asker: Option<Arc<ReplyCell<O>>>,
     crew: Crew<T, O>,

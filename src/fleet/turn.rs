@@ -8,7 +8,7 @@
 //! 3. What a worker took out of the mailbox and has not begun is in its hand, where whoever closes the
 //!    mailbox finds it (rule 2 of the posts).
 //! 4. A turn of an agent that has failed, or was started again meanwhile, or whose trial is over, is over too: what
-//!    its worker has in hand goes back to the head of the mailbox, for the next turn.
+//!    its worker has in hand goes back to the head of the lane that it came from, for the next turn.
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests;
@@ -20,7 +20,7 @@ use super::inner::{After, Inner};
 use super::log::FleetEvent;
 use super::mailbox::Rest;
 use super::pool::Taken;
-use super::post::{Message, Post, Station};
+use super::post::{Home, Message, Post, Station};
 use super::reply::ReplyCell;
 use super::runner::Seat;
 use super::signal::Signal;
@@ -38,6 +38,7 @@ pub(super) struct Turn<'a, T, O> {
     pub(super) agent: AgentId,
     post: &'a Post<T, O>,
     station: &'a Station<T, O>,
+    worker: u16,
     taker: &'a mut Taker,
     /// What was hired; `None` before the first message of a turn and after a panic.
     handler: Option<Handler<T, O>>,
@@ -94,9 +95,10 @@ impl<T, O> Inner<T, O> {
                 rest
             } else {
                 let (handler, factory) = (None, None);
-                let mut turn = Turn { agent, post, station, taker, handler, factory, tenure };
+                let mut turn =
+                    Turn { agent, post, station, worker, taker, handler, factory, tenure };
                 turn.take_on(hired);
-                let rest = self.work_through(&mut turn, worker);
+                let rest = self.work_through(&mut turn);
                 self.release(taken);
                 rest
             };
@@ -129,8 +131,8 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Handles what was claimed and what else there is, as far as rule 2 goes, and ends the turn.
-    fn work_through(&self, turn: &mut Turn<'_, T, O>, worker: u16) -> Rest {
-        let (agent, post, station) = (turn.agent, turn.post, turn.station);
+    fn work_through(&self, turn: &mut Turn<'_, T, O>) -> Rest {
+        let Turn { agent, post, station, worker, .. } = *turn;
         let mut left = TURN;
         loop {
             let mut taken = station.take(turn.taker);
@@ -157,7 +159,8 @@ impl<T, O> Inner<T, O> {
             if is_own && !home.crew.works_in(turn.tenure) {
                 // Rule 4.
                 let mut hand = station.hand.lock();
-                home.mailbox.restore(hand.put_down(turn.taker));
+                let (control, messages) = hand.put_down(turn.taker);
+                home.mailbox.restore(control, messages);
                 asker = hand.asker.take();
             } else if is_own && turn.taker.has_left() {
                 // It was over for a moment only.
@@ -168,7 +171,7 @@ impl<T, O> Inner<T, O> {
             }
             if !is_own && turn.taker.has_left() {
                 // Whoever closed the mailbox has taken it.
-                let left = station.hand.lock().put_down(turn.taker);
+                let (_, left) = station.hand.lock().put_down(turn.taker);
                 debug_assert!(left.is_empty(), "rule 3");
             }
             // Whoever has the mailbox next finds the handler.
@@ -390,6 +393,16 @@ impl<T, O> Turn<'_, T, O> {
             self.station.signal.reset_stop();
             inner.stop_agent(self.agent, self.tenure);
         }
+    }
+
+    /// Puts a task that it was about to begin back into its worker's hand, under the lock of the mailbox, before all
+    /// that is there; whether the mailbox is the worker's still.
+    pub(super) fn take_back(&mut self, home: &Home<T, O>, id: TaskId) -> bool {
+        let is_own = home.mailbox.is_run_by(self.agent.generation, self.worker);
+        if is_own {
+            self.station.take_back(self.taker, id);
+        }
+        is_own
     }
 
     /// Whether nothing more is to begin in it (rule 4).

@@ -67,6 +67,8 @@ pub(crate) fn heavy_fence(name: &'static str, way: Asymmetric) {
     // heavy one: what this thread stored comes before the barrier.
     fence_site(name, Ordering::SeqCst);
     if way.barriers {
+        #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+        assert!(!tests::REFUSED.get(), "the barrier is refused (rule 3)");
         kernel::barrier();
         // Ordering: SeqCst, as above: what this thread loads comes after the barrier.
         fence_site(name, Ordering::SeqCst);
@@ -119,11 +121,31 @@ mod kernel {
 }
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+pub(crate) use tests::refusing_barriers;
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests {
     use super::super::atomic::AtomicU32;
     use super::super::thread;
     use super::*;
     use crossbeam::utils::CachePadded;
+
+    std::thread_local! {
+        pub(super) static REFUSED: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
+    }
+
+    /// Does something on this thread while the system refuses its barriers.
+    pub(crate) fn refusing_barriers<R>(act: impl FnOnce() -> R) -> R {
+        struct Restore;
+        impl Drop for Restore {
+            fn drop(&mut self) {
+                REFUSED.set(false);
+            }
+        }
+        REFUSED.set(true);
+        let _restore = Restore;
+        act()
+    }
 
     /// How often the light side stores and looks.
     const STORES: u32 = if cfg!(phalanx_tsan) { 100_000 } else { 4_000_000 };

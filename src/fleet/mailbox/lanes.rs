@@ -5,8 +5,9 @@
 //! the first sort come before it. Rules that hold between any two calls:
 //!
 //! 1. What came first into a lane is taken out of it first, whatever its sort.
-//! 2. The numbers that the messages beside say, of those that come between one and the one before it, are in sum `covered`; and that is at most how
-//!    many payloads there are.
+//! 2. The numbers that the messages beside say, of those that come between one and the one before it, are in
+//!    sum `covered`; and that is at most how many payloads there are.
+//! 3. Of the messages beside, `apart` are not counted as messages; none such is in the control lane.
 
 use std::collections::VecDeque;
 use std::collections::vec_deque::Drain;
@@ -24,10 +25,13 @@ pub(in crate::fleet) trait Letter: Sized {
 
     /// One of that sort.
     fn with(payload: Self::Payload) -> Self;
+
+    /// Whether it is counted as a message, as all of that sort are.
+    fn counts(&self) -> bool;
 }
 
 /// See the file's head.
-pub(super) struct Lanes<M: Letter> {
+pub(in crate::fleet) struct Lanes<M: Letter> {
     payloads: VecDeque<M::Payload>,
     /// Made with the first message that needs it, as most mailboxes never see one.
     beside: Option<Box<Beside<M>>>,
@@ -38,11 +42,13 @@ struct Beside<M> {
     /// The others of the work lane, each with how many payloads come between it and the one before it.
     others: VecDeque<(usize, M)>,
     covered: usize,
+    /// See rule 3.
+    apart: usize,
 }
 
 impl<M> Default for Beside<M> {
     fn default() -> Self {
-        Self { control: VecDeque::new(), others: VecDeque::new(), covered: 0 }
+        Self { control: VecDeque::new(), others: VecDeque::new(), covered: 0, apart: 0 }
     }
 }
 
@@ -53,7 +59,7 @@ impl<M: Letter> fmt::Debug for Lanes<M> {
 }
 
 impl<M: Letter> Lanes<M> {
-    pub(super) const fn new() -> Self {
+    pub(in crate::fleet) const fn new() -> Self {
         Self { payloads: VecDeque::new(), beside: None }
     }
 
@@ -67,11 +73,16 @@ impl<M: Letter> Lanes<M> {
         self.beside.as_ref().map_or(0, |beside| beside.control.len())
     }
 
-    pub(super) fn len(&self) -> usize {
+    pub(in crate::fleet) fn len(&self) -> usize {
         self.work_len() + self.control_len()
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// How many of them are counted as messages. O(1), as is the length.
+    pub(in crate::fleet) fn counted(&self) -> usize {
+        self.len() - self.beside.as_ref().map_or(0, |beside| beside.apart)
+    }
+
+    pub(in crate::fleet) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
@@ -87,10 +98,12 @@ impl<M: Letter> Lanes<M> {
         let beside = self.beside.get_or_insert_default();
         let before = self.payloads.len() - beside.covered;
         beside.covered = self.payloads.len();
+        beside.apart += usize::from(!other.counts());
         beside.others.push_back((before, other));
     }
 
     pub(super) fn push_control(&mut self, message: M) {
+        debug_assert!(message.counts(), "rule 3");
         self.beside.get_or_insert_default().control.push_back(message);
     }
 
@@ -98,8 +111,12 @@ impl<M: Letter> Lanes<M> {
     pub(super) fn pop_only(&mut self, lane: Lane) -> Option<M> {
         match lane {
             Lane::Work => self.pop_work(),
-            Lane::Control => self.beside.as_mut()?.control.pop_front(),
+            Lane::Control => self.pop_control(),
         }
+    }
+
+    fn pop_control(&mut self) -> Option<M> {
+        self.beside.as_mut()?.control.pop_front()
     }
 
     fn pop_work(&mut self) -> Option<M> {
@@ -107,7 +124,9 @@ impl<M: Letter> Lanes<M> {
             && let Some((before, _)) = beside.others.front_mut()
         {
             if *before == 0 {
-                return beside.others.pop_front().map(|(_, other)| other);
+                let (_, other) = beside.others.pop_front()?;
+                beside.apart -= usize::from(!other.counts());
+                return Some(other);
             }
             *before -= 1;
             beside.covered -= 1;
@@ -131,38 +150,43 @@ impl<M: Letter> Lanes<M> {
         self.payloads.drain(..count)
     }
 
-    /// Takes out so many messages at most, those of the control lane first.
-    pub(super) fn take_into(&mut self, most: usize, into: &mut VecDeque<M>) {
-        let mut left = most;
+    /// Takes out so many messages at most, those of the control lane first; how many those are.
+    pub(super) fn take_into(&mut self, most: usize, into: &mut VecDeque<M>) -> usize {
+        let mut control = 0;
         if let Some(beside) = &mut self.beside {
-            let count = left.min(beside.control.len());
-            into.extend(beside.control.drain(..count));
-            left -= count;
+            control = most.min(beside.control.len());
+            into.extend(beside.control.drain(..control));
         }
-        into.extend(std::iter::from_fn(|| self.pop_work()).take(left));
+        into.extend(std::iter::from_fn(|| self.pop_work()).take(most - control));
+        control
     }
 
-    /// Puts messages in before all others.
-    pub(super) fn put_first(&mut self, messages: VecDeque<M>) {
-        let mut later = std::mem::replace(self, Self::new());
-        if let Some(beside) = &mut later.beside
-            && !beside.control.is_empty()
-        {
-            self.beside.get_or_insert_default().control = std::mem::take(&mut beside.control);
+    /// Puts a message in before all others of a lane.
+    pub(super) fn put_first(&mut self, lane: Lane, message: M) {
+        if lane == Lane::Control {
+            return self.beside.get_or_insert_default().control.push_front(message);
         }
-        for message in messages {
-            self.push_work(message);
-        }
-        while let Some(message) = later.pop_work() {
-            self.push_work(message);
+        match message.open() {
+            Ok(payload) => {
+                self.payloads.push_front(payload);
+                if let Some(beside) = &mut self.beside
+                    && let Some((before, _)) = beside.others.front_mut()
+                {
+                    *before += 1;
+                    beside.covered += 1;
+                }
+            }
+            Err(other) => {
+                let beside = self.beside.get_or_insert_default();
+                beside.apart += usize::from(!other.counts());
+                beside.others.push_front((0, other));
+            }
         }
     }
 
     /// All of them, in the order in which they would be taken out.
-    pub(super) fn into_messages(mut self) -> VecDeque<M> {
-        let mut messages = VecDeque::with_capacity(self.len());
-        self.take_into(usize::MAX, &mut messages);
-        messages
+    pub(in crate::fleet) fn into_messages(mut self) -> impl Iterator<Item = M> {
+        std::iter::from_fn(move || self.pop_control().or_else(|| self.pop_work()))
     }
 
     /// Gives half of its room back where that is more than so much and than four times what was used.
@@ -186,12 +210,21 @@ impl<M: Letter> Lanes<M> {
         self.payloads.capacity() + others
     }
 
+    /// Where the first payload lies.
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) fn lies(&self) -> Option<*const M::Payload> {
+        self.payloads.front().map(std::ptr::from_ref)
+    }
+
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn validate(&self) {
         if let Some(beside) = &self.beside {
             let covered: usize = beside.others.iter().map(|(before, _)| before).sum();
             assert_eq!(beside.covered, covered, "rule 2");
             assert!(covered <= self.payloads.len(), "rule 2");
+            let apart = beside.others.iter().filter(|(_, other)| !other.counts()).count();
+            assert_eq!(beside.apart, apart, "rule 3");
+            assert!(beside.control.iter().all(Letter::counts), "rule 3");
         }
     }
 }

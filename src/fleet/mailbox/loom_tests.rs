@@ -15,6 +15,10 @@ impl Letter for u32 {
     fn with(payload: Self) -> Self {
         payload
     }
+
+    fn counts(&self) -> bool {
+        true
+    }
 }
 
 const ROOM: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
@@ -151,7 +155,8 @@ fn close_against_all() {
     let leftovers = post.mailbox.lock().close(1).expect("nobody else closes it");
     let refused = sender.join().expect("a push does not panic");
     worker.join().expect("a turn does not panic");
-    let mut all: Vec<_> = refused.into_iter().flatten().chain(leftovers.messages).collect();
+    let mut all: Vec<_> =
+        refused.into_iter().flatten().chain(leftovers.messages.into_messages()).collect();
     all.extend(&*post.handled.lock());
     all.sort_unstable();
     assert_eq!(all, [1, 2], "each is refused, handed back or run");

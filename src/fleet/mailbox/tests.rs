@@ -18,6 +18,11 @@ impl Letter for u32 {
     fn with(payload: Self) -> Self {
         payload
     }
+
+    /// Some of the seldom ones are not.
+    fn counts(&self) -> bool {
+        !self.is_multiple_of(9)
+    }
 }
 
 const ROOM: NonZeroU32 = NonZeroU32::new(4).expect("not zero");
@@ -54,8 +59,10 @@ fn an_agent_that_has_the_place_later_gets_nothing_of_the_one_before() {
     let mut mailbox = open();
     assert!(mailbox.push(7, Lane::Work, 1).is_ok());
     assert!(mailbox.begin(7, 3));
+    assert_eq!((mailbox.worker(7), mailbox.worker(6)), (Some(3), None));
     let leftovers = mailbox.close(7).expect("it is open");
-    assert_eq!((leftovers.worker, leftovers.messages), (Some(3), VecDeque::from([1])));
+    assert_eq!(mailbox.worker(7), None);
+    assert!(leftovers.messages.into_messages().eq([1]));
     mailbox.open(8, ROOM);
     assert_eq!(mailbox.push(7, Lane::Work, 2), Err((Refusal::Gone, 2)));
     assert_eq!(mailbox.put_back(7, 2), Err(2));
@@ -91,6 +98,42 @@ fn a_mailbox_gives_back_the_room_of_a_burst_by_and_by() {
 }
 
 #[test]
+fn what_lies_in_a_mailbox_is_handed_over_as_it_lies_when_it_is_closed() {
+    let mut mailbox = Mailbox::closed();
+    mailbox.open(1, NonZeroU32::new(10_000).expect("not zero"));
+    for message in 0..5_000 {
+        assert!(mailbox.push(1, Lane::Work, message).is_ok());
+    }
+    let lies = mailbox.lanes.lies();
+    let leftovers = mailbox.close(1).expect("it is open");
+    assert_eq!(
+        leftovers.messages.lies(),
+        lies,
+        "nothing is moved under the locks of who closes it"
+    );
+    assert!(mailbox.lanes.lies().is_none());
+    assert!(leftovers.messages.into_messages().eq(0..5_000));
+}
+
+#[test]
+fn what_is_put_back_goes_before_what_came_meanwhile_to_its_lane() {
+    let mut mailbox = open();
+    for (lane, message) in [(Lane::Work, 3), (Lane::Control, 1), (Lane::Control, 2)] {
+        assert!(mailbox.push(7, lane, message).is_ok());
+    }
+    assert!(mailbox.begin(7, 0));
+    let mut claimed = VecDeque::new();
+    assert_eq!(mailbox.claim(64, &mut claimed), 2);
+    assert_eq!(claimed.pop_front(), Some(1));
+    assert!(mailbox.push(7, Lane::Control, 8).is_ok());
+    assert!(mailbox.push(7, Lane::Work, 4).is_ok());
+    mailbox.restore(1, claimed);
+    let mut claimed = VecDeque::new();
+    assert_eq!(mailbox.claim(64, &mut claimed), 2);
+    assert_eq!(claimed, [2, 8, 3, 4]);
+}
+
+#[test]
 fn an_idle_mailbox_fits_in_a_cache_line_with_its_lock() {
     assert!(size_of::<crate::sync::Mutex<Mailbox<u32>>>() <= 64);
 }
@@ -101,7 +144,7 @@ enum Step {
     PutBack,
     Begin { generation: u32, worker: u16 },
     Claim { most: usize, payloads: bool },
-    Restore { most: usize },
+    Restore { most: usize, begun: usize, meanwhile: bool },
     Rest,
     Close,
     Open,
@@ -116,7 +159,8 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(generation, worker)| Step::Begin { generation, worker }),
         3 => (0..5_usize, any::<bool>())
             .prop_map(|(most, payloads)| Step::Claim { most, payloads }),
-        1 => (0..5_usize).prop_map(|most| Step::Restore { most }),
+        2 => (0..5_usize, 0..3_usize, any::<bool>())
+            .prop_map(|(most, begun, meanwhile)| Step::Restore { most, begun, meanwhile }),
         3 => Just(Step::Rest),
         1 => Just(Step::Close),
         1 => Just(Step::Open),
@@ -134,6 +178,34 @@ struct Oracle {
     work: VecDeque<u32>,
 }
 
+impl Oracle {
+    /// For its own generation, while it is open.
+    fn push(&mut self, lane: Lane, message: u32) -> Result<Told, (Refusal, u32)> {
+        let (queue, room) = match lane {
+            Lane::Work => (&mut self.work, 4),
+            Lane::Control => (&mut self.control, CONTROL_CAPACITY),
+        };
+        if queue.len() >= room {
+            return Err((Refusal::Full, message));
+        }
+        queue.push_back(message);
+        let told = std::mem::replace(&mut self.told, true);
+        Ok(if told { Told::Already } else { Told::Schedule })
+    }
+
+    /// The first so many, by their lanes.
+    fn claim(&mut self, most: usize) -> (Vec<u32>, Vec<u32>) {
+        let control = self.control.len().min(most);
+        let work = self.work.len().min(most - control);
+        (self.control.drain(..control).collect(), self.work.drain(..work).collect())
+    }
+}
+
+/// A message of the control lane, which are all counted.
+const fn control_of(number: u32) -> u32 {
+    9 * (number + 1_000) + 1
+}
+
 proptest! {
     #[test]
     fn a_mailbox_does_what_two_plain_queues_do(steps in prop::collection::vec(step(), 0..200)) {
@@ -142,19 +214,17 @@ proptest! {
         for (number, step) in (0_u32..).zip(steps) {
             match step {
                 Step::Push { generation, control } => {
-                    let lane = if control { Lane::Control } else { Lane::Work };
-                    let room = if control { CONTROL_CAPACITY } else { 4 };
-                    let queue = if control { &mut oracle.control } else { &mut oracle.work };
-                    let expected = if !oracle.open || generation != oracle.generation {
-                        Err((Refusal::Gone, number))
-                    } else if queue.len() >= room {
-                        Err((Refusal::Full, number))
+                    let (lane, message) = if control {
+                        (Lane::Control, control_of(number))
                     } else {
-                        queue.push_back(number);
-                        let told = std::mem::replace(&mut oracle.told, true);
-                        Ok(if told { Told::Already } else { Told::Schedule })
+                        (Lane::Work, number)
                     };
-                    prop_assert_eq!(mailbox.push(generation, lane, number), expected);
+                    let expected = if oracle.open && generation == oracle.generation {
+                        oracle.push(lane, message)
+                    } else {
+                        Err((Refusal::Gone, message))
+                    };
+                    prop_assert_eq!(mailbox.push(generation, lane, message), expected);
                 }
                 Step::PutBack if oracle.open => {
                     oracle.work.push_back(number);
@@ -185,27 +255,40 @@ proptest! {
                         prop_assert_eq!(claimed, expected);
                     }
                 }
-                Step::Restore { most } => {
+                Step::Restore { most, begun, meanwhile } => {
                     if oracle.worker.is_some() {
                         let mut claimed = VecDeque::new();
-                        mailbox.claim(most, &mut claimed);
-                        mailbox.restore(claimed);
-                        let count = oracle.control.len().min(most);
-                        // They lie in the work lane then, before all else there.
-                        let control: Vec<_> = oracle.control.drain(..count).collect();
-                        control.into_iter().rev().for_each(|number| oracle.work.push_front(number));
+                        let control = mailbox.claim(most, &mut claimed);
+                        let (mut first, mut then) = oracle.claim(most);
+                        prop_assert_eq!(control, first.len());
+                        // Some are begun, and others come before the rest is put back.
+                        let begun = begun.min(claimed.len());
+                        claimed.drain(..begun);
+                        let of_control = begun.min(control);
+                        first.drain(..of_control);
+                        then.drain(..begun - of_control);
+                        if meanwhile {
+                            let both = [(Lane::Control, control_of(number)), (Lane::Work, number)];
+                            for (lane, message) in both {
+                                let expected = oracle.push(lane, message);
+                                let told = mailbox.push(oracle.generation, lane, message);
+                                prop_assert_eq!(told, expected);
+                            }
+                        }
+                        mailbox.restore(control - of_control, claimed);
+                        for (lane, queue) in
+                            [(first, &mut oracle.control), (then, &mut oracle.work)]
+                        {
+                            lane.into_iter().rev().for_each(|message| queue.push_front(message));
+                        }
                     }
                 }
                 Step::Claim { most, payloads: false } => {
                     if oracle.worker.is_some() {
                         let mut claimed = VecDeque::new();
                         mailbox.claim(most, &mut claimed);
-                        let both = oracle.control.len() + oracle.work.len();
-                        let expected: Vec<_> = (0..most.min(both))
-                            .filter_map(|_| {
-                                oracle.control.pop_front().or_else(|| oracle.work.pop_front())
-                            })
-                            .collect();
+                        let (mut expected, then) = oracle.claim(most);
+                        expected.extend(then);
                         prop_assert_eq!(Vec::from(claimed), expected);
                     }
                 }
@@ -222,8 +305,11 @@ proptest! {
                     let Some(leftovers) = closed else { continue };
                     let expected: Vec<_> =
                         oracle.control.drain(..).chain(oracle.work.drain(..)).collect();
-                    prop_assert_eq!(Vec::from(leftovers.messages), expected);
-                    prop_assert_eq!(leftovers.worker, oracle.worker.take());
+                    let counted = expected.iter().filter(|message| message.counts()).count();
+                    prop_assert_eq!(leftovers.messages.counted(), counted);
+                    prop_assert_eq!(leftovers.messages.len(), expected.len());
+                    prop_assert!(leftovers.messages.into_messages().eq(expected));
+                    oracle.worker = None;
                     prop_assert_eq!(leftovers.active, oracle.told);
                     oracle.open = false;
                     oracle.told = false;
@@ -239,6 +325,7 @@ proptest! {
             mailbox.validate();
             prop_assert_eq!(mailbox.len(), oracle.control.len() + oracle.work.len());
             prop_assert_eq!(mailbox.is_open(oracle.generation), oracle.open);
+            prop_assert_eq!(mailbox.worker(oracle.generation), oracle.worker);
         }
     }
 }

@@ -6,9 +6,10 @@ use std::sync::{Arc, Mutex, OnceLock};
 use super::TURN;
 use crate::fleet::supervise::{Restart, RestartPolicy};
 use crate::fleet::{
-    Agent, AgentId, AgentSpec, Fleet, Outcome, ReturnReason, Task, TaskContext, TaskError,
+    Agent, AgentId, AgentSpec, Backoff, Fleet, Outcome, ReturnReason, Task, TaskContext, TaskError,
     WeakFleet,
 };
+use crate::sync::{Asymmetric, refusing_barriers};
 
 /// More than a worker takes out at once.
 const MANY: u64 = 150;
@@ -21,6 +22,10 @@ enum Deed {
     Panic,
     Kill,
     KillAndPanic,
+    /// Where the system refuses what a kill needs to take messages out of the hand of a worker.
+    KillInVain,
+    /// After it has told its own agent something by the control lane.
+    TellAndFail,
 }
 
 /// What a handler saw: which one of its agent it was, its message, and how many had been handled and had failed.
@@ -48,10 +53,18 @@ impl Agent<u64, u64> for Doer {
                 fleet.kill(cx.agent()).expect("it lives");
                 assert!(cx.is_revoked());
             }
+            if self.deed == Deed::KillInVain {
+                refusing_barriers(|| fleet.kill(cx.agent())).expect("it lives");
+            }
+            if self.deed == Deed::TellAndFail {
+                fleet.tell_control(cx.agent(), MANY).expect("there is room");
+            }
             match self.deed {
-                Deed::Fail => return Err(TaskError::permanent("as it was told")),
+                Deed::Fail | Deed::TellAndFail => {
+                    return Err(TaskError::permanent("as it was told"));
+                }
                 Deed::Panic | Deed::KillAndPanic => panic!("as it was told"),
-                Deed::Kill => {}
+                Deed::Kill | Deed::KillInVain => {}
             }
         }
         Ok(message + 1)
@@ -212,4 +225,45 @@ fn a_supervised_agent_that_is_killed_in_the_midst_leaves_the_hand_of_its_worker_
     next.tell(0..MANY);
     assert_eq!(next.fleet.run_ready(usize::MAX), 1);
     assert_eq!(next.fleet.stats().messages_handled, 3 + MANY);
+}
+
+#[test]
+fn what_an_agent_that_failed_had_in_hand_of_control_goes_before_what_was_told_there_meanwhile() {
+    for at in [0, 1, 2, 4] {
+        let stage = Stage::new(at, Deed::TellAndFail);
+        let own = Arc::new(OnceLock::new());
+        own.set(stage.fleet.downgrade()).expect("it is set once");
+        let seen = Arc::clone(&stage.seen);
+        let doer = Doer { number: 0, at, deed: Deed::TellAndFail, fleet: own, seen };
+        let policy = RestartPolicy::new(Restart::OnFailure).on_errors(true);
+        let spec = AgentSpec::new("supervised")
+            .handler(move || doer.clone())
+            .restart(policy.backoff(Backoff::NONE));
+        let agent = stage.fleet.spawn(spec).expect("there is room");
+        let stage = Stage { agent, ..stage };
+        for message in 0..3 {
+            stage.fleet.tell_control(agent, message).expect("there is room");
+        }
+        stage.tell(3..6);
+        stage.fleet.run_ready(usize::MAX);
+        let seen: Vec<_> = stage.seen().into_iter().map(|(_, message, ..)| message).collect();
+        let mut expected: Vec<_> = (0..6).collect();
+        // What fails is not tried again, and what is told during work goes before the rest of it.
+        expected.insert(if at < 3 { 3 } else { at as usize + 1 }, MANY);
+        assert_eq!(seen, expected, "the one that fails is {at}");
+    }
+}
+
+#[test]
+fn a_kill_that_the_system_refuses_takes_no_message_out_of_the_world() {
+    if !Asymmetric::detect().is_free() {
+        return;
+    }
+    let stage = Stage::new(1, Deed::KillInVain);
+    stage.tell(0..MANY);
+    assert_eq!(stage.fleet.run_ready(1), 1);
+    let stats = stage.fleet.stats();
+    assert_eq!((stats.messages_failed, stats.handler_panics), (1, 1), "the kill has panicked");
+    let ended = stats.messages_handled + stats.messages_failed + stats.messages_returned;
+    assert_eq!((stats.messages_accepted, ended), (MANY, MANY));
 }

@@ -52,8 +52,10 @@ fn a_task_whose_agent_fails_as_it_would_begin_waits_for_the_next_incarnation() {
     let group = SupervisionGroup::new(policy().strategy(RestartStrategy::OneForAll));
     let spec = |name| AgentSpec::<u64, u64>::new(name).supervised_by(&group);
     let watched = fleet.spawn(spec("watched").heartbeat(heartbeat())).unwrap();
-    let clock = hand.clone();
+    let (clock, seen) = (hand.clone(), Arc::new(Mutex::new(Vec::new())));
+    let noted = Arc::clone(&seen);
     let worker = fleet.spawn(spec("worker").handler_fn(move |task, _| {
+        noted.lock().unwrap().push(*task.payload());
         if *task.payload() == 5 {
             clock.advance(seconds(30));
         }
@@ -62,6 +64,7 @@ fn a_task_whose_agent_fails_as_it_would_begin_waits_for_the_next_incarnation() {
     let worker = worker.unwrap();
     fleet.tell(worker, 5).unwrap();
     let task = fleet.submit(Task::new(9).to(worker)).unwrap();
+    fleet.tell(worker, 7).unwrap();
     fleet.run_ready(usize::MAX);
     assert_eq!(state(&fleet, watched), (AgentState::Failed, 2));
     assert_eq!(state(&fleet, worker), (AgentState::Failed, 2));
@@ -70,6 +73,7 @@ fn a_task_whose_agent_fails_as_it_would_begin_waits_for_the_next_incarnation() {
     hand.advance(DELAY);
     fleet.run_ready(usize::MAX);
     assert_eq!(*task.wait(), Outcome::Completed(9));
+    assert_eq!(*seen.lock().unwrap(), [5, 9, 7], "in the order in which they came");
     assert_eq!(fleet.stats().agent_failures, 2);
     finish(&fleet);
 }
