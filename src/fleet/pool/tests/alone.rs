@@ -160,6 +160,8 @@ fn groups_that_ask_in_turn_are_each_written_down_once_for_all_their_leases() {
     drop(held);
     pool.validate();
     assert_eq!(askers(), (2, 4), "those of the accounts as they were have no leases");
+    drop(in_turn(4));
+    assert_eq!(askers(), (2, 4), "those who took their places are known");
     drop(later);
     pool.validate();
     assert_eq!(askers(), (1, 4), "who asked last is kept");
