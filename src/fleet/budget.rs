@@ -347,6 +347,10 @@ impl Budgets {
     /// usage takes nothing away: there are no more reservations until the usage has come down. To move a
     /// soft line is no crossing.
     ///
+    /// A new account knows nothing of what was there before it: leases that are held, those that a batch that waits has
+    /// gathered, and the queue's places and the units of tasks that were accepted are not counted in it, and give
+    /// nothing back to it. Until they are gone the scope may use as much beside what the account allows.
+    ///
     /// # Errors
     /// `InvalidArgument` for a soft line outside 1 to the hard limit, `LimitReached` when there are as
     /// many accounts as there may be or 4,096 types and agents with a limit on leases, `Conflict` if the scope has an account with other meters: what

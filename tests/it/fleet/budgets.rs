@@ -304,6 +304,57 @@ fn batches_wait_for_a_budget_and_none_holds_what_the_other_waits_for() {
 }
 
 #[test]
+fn what_a_batch_gathers_is_charged_to_the_accounts_that_there_are_as_it_is_gathered() {
+    let budgets = budgets();
+    let fleet = fleet(&budgets);
+    fleet.spawn(spec("worker", 3)).unwrap();
+    let held = [(); 3].map(|()| fleet.try_allocate(&Request::any()).unwrap());
+    let batch = Waiting::begin(fleet.allocate_batch_async(&Request::any(), 3));
+    let [one, other, third] = held;
+    drop(one);
+    // One place is gathered, and there was no account; the next two find them.
+    budgets.set(Scope::Fleet, leases(2)).unwrap();
+    assert_eq!(used(&budgets, &Scope::Fleet), 0, "what is held already is not charged");
+    drop(other);
+    assert_eq!(used(&budgets, &Scope::Fleet), 1);
+    budgets.set(named("worker"), leases(1)).unwrap();
+    assert!(!batch.is_woken());
+    drop(third);
+    let paid = || (used(&budgets, &Scope::Fleet), used(&budgets, &named("worker")));
+    assert_eq!(paid(), (2, 1));
+    let mut leases = batch.answer().unwrap();
+    assert_eq!((leases.len(), paid()), (3, (2, 1)), "it is collected at no further charge");
+    // In whatever order they go, each gives back what it paid itself.
+    for left in [(2, 1), (1, 1), (0, 0)] {
+        drop(leases.remove(0));
+        assert_eq!(paid(), left);
+    }
+}
+
+#[test]
+fn a_queued_task_pays_from_the_account_of_a_type_that_came_after_its_agent() {
+    let budgets = budgets();
+    let seen = budgets.clone();
+    let fleet = Fleet::<(), u64>::builder().driven().budgets(budgets.clone()).build().unwrap();
+    let spec = AgentSpec::new("worker");
+    fleet.spawn(spec.handler_fn(move |_, _| Ok(used(&seen, &named("worker"))))).unwrap();
+    let mut before = None;
+    for _ in 0..2 {
+        budgets.set(named("worker"), leases(1)).unwrap();
+        let task = fleet.submit(Task::new(())).unwrap();
+        assert_eq!(fleet.run_ready(usize::MAX), 1);
+        assert_eq!(task.try_outcome().as_deref(), Some(&Outcome::Completed(1)));
+        assert_eq!(used(&budgets, &named("worker")), 0);
+        // The next one's agent knows this account still.
+        let account = budgets.remove(&named("worker")).unwrap();
+        assert_eq!(account.usage(Meter::Leases).unwrap().peak, 1);
+        assert!(
+            before.replace(account).is_none_or(|of| of.usage(Meter::Leases).unwrap().used == 0)
+        );
+    }
+}
+
+#[test]
 fn two_fleets_share_a_budget_and_serve_each_other() {
     let budgets = budgets();
     budgets.set(Scope::Fleet, leases(1)).unwrap();
