@@ -564,6 +564,7 @@ impl Pool {
         let withdrawn = desk.void_grants(agent);
         let void = withdrawn.len() + desk.batches.withdraw(agent).len();
         let load = load - u32::try_from(void).expect("no more than the agent's load");
+        self.follow_accounts_at(&desk);
         for ticket in withdrawn {
             if ticket.ask.agent == Some(agent) {
                 desk.answer(ticket, Err(AllocateError::AgentGone), None, wakes);

@@ -175,6 +175,16 @@ impl Pool {
         }
     }
 
+    /// The same for who holds the desk's lock, and no shard's.
+    #[inline]
+    pub(super) fn follow_accounts_at(&self, desk: &Desk) {
+        if let Some(budgets) = &self.budgets
+            && budgets.kinds_version() != self.kinds_seen.load(Ordering::Relaxed)
+        {
+            self.assign_accounts(desk, budgets);
+        }
+    }
+
     #[cold]
     fn assign_accounts(&self, desk: &Desk, budgets: &Budgets) {
         let version = budgets.kinds_version();
@@ -229,11 +239,7 @@ impl Relief for Pool {
         let mut wakes = Vec::new();
         {
             let mut desk = self.desk.lock();
-            if let Some(budgets) = &self.budgets
-                && budgets.kinds_version() != self.kinds_seen.load(Ordering::Relaxed)
-            {
-                self.assign_accounts(&desk, budgets);
-            }
+            self.follow_accounts_at(&desk);
             self.serve_waiting(&mut desk, &mut wakes);
         }
         self.wake_all(wakes);

@@ -201,6 +201,7 @@ impl Pool {
 
     /// Gives a batch that gathers what there is for it.
     pub(super) fn fill(&self, desk: &mut Desk, place: Place, ask: &Ask, wakes: &mut Vec<Waker>) {
+        self.follow_accounts_at(desk);
         while desk.batches.get_mut(place).is_some_and(|batch| batch.waits()) {
             let Some(granted) = self.take_asked(ask, Asking::Waiting, true) else { break };
             desk.batches.grant(place, granted, wakes);

@@ -57,6 +57,7 @@ impl Pool {
         if ask.agent.is_none() && !desk.could_serve(&ask) {
             return Err(AllocateError::NoSuchCapability);
         }
+        self.follow_accounts_at(&desk);
         // Rule 2: first the word, then a look into every shard.
         if !left_out("fleet.say-who-waits") {
             self.attention.fetch_add(2, Ordering::Relaxed);

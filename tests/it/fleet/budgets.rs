@@ -332,6 +332,46 @@ fn what_a_batch_gathers_is_charged_to_the_accounts_that_there_are_as_it_is_gathe
 }
 
 #[test]
+fn who_is_served_as_others_leave_pays_from_accounts_that_came_while_it_waited() {
+    let budgets = budgets();
+    let fleet = fleet(&budgets);
+    fleet.spawn(spec("scout", 2).capability("look")).unwrap();
+    fleet.spawn(spec("smith", 2).capability("make")).unwrap();
+    let (look, make) = (Request::any().capability("look"), Request::any().capability("make"));
+    let _held = fleet.try_allocate(&look).unwrap();
+    let made = fleet.try_allocate(&make).unwrap();
+    // The first gathers, and the second has to wait for it.
+    let first = Waiting::begin(fleet.allocate_batch_async(&look, 2));
+    let second = Waiting::begin(fleet.allocate_batch_async(&make, 2));
+    drop(made);
+    assert!(!second.is_woken());
+    budgets.set(named("smith"), leases(1)).unwrap();
+    drop(first);
+    assert!(!second.is_woken(), "it may have one of two");
+    assert_eq!(used(&budgets, &named("smith")), 1);
+    budgets.set(named("smith"), leases(2)).unwrap();
+    let leases = second.answer().unwrap();
+    assert_eq!((leases.len(), used(&budgets, &named("smith"))), (2, 2));
+}
+
+#[test]
+fn a_grant_that_is_made_anew_as_its_agent_ends_pays_from_accounts_that_came_meanwhile() {
+    let budgets = budgets();
+    let fleet = fleet(&budgets);
+    let first = fleet.spawn(spec("worker", 1)).unwrap();
+    let held = fleet.try_allocate(&Request::any()).unwrap();
+    let waits = Waiting::begin(fleet.allocate_async(&Request::any()));
+    drop(held);
+    assert!(waits.is_woken());
+    fleet.spawn(spec("worker", 1)).unwrap();
+    budgets.set(named("worker"), leases(1)).unwrap();
+    fleet.kill(first).unwrap();
+    assert_eq!(used(&budgets, &named("worker")), 1);
+    drop(waits.answer().unwrap());
+    assert_eq!(used(&budgets, &named("worker")), 0);
+}
+
+#[test]
 fn a_queued_task_pays_from_the_account_of_a_type_that_came_after_its_agent() {
     let budgets = budgets();
     let seen = budgets.clone();
