@@ -298,7 +298,7 @@ fn running() -> AgentSpec<(), u32> {
 /// Runs a task if one can run; whether one did. The model brings its own thread for this, so that a
 /// broken rule shows as a failed assertion: loom cannot unwind a panic across threads or locks.
 fn work_once(fleet: &Fleet<(), u32>) -> bool {
-    let mut after = inner::After::new();
+    let mut after = After::new();
     let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, 0, &mut after);
     let Some(job) = job else { return false };
     fleet.inner().finish(after);

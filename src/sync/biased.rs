@@ -292,31 +292,31 @@ mod loom_tests {
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses to `UnsafeCell`")]
     fn loom_twin_an_owner_without_its_fence_shares_the_lock() {
         weakened("biased.enter.fence", || super::super::explore(3, owner_and_other));
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses to `UnsafeCell`")]
     fn loom_twin_a_favour_taken_without_a_fence_shares_the_lock() {
         weakened("biased.revoke.fence", || super::super::explore(3, owner_and_other));
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses to `UnsafeCell`")]
     fn loom_twin_an_owner_that_does_not_look_again_shares_the_lock() {
         weakened("biased.look-again", || super::super::explore(3, owner_and_other));
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses to `UnsafeCell`")]
     fn loom_twin_an_owner_that_leaves_without_release_does_not_show_what_it_did() {
         weakened("biased.leave", || super::super::explore(3, owner_and_other));
     }
 
     #[test]
-    #[should_panic]
+    #[should_panic(expected = "Concurrent write accesses to `UnsafeCell`")]
     fn loom_twin_a_favour_taken_without_acquire_does_not_see_what_the_owner_did() {
         weakened("biased.wait", || super::super::explore(3, owner_and_other));
     }

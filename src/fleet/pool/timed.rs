@@ -67,9 +67,7 @@ impl Pool {
         self.lend_reference(&mut shard);
         drop(shard);
         // First: whoever is told of a budget may take its time.
-        if let Some(due) = due {
-            self.tell_of_due(due);
-        }
+        self.tell_of_start(due);
         self.settle_dues();
         let since = if is_timed { now.max(1) } else { 0 };
         Some(Terms { grant, key, charge, since })
@@ -102,9 +100,7 @@ impl Pool {
                 self.publish(at, &mut shard);
                 self.lend_reference(&mut shard);
                 drop(shard);
-                if let Some(due) = due {
-                    self.tell_of_due(due);
-                }
+                self.tell_of_start(due);
                 return Ok(Terms { grant, key, charge: None, since: now.max(1) });
             }
             if self.expire_due() == 0 {
@@ -133,9 +129,7 @@ impl Pool {
                     let key = due.and_then(|due| shard.arm(grant.agent(), charge, due));
                     self.lend_reference(&mut shard);
                     drop(shard);
-                    if let Some(due) = due {
-                        self.tell_of_due(due);
-                    }
+                    self.tell_of_start(due);
                     self.settle_dues();
                     let since = if is_timed { now.max(1) } else { 0 };
                     return Ok(Terms { grant, key, charge, since });
@@ -179,6 +173,7 @@ impl Pool {
 
     /// Tells those who wait of leases that have just [started](Self::start), outside the locks; when the first of them
     /// is due.
+    #[inline]
     pub(super) fn tell_of_start(&self, first: Option<u64>) {
         if let Some(due) = first {
             self.tell_of_due(due);

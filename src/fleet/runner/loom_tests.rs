@@ -109,15 +109,21 @@ fn drive(runner: &Runner, seat: &mut Seat, deadline: Timestamp) -> Option<Ready>
     ready
 }
 
-/// Two things become ready while a worker and a thread that drives, each of which does one, lie down.
-fn a_driver_beside_a_worker() {
+/// A runner, the seat of a thread that drives, and a worker that takes one thing.
+fn driver_and_worker() -> (Arc<Runner>, Seat, thread::JoinHandle<Option<Ready>>) {
     let (runner, mut seats) = Runner::new(2, Clock::real());
     let runner = Arc::new(runner);
-    let (mut own, mut other) = (seats.remove(0), seats.remove(0));
+    let (own, mut other) = (seats.remove(0), seats.remove(0));
     let worker = {
         let runner = Arc::clone(&runner);
         thread::spawn(move || runner.next(&mut other))
     };
+    (runner, own, worker)
+}
+
+/// Two things become ready while a worker and a thread that drives, each of which does one, lie down.
+fn a_driver_beside_a_worker() {
+    let (runner, mut own, worker) = driver_and_worker();
     let sender = {
         let runner = Arc::clone(&runner);
         thread::spawn(move || {
@@ -144,13 +150,7 @@ fn loom_twin_a_thread_that_drives_and_passes_nothing_on_leaves_the_worker_asleep
 
 /// Something becomes ready while a thread that drives gives up and leaves: it, or the worker, has it.
 fn a_driver_that_leaves() {
-    let (runner, mut seats) = Runner::new(2, Clock::real());
-    let runner = Arc::new(runner);
-    let (mut own, mut other) = (seats.remove(0), seats.remove(0));
-    let worker = {
-        let runner = Arc::clone(&runner);
-        thread::spawn(move || runner.next(&mut other))
-    };
+    let (runner, mut own, worker) = driver_and_worker();
     let sender = {
         let runner = Arc::clone(&runner);
         thread::spawn(move || schedule(&runner, agent(1)))

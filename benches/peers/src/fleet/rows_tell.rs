@@ -429,30 +429,12 @@ pub fn stop_1000(settings: &Settings) -> Row {
         )
 }
 
-/// Has all agents there, as those of the peers are before they are measured: a handler is made with the first
-/// message of its agent. They report each unit, so it takes one.
-fn ours_started(
-    tally: &Tally,
-    shape: Shape,
-    fleet: &Fleet<u64>,
-    agents: &[AgentId],
-    together: bool,
-) {
-    tally.begin(shape.agents);
-    shape.tell_ours(fleet, agents);
-    if together {
-        fleet.run_ready(usize::MAX);
-    }
-    tally.wait();
-}
-
 fn ours_stopped_together() -> Contestant<'static> {
     let expected = expected(STOPPED.agents, STOPPED.each);
     Contestant::timed(OURS, move |units| {
         let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
         for _ in 0..units {
             let (fleet, agents) = ours_counting(None, STOPPED.agents, &tally);
-            ours_started(&tally, STOPPED, &fleet, &agents, true);
             tally.begin(STOPPED.agents);
             STOPPED.tell_ours(&fleet, &agents);
             let start = Instant::now();
@@ -460,7 +442,7 @@ fn ours_stopped_together() -> Contestant<'static> {
             let report = fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
             elapsed += start.elapsed();
             assert!(report.is_complete(), "each message is reported");
-            assert_eq!(report.messages_handled, 2 * STOPPED.messages(), "and was handled");
+            assert_eq!(report.messages_handled, STOPPED.messages(), "and was handled");
             checked(tally.wait(), expected);
         }
         Sample::new(elapsed, units, Some(expected.1))
@@ -473,7 +455,6 @@ fn ours_stopped() -> Contestant<'static> {
         let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
         for _ in 0..units {
             let (fleet, agents) = ours_counting(Some(1), STOPPED.agents, &tally);
-            ours_started(&tally, STOPPED, &fleet, &agents, false);
             // Its one thread is kept from handling anything until the end begins.
             let (open, gate) = mpsc::channel::<()>();
             let (there, held) = mpsc::channel();
@@ -494,7 +475,7 @@ fn ours_stopped() -> Contestant<'static> {
             let report = fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
             elapsed += start.elapsed();
             assert!(report.is_complete(), "each message is reported");
-            assert_eq!(report.messages_handled, 2 * STOPPED.messages() + 1, "and was handled");
+            assert_eq!(report.messages_handled, STOPPED.messages() + 1, "and was handled");
             checked(tally.wait(), expected);
         }
         Sample::new(elapsed, units, Some(expected.1))

@@ -24,7 +24,7 @@ fn leased_fleet(
 }
 
 fn take(fleet: &Fleet<u64, u64>) -> Lease {
-    fleet.try_allocate(&Request::any()).unwrap()
+    fleet.try_allocate(&Request::any()).expect("an agent is free")
 }
 
 fn fail(fleet: &Fleet<u64, u64>) {
