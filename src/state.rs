@@ -28,7 +28,6 @@
 #[cfg(feature = "durable")]
 mod assemble;
 mod block;
-#[cfg(feature = "durable")]
 mod builder;
 mod codec;
 mod collection;
@@ -53,7 +52,6 @@ mod store;
 mod transaction;
 mod version;
 
-#[cfg(feature = "durable")]
 pub use builder::StateBuilder;
 pub use codec::Codec;
 pub use collection::{Collection, Key, Value};

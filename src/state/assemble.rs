@@ -12,8 +12,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::block::{self, Kind, corrupt};
-use super::builder::{Place, Settings};
+use super::builder::Settings;
 use super::codec::Codec;
+#[cfg(feature = "test-util")]
+use super::disk::fault::FaultDisk;
 use super::disk::{Disk, FileDisk, Stage};
 use super::folder::Folder;
 use super::recover::Recovery;
@@ -24,19 +26,14 @@ use super::store::{self, Keeper, Store};
 use super::{StateManager, Version};
 use crate::{Error, ErrorKind};
 
-pub(super) fn open(place: &Place, settings: Settings) -> Result<StateManager, Error> {
-    match place {
-        Place::Folder(path) => open_folder(path, settings),
-        #[cfg(feature = "test-util")]
-        Place::Fault(disk) => {
-            let new = disk.bytes().is_empty();
-            let opened = Opened::rehearse(Box::new(disk.clone()), new, None, &settings)?;
-            opened.live()?.finish(None, settings)
-        }
-    }
+#[cfg(feature = "test-util")]
+pub(super) fn open_fault(disk: &FaultDisk, settings: Settings) -> Result<StateManager, Error> {
+    let new = disk.bytes().is_empty();
+    let opened = Opened::rehearse(Box::new(disk.clone()), new, None, &settings)?;
+    opened.live()?.finish(None, settings)
 }
 
-fn open_folder(path: &Path, settings: Settings) -> Result<StateManager, Error> {
+pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManager, Error> {
     if Codec::preferred().is_none() {
         return Err(no_codec());
     }

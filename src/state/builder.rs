@@ -1,28 +1,36 @@
-//! How a durable state is opened.
+//! How a state is opened.
 
+#[cfg(feature = "durable")]
 use std::path::PathBuf;
 
+use super::StateManager;
+#[cfg(feature = "durable")]
+use super::assemble;
 use super::codec::Codec;
-#[cfg(feature = "test-util")]
+#[cfg(all(feature = "durable", feature = "test-util"))]
 use super::disk::fault::FaultDisk;
-use super::{StateManager, assemble};
 use crate::{Clock, Error, ErrorKind};
 
 /// Where the store lies.
 #[derive(Clone, Debug)]
 pub(super) enum Place {
+    Memory,
+    #[cfg(feature = "durable")]
     Folder(PathBuf),
-    #[cfg(feature = "test-util")]
+    #[cfg(all(feature = "durable", feature = "test-util"))]
     Fault(FaultDisk),
 }
 
-/// The settings of a store, defaults included.
+/// The settings of a state, defaults included.
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) codec: Option<Codec>,
     pub(super) clock: Clock,
+    #[cfg(feature = "durable")]
     pub(super) checkpoint_every_bytes: u64,
+    #[cfg(feature = "durable")]
     pub(super) checkpoint_every_commits: u64,
+    #[cfg(feature = "durable")]
     pub(super) max_pending_bytes: usize,
 }
 
@@ -31,19 +39,22 @@ impl Default for Settings {
         Self {
             codec: None,
             clock: Clock::default(),
+            #[cfg(feature = "durable")]
             checkpoint_every_bytes: 16 << 20,
+            #[cfg(feature = "durable")]
             checkpoint_every_commits: 100_000,
+            #[cfg(feature = "durable")]
             max_pending_bytes: 8 << 20,
         }
     }
 }
 
-/// Opens a durable [`StateManager`]; from [`StateManager::builder`].
+/// Opens a [`StateManager`]; from [`StateManager::builder`].
 ///
 /// ```
 /// use phalanx::state::StateManager;
 ///
-/// # #[cfg(any(feature = "bincode", feature = "postcard"))]
+/// # #[cfg(all(feature = "durable", any(feature = "bincode", feature = "postcard")))]
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
 /// # let folder = tempfile::tempdir()?;
 /// # let folder = folder.path();
@@ -58,7 +69,7 @@ impl Default for Settings {
 /// assert_eq!(again.collection::<String, u32>("ages")?.get(&"ada".to_owned()), Some(36));
 /// # Ok(())
 /// # }
-/// # #[cfg(not(any(feature = "bincode", feature = "postcard")))]
+/// # #[cfg(not(all(feature = "durable", any(feature = "bincode", feature = "postcard"))))]
 /// # fn main() {}
 /// ```
 #[derive(Clone, Debug)]
@@ -73,17 +84,26 @@ impl StateBuilder {
         Self { place: None, settings: Settings::default() }
     }
 
-    /// The folder of the store, which is made if it is missing. It has to be set.
+    /// No store: the state lives in memory alone and ends with its last handle, as that of
+    /// [`StateManager::in_memory`]. This or a path has to be set.
+    pub fn in_memory(mut self) -> Self {
+        self.place = Some(Place::Memory);
+        self
+    }
+
+    /// The folder of the store, which is made if it is missing. This or
+    /// [`StateBuilder::in_memory`] has to be set; what is set last holds.
     ///
     /// Of what lies in it only `state.header`, `state.redb` and those two with `.new` behind them are the
     /// store's. On Unix the lock is one on the folder itself; elsewhere it is on a file `state.lock`.
+    #[cfg(feature = "durable")]
     pub fn path(mut self, folder: impl Into<PathBuf>) -> Self {
         self.place = Some(Place::Folder(folder.into()));
         self
     }
 
     /// A disk in memory that fails when told to, in place of a folder.
-    #[cfg(feature = "test-util")]
+    #[cfg(all(feature = "durable", feature = "test-util"))]
     pub fn fault_disk(mut self, disk: &FaultDisk) -> Self {
         self.place = Some(Place::Fault(disk.clone()));
         self
@@ -96,8 +116,9 @@ impl StateBuilder {
         self
     }
 
-    /// The clock that [`RecoveryReport::elapsed`](super::RecoveryReport::elapsed) is measured with.
-    /// Default: [`Clock::real`].
+    /// The clock of every wait with a timeout, and that
+    /// [`RecoveryReport::elapsed`](super::RecoveryReport::elapsed) is measured with. Default:
+    /// [`Clock::real`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.clock = clock;
         self
@@ -109,6 +130,7 @@ impl StateBuilder {
     /// It bounds what a recovery replays. A checkpoint writes the whole state, so once the state is larger
     /// than this, the size of the last checkpoint counts instead: what checkpoints write is then at most
     /// as much again as the deltas.
+    #[cfg(feature = "durable")]
     pub fn checkpoint_every_bytes(mut self, bytes: u64) -> Self {
         self.settings.checkpoint_every_bytes = bytes;
         self
@@ -116,6 +138,7 @@ impl StateBuilder {
 
     /// How many commits may follow a checkpoint before the next one is due, whatever their size. Default:
     /// 100,000; at least 1.
+    #[cfg(feature = "durable")]
     pub fn checkpoint_every_commits(mut self, commits: u64) -> Self {
         self.settings.checkpoint_every_commits = commits;
         self
@@ -126,6 +149,7 @@ impl StateBuilder {
     /// A commit that would go over it first makes those before it durable, which
     /// [`StateStats::stalls`](super::StateStats::stalls) counts. One delta that is larger by itself is let
     /// through alone.
+    #[cfg(feature = "durable")]
     pub fn max_pending_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_pending_bytes = bytes;
         self
@@ -148,14 +172,22 @@ impl StateBuilder {
         let Self { place, settings } = self;
         let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
         let Some(place) = place else {
-            return invalid("a durable state needs the path of a folder");
+            return invalid("a state is opened in memory or with the path of a folder; name one");
         };
+        #[cfg(feature = "durable")]
         if settings.checkpoint_every_bytes == 0 || settings.checkpoint_every_commits == 0 {
             return invalid("a checkpoint is due after at least 1 byte and 1 commit");
         }
+        #[cfg(feature = "durable")]
         if settings.max_pending_bytes == 0 || settings.max_pending_bytes > 1 << 30 {
             return invalid("the pending bytes are limited to between 1 byte and 1 GiB");
         }
-        assemble::open(&place, settings)
+        match place {
+            Place::Memory => Ok(StateManager::of_memory(&settings)),
+            #[cfg(feature = "durable")]
+            Place::Folder(path) => assemble::open_folder(&path, settings),
+            #[cfg(all(feature = "durable", feature = "test-util"))]
+            Place::Fault(disk) => assemble::open_fault(&disk, settings),
+        }
     }
 }

@@ -12,8 +12,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 
-#[cfg(feature = "durable")]
-use super::StateBuilder;
+use super::builder::Settings;
 use super::codec::Codec;
 #[cfg(feature = "durable")]
 use super::disk::Counters;
@@ -26,7 +25,8 @@ use super::snapshot::no_codec;
 #[cfg(feature = "durable")]
 use super::store::Keeper;
 use super::{
-    Abort, Collection, Key, RecoveryReport, Snapshot, StateStats, Transaction, Value, Version,
+    Abort, Collection, Key, RecoveryReport, Snapshot, StateBuilder, StateStats, Transaction, Value,
+    Version,
 };
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
@@ -85,16 +85,25 @@ struct Durable {
 }
 
 impl StateManager {
-    /// A state that lives in memory alone and ends with its last handle.
+    /// A state that lives in memory alone and ends with its last handle, with the default settings.
     #[must_use]
     pub fn in_memory() -> Self {
+        Self::of_memory(&Settings::default())
+    }
+
+    /// Configures a state: one that survives the process, or one in memory.
+    pub fn builder() -> StateBuilder {
+        StateBuilder::new()
+    }
+
+    pub(super) fn of_memory(settings: &Settings) -> Self {
         let root = Root { owner: Arc::new(()), version: Version::ZERO, slots: Vec::new() };
         Self {
             inner: Arc::new(Inner {
                 owner: Arc::clone(&root.owner),
                 root: RwLock::new(Arc::new(root)),
                 registry: Mutex::new(HashMap::new()),
-                codec: Codec::preferred(),
+                codec: settings.codec.or(Codec::preferred()),
                 closed: AtomicBool::new(false),
                 commits: AtomicU64::new(0),
                 reruns: AtomicU64::new(0),
@@ -104,12 +113,6 @@ impl StateManager {
                 durable: None,
             }),
         }
-    }
-
-    /// Configures a state that survives the process.
-    #[cfg(feature = "durable")]
-    pub fn builder() -> StateBuilder {
-        StateBuilder::new()
     }
 
     #[cfg(feature = "durable")]

@@ -384,3 +384,13 @@ fn a_value_that_blocks_in_its_drop_stops_nobody_else() {
         leave.send(()).unwrap();
     });
 }
+
+#[test]
+fn a_builder_opens_in_memory_only_when_it_is_told_to() {
+    let forgotten = StateManager::builder().open().unwrap_err();
+    assert_eq!(forgotten.kind(), ErrorKind::InvalidArgument);
+    let state = StateManager::builder().in_memory().open().unwrap();
+    assert!(!state.is_durable() && state.recovery().created);
+    let version = state.collection::<u32, u32>("rows").unwrap().insert(1, 1).unwrap();
+    assert_eq!((version, state.durable_version()), (v(1), Version::ZERO));
+}
