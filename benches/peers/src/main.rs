@@ -1,6 +1,7 @@
 //! This crate and its peers doing the same work, interleaved, in one process.
 //!
-//! `cargo run --release --manifest-path benches/peers/Cargo.toml --features PART -- PART [--quick] [--row ID].. [--json FILE]`
+//! `cargo run --release --manifest-path benches/peers/Cargo.toml --features PART -- PART [--quick] [--row ID].. [--json FILE]
+//! [--folder DIR]`
 //!
 //! Where things are: [`row`] is what is reported, [`measure`] how it is sampled, [`table`] how it is shown;
 //! each part has a module, with a function for each row of it.
@@ -34,26 +35,31 @@ mod fleet;
 #[cfg(feature = "state")]
 mod state;
 
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use row::Row;
 
 /// How this run measures.
+#[derive(Default)]
 pub struct Settings {
     /// Fewer samples, and no peers but those that a row's reach names.
     pub quick: bool,
     /// What was measured, as the working tree says now.
     pub commit: String,
+    /// Where files go, into folders of their own that are gone afterwards.
+    pub folder: PathBuf,
 }
 
 /// One row of a part: measures it and says what came out.
 type RowFn = fn(&Settings) -> Row;
 
-const USAGE: &str = "usage: phalanx-peers PART [--quick] [--row ID].. [--json FILE]
+const USAGE: &str = "usage: phalanx-peers PART [--quick] [--row ID].. [--json FILE] [--folder DIR]
   PART         ast, bus, cache, fleet or state; build with the feature of the same name
   --quick      3 samples a row instead of 5, and only the peers that its reach names
   --row ID     only this row; may be given more than once
-  --json FILE  write the rows there as well";
+  --json FILE  write the rows there as well
+  --folder DIR where the rows with files keep them, which should be on a disk; the system's temporary folder";
 
 const PARTS: [&str; 5] = ["ast", "bus", "cache", "fleet", "state"];
 
@@ -79,6 +85,8 @@ fn child(part: &str, row: &str, name: &str) -> Result<(u64, u64), String> {
     match part {
         #[cfg(feature = "fleet")]
         "fleet" => fleet::child(row, name),
+        #[cfg(feature = "state")]
+        "state" => state::child(row, name),
         _ => Err(format!("{name} of the row {row} of {part} has no process of its own")),
     }
 }
@@ -96,7 +104,7 @@ fn main() -> ExitCode {
             Err(problem) => usage(&problem),
         };
     }
-    let Arguments { part, quick, only, json } = match arguments() {
+    let Arguments { part, quick, only, json, folder } = match arguments() {
         Ok(Some(parsed)) => parsed,
         Ok(None) => {
             println!("{USAGE}");
@@ -115,7 +123,7 @@ fn main() -> ExitCode {
         let ids: Vec<_> = rows.iter().map(|(id, _)| *id).collect();
         return usage(&format!("there is no row {unknown} of {part}, but {}", ids.join(", ")));
     }
-    let settings = Settings { quick, commit: commit() };
+    let settings = Settings { quick, commit: commit(), folder };
     println!("{}", table::header(&part, &settings));
     let mut done = Vec::new();
     for (id, row) in rows.iter().filter(|(id, _)| only.is_empty() || only.iter().any(|o| o == id)) {
@@ -142,11 +150,13 @@ struct Arguments {
     /// The rows asked for; all of them if none is named.
     only: Vec<String>,
     json: Option<String>,
+    folder: PathBuf,
 }
 
 /// `None` when help was asked for.
 fn arguments() -> Result<Option<Arguments>, String> {
     let (mut part, mut quick, mut only, mut json) = (None, false, Vec::new(), None);
+    let mut folder = std::env::temp_dir();
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         match argument.as_str() {
@@ -154,12 +164,13 @@ fn arguments() -> Result<Option<Arguments>, String> {
             "--quick" => quick = true,
             "--row" => only.push(given.next().ok_or("--row needs an id")?),
             "--json" => json = Some(given.next().ok_or("--json needs a file")?),
+            "--folder" => folder = given.next().ok_or("--folder needs a folder")?.into(),
             flag if flag.starts_with('-') => return Err(format!("there is no option {flag}")),
             name if part.is_none() => part = Some(name.to_owned()),
             more => return Err(format!("one part at a time: {more} is one too many")),
         }
     }
-    Ok(Some(Arguments { part: part.ok_or("which part?")?, quick, only, json }))
+    Ok(Some(Arguments { part: part.ok_or("which part?")?, quick, only, json, folder }))
 }
 
 fn usage(problem: &str) -> ExitCode {

@@ -207,7 +207,7 @@ fn value(unit: Unit, sample: Sample) -> f64 {
         Unit::PerSecond => operations / seconds,
         Unit::Nanoseconds => seconds * 1e9 / operations,
         Unit::Milliseconds => seconds * 1e3 / operations,
-        Unit::Cores | Unit::Bytes | Unit::Megabytes | Unit::Number => f64::NAN,
+        Unit::Cores | Unit::Bytes | Unit::Megabytes | Unit::Number | Unit::Syncs => f64::NAN,
     }
 }
 
@@ -259,7 +259,7 @@ mod tests {
     }
 
     fn settings() -> Settings {
-        Settings { quick: true, commit: String::new() }
+        Settings { quick: true, ..Settings::default() }
     }
 
     #[test]

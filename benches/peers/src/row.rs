@@ -18,12 +18,14 @@ pub enum Unit {
     Milliseconds,
     /// Processor cores in use on average, lower is better.
     Cores,
-    /// `bytes` of memory, lower is better.
+    /// `bytes` of memory or of a disk, lower is better.
     Bytes,
     /// Millions of `bytes` of memory, lower is better.
     Megabytes,
     /// A plain number, such as a quotient, higher is better.
     Number,
+    /// Syncs of files, lower is better.
+    Syncs,
 }
 
 impl Unit {
@@ -36,6 +38,7 @@ impl Unit {
             Self::Bytes => "bytes",
             Self::Megabytes => "MB",
             Self::Number => "ratio",
+            Self::Syncs => "syncs",
         }
     }
 
@@ -370,7 +373,8 @@ mod tests {
     fn a_row_that_only_others_ran_has_their_samples_and_fails() {
         let spec = spec(Unit::Megabytes, &[("peer", 1.0)]);
         let row = Row::without_ours(spec, vec![peer("peer", [1.0, 2.0, 3.0])], "not there yet");
-        let json = row.to_json(&Settings { quick: true, commit: "c".to_owned() });
+        let json =
+            row.to_json(&Settings { quick: true, commit: "c".to_owned(), ..Settings::default() });
         assert_eq!((&json["reason"], &json["ours"]), (&json!("not there yet"), &json!([])));
         assert_eq!(json["peers"]["peer"], json!([1.0, 2.0, 3.0]));
         assert_eq!(json["targets"][0]["verdict"], "fail");
@@ -399,7 +403,7 @@ mod tests {
     #[test]
     fn a_row_that_did_not_run_fails_every_target_and_says_why() {
         let row = Row::not_run(spec(Unit::PerSecond, &[("peer", 1.0)]), "no such luck");
-        let settings = Settings { quick: true, commit: "c".to_owned() };
+        let settings = Settings { quick: true, commit: "c".to_owned(), ..Settings::default() };
         let json = row.to_json(&settings);
         assert_eq!(json["reason"], "no such luck");
         assert_eq!(json["ours"], json!([]));

@@ -1,153 +1,89 @@
 //! The state manager beside its peers.
+//!
+//! Where things are: [`record`] is what is kept and how it is known that all of it is there, [`maps`] the
+//! peers that keep it in memory, [`folder`] where files go, [`process`] how a contestant runs in a process
+//! of its own, [`heap`] counts what is allocated there. The rows are in the files `rows_*`.
 
-use std::collections::HashMap;
-use std::path::PathBuf;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
+mod folder;
+mod heap;
+mod maps;
+mod process;
+mod record;
+mod rows_kept;
+mod rows_read;
+mod rows_snapshot;
 
-use phalanx::state::StateManager;
-use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
-use crate::measure::{Contestant, Sample, measure};
-use crate::row::{OURS, Row, Spec, Time, Unit};
+use crate::measure::{Contestant, measure};
+use crate::row::{Row, Spec, Time, Unit};
 use crate::{RowFn, Settings};
 
-pub const ROWS: &[(&str, RowFn)] = &[("snapshot-60k", snapshot_60k)];
+pub const ROWS: &[(&str, RowFn)] = &[
+    ("snapshot-60k", rows_snapshot::snapshot_60k),
+    ("snapshot-1m", rows_snapshot::snapshot_1m),
+    ("snapshot-100m", rows_snapshot::snapshot_100m),
+    ("writes-under-snapshots", rows_snapshot::writes_under_snapshots),
+    ("read-6k", rows_read::read_6k),
+    ("read-700k", rows_read::read_700k),
+    ("encode-60k", rows_read::encode_60k),
+    ("encode-100k", rows_read::encode_100k),
+    ("encode-1m", rows_read::encode_1m),
+    ("kept-1000", rows_kept::kept_1000),
+];
 
-/// What is kept of an agent: some 240 bytes encoded.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct Record {
-    name: String,
-    capabilities: Vec<String>,
-    labels: Vec<(String, String)>,
-    status: u8,
-    tasks: [u64; 4],
-    score: f64,
-    note: Option<String>,
-}
-
-fn record(number: u64) -> Record {
-    Record {
-        name: format!("agent-{number:08}"),
-        capabilities: ["rust", "typescript", "review"].map(str::to_owned).to_vec(),
-        labels: vec![
-            ("zone".to_owned(), format!("zone-{}", number % 7)),
-            ("team".to_owned(), format!("a team with a longer name {}", number % 31)),
-        ],
-        status: (number % 5) as u8,
-        tasks: [number, number * 3, number * 7, number * 11].map(|n| n + (1 << 40)),
-        score: number as f64 / 3.0,
-        note: Some(format!("{:-^70}", number * 1_000_003)),
-    }
-}
-
-/// What is seen in a state, in whatever order its rows come.
-fn content<'a>(rows: impl Iterator<Item = (&'a u64, &'a Record)>) -> u64 {
-    rows.map(|(key, record)| {
-        let text = record.name.bytes().chain(record.note.iter().flat_map(|note| note.bytes()));
-        let text = text.fold(*key, |sum, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte)));
-        text ^ record.tasks.iter().sum::<u64>()
-    })
-    .fold(0_u64, u64::wrapping_add)
-}
-
-/// A folder of this run, gone when it ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new(name: &str) -> Self {
-        let folder =
-            std::env::temp_dir().join(format!("phalanx-peers-{name}-{}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&folder);
-        Self(folder)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Takes `batch` snapshots at a time and times the taking alone: dropping them is not part of it.
-fn taking<S>(
-    batch: usize,
-    take: impl Fn() -> S,
-    content: impl Fn(&S) -> u64,
-) -> impl FnMut(u64) -> Sample {
-    let mut taken = Vec::with_capacity(batch);
-    move |units| {
-        let mut elapsed = Duration::ZERO;
-        let mut checksum = None;
-        for _ in 0..units {
-            let start = Instant::now();
-            taken.extend((0..batch).map(|_| take()));
-            elapsed += start.elapsed();
-            checksum = taken.last().map(&content);
-            taken.clear();
-        }
-        Sample::new(elapsed, units * batch as u64, checksum)
-    }
-}
-
-fn snapshot_60k(settings: &Settings) -> Row {
-    const BYTES: u64 = 60_000;
-    let mut spec = Spec {
-        part: "state",
-        id: "snapshot-60k",
-        what: "taking a snapshot of a state of 60 KB (ns a snapshot, dropping it not included)",
-        unit: Unit::Nanoseconds,
-        time: Time::Wall,
-        work: Map::new(),
-        targets: &[("deep-clone", 100.0)],
+/// What a row has measured in a process of its own, whose working folder is the row's.
+pub fn child(row: &str, name: &str) -> Result<(u64, u64), String> {
+    let measured = match row {
+        "kept-1000" => rows_kept::child(name),
+        _ => None,
     };
-    let folder = Folder::new(spec.id);
-    let state = StateManager::builder().path(&folder.0).open().expect("the folder is new");
-    let agents = state.collection::<u64, Record>("agents").expect("the name is new");
-    let mut map = HashMap::new();
-    for key in 0.. {
-        agents.insert(key, record(key)).expect("the store is open");
-        map.insert(key, record(key));
-        if state.snapshot().encoded_size_bytes().is_ok_and(|bytes| bytes >= BYTES) {
-            break;
-        }
-    }
-    state.flush().expect("the store is open");
-    let bytes = state.snapshot().encoded_size_bytes().expect("every record encodes");
-    let imbl: imbl::HashMap<u64, Arc<Record>> =
-        map.iter().map(|(key, record)| (*key, Arc::new(record.clone()))).collect();
-    let Value::Object(work) = json!({
-        "rows": map.len(), "encoded_bytes": bytes, "store": "durable, nothing pending",
-        "snapshots_a_unit": { "ours": CHEAP, "imbl": CHEAP, "deep-clone": DEAR },
-    }) else {
-        return Row::not_run(spec, "the description of the work is no object");
-    };
-    spec.work = work;
-    measure(
-        settings,
-        spec,
-        vec![
-            Contestant::timed(
-                OURS,
-                taking(CHEAP, || state.snapshot(), |snapshot| content(snapshot.iter(&agents))),
-            ),
-            Contestant::timed(
-                "deep-clone",
-                taking(DEAR, || map.clone(), |map| content(map.iter())),
-            ),
-            Contestant::timed(
-                "imbl",
-                taking(
-                    CHEAP,
-                    || imbl.clone(),
-                    |map| content(map.iter().map(|(key, record)| (key, &**record))),
-                ),
-            ),
-        ],
-    )
+    measured.ok_or_else(|| format!("there is no {name} in the row {row}"))
 }
 
-/// How many snapshots are taken before they are dropped: of pointers, and of whole copies.
-const CHEAP: usize = 1024;
-const DEAR: usize = 16;
+type Targets = &'static [(&'static str, f64)];
+
+/// Who takes part in a row.
+struct Lineup<'a> {
+    settings: &'a Settings,
+    contestants: Vec<Contestant<'a>>,
+}
+
+impl<'a> Lineup<'a> {
+    fn of(settings: &'a Settings, ours: Contestant<'a>) -> Self {
+        Self { settings, contestants: vec![ours] }
+    }
+
+    /// One that the reach of the row names.
+    fn and(mut self, peer: Contestant<'a>) -> Self {
+        self.contestants.push(peer);
+        self
+    }
+
+    /// One that is there to be seen: not in a quick run.
+    fn beside(self, peer: impl FnOnce() -> Contestant<'a>) -> Self {
+        if self.settings.quick { self } else { self.and(peer()) }
+    }
+
+    fn measure(
+        self,
+        (unit, time): (Unit, Time),
+        id: &'static str,
+        what: &'static str,
+        work: Value,
+        targets: Targets,
+    ) -> Row {
+        measure(self.settings, spec((unit, time), id, what, work, targets), self.contestants)
+    }
+}
+
+fn spec(
+    (unit, time): (Unit, Time),
+    id: &'static str,
+    what: &'static str,
+    work: Value,
+    targets: Targets,
+) -> Spec {
+    let work = if let Value::Object(work) = work { work } else { Map::new() };
+    Spec { part: "state", id, what, unit, time, work, targets }
+}

@@ -20,7 +20,8 @@ pub fn row(row: &Row) -> String {
         Unit::PerSecond => "operations/s, higher is better",
         Unit::Nanoseconds | Unit::Milliseconds => "time an operation, lower is better",
         Unit::Cores => "cores in use, lower is better",
-        Unit::Bytes | Unit::Megabytes => "memory, lower is better",
+        Unit::Bytes | Unit::Megabytes => "bytes, lower is better",
+        Unit::Syncs => "syncs, lower is better",
         Unit::Number => "a plain number, higher is better",
     };
     let samples =
@@ -120,7 +121,7 @@ fn human(unit: Unit, value: f64) -> String {
         Unit::Bytes => [" bytes", " kB", " MB", " GB"],
         Unit::Milliseconds => return format!("{value:.3} ms"),
         Unit::Megabytes => return format!("{} MB", short(value)),
-        Unit::Cores | Unit::Number => return format!("{value:.4}"),
+        Unit::Cores | Unit::Number | Unit::Syncs => return format!("{value:.4}"),
     };
     let step = if value >= 1e9 {
         3
