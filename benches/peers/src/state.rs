@@ -1,16 +1,22 @@
 //! The state manager beside its peers.
 //!
 //! Where things are: [`record`] is what is kept and how it is known that all of it is there, [`maps`] the
-//! peers that keep it in memory, [`folder`] where files go, [`process`] how a contestant runs in a process
-//! of its own, [`heap`] counts what is allocated there. The rows are in the files `rows_*`.
+//! peers that keep it in memory, [`engines`] those that keep it on disk, [`group`] their group commit,
+//! [`folder`] where files go, [`process`] how a contestant runs in a process of its own, [`heap`] counts what
+//! is allocated there. The rows are in the files `rows_*`.
 
+mod engines;
 mod folder;
+mod group;
 mod heap;
 mod maps;
 mod process;
 mod record;
+mod rows_bytes;
+mod rows_durable;
 mod rows_kept;
 mod rows_read;
+mod rows_recover;
 mod rows_snapshot;
 
 use serde_json::{Map, Value};
@@ -29,12 +35,20 @@ pub const ROWS: &[(&str, RowFn)] = &[
     ("encode-60k", rows_read::encode_60k),
     ("encode-100k", rows_read::encode_100k),
     ("encode-1m", rows_read::encode_1m),
+    ("sync-count", rows_bytes::sync_count),
+    ("delta-bytes", rows_bytes::delta_bytes),
+    ("durable-8", rows_durable::durable_8),
+    ("durable-32", rows_durable::durable_32),
+    ("recover-100k", rows_recover::recover_100k),
+    ("recover-1m", rows_recover::recover_1m),
     ("kept-1000", rows_kept::kept_1000),
 ];
 
 /// What a row has measured in a process of its own, whose working folder is the row's.
 pub fn child(row: &str, name: &str) -> Result<(u64, u64), String> {
     let measured = match row {
+        "sync-count" => rows_bytes::synced(name),
+        "delta-bytes" => rows_bytes::written(name),
         "kept-1000" => rows_kept::child(name),
         _ => None,
     };

@@ -14,7 +14,7 @@ pub fn measured<'a>(
     folder: &'a Path,
 ) -> Contestant<'a> {
     Contestant::timeless(name, move || {
-        let (value, seen) = run(&mut this(row, name), folder);
+        let (value, seen) = run(&mut this(row, name, None), folder);
         Sample {
             value: Some(value as f64 / unit),
             ..Sample::new(std::time::Duration::ZERO, 1, Some(seen))
@@ -22,11 +22,18 @@ pub fn measured<'a>(
     })
 }
 
-/// This program as the contestant of a row.
-pub fn this(row: &str, name: &str) -> Command {
-    let mut this = Command::new(std::env::current_exe().expect("this program has a path"));
-    this.args(["--child", "state", row, name]);
-    this
+/// This program as the contestant of a row, by the means of a program that runs others if one is given.
+pub fn this(row: &str, name: &str, by: Option<Command>) -> Command {
+    let this = std::env::current_exe().expect("this program has a path");
+    let mut command = match by {
+        Some(mut by) => {
+            by.arg(this);
+            by
+        }
+        None => Command::new(this),
+    };
+    command.args(["--child", "state", row, name]);
+    command
 }
 
 /// Runs it in a folder of its own; returns what it measured and what it saw in the end.

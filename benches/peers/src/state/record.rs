@@ -109,15 +109,13 @@ pub fn fill(state: StateManager, bytes: u64) -> Filled {
     }
     let agents = state.collection::<u64, Record>("agents").expect("the name is new");
     put(&state, &agents, map.len() as u64, record);
-    if state.is_durable() {
-        state.flush().expect("the disk works");
-    }
     let bytes = state.snapshot().encoded_size_bytes().expect("every record encodes");
     assert_eq!(snapshot_content(&state.snapshot(), &agents), content(map.iter()));
     Filled { state, agents, map, bytes }
 }
 
-/// Puts rows of the keys up to `rows` into a collection, some thousands at a time.
+/// Puts rows of the keys up to `rows` into a collection, some thousands at a time, each time durable if the
+/// state is.
 pub fn put<V: phalanx::state::Value>(
     state: &StateManager,
     collection: &Collection<u64, V>,
@@ -132,6 +130,9 @@ pub fn put<V: phalanx::state::Value>(
             Ok(())
         });
         put.expect("nobody else writes");
+        if state.is_durable() {
+            state.flush().expect("the disk works");
+        }
     }
 }
 
