@@ -42,6 +42,8 @@ pub enum ErrorKind {
     Codec,
     /// This build or platform cannot do it.
     Unsupported,
+    /// A call from within what it would have to wait for, by the same thread.
+    Reentrant,
     /// A bug in this crate, reported rather than hidden.
     Internal,
 }
@@ -64,6 +66,7 @@ impl ErrorKind {
             Self::Io => "i/o error",
             Self::Codec => "codec error",
             Self::Unsupported => "unsupported",
+            Self::Reentrant => "reentrant call",
             Self::Internal => "internal error",
         }
     }

@@ -50,6 +50,7 @@ mod stats;
 #[cfg(feature = "durable")]
 mod store;
 mod transaction;
+mod turn;
 mod version;
 
 pub use builder::StateBuilder;

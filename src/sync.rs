@@ -44,7 +44,7 @@ pub(crate) use asymmetric::refusing_barriers;
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
 pub(crate) use biased::{Biased, BiasedGuard, biased};
 pub(crate) use brief::{Brief, BriefGuard};
-pub(crate) use home::{cores, home, unique};
+pub(crate) use home::{cores, home, me, unique};
 pub(crate) use parker::Parker;
 pub(crate) use prefetch::{prefetch_read, prefetch_write};
 

@@ -146,9 +146,9 @@ impl StateBuilder {
 
     /// How many bytes of deltas may wait in memory. Default: 8 MiB; from 1 byte to 1 GiB.
     ///
-    /// A commit that would go over it first makes those before it durable, which
-    /// [`StateStats::stalls`](super::StateStats::stalls) counts. One delta that is larger by itself is let
-    /// through alone.
+    /// A commit that finds so many there first makes those before it durable, which
+    /// [`StateStats::stalls`](super::StateStats::stalls) counts. A commit of any size finds room where there
+    /// are fewer, so memory is bounded by this and the largest delta.
     #[cfg(feature = "durable")]
     pub fn max_pending_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_pending_bytes = bytes;

@@ -14,6 +14,10 @@ use crate::Error;
 
 /// What the key of a collection must be; implemented for every type that is all of it.
 ///
+/// Its `Hash`, `Eq`, `Clone` and `Drop` run within commits, one commit at a time: they may read the state and
+/// may panic, which ends that commit and leaves nothing of it; a commit of theirs is refused as
+/// [`ErrorKind::Reentrant`](crate::ErrorKind::Reentrant).
+///
 /// Equal keys must encode to equal bytes, which a key that holds a `HashMap` does not; and different keys to
 /// different bytes, which a key with a field that serde skips does not. A store of keys that break this loses
 /// rows or refuses to open the collection.

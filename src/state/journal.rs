@@ -13,7 +13,8 @@
 //!    goes away takes nobody's wake-up along, and the next lead falls to whoever comes first. So while it
 //!    holds the sink it lets nothing unwind: wakers, the engine and what it encodes run in [`contained`],
 //!    and the image is dropped afterwards.
-//! 5. `pending` holds at most `max_pending_bytes`, or one delta alone.
+//! 5. A delta enters `pending` only while that holds less than `max_pending_bytes`, however large the delta
+//!    is: a large one has no smaller chance than a small one, and there is at most one delta more.
 //! 6. No code of the host runs under the lock: wakers and old images are taken out and used outside.
 
 use std::any::Any;
@@ -103,14 +104,6 @@ pub(super) struct Journal<S: Sink> {
     max_pending_bytes: usize,
 }
 
-/// Whether a commit took place.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Published {
-    Done,
-    /// Another commit came first; nothing happened.
-    Moved,
-}
-
 impl<S: Sink> Journal<S> {
     pub(super) fn new(
         sink: S,
@@ -136,39 +129,36 @@ impl<S: Sink> Journal<S> {
         }
     }
 
-    /// Commits: `swap` makes the new state the current one, or says that it was too late, under the lock
-    /// that orders the deltas. The delta is taken only if it did.
+    /// Commits: `swap` makes the new state the current one, under the lock that orders the deltas. Returns
+    /// the image before it, for the caller to drop; none where there is no room (rule 5), and then nothing
+    /// happened.
     ///
-    /// Blocks while there is no room (rule 5).
+    /// One thread at a time calls it.
     pub(super) fn publish(
         &self,
         delta: &mut Vec<u8>,
-        mut swap: impl FnMut() -> Option<(Version, S::Image)>,
-    ) -> Result<Published, Error> {
-        let mut stalled = false;
-        loop {
-            let mut log = self.log.lock();
-            log.status.check()?;
-            let full = !log.pending.is_empty()
-                && log.pending_bytes.saturating_add(delta.len()) > self.max_pending_bytes;
-            if full {
-                log.counts.stalls += u64::from(!std::mem::replace(&mut stalled, true));
-                let behind = log.committed;
-                drop(log);
-                self.wait(behind)?;
-                continue;
-            }
-            let Some((version, image)) = swap() else {
-                return Ok(Published::Moved);
-            };
-            log.committed = version;
-            log.pending_bytes += delta.len();
-            log.pending.push(std::mem::take(delta));
-            let old = std::mem::replace(&mut log.image, image);
-            drop(log);
-            drop(old);
-            return Ok(Published::Done);
+        swap: impl FnOnce() -> (Version, S::Image),
+    ) -> Result<Option<S::Image>, Error> {
+        let mut log = self.log.lock();
+        log.status.check()?;
+        if log.pending_bytes >= self.max_pending_bytes {
+            return Ok(None);
         }
+        let (version, image) = swap();
+        log.committed = version;
+        log.pending_bytes += delta.len();
+        log.pending.push(std::mem::take(delta));
+        Ok(Some(std::mem::replace(&mut log.image, image)))
+    }
+
+    /// Blocks until what is pending now is written, which makes room; `first` where this commit has not
+    /// waited for room before.
+    pub(super) fn make_room(&self, first: bool) -> Result<(), Error> {
+        let mut log = self.log.lock();
+        log.counts.stalls += u64::from(first);
+        let behind = log.committed;
+        drop(log);
+        self.wait(behind)
     }
 
     pub(super) fn durable(&self) -> Version {
@@ -481,8 +471,8 @@ mod tests {
     }
 
     fn commit(journal: &Journal<Busy>, version: u64) {
-        let published = journal.publish(&mut vec![0], || Some((Version::from_u64(version), ())));
-        assert_eq!(published.ok(), Some(Published::Done));
+        let published = journal.publish(&mut vec![0], || (Version::from_u64(version), ()));
+        assert_eq!(published.ok(), Some(Some(())));
     }
 
     impl Sink for Busy {

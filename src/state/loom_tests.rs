@@ -8,7 +8,8 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 
 use super::Version;
-use super::journal::{Journal, Published, Sink};
+use super::journal::{Journal, Sink};
+use super::turn::Turn;
 use crate::Error;
 use crate::sync::{Mutex, UnsafeCell, thread, weakened};
 
@@ -52,25 +53,27 @@ impl Sink for Written {
 struct Model {
     journal: Journal<Written>,
     medium: Arc<Medium>,
-    next: Mutex<u64>,
+    turn: Turn,
+    newest: Mutex<u64>,
 }
 
 impl Model {
     fn new() -> Arc<Self> {
         let medium = Arc::new(Medium(UnsafeCell::new(0)));
         let journal = Journal::new(Written(Arc::clone(&medium)), Version::ZERO, (), 1 << 10);
-        Arc::new(Self { journal, medium, next: Mutex::new(0) })
+        Arc::new(Self { journal, medium, turn: Turn::new(), newest: Mutex::new(0) })
     }
 
     fn commit(&self) -> Version {
-        let mut version = Version::ZERO;
+        let _turn = self.turn.take().expect("nothing of this thread has the turn");
+        // As with the root of a manager: read first, and the next one made of it under no lock.
+        let next = *self.newest.lock() + 1;
+        let version = Version::from_u64(next);
         let published = self.journal.publish(&mut vec![0], || {
-            let mut next = self.next.lock();
-            *next += 1;
-            version = Version::from_u64(*next);
-            Some((version, ()))
+            *self.newest.lock() = next;
+            (version, ())
         });
-        assert!(matches!(published, Ok(Published::Done)));
+        assert!(matches!(published, Ok(Some(()))));
         version
     }
 
@@ -101,6 +104,20 @@ fn two_commit_and_wait() {
     });
 }
 
+/// Two make the next version of the newest, each in its turn.
+fn two_commit() {
+    loom::model(|| {
+        let model = Model::new();
+        let other = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || model.commit())
+        };
+        let mine = model.commit();
+        let others = other.join().expect("the other does not panic");
+        assert_eq!(mine.as_u64() + others.as_u64(), 3, "a version was lost");
+    });
+}
+
 /// One leads; the other only looks at what is durable, as one does who has been told by it.
 fn one_leads_and_one_looks() {
     loom::model(|| {
@@ -122,6 +139,17 @@ fn one_leads_and_one_looks() {
 #[test]
 fn loom_two_waiters_are_both_acknowledged_after_their_write() {
     two_commit_and_wait();
+}
+
+#[test]
+fn loom_commits_in_their_turns_lose_none() {
+    two_commit();
+}
+
+#[test]
+#[should_panic(expected = "a version was lost")]
+fn loom_twin_commits_without_a_turn_lose_one() {
+    weakened("state.turn.take", two_commit);
 }
 
 #[test]

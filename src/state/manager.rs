@@ -2,10 +2,14 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. `root` is replaced only by [`Inner::publish`] (a commit, the next version) and by
-//!    `register` in `registry.rs` (a new empty collection, the same version).
-//! 2. No code of the host (closures, `Hash`, `Eq`, `Clone`, `Drop`, serde) runs under a lock.
-//! 3. Locks are taken in the order journal, registry, root, and each only for a few pointer writes.
+//! 1. `root` is replaced only by who has the turn: by [`Inner::commit`] (the next version) and by `register`
+//!    in `registry.rs` (a new empty collection, the same version).
+//! 2. Under the turn a commit checks what was read, applies and publishes. Of the host's code only `Hash`,
+//!    `Eq`, `Clone` and `Drop` of keys run there; a panic of theirs ends the turn and leaves nothing behind.
+//! 3. No code of the host (closures, keys, values, serde) runs under any other lock, and values are
+//!    neither cloned nor dropped under the turn: an old root outlives it.
+//! 4. Locks are taken in the order turn, journal, registry, root, and all but the turn only for a few
+//!    pointer writes. Whoever holds one of them never waits for the disk.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -17,13 +21,14 @@ use super::codec::Codec;
 #[cfg(feature = "durable")]
 use super::disk::Counters;
 #[cfg(feature = "durable")]
-use super::journal::{Journal, Published, WaitDurable};
+use super::journal::{Journal, WaitDurable};
 use super::registry::Entry;
 use super::root::Root;
 #[cfg(feature = "durable")]
 use super::snapshot::no_codec;
 #[cfg(feature = "durable")]
 use super::store::Keeper;
+use super::turn::Turn;
 use super::{
     Abort, Collection, Key, RecoveryReport, Snapshot, StateBuilder, StateStats, Transaction, Value,
     Version,
@@ -67,6 +72,7 @@ pub struct StateManager {
 pub(super) struct Inner {
     owner: Arc<()>,
     pub(super) root: RwLock<Arc<Root>>,
+    pub(super) turn: Turn,
     pub(super) registry: Mutex<HashMap<Arc<str>, Entry>>,
     pub(super) codec: Option<Codec>,
     closed: AtomicBool,
@@ -102,6 +108,7 @@ impl StateManager {
             inner: Arc::new(Inner {
                 owner: Arc::clone(&root.owner),
                 root: RwLock::new(Arc::new(root)),
+                turn: Turn::new(),
                 registry: Mutex::new(HashMap::new()),
                 codec: settings.codec.or(Codec::preferred()),
                 closed: AtomicBool::new(false),
@@ -135,6 +142,7 @@ impl StateManager {
             inner: Arc::new(Inner {
                 owner,
                 root: RwLock::new(root),
+                turn: Turn::new(),
                 registry: Mutex::new(registry),
                 codec: Some(codec),
                 closed: AtomicBool::new(false),
@@ -149,14 +157,16 @@ impl StateManager {
 
     /// The collection of this name, which is made if there is none yet. It is no commit.
     ///
-    /// On a recovered store the rows of the collection are decoded at the first call for it.
+    /// On a recovered store the rows of the collection are decoded at the first call for it. Making a new one
+    /// takes its turn among the commits; the handle of one that is there waits for none.
     ///
     /// # Errors
     /// [`ErrorKind::AlreadyExists`] where this process has opened the name with other types;
     /// [`ErrorKind::Codec`] where a stored row does not decode to these types (the message names it, and
     /// nothing is dropped); [`ErrorKind::Corrupt`] where two stored rows have one key;
     /// [`ErrorKind::InvalidArgument`] for a name that is empty or longer than 255 bytes;
-    /// [`ErrorKind::LimitReached`] beyond 4096 collections.
+    /// [`ErrorKind::LimitReached`] beyond 4096 collections; [`ErrorKind::Reentrant`] where a new one is
+    /// asked for from within a commit of the same thread, by the code of a key.
     pub fn collection<K: Key, V: Value>(
         &self,
         name: &'static str,
@@ -175,15 +185,28 @@ impl StateManager {
     ///
     /// The commit is visible at once, and durable only when [`StateManager::wait_durable`] says so.
     ///
+    /// A transaction that only writes never conflicts, however large it is. One that reads what others
+    /// change faster than `f` runs may lose every time and ends with [`ErrorKind::Conflict`]: it should read
+    /// less, or the host should have those who write the same rows take turns. The state does not hold the
+    /// others back while `f` runs, since `f` may wait for one of them (a lock of the host's that somebody
+    /// holds while committing), and then none would go on.
+    ///
     /// # Blocking
-    /// Where the pending deltas are at their limit, until they are written.
+    /// Commits take turns to check what they read and to apply what they wrote, in time proportional to those
+    /// rows; this waits for those before it, in fair order. Reads and snapshots wait for none of it. Where the
+    /// pending deltas are at their limit it waits until they are written, and others take their turns
+    /// meanwhile.
+    ///
+    /// Keys are hashed, compared, cloned and dropped in the turn. A key whose code waits there for another
+    /// thread that commits waits for ever.
     ///
     /// # Errors
     /// [`ErrorKind::Aborted`] with the host's reason as its source; [`ErrorKind::Conflict`] after 1000
     /// reruns; [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`] after a failed write;
     /// [`ErrorKind::Codec`] or [`ErrorKind::LimitReached`] for what cannot be stored;
-    /// [`ErrorKind::InvalidArgument`] for a write to another manager's collection. After an error nothing
-    /// was committed.
+    /// [`ErrorKind::InvalidArgument`] for a write to another manager's collection;
+    /// [`ErrorKind::Reentrant`] where the code of a key commits within a commit of the same thread. After
+    /// an error nothing was committed.
     pub fn transaction<R>(
         &self,
         mut f: impl FnMut(&mut Transaction) -> Result<R, Abort>,
@@ -362,6 +385,7 @@ impl StateManager {
             commits: inner.commits.load(Ordering::Relaxed),
             reruns: inner.reruns.load(Ordering::Relaxed),
             aborts: inner.aborts.load(Ordering::Relaxed),
+            waiting_commits: inner.turn.waiting(),
             ..StateStats::default()
         };
         #[cfg(feature = "durable")]
@@ -418,19 +442,25 @@ impl Inner {
     /// Commits a transaction that ran; `None` where it has to run again.
     fn commit(&self, tx: &Transaction) -> Result<Option<Version>, Error> {
         let mut delta = self.delta(tx)?;
+        let mut stalled = false;
         loop {
-            let now = self.current();
-            if !tx.holds_on(&now) {
-                return Ok(None);
+            // It outlives the turn (rule 3): it may be the last to hold what it replaced.
+            let now;
+            {
+                let _turn = self.turn.take()?;
+                now = self.current();
+                if !tx.holds_on(&now) {
+                    return Ok(None);
+                }
+                let next = Arc::new(tx.apply(&now));
+                if self.publish(&next, &mut delta)? {
+                    // Before the old root goes, whose values may panic in their drop.
+                    self.commits.fetch_add(1, Ordering::Relaxed);
+                    return Ok(Some(next.version));
+                }
             }
-            let next = Arc::new(tx.apply(&now));
-            let version = next.version;
-            if self.publish(&now, next, &mut delta)? {
-                // Here, before the old root goes, whose values may panic in their drop.
-                self.commits.fetch_add(1, Ordering::Relaxed);
-                return Ok(Some(version));
-            }
-            // Another commit came in between: what was read is checked again, without a rerun.
+            drop(now);
+            self.make_room(&mut stalled)?;
         }
     }
 
@@ -457,30 +487,33 @@ impl Inner {
         Ok(Vec::new())
     }
 
-    /// Makes `next` the current root if `now` still is; whether it did.
-    fn publish(
-        &self,
-        now: &Arc<Root>,
-        next: Arc<Root>,
-        delta: &mut Vec<u8>,
-    ) -> Result<bool, Error> {
-        let swap = |root: &mut Arc<Root>| {
-            if !Arc::ptr_eq(root, now) {
-                return None;
-            }
-            // `now` keeps the old root alive, so nothing of the host's is dropped under the lock.
-            *root = Arc::clone(&next);
-            Some((next.version, Arc::clone(&next)))
-        };
+    /// Makes `next` the current root; false where the pending deltas leave no room for this one. Who calls
+    /// it has the turn, and the root of before, so that nothing of the host's is dropped in here.
+    fn publish(&self, next: &Arc<Root>, delta: &mut Vec<u8>) -> Result<bool, Error> {
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.durable {
-            let swap = || swap(&mut self.root.write());
-            return Ok(durable.journal.publish(delta, swap)? == Published::Done);
+            let swap = || {
+                *self.root.write() = Arc::clone(next);
+                (next.version, Arc::clone(next))
+            };
+            return Ok(durable.journal.publish(delta, swap)?.is_some());
         }
         let _ = delta;
         let mut root = self.root.write();
         self.check_open()?;
-        Ok(swap(&mut root).is_some())
+        *root = Arc::clone(next);
+        Ok(true)
+    }
+
+    /// Waits until there may be room for a delta. Nobody's turn passes meanwhile.
+    fn make_room(&self, stalled: &mut bool) -> Result<(), Error> {
+        let first = !std::mem::replace(stalled, true);
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.durable {
+            return durable.journal.make_room(first);
+        }
+        let _ = first;
+        Ok(())
     }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. A name has one number and, once opened in this process, one pair of types.
+//! 1. A name has one number and, once opened in this process, one pair of types. Only who has the turn
+//!    adds one.
 //! 2. The rows of a recovered collection are decoded outside the locks, all of them or the opening fails;
 //!    where two open it at once, the first to finish decides and the other is checked against it.
 
@@ -54,42 +55,13 @@ impl Inner {
             ));
         }
         let types = Types::of::<K, V>();
-        let mut registry = self.registry.lock();
-        let id = match registry.get(name) {
-            Some(Entry { id, types: Some(known) }) if known.is(&types) => return Ok(*id),
-            Some(Entry { types: Some(known), .. }) => {
-                return Err(Error::new(
-                    ErrorKind::AlreadyExists,
-                    format!(
-                        "the collection {name:?} is open with key {} and value {}; it was asked \
-                         for with key {} and value {}",
-                        known.key.1, known.value.1, types.key.1, types.value.1
-                    ),
-                ));
-            }
-            Some(Entry { id, types: None }) => *id,
-            None => {
-                let id = registry.len();
-                if id >= COLLECTIONS_MAX {
-                    return Err(Error::new(
-                        ErrorKind::LimitReached,
-                        format!("a state manager holds at most {COLLECTIONS_MAX} collections"),
-                    ));
-                }
-                let name: Arc<str> = Arc::from(name);
-                let content = Content::Typed(Arc::new(Table::<K, V>::new()));
-                registry.insert(Arc::clone(&name), Entry { id, types: Some(types) });
-                let mut root = self.root.write();
-                let mut next = Root::clone(&root);
-                next.slots.push(Slot { name, content });
-                let old = std::mem::replace(&mut *root, Arc::new(next));
-                drop(root);
-                drop(registry);
-                drop(old);
-                return Ok(id);
-            }
+        let (id, known) = match self.known(name, types)? {
+            Some(known) => known,
+            None => self.make::<K, V>(name, types)?,
         };
-        drop(registry);
+        if known {
+            return Ok(id);
+        }
 
         // Recovered, and nobody has named its types yet: decode outside the locks.
         let recovered = match self.current().slots.get(id).map(|slot| &slot.content) {
@@ -113,6 +85,54 @@ impl Inner {
         drop(encoded);
         // Checks the types against whoever was first.
         self.register::<K, V>(name)
+    }
+
+    /// The number of a collection and whether its types are known, or none where there is no such name.
+    fn known(&self, name: &str, types: Types) -> Result<Option<(usize, bool)>, Error> {
+        let registry = self.registry.lock();
+        let Some(entry) = registry.get(name) else { return Ok(None) };
+        match entry.types {
+            Some(known) if !known.is(&types) => Err(Error::new(
+                ErrorKind::AlreadyExists,
+                format!(
+                    "the collection {name:?} is open with key {} and value {}; it was asked for \
+                     with key {} and value {}",
+                    known.key.1, known.value.1, types.key.1, types.value.1
+                ),
+            )),
+            known => Ok(Some((entry.id, known.is_some()))),
+        }
+    }
+
+    /// Makes a new collection, unless somebody else did first.
+    fn make<K: Key, V: Value>(
+        &self,
+        name: &'static str,
+        types: Types,
+    ) -> Result<(usize, bool), Error> {
+        // It outlives the turn: another commit may make it the last to hold what it shows.
+        let _old;
+        // A commit in progress has seen the root without this collection, and would take it away again.
+        let _turn = self.turn.take()?;
+        if let Some(known) = self.known(name, types)? {
+            return Ok(known);
+        }
+        let mut registry = self.registry.lock();
+        let id = registry.len();
+        if id >= COLLECTIONS_MAX {
+            return Err(Error::new(
+                ErrorKind::LimitReached,
+                format!("a state manager holds at most {COLLECTIONS_MAX} collections"),
+            ));
+        }
+        let name: Arc<str> = Arc::from(name);
+        let content = Content::Typed(Arc::new(Table::<K, V>::new()));
+        registry.insert(Arc::clone(&name), Entry { id, types: Some(types) });
+        let mut root = self.root.write();
+        let mut next = Root::clone(&root);
+        next.slots.push(Slot { name, content });
+        _old = std::mem::replace(&mut *root, Arc::new(next));
+        Ok((id, true))
     }
 
     fn decode<K: Key, V: Value>(&self, name: &str, raw: &RawRows) -> Result<Table<K, V>, Error> {

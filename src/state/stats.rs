@@ -20,6 +20,8 @@ pub struct StateStats {
     pub reruns: u64,
     /// Transactions that their closure aborted.
     pub aborts: u64,
+    /// Threads that wait for their turn to commit at this moment.
+    pub waiting_commits: u64,
     /// Groups of commits that were made durable, each with one sync.
     pub groups: u64,
     /// Syncs of the store's file, those of opening and of checkpoints included.

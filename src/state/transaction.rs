@@ -1,7 +1,7 @@
 //! Transactions: read and write several rows of several collections, all or nothing.
 //!
 //! Optimistic: the closure runs on a snapshot and takes no lock; what it read is checked again when it
-//! commits. Rules that hold here:
+//! commits, in its turn. Rules that hold here:
 //!
 //! 1. A transaction reads one root, over which its own writes lie.
 //! 2. It commits on a newer root only where everything that it read is there what it was: same value

@@ -33,6 +33,28 @@ pub(crate) fn home() -> usize {
     }
 }
 
+/// A number for this thread that no other running thread has; never zero.
+#[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
+#[inline]
+pub(crate) fn me() -> usize {
+    // What `home` keeps it in has nothing to drop, so a thread has it until its end.
+    home()
+}
+
+/// The threads of a model are not the system's, so the model keeps it.
+#[cfg(any(phalanx_loom, phalanx_shuttle))]
+pub(crate) fn me() -> usize {
+    #[cfg(phalanx_loom)]
+    use loom::thread_local;
+    #[cfg(phalanx_shuttle)]
+    use shuttle::thread_local;
+
+    thread_local! {
+        static ME: usize = unique() as usize;
+    }
+    ME.with(|me| *me)
+}
+
 /// A number that no other call in this process gets. No part of what a model explores.
 pub(crate) fn unique() -> u64 {
     use std::sync::atomic::{AtomicU64, Ordering};

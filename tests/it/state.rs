@@ -17,3 +17,4 @@ mod kill;
 mod model;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod script;
+mod turn;

@@ -174,7 +174,8 @@ impl Run {
         assert_eq!(self.state.version(), self.version());
         assert!(self.state.durable_version() <= self.version());
         let stats = self.state.stats();
-        assert!(stats.pending_bytes <= 100 || stats.pending_commits == 1, "{stats:?}");
+        // What may be there when a commit finds room, and the largest delta there can be.
+        assert!(stats.pending_bytes < 100 + 50, "{stats:?}");
         assert!(!stats.poisoned);
         let now = self.state.snapshot();
         assert_eq!(&rows(&now, &self.collections), self.models.last().unwrap());
