@@ -71,8 +71,9 @@ pub struct Clock(Source);
 #[derive(Clone)]
 enum Source {
     Real(Instant),
+    /// When it was made, in nanoseconds.
     #[cfg(target_os = "linux")]
-    Coarse(Duration),
+    Coarse(u64),
     #[cfg(feature = "test-util")]
     Manual(Arc<Manual>),
 }
@@ -91,7 +92,7 @@ impl Clock {
     pub fn coarse() -> Self {
         #[cfg(target_os = "linux")]
         {
-            Self(Source::Coarse(coarse_now()))
+            Self(Source::Coarse(coarse_ns()))
         }
         #[cfg(not(target_os = "linux"))]
         Self::real()
@@ -104,7 +105,9 @@ impl Clock {
         match &self.0 {
             Source::Real(start) => Timestamp(start.elapsed()),
             #[cfg(target_os = "linux")]
-            Source::Coarse(start) => Timestamp(coarse_now().saturating_sub(*start)),
+            Source::Coarse(start) => {
+                Timestamp(Duration::from_nanos(coarse_ns().saturating_sub(*start)))
+            }
             #[cfg(feature = "test-util")]
             Source::Manual(manual) => manual.state.lock().now,
         }
@@ -115,7 +118,7 @@ impl Clock {
     pub(crate) fn elapsed_ns(&self) -> u64 {
         match &self.0 {
             #[cfg(target_os = "linux")]
-            Source::Coarse(start) => nanoseconds(coarse_now()).saturating_sub(nanoseconds(*start)),
+            Source::Coarse(start) => coarse_ns().saturating_sub(*start),
             _ => nanoseconds(self.now().0),
         }
     }
@@ -170,12 +173,13 @@ fn nanoseconds(time: Duration) -> u64 {
     whole.saturating_add(u64::from(time.subsec_nanos()))
 }
 
+/// The coarse time of the system since it was booted.
 #[cfg(target_os = "linux")]
 #[inline]
-fn coarse_now() -> Duration {
+fn coarse_ns() -> u64 {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::MonotonicCoarse);
-    // The kernel keeps both within these ranges; a monotonic clock starts at boot, not before it.
-    Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+    // A monotonic clock starts at boot and not before it, and 64 bits reach beyond five hundred years.
+    (time.tv_sec as u64).wrapping_mul(1_000_000_000).wrapping_add(time.tv_nsec as u64)
 }
 
 /// The hand that drives a manual [`Clock`].

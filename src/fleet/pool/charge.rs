@@ -2,12 +2,13 @@
 //!
 //! Rules that hold between any two times the lock of the shard is held:
 //!
-//! 1. A lease that was paid for has one entry, in the list of its agent, from the step that granted it to the
-//!    step in which it ends: given back, expired, withdrawn, or void as its agent ended. In that step,
-//!    and in no other, what it paid is given back.
+//! 1. A lease that was paid for is counted in the row of its agent or has one entry in the list of it, from the step
+//!    that granted it to the step in which it ends: given back, expired, withdrawn, or void as its agent ended. In
+//!    that step, and in no other, what it paid is given back.
 //! 2. An entry names the accounts that it was paid from; what becomes of a scope's account meanwhile is
-//!    nothing to it. Whoever holds the lease knows its entry.
-//! 3. Who asked is written down once for all its entries, as long as the accounts are the same, counts them, and
+//!    nothing to it. Whoever holds the lease knows its entry. A row counts leases that whoever asked paid alone, and
+//!    names it as long as it counts any; leases of others on the same agent have entries.
+//! 3. Who asked is written down once for all its leases, as long as the accounts are the same, counts them, and
 //!    is forgotten when there is none and another one asked last. So a lease counts no references, and as many are
 //!    written down as groups have leases, and one, for each version of the accounts that leases were paid by.
 //! 4. A free place of an entry is in no list and names no payer; one of those who asked is in `vacant`.
@@ -20,8 +21,11 @@ use crate::fleet::budget::{Account, Asking, Budgets, Exceeded, Meter, Payer, Ref
 use crate::fleet::id::GroupKey;
 use crate::fleet::request::AllocateError;
 
-/// Names the entry of a lease, by its place from one.
+/// Names the entry of a lease, by its place from one, or is [`COUNTED`].
 pub(in crate::fleet) type Charge = NonZeroU32;
+
+/// What the row of its agent counts.
+const COUNTED: Charge = NonZeroU32::MAX;
 
 /// What is to be told outside the locks.
 #[derive(Debug, Default)]
@@ -76,14 +80,24 @@ struct Entry {
     next: u32,
 }
 
-/// Who asked, while there are entries of it (rule 3).
+/// What an agent's leases were charged with.
+#[derive(Clone, Copy, Debug)]
+struct Row {
+    /// Who paid for those that are counted, if there are any.
+    asker: u32,
+    count: u32,
+    /// The first entry.
+    head: u32,
+}
+
+/// Who asked, while there are leases of it (rule 3).
 #[derive(Debug)]
 struct Asker {
     group: Option<GroupKey>,
     payer: Payer,
     /// The account that has the meter, if it is one alone.
     sole: Option<Account>,
-    entries: usize,
+    leases: usize,
 }
 
 /// Who asked last, as of which version of the accounts.
@@ -100,8 +114,8 @@ struct Last {
 pub(super) struct Charges {
     entries: Vec<Entry>,
     free: Vec<u32>,
-    /// The first entry of each agent.
-    heads: Vec<u32>,
+    /// Those of the agents that had leases.
+    rows: Vec<Row>,
     askers: Vec<Option<Asker>>,
     /// The free places of those who asked.
     vacant: Vec<u32>,
@@ -147,7 +161,7 @@ impl Charges {
             self.askers.push(None);
             u32::try_from(self.askers.len() - 1).expect("no more than leases, and one")
         });
-        self.askers[place as usize] = Some(Asker { group, payer, sole, entries: 0 });
+        self.askers[place as usize] = Some(Asker { group, payer, sole, leases: 0 });
         self.present.insert(group, place);
         place
     }
@@ -159,7 +173,7 @@ impl Charges {
             return;
         }
         if let Some(slot) = self.askers.get_mut(asker as usize)
-            && let Some(done) = slot.take_if(|asker| asker.entries == 0)
+            && let Some(done) = slot.take_if(|asker| asker.leases == 0)
         {
             self.vacant.push(asker);
             // Who asked of the accounts as they were has another one in its place.
@@ -244,26 +258,41 @@ impl Charges {
 
     #[inline(always)]
     fn enter(&mut self, local: u32, asker: u32, agent: Option<Payer>) -> Charge {
-        if self.heads.len() <= local as usize {
-            self.heads.resize(local as usize + 1, NIL);
+        if self.rows.len() <= local as usize {
+            self.add_rows(local);
         }
         if let Some(Some(asker)) = self.askers.get_mut(asker as usize) {
-            asker.entries += 1;
+            asker.leases += 1;
         }
-        let next = self.heads[local as usize];
+        let row = &mut self.rows[local as usize];
+        if row.count == 0 {
+            row.asker = asker;
+        }
+        if agent.is_some() || row.asker != asker {
+            return self.enter_apart(local, asker, agent);
+        }
+        row.count += 1;
+        COUNTED
+    }
+
+    #[cold]
+    fn add_rows(&mut self, local: u32) {
+        let row = Row { asker: NIL, count: 0, head: NIL };
+        self.rows.resize(local as usize + 1, row);
+    }
+
+    #[inline(never)]
+    fn enter_apart(&mut self, local: u32, asker: u32, agent: Option<Payer>) -> Charge {
+        let next = self.rows[local as usize].head;
         let place = match self.free.pop() {
             Some(place) => place,
             None => self.add_entry(),
         };
-        let entry = &mut self.entries[place as usize];
-        (entry.asker, entry.local, entry.prev, entry.next) = (asker, local, NIL, next);
-        if agent.is_some() {
-            entry.agent = agent;
-        }
+        self.entries[place as usize] = Entry { asker, agent, local, prev: NIL, next };
         if next != NIL {
             self.entries[next as usize].prev = place;
         }
-        self.heads[local as usize] = place;
+        self.rows[local as usize].head = place;
         NonZeroU32::new(place + 1).expect("places count from one")
     }
 
@@ -271,18 +300,27 @@ impl Charges {
     fn add_entry(&mut self) -> u32 {
         let entry = Entry { asker: NIL, agent: None, local: 0, prev: NIL, next: NIL };
         self.entries.push(entry);
-        u32::try_from(self.entries.len() - 1).expect("leases are bounded by agents and limits")
+        let place = u32::try_from(self.entries.len() - 1).ok().filter(|place| *place < NIL - 1);
+        place.expect("leases are bounded by agents and limits")
     }
 
-    /// Gives back what an entry's lease has paid, as it ends (rule 1).
+    /// Gives back what a lease on a live agent has paid, as it ends (rule 1).
     #[inline(always)]
-    pub(super) fn give_back(&mut self, charge: Charge) {
-        self.end(charge.get() - 1);
+    pub(super) fn give_back(&mut self, local: u32, charge: Charge) {
+        if charge == COUNTED {
+            self.end_counted(local);
+        } else {
+            self.end(charge.get() - 1);
+        }
     }
 
     /// Gives back what all leases on an agent have paid, as it ends (rule 1).
     pub(super) fn give_back_all(&mut self, local: u32) {
-        while let Some(place) = self.heads.get(local as usize).copied().filter(|head| *head != NIL)
+        while self.rows.get(local as usize).is_some_and(|row| row.count > 0) {
+            self.end_counted(local);
+        }
+        while let Some(place) = self.rows.get(local as usize).map(|row| row.head)
+            && place != NIL
         {
             self.end(place);
         }
@@ -290,34 +328,29 @@ impl Charges {
 
     /// Gives back what all leases have paid, as the pool ends.
     pub(super) fn give_back_rest(&mut self) {
-        for local in (0_u32..).take(self.heads.len()) {
+        for local in (0_u32..).take(self.rows.len()) {
             self.give_back_all(local);
         }
     }
 
     #[inline(always)]
+    fn end_counted(&mut self, local: u32) {
+        let row = &mut self.rows[local as usize];
+        row.count -= 1;
+        let asker = row.asker;
+        self.pay_back_asker(asker);
+    }
+
+    #[inline(never)]
     fn end(&mut self, place: u32) {
         let entry = &mut self.entries[place as usize];
         let (prev, next, local, asker) = (entry.prev, entry.next, entry.local, entry.asker);
-        if entry.agent.is_some() {
-            self.pay_back_agent(place);
+        if let Some(agent) = entry.agent.take() {
+            self.dues.relieved |= agent.give_back(Meter::Leases, 1);
         }
-        if let Some(Some(payer)) = self.askers.get_mut(asker as usize) {
-            let relieved = match &payer.sole {
-                Some(account) => account.give_back_one(Meter::Leases),
-                None => payer.payer.give_back(Meter::Leases, 1),
-            };
-            payer.entries -= 1;
-            let is_done = payer.entries == 0;
-            if relieved {
-                self.dues.relieved = true;
-            }
-            if is_done && self.last.as_ref().is_none_or(|last| last.asker != asker) {
-                self.forget_if_done(asker);
-            }
-        }
+        self.pay_back_asker(asker);
         match prev {
-            NIL => self.heads[local as usize] = next,
+            NIL => self.rows[local as usize].head = next,
             prev => self.entries[prev as usize].next = next,
         }
         if next != NIL {
@@ -326,20 +359,34 @@ impl Charges {
         self.free.push(place);
     }
 
-    #[inline(never)]
-    fn pay_back_agent(&mut self, place: u32) {
-        if let Some(agent) = self.entries[place as usize].agent.take() {
-            self.dues.relieved |= agent.give_back(Meter::Leases, 1);
+    /// Gives back what whoever asked has paid for a lease, if that is anything.
+    #[inline(always)]
+    fn pay_back_asker(&mut self, asker: u32) {
+        let Some(Some(payer)) = self.askers.get_mut(asker as usize) else { return };
+        let relieved = match &payer.sole {
+            Some(account) => account.give_back_one(Meter::Leases),
+            None => payer.payer.give_back(Meter::Leases, 1),
+        };
+        payer.leases -= 1;
+        let is_done = payer.leases == 0;
+        if relieved {
+            self.dues.relieved = true;
+        }
+        if is_done && self.last.as_ref().is_none_or(|last| last.asker != asker) {
+            self.forget_if_done(asker);
         }
     }
 
-    /// Checks rules 3 and 4, and the lists.
+    /// Checks rules 2 to 4, and the lists.
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn validate(&self) {
         let mut counts = vec![0; self.askers.len()];
         let mut listed = vec![false; self.entries.len()];
-        for (local, head) in (0_u32..).zip(&self.heads) {
-            let (mut before, mut place) = (NIL, *head);
+        for (local, row) in (0_u32..).zip(&self.rows) {
+            if row.count > 0 {
+                counts[row.asker as usize] += row.count as usize;
+            }
+            let (mut before, mut place) = (NIL, row.head);
             while place != NIL {
                 let entry = &self.entries[place as usize];
                 assert_eq!((entry.local, entry.prev), (local, before), "a list");
@@ -360,7 +407,7 @@ impl Charges {
             assert_eq!(asker.is_none(), self.vacant.contains(&place), "rule 4: who asked");
             match asker {
                 Some(asker) => {
-                    assert_eq!(asker.entries, count, "rule 3");
+                    assert_eq!(asker.leases, count, "rule 3");
                     assert!(count > 0 || place == last, "rule 3: one that nobody needs");
                     let alone = asker.payer.sole_account(Meter::Leases).map(Account::scope);
                     assert_eq!(asker.sole.as_ref().map(Account::scope), alone, "its one account");
@@ -382,9 +429,10 @@ impl Charges {
         (self.askers.len() - self.vacant.len(), self.askers.len())
     }
 
-    /// How many leases have an entry.
+    /// How many leases are counted or have an entry.
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(super) fn len(&self) -> usize {
-        self.entries.len() - self.free.len()
+        let counted: usize = self.rows.iter().map(|row| row.count as usize).sum();
+        counted + self.entries.len() - self.free.len()
     }
 }

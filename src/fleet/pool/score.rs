@@ -38,7 +38,13 @@ impl Score {
             self.success += (success - self.success) * WEIGHT;
             self.latency_ns += (latency - self.latency_ns) * WEIGHT;
         }
-        self.class = class(self.latency_ns / self.success.max(SUCCESS_MIN));
+        // To divide by one takes as long as by anything else, and most agents never fail.
+        let is_perfect = self.success >= 1.0;
+        self.class = class(if is_perfect {
+            self.latency_ns
+        } else {
+            self.latency_ns / self.success.max(SUCCESS_MIN)
+        });
     }
 }
 
@@ -84,6 +90,18 @@ mod tests {
     }
 
     #[test]
+    fn the_cost_of_one_that_never_failed_is_its_latency() {
+        let mut score = Score::default();
+        for latency in [1, 1_000, 1_000_000, 3, 70_000] {
+            score.add(true, latency);
+            assert_eq!((score.success, score.class()), (1.0, class(score.latency_ns / 1.0)));
+        }
+        score.add(false, 1);
+        assert_eq!(score.class(), class(score.latency_ns / 0.875));
+        assert!(score.class() > class(score.latency_ns) && score.success == 0.875);
+    }
+
+    #[test]
     fn the_averages_are_those_that_the_definition_gives() {
         let mut score = Score::default();
         let (mut success, mut latency) = (1.0_f64, 100.0_f64);
@@ -91,6 +109,8 @@ mod tests {
         for n in 1_u32..50 {
             let (ok, time) = (n % 3 != 0, n * 37 % 900 + 1);
             score.add(ok, time.into());
+            let cost = score.latency_ns / score.success.max(SUCCESS_MIN);
+            assert_eq!(score.class(), class(cost), "also where it was not divided");
             success = success * 7.0 / 8.0 + if ok { 1.0 / 8.0 } else { 0.0 };
             latency = latency * 7.0 / 8.0 + f64::from(time) / 8.0;
         }

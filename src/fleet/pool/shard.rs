@@ -543,7 +543,7 @@ impl Shard {
         }
         self.counts.taken_back += 1;
         if let Some(charge) = charge {
-            self.charges.give_back(charge);
+            self.charges.give_back(local, charge);
         }
         Ok(local)
     }

@@ -91,8 +91,8 @@ impl Pool {
         wakes: &mut Vec<Waker>,
     ) {
         let mut shard = self.shards[self.shard_of(agent)].lock();
-        if shard.find(agent).is_some() {
-            shard.charges.give_back(charge);
+        if let Some(local) = shard.find(agent) {
+            shard.charges.give_back(local, charge);
             self.owe_by(&mut shard, wakes);
         }
     }

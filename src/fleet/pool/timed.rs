@@ -243,7 +243,7 @@ impl Pool {
     }
 
     fn first_due(&self) -> Option<u64> {
-        self.shards.iter().filter_map(|shard| shard.lock().timed.as_ref()?.next_due()).min()
+        self.shards.iter().filter_map(|shard| shard.lock().timed.as_mut()?.next_due()).min()
     }
 
     /// Until when a thread that waits may sleep before it looks for leases that have expired.

@@ -114,7 +114,7 @@ impl Shard {
         }
         self.take_back(local, by, went);
         if let Some(charge) = charge {
-            self.charges.give_back(charge);
+            self.charges.give_back(local, charge);
         }
         Some(local)
     }

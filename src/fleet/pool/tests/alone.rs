@@ -176,6 +176,43 @@ fn groups_that_ask_in_turn_are_each_written_down_once_for_all_their_leases() {
 }
 
 #[test]
+fn each_group_gets_back_what_it_paid_for_an_agent_that_several_lease() {
+    let (pool, budgets, groups) = with_two_groups(16);
+    let used = |group: usize| {
+        let account = budgets.account(&Scope::Group(groups[group])).expect("it was set");
+        account.usage(Meter::Leases).expect("it has the meter").used
+    };
+    let lease = |group: usize| {
+        let request = Request::any().group(groups[group]);
+        let lease = pool.try_allocate(&request).expect("there is room");
+        pool.validate();
+        lease
+    };
+    // The first is counted by the agent's row, those of the other group have entries.
+    let mut held: Vec<_> = [0, 1, 0, 1, 1].map(lease).into();
+    assert_eq!((used(0), used(1)), (2, 3));
+    drop(held.remove(3));
+    drop(held.remove(0));
+    pool.validate();
+    assert_eq!((used(0), used(1)), (1, 2));
+    drop(held.remove(1));
+    pool.validate();
+    assert_eq!((used(0), used(1)), (0, 2));
+    // The row counts nobody's now, and the next one's from here on.
+    held.extend([1, 0, 1].map(lease));
+    pool.validate();
+    assert_eq!((used(0), used(1)), (1, 4));
+    let agent = held[0].agent();
+    assert_eq!(pool.remove(agent, &mut Vec::new()), Some(5));
+    pool.validate();
+    assert_eq!((used(0), used(1)), (0, 0), "they are void as it ends");
+    for lease in held {
+        lease.complete(LeaseOutcome::Succeeded).expect_err("it is void");
+    }
+    assert_eq!((used(0), used(1)), (0, 0), "and give nothing back");
+}
+
+#[test]
 fn agents_that_are_alike_again_are_leased_in_one_step_again() {
     let pool = pool_of(3, 1, Strategy::LeastLoaded);
     let agents = join(&pool, &[], 1, 2).expect("there is room");
