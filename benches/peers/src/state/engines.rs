@@ -26,16 +26,13 @@ const ROWS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("rows");
 
 impl Engine for Redb {
     fn open(path: &Path) -> Self {
-        let database = redb::Database::create(path).expect("the file is new or whole");
-        let write = database.begin_write().expect("the disk works");
-        // A table that is there is left as it is, and nothing is written.
-        let known = write.list_tables().expect("the disk works").count() > 0;
-        if known {
-            write.abort().expect("the disk works");
-        } else {
-            write.open_table(ROWS).expect("the types are the same");
-            write.commit().expect("the disk works");
+        if path.exists() {
+            return Self(redb::Database::open(path).expect("the file is whole"));
         }
+        let database = redb::Database::create(path).expect("the folder can be written");
+        let write = database.begin_write().expect("the disk works");
+        write.open_table(ROWS).expect("the name is new");
+        write.commit().expect("the disk works");
         Self(database)
     }
 

@@ -113,7 +113,7 @@ fn durable(settings: &Settings, id: &'static str, what: &'static str, writers: u
         "file_system": file_system(&settings.folder),
         "probe-sync": "1 / median fdatasync of an appended 4096 bytes",
         "limit-sync": "writers x probe-sync",
-        "-grouped": "whoever finds nobody writing writes all that wait, in one transaction",
+        "grouped": "whoever finds nobody writing writes all that wait, in one transaction",
         "others": "a transaction for each update",
     });
     if let Some(reason) = not_a_disk(settings) {

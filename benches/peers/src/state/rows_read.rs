@@ -38,7 +38,8 @@ fn read(settings: &Settings, id: &'static str, what: &'static str, rows: u64) ->
     let map: HashMap<u64, Plain> = values().collect();
     let work = json!({
         "rows": rows, "row_bytes": size_of::<Plain>(), "order": "every row once, 7919 apart",
-        "a read": "the newest commit's value, copied; of self-snapshot, one snapshot's",
+        "read": "the newest commit's value, copied; by self-snapshot from a snapshot",
+        "hasher": "the default one of each",
     });
     // They are made only if they take part.
     let full = !settings.quick;

@@ -77,7 +77,7 @@ fn snapshot(
         "rows": filled.map.len(), "encoded_bytes": filled.bytes, "store": "durable, nothing pending",
         "file_system": file_system(folder.path()),
         "snapshots_a_unit": { "ours": CHEAP, "imbl": CHEAP, "deep-clone": clones },
-        "not among them": "dashmap, papaya and scc, which have no consistent cut",
+        "left_out": "dashmap, papaya and scc, which have no consistent cut",
     });
     let ours = taking(
         CHEAP,
@@ -180,9 +180,9 @@ pub fn writes_under_snapshots(settings: &Settings) -> Row {
         "2 writers, a commit a row, while 10,000 snapshots a second are taken (writes/s of both)",
         json!({
             "rows": ROWS, "row_bytes": size_of::<Plain>(), "writers": WRITERS,
-            "snapshots_a_second": 1.0 / PERIOD.as_secs_f64(), "each_is_kept": "until the next",
+            "snapshots_a_second": 1.0 / PERIOD.as_secs_f64(), "kept": "each until the next",
             "store": "in memory",
-            "-without": "no snapshots are taken; dashmap, papaya and scc have no consistent cut",
+            "without": "no snapshots are taken; dashmap, papaya and scc have no consistent cut",
         }),
         &[("self-without", 0.85)],
     );
