@@ -54,6 +54,7 @@ pub fn sync_count(settings: &Settings) -> Row {
         Contestant::timeless(name, move || {
             let (busy, groups, seen) = syncs(name, folder);
             let (around, _, _) = syncs(idle, folder);
+            assert!(groups > 0, "{name} committed nothing");
             let each = (busy as f64 - around as f64) / groups as f64;
             // Less than one is not few syncs, but commits that are not durable.
             assert!(each >= 1.0, "{name} synced {each} times for each of {groups} groups");
