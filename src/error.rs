@@ -28,6 +28,8 @@ pub enum ErrorKind {
     Timeout,
     /// The caller's own closure asked to stop.
     Aborted,
+    /// A rule that the host set refused it.
+    Rejected,
     /// A condition that the caller named did not hold.
     Conflict,
     /// What is stored is damaged.
@@ -59,6 +61,7 @@ impl ErrorKind {
             Self::LimitReached => "limit reached",
             Self::Timeout => "timed out",
             Self::Aborted => "aborted",
+            Self::Rejected => "rejected",
             Self::Conflict => "conflict",
             Self::Corrupt => "corrupt",
             Self::UnsupportedVersion => "unsupported version",

@@ -29,11 +29,15 @@
 mod assemble;
 mod block;
 mod builder;
+mod changes;
 mod codec;
 mod collection;
+mod compare;
+mod contain;
 #[cfg(feature = "durable")]
 mod disk;
 mod export;
+mod feed;
 #[cfg(feature = "durable")]
 mod folder;
 #[cfg(feature = "durable")]
@@ -51,11 +55,15 @@ mod stats;
 mod store;
 mod transaction;
 mod turn;
+mod validate;
 mod version;
+mod watch;
 
 pub use builder::StateBuilder;
+pub use changes::{Change, Changes, Commit};
 pub use codec::Codec;
 pub use collection::{Collection, Key, Value};
+pub use compare::CompareAndSetError;
 #[cfg(all(feature = "durable", feature = "test-util"))]
 pub use disk::fault::{Fault, FaultDisk};
 pub use manager::StateManager;
@@ -63,3 +71,4 @@ pub use snapshot::Snapshot;
 pub use stats::{RecoveryReport, StateStats};
 pub use transaction::{Abort, Transaction};
 pub use version::Version;
+pub use watch::{Watch, WatchError, WatchEvent};

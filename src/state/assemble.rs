@@ -165,6 +165,6 @@ impl Opened {
         let keeper =
             Keeper::new(Box::new(store), folder, codec, stage.counters(), &settings, progress);
         report.elapsed = settings.clock.now() - started;
-        Ok(StateManager::recovered(root, codec, keeper, settings.max_pending_bytes, report))
+        Ok(StateManager::recovered(root, codec, keeper, &settings, report))
     }
 }

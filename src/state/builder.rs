@@ -9,6 +9,7 @@ use super::assemble;
 use super::codec::Codec;
 #[cfg(all(feature = "durable", feature = "test-util"))]
 use super::disk::fault::FaultDisk;
+use super::feed::Limits;
 use crate::{Clock, Error, ErrorKind};
 
 /// Where the store lies.
@@ -26,6 +27,7 @@ pub(super) enum Place {
 pub(super) struct Settings {
     pub(super) codec: Option<Codec>,
     pub(super) clock: Clock,
+    pub(super) change_log: Limits,
     #[cfg(feature = "durable")]
     pub(super) checkpoint_every_bytes: u64,
     #[cfg(feature = "durable")]
@@ -34,11 +36,16 @@ pub(super) struct Settings {
     pub(super) max_pending_bytes: usize,
 }
 
+#[cfg_attr(
+    not(feature = "durable"),
+    expect(clippy::derivable_impls, reason = "a store has settings with defaults of their own")
+)]
 impl Default for Settings {
     fn default() -> Self {
         Self {
             codec: None,
             clock: Clock::default(),
+            change_log: Limits::default(),
             #[cfg(feature = "durable")]
             checkpoint_every_bytes: 16 << 20,
             #[cfg(feature = "durable")]
@@ -121,6 +128,23 @@ impl StateBuilder {
     /// [`Clock::real`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.clock = clock;
+        self
+    }
+
+    /// How many of the latest commits are kept in memory for who [watches](super::Watch). Default: 1,024; 0
+    /// keeps none, and then every watch is told to start over at each commit.
+    ///
+    /// It costs nothing until somebody watches. From then on the values that these commits replaced stay in
+    /// memory as long as the commits do.
+    pub fn change_log_commits(mut self, commits: usize) -> Self {
+        self.settings.change_log.commits = commits;
+        self
+    }
+
+    /// How many changed rows are kept in memory for who [watches](super::Watch), over all kept commits.
+    /// Default: 8,192. A commit that is larger by itself is not kept, nor is what came before it.
+    pub fn change_log_rows(mut self, rows: usize) -> Self {
+        self.settings.change_log.rows = rows;
         self
     }
 

@@ -17,14 +17,13 @@
 //!    is: a large one has no smaller chance than a small one, and there is at most one delta more.
 //! 6. No code of the host runs under the lock: wakers and old images are taken out and used outside.
 
-use std::any::Any;
 use std::collections::BTreeMap;
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
 use super::Version;
+use super::contain::{contained, wake};
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, Parker, site};
 use crate::{Error, ErrorKind};
@@ -334,7 +333,7 @@ impl<S: Sink> Journal<S> {
                 log.take_waiters()
             };
             // Acknowledged before the checkpoint, which takes longer.
-            panics += wake(waiters);
+            panics += wake(waiters.into_values());
             if checkpoint || sink.checkpoint_due() {
                 written = engine(|| sink.checkpoint(&image)).map(|done| {
                     self.log.lock().counts.checkpoints += u64::from(done);
@@ -350,7 +349,7 @@ impl<S: Sink> Journal<S> {
         }
         let waiters = log.take_waiters();
         drop(log);
-        panics += wake(waiters);
+        panics += wake(waiters.into_values());
         // It may be the last reference to values of the host.
         panics += u64::from(contained(|| drop(image)).is_none());
         let mut log = self.log.lock();
@@ -378,29 +377,11 @@ impl<S: Sink> Log<S> {
     }
 }
 
-/// Wakes all of them and returns how many panicked.
-fn wake(waiters: BTreeMap<u64, Waker>) -> u64 {
-    let woken = waiters.into_values().map(|waker| contained(|| waker.wake()));
-    woken.filter(Option::is_none).count() as u64
-}
-
 /// A panic of the engine, or of what a checkpoint encodes, is a failure of the store like any other.
 fn engine<R>(f: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
     contained(f).unwrap_or_else(|| {
         Err(Error::new(ErrorKind::Internal, "the storage engine or the encoding of a row panicked"))
     })
-}
-
-/// Runs `f`; none if it panicked.
-fn contained<R>(f: impl FnOnce() -> R) -> Option<R> {
-    catch_unwind(AssertUnwindSafe(f)).map_err(discard).ok()
-}
-
-/// Drops what was thrown, which may panic again.
-fn discard(thrown: Box<dyn Any + Send>) {
-    if let Err(again) = catch_unwind(AssertUnwindSafe(|| drop(thrown))) {
-        std::mem::forget(again);
-    }
 }
 
 /// The future of [`StateManager::wait_durable_async`](super::StateManager::wait_durable_async).

@@ -5,10 +5,11 @@
 //! 1. `root` is replaced only by who has the turn: by [`Inner::commit`] (the next version) and by `register`
 //!    in `registry.rs` (a new empty collection, the same version).
 //! 2. Under the turn a commit checks what was read, applies and publishes. Of the host's code only `Hash`,
-//!    `Eq`, `Clone` and `Drop` of keys run there; a panic of theirs ends the turn and leaves nothing behind.
+//!    `Eq`, `Clone` and `Drop` of keys and the rules of collections run there; a panic of theirs ends the turn
+//!    and leaves nothing behind.
 //! 3. No code of the host (closures, keys, values, serde) runs under any other lock, and values are
 //!    neither cloned nor dropped under the turn: an old root outlives it.
-//! 4. Locks are taken in the order turn, journal, registry, root, and all but the turn only for a few
+//! 4. Locks are taken in the order turn, journal, registry, log of changes, root, and all but the turn only for a few
 //!    pointer writes. Whoever holds one of them never waits for the disk.
 
 use std::collections::HashMap;
@@ -17,9 +18,11 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::builder::Settings;
+use super::changes::Changed;
 use super::codec::Codec;
 #[cfg(feature = "durable")]
 use super::disk::Counters;
+use super::feed::{Feed, Receipt};
 #[cfg(feature = "durable")]
 use super::journal::{Journal, WaitDurable};
 use super::registry::Entry;
@@ -29,6 +32,7 @@ use super::snapshot::no_codec;
 #[cfg(feature = "durable")]
 use super::store::Keeper;
 use super::turn::Turn;
+use super::validate::Rules;
 use super::{
     Abort, Collection, Key, RecoveryReport, Snapshot, StateBuilder, StateStats, Transaction, Value,
     Version,
@@ -73,6 +77,8 @@ pub(super) struct Inner {
     owner: Arc<()>,
     pub(super) root: RwLock<Arc<Root>>,
     pub(super) turn: Turn,
+    feed: Open,
+    rules: Rules,
     pub(super) registry: Mutex<HashMap<Arc<str>, Entry>>,
     pub(super) codec: Option<Codec>,
     closed: AtomicBool,
@@ -82,6 +88,15 @@ pub(super) struct Inner {
     recovery: RecoveryReport,
     #[cfg(feature = "durable")]
     durable: Option<Durable>,
+}
+
+/// The log of changes, which takes none any more once this is gone.
+struct Open(Arc<Feed>);
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.close();
+    }
 }
 
 #[cfg(feature = "durable")]
@@ -104,11 +119,14 @@ impl StateManager {
 
     pub(super) fn of_memory(settings: &Settings) -> Self {
         let root = Root { owner: Arc::new(()), version: Version::ZERO, slots: Vec::new() };
+        let feed = Feed::new(root.version, settings.change_log, settings.clock.clone());
         Self {
             inner: Arc::new(Inner {
                 owner: Arc::clone(&root.owner),
                 root: RwLock::new(Arc::new(root)),
                 turn: Turn::new(),
+                feed: Open(Arc::new(feed)),
+                rules: Rules::default(),
                 registry: Mutex::new(HashMap::new()),
                 codec: settings.codec.or(Codec::preferred()),
                 closed: AtomicBool::new(false),
@@ -127,7 +145,7 @@ impl StateManager {
         root: Root,
         codec: Codec,
         keeper: Keeper,
-        max_pending_bytes: usize,
+        settings: &Settings,
         recovery: RecoveryReport,
     ) -> Self {
         let owner = Arc::clone(&root.owner);
@@ -137,12 +155,16 @@ impl StateManager {
             .collect();
         let root = Arc::new(root);
         let counters = keeper.counters();
-        let journal = Journal::new(keeper, root.version, Arc::clone(&root), max_pending_bytes);
+        let journal =
+            Journal::new(keeper, root.version, Arc::clone(&root), settings.max_pending_bytes);
+        let feed = Feed::new(root.version, settings.change_log, settings.clock.clone());
         Self {
             inner: Arc::new(Inner {
                 owner,
                 root: RwLock::new(root),
                 turn: Turn::new(),
+                feed: Open(Arc::new(feed)),
+                rules: Rules::default(),
                 registry: Mutex::new(registry),
                 codec: Some(codec),
                 closed: AtomicBool::new(false),
@@ -362,10 +384,12 @@ impl StateManager {
         self.inner.closed.store(true, Ordering::Relaxed);
         drop(root);
         #[cfg(feature = "durable")]
-        if let Some(durable) = &self.inner.durable {
-            return durable.journal.close();
-        }
-        Ok(())
+        let closed = self.inner.durable.as_ref().map_or(Ok(()), |durable| durable.journal.close());
+        #[cfg(not(feature = "durable"))]
+        let closed = Ok(());
+        // After the last commit: each enters the log in the step in which it is found to be open.
+        self.inner.feed.0.close();
+        closed
     }
 
     /// What opening found.
@@ -378,6 +402,7 @@ impl StateManager {
     #[must_use]
     pub fn stats(&self) -> StateStats {
         let inner = &*self.inner;
+        let watched = inner.feed.0.counts();
         #[cfg_attr(not(feature = "durable"), expect(unused_mut, reason = "nothing to add"))]
         let mut stats = StateStats {
             durable_version: self.durable_version(),
@@ -386,6 +411,12 @@ impl StateManager {
             reruns: inner.reruns.load(Ordering::Relaxed),
             aborts: inner.aborts.load(Ordering::Relaxed),
             waiting_commits: inner.turn.waiting(),
+            rejected: inner.rules.rejected(),
+            watchers: watched.watchers,
+            resyncs: watched.resyncs,
+            change_log_commits: watched.commits,
+            change_log_rows: watched.rows,
+            caught_panics: watched.caught_panics,
             ..StateStats::default()
         };
         #[cfg(feature = "durable")]
@@ -397,7 +428,7 @@ impl StateManager {
             stats.pending_commits = counts.pending_commits;
             stats.pending_bytes = counts.pending_bytes;
             stats.waiters = counts.waiters;
-            stats.caught_panics = counts.caught_panics;
+            stats.caught_panics += counts.caught_panics;
             stats.poisoned = counts.poisoned;
             stats.syncs = durable.counters.syncs();
             stats.bytes_written = durable.counters.bytes_written();
@@ -418,6 +449,18 @@ impl fmt::Debug for StateManager {
 impl Inner {
     pub(super) fn owns(&self, root: &Root) -> bool {
         Arc::ptr_eq(&self.owner, &root.owner)
+    }
+
+    pub(super) fn owner(&self) -> &Arc<()> {
+        &self.owner
+    }
+
+    pub(super) fn feed(&self) -> &Arc<Feed> {
+        &self.feed.0
+    }
+
+    pub(super) fn rules(&self) -> &Rules {
+        &self.rules
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
@@ -446,18 +489,21 @@ impl Inner {
         loop {
             // It outlives the turn (rule 3): it may be the last to hold what it replaced.
             let now;
-            {
+            let published = {
                 let _turn = self.turn.take()?;
                 now = self.current();
                 if !tx.holds_on(&now) {
                     return Ok(None);
                 }
-                let next = Arc::new(tx.apply(&now));
-                if self.publish(&next, &mut delta)? {
-                    // Before the old root goes, whose values may panic in their drop.
-                    self.commits.fetch_add(1, Ordering::Relaxed);
-                    return Ok(Some(next.version));
-                }
+                let (next, changes) = tx.apply(&now, &self.rules, self.feed.0.is_on())?;
+                let version = next.version;
+                self.publish(Arc::new(next), changes, &mut delta)?.map(|receipt| (receipt, version))
+            };
+            if let Some((receipt, version)) = published {
+                // Before the old root goes, whose values may panic in their drop.
+                self.commits.fetch_add(1, Ordering::Relaxed);
+                self.feed.0.settle(receipt);
+                return Ok(Some(version));
             }
             drop(now);
             self.make_room(&mut stalled)?;
@@ -487,22 +533,39 @@ impl Inner {
         Ok(Vec::new())
     }
 
-    /// Makes `next` the current root; false where the pending deltas leave no room for this one. Who calls
-    /// it has the turn, and the root of before, so that nothing of the host's is dropped in here.
-    fn publish(&self, next: &Arc<Root>, delta: &mut Vec<u8>) -> Result<bool, Error> {
+    /// Makes `next` the current root, and what it changes known to who watches; none where the pending deltas
+    /// leave no room for this one. Who calls it has the turn, and the root of before, so that nothing of the
+    /// host's is dropped in here.
+    fn publish(
+        &self,
+        next: Arc<Root>,
+        changes: Option<Vec<Changed>>,
+        delta: &mut Vec<u8>,
+    ) -> Result<Option<Receipt>, Error> {
+        let version = next.version;
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.durable {
+            let mut receipt = None;
             let swap = || {
-                *self.root.write() = Arc::clone(next);
-                (next.version, Arc::clone(next))
+                let image = Arc::clone(&next);
+                let show = || {
+                    *self.root.write() = next;
+                    Ok::<_, Error>(())
+                };
+                receipt = self.feed.0.publish(version, changes, show).ok();
+                (version, image)
             };
-            return Ok(durable.journal.publish(delta, swap)?.is_some());
+            durable.journal.publish(delta, swap)?;
+            return Ok(receipt);
         }
         let _ = delta;
-        let mut root = self.root.write();
-        self.check_open()?;
-        *root = Arc::clone(next);
-        Ok(true)
+        let show = || {
+            let mut root = self.root.write();
+            self.check_open()?;
+            *root = next;
+            Ok(())
+        };
+        self.feed.0.publish(version, changes, show).map(Some)
     }
 
     /// Waits until there may be room for a delta. Nobody's turn passes meanwhile.

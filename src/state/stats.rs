@@ -22,6 +22,16 @@ pub struct StateStats {
     pub aborts: u64,
     /// Threads that wait for their turn to commit at this moment.
     pub waiting_commits: u64,
+    /// Commits that the rule of a collection refused.
+    pub rejected: u64,
+    /// Watches at this moment.
+    pub watchers: u64,
+    /// Times that a watch was told to start over.
+    pub resyncs: u64,
+    /// Commits that are kept in memory for who watches.
+    pub change_log_commits: u64,
+    /// Changed rows that are kept in memory for who watches.
+    pub change_log_rows: u64,
     /// Groups of commits that were made durable, each with one sync.
     pub groups: u64,
     /// Syncs of the store's file, those of opening and of checkpoints included.
@@ -38,8 +48,8 @@ pub struct StateStats {
     pub waiters: u64,
     /// Checkpoints written since the manager was made.
     pub checkpoints: u64,
-    /// Panics of wakers and of values' drops that whoever wrote a group caught, so that they end neither
-    /// its wait nor anybody else's.
+    /// Panics of wakers and of values' drops that whoever wrote a group or committed caught, so that they end
+    /// neither its call nor anybody else's.
     pub caught_panics: u64,
     /// Whether a failed write or sync ended the store.
     pub poisoned: bool,

@@ -16,9 +16,11 @@ use std::sync::Arc;
 
 #[cfg(feature = "durable")]
 use super::block::{put_bytes, put_len};
+use super::changes::{Change, Changed};
 #[cfg(feature = "durable")]
 use super::codec::Codec;
 use super::root::{Content, Root, Rows, Table};
+use super::validate::Rules;
 use super::{Collection, Key, Value, Version};
 use crate::{Error, ErrorKind};
 
@@ -146,6 +148,29 @@ impl Transaction {
         Some(V::clone(&value))
     }
 
+    /// The value of `key` as the state has it, or as this transaction has set it.
+    pub(super) fn shared<K: Key, V: Value>(
+        &mut self,
+        collection: &Collection<K, V>,
+        key: &K,
+    ) -> Option<Arc<V>> {
+        self.part(collection)?.read(key)
+    }
+
+    /// Sets the row of `key`; none removes it, and removing what is not there is no write.
+    pub(super) fn put<K: Key, V: Value>(
+        &mut self,
+        collection: &Collection<K, V>,
+        key: &K,
+        value: Option<Arc<V>>,
+    ) {
+        if let Some(part) = self.writable(collection)
+            && (value.is_some() || part.read(key).is_some())
+        {
+            part.writes.insert(key.clone(), value);
+        }
+    }
+
     fn writable<K: Key, V: Value>(
         &mut self,
         collection: &Collection<K, V>,
@@ -180,7 +205,6 @@ impl Transaction {
             let base = base.table::<K, V>(id).cloned().unwrap_or_else(Table::new);
             Box::new(TablePart::<K, V> {
                 id,
-                #[cfg(feature = "durable")]
                 name: collection.name,
                 base,
                 reads: HashSet::new(),
@@ -209,14 +233,25 @@ impl Transaction {
         Arc::ptr_eq(root, &self.base) || self.parts.iter().flatten().all(|part| part.holds_on(root))
     }
 
-    /// The root that comes after `root` with the writes done.
-    pub(super) fn apply(&self, root: &Root) -> Root {
+    /// The root that comes after `root` with the writes done, unless a rule refuses one of them, and what
+    /// they change if that is wanted.
+    pub(super) fn apply(
+        &self,
+        root: &Root,
+        rules: &Rules,
+        wanted: bool,
+    ) -> Result<(Root, Option<Vec<Changed>>), Error> {
         let mut next = root.clone();
         next.version = root.version.next();
+        let mut changes = wanted.then(Vec::new);
         for part in self.written() {
-            next.slots[part.id()].content = Content::Typed(part.apply(root));
+            let (rows, changed) = part.apply(root, rules, wanted)?;
+            next.slots[part.id()].content = Content::Typed(rows);
+            if let Some(changes) = &mut changes {
+                changes.extend(changed);
+            }
         }
-        next
+        Ok((next, changes))
     }
 
     /// The writes as bytes: `collections | (name | writes | (tag | key | value?)*)*`.
@@ -249,14 +284,19 @@ trait Part: Any {
     fn id(&self) -> usize;
     fn is_written(&self) -> bool;
     fn holds_on(&self, root: &Root) -> bool;
-    fn apply(&self, root: &Root) -> Arc<dyn Rows>;
+    /// The table with the writes done, and what they change if that is wanted and anything.
+    fn apply(
+        &self,
+        root: &Root,
+        rules: &Rules,
+        wanted: bool,
+    ) -> Result<(Arc<dyn Rows>, Option<Changed>), Error>;
     #[cfg(feature = "durable")]
     fn encode(&self, codec: Codec, out: &mut Vec<u8>) -> Result<(), Error>;
 }
 
 struct TablePart<K, V> {
     id: usize,
-    #[cfg(feature = "durable")]
     name: &'static str,
     base: Table<K, V>,
     reads: HashSet<K>,
@@ -332,15 +372,31 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
             })
     }
 
-    fn apply(&self, root: &Root) -> Arc<dyn Rows> {
+    fn apply(
+        &self,
+        root: &Root,
+        rules: &Rules,
+        wanted: bool,
+    ) -> Result<(Arc<dyn Rows>, Option<Changed>), Error> {
         let mut table = root.table::<K, V>(self.id).cloned().unwrap_or_else(Table::new);
-        for (key, value) in &self.writes {
-            match value {
-                Some(value) => table.map.insert(key.clone(), Arc::clone(value)),
+        let rule = rules.of::<K, V>(self.id);
+        let mut changes = Vec::with_capacity(if wanted { self.writes.len() } else { 0 });
+        for (key, new) in &self.writes {
+            let old = match new {
+                Some(new) => table.map.insert(key.clone(), Arc::clone(new)),
                 None => table.map.remove(key),
             };
+            if old.is_none() && new.is_none() {
+                continue;
+            }
+            if let Some(rule) = &rule {
+                rule.check(self.name, key, old.as_deref(), new.as_deref())?;
+            }
+            if wanted {
+                changes.push(Change { key: key.clone(), old, new: new.clone() });
+            }
         }
-        Arc::new(table)
+        Ok((Arc::new(table), Changed::of(self.id, self.name, changes)))
     }
 
     #[cfg(feature = "durable")]

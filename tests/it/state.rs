@@ -1,6 +1,7 @@
 //! Behaviour of `state`.
 
 mod basics;
+mod compare;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod damage;
 #[cfg(all(feature = "durable", feature = "bincode"))]
@@ -18,3 +19,8 @@ mod model;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod script;
 mod turn;
+mod validate;
+mod watch;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod watch_hostile;
+mod watch_model;
