@@ -56,6 +56,7 @@ mod backoff;
 mod batch;
 mod budget;
 mod builder;
+mod crew;
 mod dependencies;
 mod drive;
 mod dues;
@@ -111,7 +112,8 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::{Error, ErrorKind};
-use agent::{Crew, Maker};
+use agent::Maker;
+use crew::Crew;
 use inner::{After, Behaviour, Inner};
 use pool::Newcomers;
 use submit::Patience;
@@ -282,7 +284,11 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 let mut home = inner.posts.get_or_make(agent.slot).lock();
                 let (tenure, down) = state.supervision.appointment(*agent);
                 let crew = Crew::new(Arc::clone(factory), tenure, down);
+                let crew = if spec.is_prewarmed() { crew.prewarmed() } else { crew };
                 home.open(agent.generation, inner.mailbox_capacity, crew);
+            }
+            if spec.is_prewarmed() {
+                inner.call_to_prewarm(state, &agents);
             }
             inner.try_circuits(state, None, &mut after);
             inner.publish_alarm(state);

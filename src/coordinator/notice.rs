@@ -94,6 +94,7 @@ impl<E: Send + Sync + 'static> Announcer<E> {
     fn topic_of(&self, event: &FleetEvent) -> Topic {
         match event {
             FleetEvent::AgentSpawned { .. }
+            | FleetEvent::AgentPrewarmed { .. }
             | FleetEvent::AgentKilled { .. }
             | FleetEvent::AgentRetired { .. }
             | FleetEvent::AgentFailed { .. }

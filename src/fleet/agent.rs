@@ -11,7 +11,7 @@ use super::async_context::AsyncContext;
 use super::id::AgentId;
 use super::request::{Priority, add_capability};
 use super::supervise::{HeartbeatPolicy, RestartPolicy};
-use super::supervision::{StuckAction, StuckRule, Supervised, SupervisionGroup, Tenure};
+use super::supervision::{StuckAction, StuckRule, Supervised, SupervisionGroup};
 use super::task::{Task, TaskContext, TaskError};
 
 /// What runs tasks. A factory in the [`AgentSpec`] makes it, so that it can be made anew.
@@ -64,153 +64,6 @@ pub(super) enum Maker<T, O> {
 /// Behind one pointer, since each agent has one.
 pub(super) type Factory<T, O> = Arc<Maker<T, O>>;
 
-/// What an agent runs, and the handlers that it has and that are not running.
-pub(super) struct Crew<T, O> {
-    factory: Option<Factory<T, O>>,
-    idle: Idle<T, O>,
-    /// Of which incarnation the handlers are, and in what era they work.
-    tenure: Tenure,
-    /// Whether nothing is to begin for now.
-    down: bool,
-}
-
-/// Handlers that are not running. Most agents have one, which takes no memory but its own.
-enum Idle<T, O> {
-    None,
-    One(Handler<T, O>),
-    More(Vec<Handler<T, O>>),
-}
-
-impl<T, O> Idle<T, O> {
-    #[inline]
-    fn pop(&mut self) -> Option<Handler<T, O>> {
-        match self {
-            Self::None => None,
-            Self::More(handlers) => handlers.pop(),
-            Self::One(_) => match std::mem::replace(self, Self::None) {
-                Self::One(handler) => Some(handler),
-                Self::None | Self::More(_) => unreachable!("it was one"),
-            },
-        }
-    }
-
-    #[inline]
-    fn push(&mut self, handler: Handler<T, O>) {
-        *self = match std::mem::replace(self, Self::None) {
-            Self::None => Self::One(handler),
-            Self::One(first) => Self::More(vec![first, handler]),
-            Self::More(mut handlers) => {
-                handlers.push(handler);
-                Self::More(handlers)
-            }
-        };
-    }
-
-    fn len(&self) -> usize {
-        match self {
-            Self::None => 0,
-            Self::One(_) => 1,
-            Self::More(handlers) => handlers.len(),
-        }
-    }
-
-    fn take(&mut self) -> Vec<Handler<T, O>> {
-        match std::mem::replace(self, Self::None) {
-            Self::None => Vec::new(),
-            Self::One(handler) => vec![handler],
-            Self::More(handlers) => handlers,
-        }
-    }
-}
-
-/// A handler, or what makes one.
-pub(super) enum Hired<T, O> {
-    Made(Handler<T, O>),
-    ToMake(Factory<T, O>),
-}
-
-impl<T, O> Hired<T, O> {
-    /// What begins a future, if the agent runs futures.
-    pub(super) fn asynchronous(&self) -> Option<&AsyncHandler<T, O>> {
-        match self {
-            Self::ToMake(factory) => match &**factory {
-                Maker::Async(handler) => Some(handler),
-                Maker::Sync(_) => None,
-            },
-            Self::Made(_) => None,
-        }
-    }
-}
-
-impl<T, O> Crew<T, O> {
-    /// The crew of no agent.
-    pub(super) const fn none() -> Self {
-        Self { factory: None, idle: Idle::None, tenure: Tenure::NONE, down: false }
-    }
-
-    pub(super) const fn new(factory: Factory<T, O>, tenure: Tenure, down: bool) -> Self {
-        Self { factory: Some(factory), idle: Idle::None, tenure, down }
-    }
-
-    pub(super) const fn tenure(&self) -> Tenure {
-        self.tenure
-    }
-
-    /// Whether nothing is to begin for now.
-    pub(super) const fn is_down(&self) -> bool {
-        self.down
-    }
-
-    /// Whether what is of that tenure may begin.
-    pub(super) fn works_in(&self, tenure: Tenure) -> bool {
-        self.tenure == tenure && !self.down
-    }
-
-    /// Begins a tenure, or has it wait; if that is one of another incarnation, the handlers of the one before are
-    /// to be dropped outside the locks.
-    pub(super) fn appoint(&mut self, tenure: Tenure, down: bool) -> Vec<Handler<T, O>> {
-        let stale = tenure.incarnation != self.tenure.incarnation;
-        (self.tenure, self.down) = (tenure, down);
-        if stale { self.idle.take() } else { Vec::new() }
-    }
-
-    /// Whether it runs futures.
-    pub(super) fn is_async(&self) -> bool {
-        matches!(self.factory.as_deref(), Some(Maker::Async(_)))
-    }
-
-    /// A handler for one who leased the agent; `None` if the agent is gone.
-    #[inline]
-    pub(super) fn hire(&mut self) -> Option<Hired<T, O>> {
-        match self.idle.pop() {
-            Some(handler) => Some(Hired::Made(handler)),
-            None => self.factory.clone().map(Hired::ToMake),
-        }
-    }
-
-    /// Takes a handler back. Only while the agent lives.
-    #[inline]
-    pub(super) fn dismiss(&mut self, handler: Handler<T, O>) {
-        self.idle.push(handler);
-    }
-
-    /// All that is to be dropped, each piece by `discard`, outside the locks.
-    pub(super) fn dissolve(self, mut discard: impl FnMut(Handler<T, O>)) -> Option<Factory<T, O>> {
-        match self.idle {
-            Idle::None => {}
-            Idle::One(handler) => discard(handler),
-            Idle::More(handlers) => handlers.into_iter().for_each(discard),
-        }
-        self.factory
-    }
-}
-
-impl<T, O> fmt::Debug for Crew<T, O> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Crew").field("idle", &self.idle.len()).finish_non_exhaustive()
-    }
-}
-
 /// How an agent is made: its name, what it can do, how many leases it may hold, what it runs.
 ///
 /// ```
@@ -234,6 +87,7 @@ pub struct AgentSpec<T, O> {
     pub(super) resources: Resources,
     pub(super) condition: Condition,
     pub(super) factory: Option<Factory<T, O>>,
+    prewarmed: bool,
     pub(super) supervised: Option<Supervised>,
     pub(super) heartbeat: Option<HeartbeatPolicy>,
     pub(super) stuck: Option<StuckRule>,
@@ -252,6 +106,7 @@ impl<T, O> AgentSpec<T, O> {
             resources: Resources::default(),
             condition: Condition::Fit,
             factory: None,
+            prewarmed: false,
             supervised: None,
             heartbeat: None,
             stuck: None,
@@ -309,7 +164,8 @@ impl<T, O> AgentSpec<T, O> {
     /// Sets what makes the handler that runs tasks on this agent. Default: none, a lease-only agent.
     ///
     /// The factory is called on a worker thread, when a task first needs a handler and again after a
-    /// handler panicked. A factory that panics loses that attempt of the task.
+    /// handler panicked. A factory that panics loses that attempt of the task. For agents that are
+    /// [prewarmed](Self::prewarmed) it is called before any task is there.
     #[must_use]
     pub fn handler<A>(mut self, factory: impl Fn() -> A + Send + Sync + 'static) -> Self
     where
@@ -317,6 +173,72 @@ impl<T, O> AgentSpec<T, O> {
     {
         self.factory = Some(Arc::new(Maker::Sync(Box::new(move || Box::new(factory())))));
         self
+    }
+
+    /// Has the handler of each agent made from this be made before the agent is in service. Default: not; what the
+    /// [factory](Self::handler) loads, a model client or a connection, is paid for by the first task or message.
+    ///
+    /// From its spawn on such an agent is [`Starting`](AgentState::Starting), and not allocated. A worker that comes
+    /// to it, or whoever [drives](super::Fleet::run_ready) the fleet, calls the factory, outside every lock, and in
+    /// the step in which the handler is there the agent is what the host [wants](super::Fleet::set_condition) it to
+    /// be, most often [`Ready`](AgentState::Ready): requests that wait and queued tasks are served at once, and so is
+    /// what it was told meanwhile, which waits in its mailbox.
+    /// [`FleetEvent::AgentPrewarmed`](super::FleetEvent::AgentPrewarmed) says so. The same happens again before each
+    /// [incarnation](AgentStatus::incarnation) after the first is in service, and after a panic by which an agent lost
+    /// its last idle handler; a turn of its mailbox that met the panic is over then.
+    ///
+    /// - *Several leases.* One handler is made ahead. The others of an agent that
+    ///   [may hold several](Self::max_leases) are made when they are needed.
+    /// - *Nothing to make.* An agent without a handler, or with an [async](Self::handler_async) one, is ready at once.
+    /// - *A factory that panics* is a failure of the agent: if it is [supervised](Self::restart), what its policy says
+    ///   follows, backoff and budget included. Otherwise the agent is [`Failed`](AgentState::Failed), which
+    ///   [`FleetEvent::AgentFailed`](super::FleetEvent::AgentFailed) and
+    ///   [`FleetStats::prewarms_failed`](super::FleetStats::prewarms_failed) say, and keeps its mailbox. Nothing is
+    ///   tried again until the host sets its condition anew.
+    /// - *The host's word.* [`Draining`](Condition::Draining) and [`Failed`](Condition::Failed) hold at once and stay:
+    ///   a handler that comes later changes nothing about them, and none is made if nobody has begun. Fit and degraded
+    ///   hold from when the handler is there.
+    /// - *The end.* A kill, a drain and the end of the fleet find an agent without a lease, and wait for no factory; a
+    ///   handler that comes too late is dropped. [`Fleet::drain`](super::Fleet::drain) waits for what was accepted,
+    ///   and so for a factory only if a task or a message needs the agent. A shutdown waits for a thread that is in
+    ///   one as it does for one in a handler.
+    /// - *Silence.* The time in a factory counts for [`heartbeat`](Self::heartbeat) and
+    ///   [`stuck_after`](Self::stuck_after). A circuit breaker hears of failures, and holds no factory back.
+    ///
+    /// Costs a place in the line of the workers, an entry in a table until the handler is there, and two short locks of
+    /// the tasks; no lease and nothing of a budget. So a batch of 100,000 agents takes a few megabytes until they
+    /// are ready, and the workers as long as 100,000 calls of the factory; mailboxes and tasks that become ready
+    /// meanwhile come after those that were in line before.
+    ///
+    /// ```
+    /// use phalanx::fleet::{Agent, AgentSpec, AgentState, Fleet, Task, TaskContext, TaskError};
+    ///
+    /// struct Model(usize);
+    ///
+    /// impl Agent<String, usize> for Model {
+    ///     fn handle(&mut self, task: &Task<String>, _cx: &mut TaskContext<'_>) -> Result<usize, TaskError> {
+    ///         Ok(task.payload().len() * self.0)
+    ///     }
+    /// }
+    ///
+    /// let fleet = Fleet::<String, usize>::builder().driven().build()?;
+    /// // It may take long to load one.
+    /// let spec = AgentSpec::new("model").handler(|| Model(2)).prewarmed();
+    /// let agent = fleet.spawn(spec)?;
+    /// assert_eq!(fleet.agent(agent).ok_or("gone")?.state, AgentState::Starting);
+    /// fleet.run_ready(usize::MAX);
+    /// assert_eq!(fleet.agent(agent).ok_or("gone")?.state, AgentState::Ready);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub const fn prewarmed(mut self) -> Self {
+        self.prewarmed = true;
+        self
+    }
+
+    /// Whether there is a handler to make ahead.
+    pub(super) fn is_prewarmed(&self) -> bool {
+        self.prewarmed && matches!(self.factory.as_deref(), Some(Maker::Sync(_)))
     }
 
     /// Has each agent made from this be supervised. Default: not, and an agent whose handler panics gets a new
@@ -475,6 +397,7 @@ impl<T, O> Clone for AgentSpec<T, O> {
             resources: self.resources,
             condition: self.condition,
             factory: self.factory.clone(),
+            prewarmed: self.prewarmed,
             supervised: self.supervised.clone(),
             heartbeat: self.heartbeat,
             stuck: self.stuck,
@@ -493,6 +416,7 @@ impl<T, O> fmt::Debug for AgentSpec<T, O> {
             .field("resources", &self.resources)
             .field("condition", &self.condition)
             .field("has_handler", &self.factory.is_some())
+            .field("prewarmed", &self.prewarmed)
             .field("supervised", &self.supervised)
             .field("heartbeat", &self.heartbeat)
             .field("stuck_after", &self.stuck)

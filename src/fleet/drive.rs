@@ -29,6 +29,8 @@ struct Driver<'a, T, O> {
     inner: &'a Inner<T, O>,
     /// Always there, until the drop.
     seat: Option<Seat>,
+    /// Whether it has made a handler ahead since that was looked at.
+    prewarmed: bool,
 }
 
 impl<T, O> Drop for Driver<'_, T, O> {
@@ -85,6 +87,11 @@ impl<T, O> Driver<'_, T, O> {
         let seat = self.seat();
         Some(match inner.runner.try_next(seat)? {
             Ready::Mailbox(agent) => usize::from(inner.turn(agent, seat)),
+            Ready::Prewarm(agent) => {
+                let prewarmed = inner.prewarm(agent, seat);
+                self.prewarmed |= prewarmed;
+                usize::from(prewarmed)
+            }
             Ready::Tasks => inner.run_next(seat, most),
         })
     }
@@ -104,7 +111,7 @@ impl<T, O> Inner<T, O> {
         let seat = state.workers.seats.pop()?;
         state.workers.driving.push(current);
         state.workers.alive += 1;
-        Some(Driver { inner: self, seat: Some(seat) })
+        Some(Driver { inner: self, seat: Some(seat), prewarmed: false })
     }
 
     fn run_ready(&self, limit: usize) -> usize {
@@ -149,13 +156,17 @@ impl<T, O> Inner<T, O> {
             while now < deadline && driver.run_some(most) {
                 let began = std::mem::replace(&mut now, self.clock.now());
                 most = if now - began < SHORT { LOOK.min(2 * most) } else { 1 };
+                // Nobody may have waited for that, and for what comes next.
+                if std::mem::take(&mut driver.prewarmed) {
+                    break;
+                }
             }
             let seat = driver.seat();
             self.runner.vacate(seat);
             {
                 let mut guard = self.state.lock();
                 let state = &mut *guard;
-                // What is ready and was left is so because it is late.
+                // What is ready and was left is so because it is late, or not waited for.
                 let done = self.has_ended(state) || self.clock.now() >= deadline;
                 if done || state.stopping {
                     if let Some(key) = key {
@@ -175,8 +186,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Runs what is ready on this thread, in a [driven](super::FleetBuilder::driven) fleet; returns how often
     /// agents ran.
     ///
-    /// It takes turns of mailboxes, of up to 256 messages each, and attempts of tasks, each of which counts
-    /// as one, until so many have run or none is ready. What becomes ready meanwhile is run too. It never
+    /// It takes turns of mailboxes, of up to 256 messages each, attempts of tasks, and handlers that are to be
+    /// [made ahead](super::AgentSpec::prewarmed), each of which counts as one, until so many have run or none is ready. What becomes ready meanwhile is run too. It never
     /// waits for anything but the locks and the handlers. Tasks that are past their deadlines are ended,
     /// those whose backoff is over are run, and leases that have expired come back, by the fleet's clock; a host sees to it that time which passes is
     /// noticed, by calling this or [`tick`](Self::tick) now and then.
@@ -210,6 +221,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> super::FleetBuilder<T, 
     ///
     /// A drain looks at the time between two turns, so it ends as late as the one that it is in; of turns that follow
     /// upon such as took microseconds, with 16 messages in all, it looks after the last.
+    ///
+    /// It makes handlers [ahead](super::AgentSpec::prewarmed) that stand in line before what it waits for.
     ///
     /// A drain does not drive the host's executor: what an async handler has in flight on one that the draining
     /// thread alone runs, or an agent that a future of that thread holds or waits for, keeps the drain until

@@ -76,10 +76,19 @@ pub enum RequeueReason {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FleetEvent {
-    /// An agent can be allocated.
+    /// An agent has joined. It can be allocated, unless it begins in another condition or is
+    /// [prewarmed](super::AgentSpec::prewarmed) first.
     AgentSpawned {
         /// Which agent.
         agent: AgentId,
+    },
+    /// The handler of an agent was made [before it serves](super::AgentSpec::prewarmed). It can be allocated, unless
+    /// the host wants it otherwise.
+    AgentPrewarmed {
+        /// Which agent.
+        agent: AgentId,
+        /// How long its factory took, on the fleet's clock.
+        took: Duration,
     },
     /// An agent was killed.
     AgentKilled {
@@ -93,14 +102,15 @@ pub enum FleetEvent {
         /// Which agent.
         agent: AgentId,
     },
-    /// An agent that is supervised has failed. It is not allocated any more.
+    /// An agent that is supervised has failed, or one whose handler could not be made
+    /// [ahead](super::AgentSpec::prewarmed). It is not allocated any more.
     AgentFailed {
         /// Which agent.
         agent: AgentId,
         /// Why.
         reason: FailureReason,
-        /// When it is started again; `None` if it is not, and then it ends, or stays failed if it was silent and
-        /// has no restart policy.
+        /// When it is started again; `None` if it is not, and then it ends, or stays failed if it has no restart
+        /// policy.
         restart_at: Option<Timestamp>,
     },
     /// The handler of an agent [had it stop](super::TaskContext::stop_agent): a normal exit.
@@ -141,7 +151,8 @@ pub enum FleetEvent {
         /// Which agent.
         agent: AgentId,
     },
-    /// An agent that had failed can be allocated again, unless the host wants it otherwise.
+    /// An agent that had failed can be allocated again, unless the host wants it otherwise or it is
+    /// [prewarmed](super::AgentSpec::prewarmed) first.
     AgentRestarted {
         /// Which agent.
         agent: AgentId,

@@ -15,7 +15,8 @@ use std::sync::Arc;
 
 use crossbeam::utils::CachePadded;
 
-use super::agent::{Crew, Handler, Hired};
+use super::agent::Handler;
+use super::crew::{Crew, Hired};
 use super::flight::Flights;
 use super::hand::{Hand, Held, RUN, Taker};
 use super::id::TaskId;

@@ -8,7 +8,7 @@
 //! 2. An entry is a hint: the mailbox, or the queue, says whether there is something to do.
 //! 3. No worker sleeps while something is ready and nobody is on the way to it: whoever lines something up
 //!    rouses a sleeper unless one is searching, and the last to stop searching rouses another if more is ready.
-//! 4. `active` is the number of mailboxes that are not idle. While the fleet takes no more, none becomes
+//! 4. `active` is the number of mailboxes that are not idle; handlers that are made ahead do not count. While the fleet takes no more, none becomes
 //!    active: so a fleet that drains and has none active has handled every message it accepted.
 //! 5. A worker that says it is occupied, which it does before it runs the host's code, is so until it asks for
 //!    the next thing; once the fleet stops, none is given anything.
@@ -44,6 +44,8 @@ const GONE: usize = 64;
 pub(super) enum Ready {
     /// Give the mailbox of this agent a turn.
     Mailbox(AgentId),
+    /// Make the handler of this agent.
+    Prewarm(AgentId),
     /// Look into the queue of tasks.
     Tasks,
 }
@@ -197,6 +199,20 @@ impl Runner {
         self.rouse(roused);
     }
 
+    /// Lines up agents whose handlers are to be made. A drain does not wait for that: they are not active by it.
+    pub(super) fn prewarm(&self, agents: &[AgentId]) {
+        if agents.is_empty() {
+            return;
+        }
+        let roused = {
+            let mut line = self.shared.line.lock();
+            line.ready.extend(agents.iter().copied().map(Ready::Prewarm));
+            self.publish(&line);
+            line.rouse_one()
+        };
+        self.rouse(roused);
+    }
+
     /// Lines up the queue of tasks, if it is not in line. Under the lock under which the queue is looked at.
     pub(super) fn tasks_are_ready(&self) {
         // Relaxed: whoever takes the queue out of the line looks into it after that, under the lock that the
@@ -250,7 +266,7 @@ impl Runner {
     fn line_up(&self, line: &mut Line, ready: Ready) -> Roused {
         line.ready.push_back(ready);
         self.publish(line);
-        if line.searching > 0 { Roused(None) } else { line.rouse() }
+        line.rouse_one()
     }
 
     fn publish(&self, line: &Line) {
@@ -274,20 +290,23 @@ impl Runner {
         count > 0 && line.active == 0 && (line.draining || line.stopping)
     }
 
-    /// As [`retire`](Self::retire), for the mailbox of an agent that ended while it was scheduled. What stands
-    /// in line for it is taken out before such entries are more than all others and [`GONE`].
+    /// As [`retire`](Self::retire), for the mailbox of an agent that ended while it was scheduled.
     pub(super) fn retire_gone(&self, agent: AgentId) -> bool {
-        {
-            let mut line = self.shared.line.lock();
-            if !line.stopping {
-                line.gone.push(agent);
-                if line.gone.len() > GONE.max(line.ready.len() / 2) {
-                    line.sweep();
-                    self.publish(&line);
-                }
+        self.forget(agent);
+        self.retire(1)
+    }
+
+    /// An agent has ended that may stand in line. What does is taken out before such entries are more than all others
+    /// and [`GONE`].
+    pub(super) fn forget(&self, agent: AgentId) {
+        let mut line = self.shared.line.lock();
+        if !line.stopping {
+            line.gone.push(agent);
+            if line.gone.len() > GONE.max(line.ready.len() / 2) {
+                line.sweep();
+                self.publish(&line);
             }
         }
-        self.retire(1)
     }
 
     /// Takes nothing more in.
@@ -525,9 +544,15 @@ impl Line {
         let mut gone = std::mem::take(&mut self.gone);
         gone.sort_unstable();
         self.ready.retain(|ready| match ready {
-            Ready::Mailbox(agent) => gone.binary_search(agent).is_err(),
+            Ready::Mailbox(agent) | Ready::Prewarm(agent) => gone.binary_search(agent).is_err(),
             Ready::Tasks => true,
         });
+    }
+
+    /// Takes a sleeper out, unless somebody searches (rule 3).
+    #[inline]
+    fn rouse_one(&mut self) -> Roused {
+        if self.searching > 0 { Roused(None) } else { self.rouse() }
     }
 
     /// Takes a sleeper out, which searches from now on; the keeper of the watch only if it is alone.

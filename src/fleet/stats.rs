@@ -22,12 +22,17 @@ pub struct FleetStats {
     /// Agents that ended because they failed and were not to be started again, or because they had exited and their
     /// budget was used up; they are among those stopped.
     pub agents_given_up: u64,
-    /// Failures of supervised agents, those included that failed together with another one.
+    /// Failures of supervised agents, those included that failed together with another one; and of agents that nobody
+    /// supervises and whose handlers could not be made [ahead](super::AgentSpec::prewarmed).
     pub agent_failures: u64,
     /// Times that a handler [had its agent stop](super::TaskContext::stop_agent), started again or not.
     pub agent_exits: u64,
     /// Times that an agent was started again.
     pub agent_restarts: u64,
+    /// Handlers that were made [before](super::AgentSpec::prewarmed) their agents served.
+    pub agents_prewarmed: u64,
+    /// Times that such a handler was to be made and what makes it panicked; it is a handler panic too.
+    pub prewarms_failed: u64,
     /// Times that an agent was degraded for its silence.
     pub agents_degraded: u64,
     /// Times that a degraded agent was heard of.

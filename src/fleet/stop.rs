@@ -11,7 +11,8 @@
 use std::fmt;
 use std::time::Duration;
 
-use super::agent::{Condition, Crew};
+use super::agent::Condition;
+use super::crew::Crew;
 use super::id::{AgentId, TaskId};
 use super::inner::{After, Inner, Record, State};
 use super::log::FleetEvent;
@@ -243,6 +244,9 @@ impl<T, O> Inner<T, O> {
             self.publish_alarm(state);
             closed.map(|(left, crew)| {
                 debug_assert!(left.messages.is_empty(), "it was idle");
+                if crew.is_lined() {
+                    self.runner.forget(agent);
+                }
                 crew
             })
         };

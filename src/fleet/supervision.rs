@@ -11,13 +11,15 @@
 //!    wants, whether it is down, and what the circuit of its type says. It changes in the step in which the ward changes, and before the lease of
 //!    the attempt that failed is given back: so nobody is given an agent that has failed.
 //! 4. A ward that is down has one alarm, at the moment at which it is started; no other has one.
-//! 5. No handler of an earlier incarnation runs anything that begins later: idle ones are dropped in the step
+//! 5. An agent that is to have a handler before it serves and has none is cold; see `supervision/prewarm.rs`.
+//! 6. No handler of an earlier incarnation runs anything that begins later: idle ones are dropped in the step
 //!    that ends their incarnation, the others when they come back.
 
 mod circuit;
 mod circuits;
 mod group;
 mod heartbeats;
+mod prewarm;
 mod restarts;
 mod watches;
 
@@ -74,6 +76,9 @@ pub(super) struct Supervision {
     /// When somebody's silence is to be noticed.
     hearts: BTreeSet<(Timestamp, AgentId)>,
     watches: watches::Watches,
+    /// The agents whose handlers are to be made before they serve, wards or not, and what the host wants of those
+    /// that are no wards.
+    cold: HashMap<AgentId, Condition>,
     /// For the life of the fleet.
     circuits: Vec<Circuit>,
 }
@@ -97,6 +102,8 @@ struct Ward {
     heart: Option<Heart>,
     /// When its attempts are stuck.
     stuck: Option<StuckRule>,
+    /// Whether its handler is made before it serves.
+    prewarmed: bool,
 }
 
 /// Who decides about an agent.
@@ -131,15 +138,27 @@ pub(super) struct Standing {
     /// What its circuit says of it, if its type has one.
     pub(super) circuit: Option<OnCircuit>,
     pub(super) tenure: Tenure,
+    /// Whether its handler is still to be made.
+    pub(super) cold: bool,
+    /// Whether that is to be done now.
+    pub(super) calls: bool,
+}
+
+impl Standing {
+    /// Whether nothing is to begin for now.
+    pub(super) fn is_down(&self) -> bool {
+        self.cold || self.condition == Condition::Failed
+    }
 }
 
 impl Ward {
     /// What it would be fit for if it were not for its circuit.
-    fn condition(&self) -> Condition {
+    fn condition(&self, cold: bool) -> Condition {
         let wanted = match self.wanted {
             Condition::Fit | Condition::Degraded | Condition::Starting if self.down.is_some() => {
                 Condition::Failed
             }
+            wanted if cold => prewarm::until_warm(wanted),
             wanted => wanted,
         };
         self.heart.as_ref().map_or(wanted, |heart| heart.condition(wanted))
@@ -149,6 +168,9 @@ impl Ward {
 impl Supervision {
     /// Takes in an agent that was just made, if its spec has it supervised.
     pub(super) fn enrol<T, O>(&mut self, agent: AgentId, spec: &AgentSpec<T, O>, now: Timestamp) {
+        if spec.is_prewarmed() {
+            self.cold.insert(agent, spec.condition);
+        }
         let circuit = self.circuit_of(&spec.name);
         if let Some(circuit) = circuit {
             self.circuits[circuit].members.insert(agent);
@@ -181,6 +203,7 @@ impl Supervision {
             down: None,
             heart: spec.heartbeat.map(|policy| Heart::new(policy, now)),
             stuck: spec.stuck,
+            prewarmed: spec.is_prewarmed(),
         };
         self.wards.insert(agent, ward);
         self.arm(agent);
@@ -190,9 +213,10 @@ impl Supervision {
     /// Lets go of an agent that ends (rule 1).
     pub(super) fn dismiss(&mut self, agent: AgentId) {
         // Most fleets supervise nobody, and a map hashes the key of what it cannot have.
-        if self.wards.is_empty() {
+        if self.is_empty() {
             return;
         }
+        self.cold.remove(&agent);
         let Some(ward) = self.wards.remove(&agent) else { return };
         if ward.stuck.is_some() {
             self.watches.dismiss(agent);
@@ -239,9 +263,8 @@ impl Supervision {
 
     /// In what tenure the handlers of an agent work, and whether nothing is to begin for now.
     pub(super) fn appointment(&self, agent: AgentId) -> (Tenure, bool) {
-        let down = |standing: Standing| standing.condition == Condition::Failed;
         let standing = if self.is_empty() { None } else { self.standing(agent) };
-        standing.map_or((Tenure::NONE, false), |standing| (standing.tenure, down(standing)))
+        standing.map_or((Tenure::NONE, false), |standing| (standing.tenure, standing.is_down()))
     }
 
     /// Whether an agent is down.
@@ -249,18 +272,22 @@ impl Supervision {
         self.wards.get(&agent).is_some_and(|ward| ward.down.is_some())
     }
 
-    pub(super) fn is_empty(&self) -> bool {
-        self.wards.is_empty()
+    /// Whether there is nothing to know of any agent.
+    fn is_empty(&self) -> bool {
+        self.wards.is_empty() && self.cold.is_empty()
     }
 
-    /// Notes what the host wants of an agent; what it wanted before. `None` for one that is no ward.
+    /// Notes what the host wants of an agent; what it wanted before. `None` for one that is neither ward nor cold.
     pub(super) fn want(
         &mut self,
         agent: AgentId,
         condition: Condition,
         now: Timestamp,
     ) -> Option<Condition> {
-        let ward = self.wards.get_mut(&agent)?;
+        let Some(ward) = self.wards.get_mut(&agent) else {
+            let wanted = self.cold.get_mut(&agent)?;
+            return Some(std::mem::replace(wanted, condition));
+        };
         let before = std::mem::replace(&mut ward.wanted, condition);
         if let Some(heart) = &mut ward.heart
             && heart.has_failed()
@@ -275,12 +302,29 @@ impl Supervision {
         Some(before)
     }
 
-    /// Rule 3; `None` for an agent that is no ward.
+    /// What an agent would be fit for if it were not for its circuit; `None` for one that is neither ward nor cold.
+    fn fitness(&self, agent: AgentId) -> Option<Condition> {
+        let wanted = self.cold.get(&agent);
+        match self.wards.get(&agent) {
+            Some(ward) => Some(ward.condition(wanted.is_some())),
+            None => wanted.copied().map(prewarm::until_warm),
+        }
+    }
+
+    /// Rule 3; `None` for an agent that is neither ward nor cold.
     fn standing(&self, agent: AgentId) -> Option<Standing> {
-        let ward = self.wards.get(&agent)?;
-        let condition = ward.condition();
+        let condition = self.fitness(agent)?;
+        let cold = self.cold.contains_key(&agent);
+        // Whatever its circuit says: somebody is to be fit when that looks for one to try.
+        let calls = cold && condition == Condition::Starting;
+        let Some(ward) = self.wards.get(&agent) else {
+            let (circuit, tenure) = (None, Tenure::NONE);
+            return Some(Standing { condition, circuit, tenure, cold, calls });
+        };
         let mut standing = Standing {
             condition,
+            cold,
+            calls,
             circuit: None,
             tenure: Tenure {
                 incarnation: ward.incarnation,
@@ -360,6 +404,9 @@ impl Supervision {
             }
             // Four billion restarts of one agent take longer than it lives.
             ward.incarnation = ward.incarnation.saturating_add(1);
+            if ward.prewarmed {
+                self.cold.insert(*agent, ward.wanted);
+            }
             self.alarms.insert((until, *agent));
             self.arm(*agent);
             self.check_trial(*agent);
@@ -395,6 +442,7 @@ impl Supervision {
             }
         }
         assert_eq!(alarms, self.alarms, "rule 4");
+        assert!(self.cold.keys().all(|agent| self.wards.contains_key(agent)), "rule 5, of wards");
         let listed: usize = self.groups.values().map(|circle| circle.members.len()).sum();
         assert_eq!(listed, members, "rule 1");
         assert!(self.groups.values().all(|circle| !circle.members.is_empty()));

@@ -12,7 +12,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::Fleet;
-use super::agent::Crew;
+use super::crew::Crew;
 use super::id::AgentId;
 use super::inner::Inner;
 use super::log::FleetEvent;
@@ -292,6 +292,9 @@ impl<T, O> Inner<T, O> {
         }
         let (Leftovers { messages: waiting, active }, crew) = home.close(agent.generation)?;
         drop(home);
+        if crew.is_lined() {
+            self.runner.forget(agent);
+        }
         // Before any asker knows, and before a drain finds that nothing is left. Tasks are counted as such.
         let count = taken.iter().filter(|message| message.counts()).count() + waiting.counted();
         self.counters.give_back(count);

@@ -7,13 +7,15 @@
 //! 2. A turn takes [`TURN`] messages at most; then others that are ready come first.
 //! 3. What a worker took out of the mailbox and has not begun is in its hand, where whoever closes the
 //!    mailbox finds it (rule 2 of the posts).
-//! 4. A turn of an agent that has failed, or was started again meanwhile, or whose trial is over, is over too: what
+//! 4. A turn of an agent that has failed, or was started again meanwhile, or whose trial is over, or that is to be made
+//!    ready anew now that its handler has panicked, is over too: what
 //!    its worker has in hand goes back to the head of the lane that it came from, for the next turn.
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests;
 
-use super::agent::{Factory, Handler, Hired};
+use super::agent::{Factory, Handler};
+use super::crew::Hired;
 use super::hand::{RUN, Taker};
 use super::id::{AgentId, Attempt, TaskId};
 use super::inner::{After, Inner};
@@ -45,6 +47,8 @@ pub(super) struct Turn<'a, T, O> {
     factory: Option<Factory<T, O>>,
     /// The incarnation of the agent that it is a turn of.
     pub(super) tenure: Tenure,
+    /// Whether the agent may have to do without this turn before it is done (rule 4).
+    may_end: bool,
 }
 
 impl<T, O> Inner<T, O> {
@@ -94,9 +98,9 @@ impl<T, O> Inner<T, O> {
                 }
                 rest
             } else {
-                let (handler, factory) = (None, None);
+                let (handler, factory, may_end) = (None, None, tenure.is_supervised());
                 let mut turn =
-                    Turn { agent, post, station, worker, taker, handler, factory, tenure };
+                    Turn { agent, post, station, worker, taker, handler, factory, tenure, may_end };
                 turn.take_on(hired);
                 let rest = self.work_through(&mut turn);
                 self.release(taken);
@@ -235,7 +239,7 @@ impl<T, O> Inner<T, O> {
             Station::<T, O>::count(&station.failed);
         });
         turn.stop_if_asked(self);
-        station.take(turn.taker)
+        if turn.is_over() { None } else { station.take(turn.taker) }
     }
 
     fn handle(&self, turn: &mut Turn<'_, T, O>, message: Message<T, O>) {
@@ -365,6 +369,8 @@ impl<T, O> Inner<T, O> {
     fn after_panic(&self, turn: &mut Turn<'_, T, O>, what: &str) -> TaskError {
         // Whatever state the panic left the handler in, no message meets it.
         self.discard(turn.handler.take());
+        self.handler_lost(turn.agent, turn.tenure);
+        turn.may_end = true;
         TaskError::panicked(format!("the handler panicked: {what}"))
     }
 
@@ -375,7 +381,12 @@ impl<T, O> Inner<T, O> {
             turn.take_on(hired);
         }
         if let Some(factory) = turn.factory.take() {
-            turn.handler = Some(self.make(Hired::ToMake(factory))?);
+            let made = self.make(Hired::ToMake(factory));
+            if made.is_err() {
+                self.handler_lost(turn.agent, turn.tenure);
+                turn.may_end = true;
+            }
+            turn.handler = Some(made?);
         }
         if turn.handler.is_none() {
             // The agent ended between a panic and this.
@@ -407,7 +418,7 @@ impl<T, O> Turn<'_, T, O> {
 
     /// Whether nothing more is to begin in it (rule 4).
     fn is_over(&self) -> bool {
-        self.tenure.is_supervised() && !self.post.lock().crew.works_in(self.tenure)
+        self.may_end && !self.post.lock().crew.works_in(self.tenure)
     }
 
     /// Whether messages may be handled one after the other under one guard against panics: there is a handler,

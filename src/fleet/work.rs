@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use super::agent::{Handler, Hired, Maker};
+use super::agent::{Handler, Maker};
+use super::crew::Hired;
 use super::flight::Cargo;
 use super::groups::Paid;
 use super::id::{AgentId, Attempt, TaskId};
@@ -157,6 +158,9 @@ impl<T, O> Inner<T, O> {
                 Ready::Mailbox(agent) => {
                     self.turn(agent, &mut seat);
                 }
+                Ready::Prewarm(agent) => {
+                    self.prewarm(agent, &mut seat);
+                }
                 Ready::Tasks => {
                     self.run_next(&mut seat, ROUND);
                 }
@@ -260,7 +264,10 @@ impl<T, O> Inner<T, O> {
         let signal = self.signals.of(&signal);
         let watch = self.watch(agent, tenure, Some(id), attempt);
         let (result, handler) = match self.make(hired) {
-            Err(error) => (Err(error), None),
+            Err(error) => {
+                self.handler_lost(agent, tenure);
+                (Err(error), None)
+            }
             Ok(mut handler) => {
                 let (task_id, watch) = (Some(id), watch.as_deref());
                 let mut context = TaskContext { task: task_id, attempt, agent, signal, watch };
@@ -269,6 +276,7 @@ impl<T, O> Inner<T, O> {
                     // Whatever state the panic left the handler in, no task meets it.
                     Err(what) => {
                         self.discard(handler);
+                        self.handler_lost(agent, tenure);
                         (Err(TaskError::panicked(format!("the handler panicked: {what}"))), None)
                     }
                 }

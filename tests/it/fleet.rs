@@ -16,6 +16,7 @@ mod messages;
 mod named;
 mod pasts;
 mod picker;
+mod prewarm;
 mod quotas;
 mod results;
 mod retire;

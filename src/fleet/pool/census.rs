@@ -12,13 +12,19 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::{Mask, Pool, RUNS_TASKS};
+use crate::fleet::agent::Condition;
 use crate::fleet::id::AgentId;
 use crate::sync::left_out;
 
 /// The agents of one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::fleet) struct Census {
+    /// Those that are not starting.
     pub(in crate::fleet) agents: usize,
+    /// Those that are, and hold no lease that was granted before.
+    pub(in crate::fleet) starting: Vec<AgentId>,
+    /// How many of `agents` have failed.
+    pub(in crate::fleet) failed: usize,
     /// The leases that they hold.
     pub(in crate::fleet) leases: u64,
     /// Those that hold none, the ones first that have been idle for longest.
@@ -66,8 +72,14 @@ impl Pool {
                 if !is_one {
                     continue;
                 }
-                census.agents += 1;
                 census.leases += u64::from(slot.load);
+                let condition = slot.standing.condition();
+                if condition == Some(Condition::Starting) && slot.load == 0 {
+                    census.starting.push(agent);
+                    continue;
+                }
+                census.agents += 1;
+                census.failed += usize::from(condition == Some(Condition::Failed));
                 if slot.load == 0 {
                     here.push((slot.stamp, agent));
                 }

@@ -30,7 +30,14 @@ pub(in crate::fleet) enum Emptied {
 }
 
 impl Pool {
+    /// What an agent is fit for.
+    pub(in crate::fleet) fn condition(&self, agent: AgentId) -> Option<Condition> {
+        let shard = self.shards[self.shard_of(agent)].lock();
+        shard.slot(shard.find(agent)?).standing.condition()
+    }
+
     /// Sets what an agent is fit for; what it was fit for before. Its places go to those who wait.
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(in crate::fleet) fn set_condition(
         &self,
         agent: AgentId,

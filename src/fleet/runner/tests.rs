@@ -90,6 +90,30 @@ fn sleeping_workers_are_roused_and_end_when_it_stops() {
 }
 
 #[test]
+fn handlers_that_are_made_ahead_take_their_turn_and_keep_no_drain_waiting() {
+    let (runner, mut seat) = one();
+    schedule(&runner, agent(0));
+    runner.prewarm(&[]);
+    runner.prewarm(&[agent(1), agent(2)]);
+    schedule(&runner, agent(3));
+    assert_eq!(runner.active(), 2);
+    runner.drain();
+    let mut next = || runner.next(&mut seat);
+    assert_eq!(next(), Some(Ready::Mailbox(agent(0))));
+    assert_eq!(next(), Some(Ready::Prewarm(agent(1))));
+    assert_eq!(next(), Some(Ready::Prewarm(agent(2))));
+    assert_eq!(next(), Some(Ready::Mailbox(agent(3))));
+    runner.prewarm(&[agent(4)]);
+    assert!(runner.retire(2), "whoever drains is told");
+    for slot in 5..10_000 {
+        runner.prewarm(&[agent(slot)]);
+        runner.forget(agent(slot));
+        assert!(runner.shared.line.lock().ready.len() <= 2 * (GONE + 1), "the line grows");
+    }
+    assert_eq!(next(), Some(Ready::Prewarm(agent(4))));
+}
+
+#[test]
 fn agents_that_end_before_their_turn_leave_no_line_behind_them() {
     let (runner, mut seat) = one();
     schedule(&runner, agent(0));

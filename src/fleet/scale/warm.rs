@@ -9,6 +9,8 @@
 //! 3. A pool keeps what is ready beyond `min` up to `max`, as long as nobody's `min` needs the room. So an
 //!    agent that comes free is not ended only to be made again.
 //! 4. Agents that hold leases count, and are never touched.
+//! 5. Agents that are starting are coming: they count as ready where it is asked how many are to be made, and go
+//!    before all that are ready where there are too many.
 
 use std::fmt;
 
@@ -19,9 +21,9 @@ use crate::{Error, ErrorKind};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct WarmPool {
-    /// The fewest that are to be ready, beside those that are busy.
+    /// The fewest that are to be ready, beside those that are busy; those that are about to be ready count.
     pub min: u32,
-    /// The most that stay ready: beyond this, idle ones are retired.
+    /// The most that stay ready: beyond this, those that are not ready yet are retired, and then idle ones.
     pub max: u32,
     /// Whose agents come first where there is not room for all.
     pub priority: Priority,
@@ -45,6 +47,7 @@ impl WarmPool {
 /// What there is of one pool's type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Stock {
+    /// Those that are about to be ready included (rule 5).
     ready: u32,
     busy: u32,
 }
@@ -84,6 +87,9 @@ pub struct Warmed {
     pub kept: Vec<AgentId>,
     /// How many agents below their `min` the pools are together, for want of room.
     pub missing: u32,
+    /// How many agents of the pools have failed. They count as there until the host ends them or sets their
+    /// condition anew: what could not be made once is not made again unasked.
+    pub failed: u32,
 }
 
 /// Keeps agents of several types ready, within a limit for all of them together.
@@ -91,6 +97,12 @@ pub struct Warmed {
 /// Like an [`Autoscaler`](super::Autoscaler) it is stepped by the host, on whatever thread: a step looks,
 /// adds what is missing and retires what is too much, and never waits. It asks for no load and no window:
 /// what is taken is made up for at the next step.
+///
+/// An agent whose spec says no more has no handler yet when it is ready, and its first task pays for what the handler
+/// loads. A pool of specs that are [prewarmed](AgentSpec::prewarmed) is warm in truth: its agents are ready once their
+/// handlers are there, and until then they are coming, as all that are
+/// [`Starting`](super::super::AgentState::Starting). They are not asked for again, and go first where there
+/// are too many.
 ///
 /// ```
 /// use phalanx::fleet::scale::{WarmPool, WarmPools};
@@ -146,18 +158,23 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
     pub fn step(&mut self) -> Result<Warmed, Error> {
         let gone = || Error::new(ErrorKind::Closed, "the fleet that is kept warm is gone");
         let fleet = self.fleet.upgrade().ok_or_else(gone)?;
-        let seen: Vec<_> = self.pools.iter().map(|(spec, _)| fleet.observe(spec)).collect();
+        let look = |spec: &AgentSpec<T, O>| {
+            fleet.inner().pool.census(&spec.name, &spec.capabilities, spec.factory.is_some())
+        };
+        let seen: Vec<_> = self.pools.iter().map(|(spec, _)| look(spec)).collect();
+        let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         let stocks: Vec<_> = self
             .pools
             .iter()
             .zip(&seen)
             .map(|((_, pool), seen)| {
-                let ready = u32::try_from(seen.idle.len()).unwrap_or(u32::MAX);
-                (*pool, Stock { ready, busy: seen.serving.saturating_sub(ready) })
+                let ready = number(seen.idle.len() + seen.starting.len());
+                (*pool, Stock { ready, busy: number(seen.agents - seen.idle.len()) })
             })
             .collect();
         let targets = share_out(&stocks, self.limit);
-        let mut warmed = Warmed::default();
+        let failed = number(seen.iter().map(|seen| seen.failed).sum());
+        let mut warmed = Warmed { failed, ..Warmed::default() };
         for ((pool, stock), target) in stocks.iter().zip(&targets) {
             warmed.missing += pool.min.saturating_sub(*target);
             debug_assert!(
@@ -167,7 +184,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
         }
         // Those that go first, so that there is room in the fleet for those that come.
         for ((seen, (_, stock)), target) in seen.iter().zip(&stocks).zip(&targets) {
-            for agent in &seen.idle[..stock.ready.saturating_sub(*target) as usize] {
+            let surplus = stock.ready.saturating_sub(*target) as usize;
+            // Rule 5.
+            for agent in seen.starting.iter().chain(&seen.idle).take(surplus) {
                 let list = if fleet.retire(*agent).is_ok() {
                     &mut warmed.retired
                 } else {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::circuit::{Circuit, Seeks, Turned};
+use super::prewarm::until_warm;
 use super::{Supervision, Tenure, serves};
 use crate::clock::Timestamp;
 use crate::fleet::Fleet;
@@ -46,14 +47,16 @@ impl Supervision {
     pub(in crate::fleet) fn first_condition<T, O>(&self, spec: &AgentSpec<T, O>) -> Condition {
         let circuit = self.circuit_of(&spec.name);
         let held_back = circuit.is_some_and(|circuit| !self.circuits[circuit].is_closed());
-        if held_back && serves(spec.condition) { Condition::Failed } else { spec.condition }
+        let cold = spec.is_prewarmed();
+        let first = if cold { until_warm(spec.condition) } else { spec.condition };
+        if held_back && serves(first) { Condition::Failed } else { first }
     }
 
     /// Ends the trial of an agent that does not serve any more.
     pub(super) fn check_trial(&mut self, agent: AgentId) {
-        let Some(ward) = self.wards.get(&agent) else { return };
-        if let Some(circuit) = ward.circuit
-            && !can_try(ward.condition())
+        let circuit = self.wards.get(&agent).and_then(|ward| ward.circuit);
+        if let Some(circuit) = circuit
+            && !self.fitness(agent).is_some_and(can_try)
         {
             self.circuits[circuit].abandon(agent);
         }
@@ -69,7 +72,7 @@ impl Supervision {
     /// Whether an agent of a circuit could go on trial, if it holds no lease.
     fn could_try(&self, circuit: usize, agent: AgentId) -> bool {
         let ward = self.wards.get(&agent).filter(|ward| ward.circuit == Some(circuit));
-        ward.is_some_and(|ward| can_try(ward.condition()))
+        ward.is_some() && self.fitness(agent).is_some_and(can_try)
     }
 
     /// Those of a circuit that could go on trial, if they hold no lease.

@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use super::{Tenure, Verdict};
+use super::{FIRST, Standing, Tenure, Verdict};
 use crate::clock::Timestamp;
 use crate::fleet::Fleet;
 use crate::fleet::agent::{AgentSpec, Condition};
 use crate::fleet::id::AgentId;
 use crate::fleet::inner::{After, Inner, State};
 use crate::fleet::log::FleetEvent;
+use crate::fleet::pool::OnCircuit;
 use crate::fleet::stop::gone;
 use crate::fleet::supervise::Exit;
 use crate::fleet::task::{TaskError, TaskErrorKind};
@@ -245,27 +246,59 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    /// Has the pool and the mailbox know how an agent that is supervised stands (rules 3 and 5).
+    /// Has the pool and the mailbox know how an agent stands that is supervised, or cold (rules 3 to 6).
     pub(super) fn apply(&self, state: &State<T, O>, agent: AgentId, after: &mut After<T, O>) {
-        let Some(standing) = state.supervision.standing(agent) else { return };
-        let condition = standing.condition;
+        if let Some(standing) = state.supervision.standing(agent) {
+            self.stand(state, agent, standing, after);
+        }
+    }
+
+    pub(super) fn stand(
+        &self,
+        state: &State<T, O>,
+        agent: AgentId,
+        standing: Standing,
+        after: &mut After<T, O>,
+    ) {
         if let Some(post) = self.posts.get(agent.slot) {
-            let down = condition == Condition::Failed;
-            let stale = post.lock().appoint(agent.generation, standing.tenure, down);
+            let mut home = post.lock();
+            let stale = home.appoint(agent.generation, standing.tenure, standing.is_down());
+            let lives = home.mailbox.is_open(agent.generation);
+            let calls = lives && standing.calls && home.crew.call();
+            drop(home);
             if !stale.is_empty() {
                 after.aside().handlers.extend(stale);
             }
+            if calls {
+                self.runner.prewarm(&[agent]);
+            }
         }
-        let (circuit, incarnation) = (standing.circuit, standing.tenure.incarnation);
+        // One that nobody supervises is of the first.
+        let (circuit, incarnation) = (standing.circuit, standing.tenure.incarnation.max(FIRST));
+        self.change_condition(state, agent, standing.condition, circuit, incarnation, after)
+            .expect("a ward is a live agent, and so is one that is cold");
+    }
+
+    /// Has the pool know what an agent is fit for, and tells whom that concerns; what it was fit for before.
+    fn change_condition(
+        &self,
+        state: &State<T, O>,
+        agent: AgentId,
+        condition: Condition,
+        circuit: Option<OnCircuit>,
+        incarnation: u32,
+        after: &mut After<T, O>,
+    ) -> Option<Condition> {
         let wakes = &mut after.wakes;
-        let changed = self.pool.change_condition(agent, condition, circuit, incarnation, wakes);
-        let (_, passed) = changed.expect("a ward is a live agent");
+        let (before, passed) =
+            self.pool.change_condition(agent, condition, circuit, incarnation, wakes)?;
         if let Some(agent) = passed.freed {
             self.runner.reschedule(agent);
         }
         if passed.hungry {
             self.notify_workers(state);
         }
+        Some(before)
     }
 
     /// Starts those whose delay is over.
@@ -300,14 +333,15 @@ impl<T, O> Inner<T, O> {
         let before = {
             let mut state = self.state.lock();
             let now = self.clock.now();
-            let Some(before) = state.supervision.want(agent, condition, now) else {
-                drop(state);
-                return self.pool.set_condition(agent, condition);
-            };
-            self.apply(&state, agent, &mut after);
-            self.try_circuits(&mut state, None, &mut after);
-            self.publish_alarm(&mut state);
-            before
+            if let Some(before) = state.supervision.want(agent, condition, now) {
+                self.apply(&state, agent, &mut after);
+                self.try_circuits(&mut state, None, &mut after);
+                self.publish_alarm(&mut state);
+                before
+            } else {
+                // In the same step: what the host wants of an agent that is about to be cold is to be known.
+                self.change_condition(&state, agent, condition, None, FIRST, &mut after)?
+            }
         };
         self.finish(after);
         Some(before)

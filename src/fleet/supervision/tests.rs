@@ -1,4 +1,4 @@
-//! The wards against a naive account of them.
+//! The wards, cold and warm, against a naive account of them.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -16,14 +16,20 @@ struct Naive {
     incarnation: u32,
     down: Option<u64>,
     wanted: Condition,
+    /// Whether it is prewarmed, and whether its handler is still to be made.
+    prewarmed: bool,
+    cold: bool,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Spawn { group: bool },
+    Spawn { group: bool, prewarmed: bool },
     End(usize),
     Fail { which: usize, earlier: bool },
     Want(usize, Condition),
+    Warm(usize),
+    Cool(usize),
+    GiveUp(usize),
     Pass(u64),
 }
 
@@ -36,11 +42,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         Condition::Failed,
     ]);
     let step = prop_oneof![
-        2 => any::<bool>().prop_map(|group| Step::Spawn { group }),
+        2 => any::<(bool, bool)>().prop_map(|(group, prewarmed)| Step::Spawn { group, prewarmed }),
         1 => (0..8_usize).prop_map(Step::End),
         4 => (0..8_usize, prop::bool::weighted(0.2))
             .prop_map(|(which, earlier)| Step::Fail { which, earlier }),
         2 => (0..8_usize, condition).prop_map(|(which, wanted)| Step::Want(which, wanted)),
+        4 => (0..8_usize).prop_map(Step::Warm),
+        1 => (0..8_usize).prop_map(Step::Cool),
+        1 => (0..8_usize).prop_map(Step::GiveUp),
         3 => (0..6_u64).prop_map(Step::Pass),
     ];
     prop::collection::vec(step, 1..80)
@@ -64,10 +73,9 @@ proptest! {
         let at = |seconds| Timestamp::from_start(Duration::from_secs(seconds));
         let together = if for_all { RestartStrategy::OneForAll } else { RestartStrategy::OneForOne };
         let group = SupervisionGroup::new(policy(together));
-        let own = AgentSpec::<(), ()>::new("own").restart(policy(RestartStrategy::OneForOne));
-        let member = AgentSpec::<(), ()>::new("member")
-            .max_leases(NonZeroU32::MIN)
-            .supervised_by(&group);
+        let spec = |name: &str| AgentSpec::<(), ()>::new(name).handler_fn(|_, _| Ok(()));
+        let own = spec("own").restart(policy(RestartStrategy::OneForOne));
+        let member = spec("member").max_leases(NonZeroU32::MIN).supervised_by(&group);
         let mut supervision = Supervision::default();
         let mut naive: Vec<(AgentId, Naive)> = Vec::new();
         let (mut now, mut slots) = (0, 0);
@@ -76,12 +84,15 @@ proptest! {
         for step in steps {
             let place = |which: usize| (!naive.is_empty()).then(|| which % naive.len());
             match step {
-                Step::Spawn { group } => {
+                Step::Spawn { group, prewarmed } => {
                     let agent = AgentId { slot: slots, generation: 0 };
                     slots += 1;
-                    supervision.enrol(agent, if group { &member } else { &own }, at(now));
-                    let wanted = Condition::Fit;
-                    naive.push((agent, Naive { group, incarnation: 1, down: None, wanted }));
+                    let spec = if group { &member } else { &own };
+                    let warm = spec.clone().prewarmed();
+                    supervision.enrol(agent, if prewarmed { &warm } else { spec }, at(now));
+                    let (incarnation, down, wanted) = (1, None, Condition::Fit);
+                    let cold = prewarmed;
+                    naive.push((agent, Naive { group, incarnation, down, wanted, prewarmed, cold }));
                 }
                 Step::End(which) => if let Some(place) = place(which) {
                     supervision.dismiss(naive.remove(place).0);
@@ -90,6 +101,21 @@ proptest! {
                     let (agent, known) = &mut naive[place];
                     let before = std::mem::replace(&mut known.wanted, wanted);
                     prop_assert_eq!(supervision.want(*agent, wanted, at(now)), Some(before));
+                },
+                Step::Warm(which) => if let Some(place) = place(which) {
+                    let (agent, known) = &mut naive[place];
+                    prop_assert_eq!(supervision.warm(*agent).is_some(), known.cold);
+                    known.cold = false;
+                },
+                Step::Cool(which) => if let Some(place) = place(which) {
+                    let (agent, known) = &mut naive[place];
+                    supervision.cool(*agent, Condition::Fit);
+                    known.cold = true;
+                },
+                Step::GiveUp(which) => if let Some(place) = place(which) {
+                    let (agent, known) = &mut naive[place];
+                    supervision.give_up_warming(*agent);
+                    (known.cold, known.wanted) = (true, Condition::Failed);
                 },
                 Step::Fail { which, earlier } => if let Some(place) = place(which) {
                     let (agent, known) = naive[place];
@@ -118,6 +144,7 @@ proptest! {
                             for (agent, known) in &mut naive {
                                 if agents.contains(agent) {
                                     known.incarnation += 1;
+                                    known.cold |= known.prewarmed;
                                     known.down = Some((until - Timestamp::ZERO).as_secs());
                                 }
                             }
@@ -158,8 +185,15 @@ proptest! {
             supervision.validate();
             for (agent, known) in &naive {
                 let serves = !matches!(known.wanted, Condition::Draining | Condition::Failed);
-                let expected = if serves && known.down.is_some() { Condition::Failed } else { known.wanted };
-                prop_assert_eq!(supervision.standing(*agent).map(|standing| standing.condition), Some(expected), "rule 3");
+                let expected = match known.wanted {
+                    _ if serves && known.down.is_some() => Condition::Failed,
+                    _ if serves && known.cold => Condition::Starting,
+                    wanted => wanted,
+                };
+                let standing = supervision.standing(*agent).expect("it is a ward");
+                prop_assert_eq!(standing.condition, expected, "rule 3");
+                prop_assert_eq!(standing.is_down(), known.cold || expected == Condition::Failed);
+                prop_assert_eq!(standing.calls, known.cold && expected == Condition::Starting);
                 prop_assert_eq!(supervision.is_down(*agent), known.down.is_some());
             }
         }

@@ -1,0 +1,226 @@
+//! The handlers of one agent: those that are not running, and what makes others.
+//!
+//! It is plain data, behind the lock of the agent's mailbox. Rules that hold between any two calls:
+//!
+//! 1. Idle handlers are of the incarnation that the tenure names; those of another are given out to be dropped.
+//! 2. A crew that is not [prewarmed](Crew::prewarmed) is warm. One that is goes from cold, when somebody
+//!    [calls](Crew::call), to lined; when a worker [begins](Crew::begin_to_warm), to making, or to cold if it is not to
+//!    begin; and when that worker [ends](Crew::end_warming), to warm or to cold. An incarnation that ends has it be cold,
+//!    but for one that is lined: workers were told. So they are told once, and one of them makes the handler.
+
+use std::fmt;
+
+use super::agent::{AsyncHandler, Factory, Handler, Maker};
+use super::supervision::Tenure;
+
+/// What an agent runs, and the handlers that it has and that are not running.
+pub(super) struct Crew<T, O> {
+    factory: Option<Factory<T, O>>,
+    idle: Idle<T, O>,
+    /// Of which incarnation the handlers are, and in what era they work.
+    tenure: Tenure,
+    /// Whether nothing is to begin for now.
+    down: bool,
+    /// Whether a handler is made before the agent is in service.
+    prewarmed: bool,
+    warmth: Warmth,
+}
+
+/// How far the making of the first handler of an agent that is prewarmed is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Warmth {
+    /// It is made, or is not to be made before somebody needs it.
+    Warm,
+    /// It is to be made, and nobody was told.
+    Cold,
+    /// Workers were told.
+    Lined,
+    /// A worker makes it.
+    Making,
+}
+
+/// Handlers that are not running. Most agents have one, which takes no memory but its own.
+enum Idle<T, O> {
+    None,
+    One(Handler<T, O>),
+    More(Vec<Handler<T, O>>),
+}
+
+impl<T, O> Idle<T, O> {
+    #[inline]
+    fn pop(&mut self) -> Option<Handler<T, O>> {
+        match self {
+            Self::None => None,
+            Self::More(handlers) => handlers.pop(),
+            Self::One(_) => match std::mem::replace(self, Self::None) {
+                Self::One(handler) => Some(handler),
+                Self::None | Self::More(_) => unreachable!("it was one"),
+            },
+        }
+    }
+
+    #[inline]
+    fn push(&mut self, handler: Handler<T, O>) {
+        *self = match std::mem::replace(self, Self::None) {
+            Self::None => Self::One(handler),
+            Self::One(first) => Self::More(vec![first, handler]),
+            Self::More(mut handlers) => {
+                handlers.push(handler);
+                Self::More(handlers)
+            }
+        };
+    }
+
+    fn len(&self) -> usize {
+        match self {
+            Self::None => 0,
+            Self::One(_) => 1,
+            Self::More(handlers) => handlers.len(),
+        }
+    }
+
+    fn take(&mut self) -> Vec<Handler<T, O>> {
+        match std::mem::replace(self, Self::None) {
+            Self::None => Vec::new(),
+            Self::One(handler) => vec![handler],
+            Self::More(handlers) => handlers,
+        }
+    }
+}
+
+/// A handler, or what makes one.
+pub(super) enum Hired<T, O> {
+    Made(Handler<T, O>),
+    ToMake(Factory<T, O>),
+}
+
+impl<T, O> Hired<T, O> {
+    /// What begins a future, if the agent runs futures.
+    pub(super) fn asynchronous(&self) -> Option<&AsyncHandler<T, O>> {
+        match self {
+            Self::ToMake(factory) => match &**factory {
+                Maker::Async(handler) => Some(handler),
+                Maker::Sync(_) => None,
+            },
+            Self::Made(_) => None,
+        }
+    }
+}
+
+impl<T, O> Crew<T, O> {
+    /// The crew of no agent.
+    pub(super) const fn none() -> Self {
+        let (factory, idle, tenure, warmth) = (None, Idle::None, Tenure::NONE, Warmth::Warm);
+        Self { factory, idle, tenure, down: false, prewarmed: false, warmth }
+    }
+
+    pub(super) fn new(factory: Factory<T, O>, tenure: Tenure, down: bool) -> Self {
+        Self { factory: Some(factory), tenure, down, ..Self::none() }
+    }
+
+    /// The same, with a handler made before it is in service.
+    pub(super) fn prewarmed(self) -> Self {
+        Self { prewarmed: true, warmth: Warmth::Cold, ..self }
+    }
+
+    pub(super) const fn tenure(&self) -> Tenure {
+        self.tenure
+    }
+
+    /// Whether nothing is to begin for now.
+    pub(super) const fn is_down(&self) -> bool {
+        self.down
+    }
+
+    /// Whether what is of that tenure may begin.
+    pub(super) fn works_in(&self, tenure: Tenure) -> bool {
+        self.tenure == tenure && !self.down
+    }
+
+    /// Begins a tenure, or has it wait; if that is one of another incarnation, the handlers of the one before are
+    /// to be dropped outside the locks.
+    pub(super) fn appoint(&mut self, tenure: Tenure, down: bool) -> Vec<Handler<T, O>> {
+        let stale = tenure.incarnation != self.tenure.incarnation;
+        (self.tenure, self.down) = (tenure, down);
+        if !stale {
+            return Vec::new();
+        }
+        if self.prewarmed && self.warmth != Warmth::Lined {
+            self.warmth = Warmth::Cold;
+        }
+        self.idle.take()
+    }
+
+    /// Has a handler be made; whether workers are to be told.
+    pub(super) fn call(&mut self) -> bool {
+        let untold = self.warmth == Warmth::Cold;
+        if untold {
+            self.warmth = Warmth::Lined;
+        }
+        untold
+    }
+
+    /// Whether workers were told to make a handler, and none does.
+    pub(super) const fn is_lined(&self) -> bool {
+        matches!(self.warmth, Warmth::Lined)
+    }
+
+    /// Begins to make a handler, or waits for the next [call](Self::call); what to make it by.
+    pub(super) fn begin_to_warm(&mut self, begins: bool) -> Option<Factory<T, O>> {
+        if !self.is_lined() {
+            return None;
+        }
+        self.warmth = if begins { Warmth::Making } else { Warmth::Cold };
+        if begins { self.factory.clone() } else { None }
+    }
+
+    /// The worker that makes a handler is done.
+    pub(super) const fn end_warming(&mut self, made: bool) {
+        self.warmth = if made { Warmth::Warm } else { Warmth::Cold };
+    }
+
+    /// Whether it is to be made ready anew now that a handler was lost; then it is.
+    pub(super) fn cools(&mut self) -> bool {
+        let cools = self.prewarmed && self.warmth == Warmth::Warm && self.idle.len() == 0;
+        if cools {
+            self.warmth = Warmth::Cold;
+        }
+        cools
+    }
+
+    /// Whether it runs futures.
+    pub(super) fn is_async(&self) -> bool {
+        matches!(self.factory.as_deref(), Some(Maker::Async(_)))
+    }
+
+    /// A handler for one who leased the agent; `None` if the agent is gone.
+    #[inline]
+    pub(super) fn hire(&mut self) -> Option<Hired<T, O>> {
+        match self.idle.pop() {
+            Some(handler) => Some(Hired::Made(handler)),
+            None => self.factory.clone().map(Hired::ToMake),
+        }
+    }
+
+    /// Takes a handler back. Only while the agent lives.
+    #[inline]
+    pub(super) fn dismiss(&mut self, handler: Handler<T, O>) {
+        self.idle.push(handler);
+    }
+
+    /// All that is to be dropped, each piece by `discard`, outside the locks.
+    pub(super) fn dissolve(self, mut discard: impl FnMut(Handler<T, O>)) -> Option<Factory<T, O>> {
+        match self.idle {
+            Idle::None => {}
+            Idle::One(handler) => discard(handler),
+            Idle::More(handlers) => handlers.into_iter().for_each(discard),
+        }
+        self.factory
+    }
+}
+
+impl<T, O> fmt::Debug for Crew<T, O> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Crew").field("idle", &self.idle.len()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,218 @@
+//! Agents whose handlers are made before they are in service.
+//!
+//! Rules that hold between any two times the state's lock is held:
+//!
+//! 1. An agent whose spec asks for it is cold from the step in which it joins, in which an incarnation of it ends, or
+//!    in which it is known to have lost its last idle handler to a panic, until a handler made in its present
+//!    incarnation lies in its crew. `cold` has those agents and no others, and none that has ended.
+//! 2. One that is cold is not allocated: it is starting where it would serve otherwise, and nothing of its mailbox
+//!    begins. What the host wants besides, draining or failed, holds at once, and is never undone by a handler
+//!    that comes.
+//! 3. Of one that is cold and starting, workers were told, once, or one of them makes the handler. For any other none
+//!    is begun. Its crew says which it is: so one that ends takes that along, and what stands in line for it is
+//!    taken out as for a mailbox.
+//! 4. In one step the handler lies in the crew, the agent is what is wanted of it, and whoever waits is served.
+//! 5. The making holds no lease and is no active mailbox: a drain, a kill and a retirement find an idle agent. What
+//!    was made for an agent or an incarnation that is over, or for a fleet that stops, is dropped outside the locks.
+//! 6. It is begun under the locks of the tasks and of the mailbox, which a stop takes before it counts who is
+//!    occupied; and by [`Inner::make`], which calls the factory outside them and catches its panics.
+
+use super::{FailureReason, Standing, Supervision, Tenure};
+use crate::fleet::agent::{Condition, Factory, Handler};
+use crate::fleet::crew::Hired;
+use crate::fleet::id::{AgentId, Attempt};
+use crate::fleet::inner::{After, Inner, State};
+use crate::fleet::log::FleetEvent;
+use crate::fleet::runner::Seat;
+use crate::fleet::task::TaskError;
+
+/// What a cold agent is fit for of which this is wanted (rule 2).
+pub(super) const fn until_warm(wanted: Condition) -> Condition {
+    match wanted {
+        Condition::Fit | Condition::Degraded => Condition::Starting,
+        other => other,
+    }
+}
+
+impl Supervision {
+    /// Whether the handler of an agent is to be made now (rule 3).
+    fn calls(&self, agent: AgentId) -> bool {
+        self.standing(agent).is_some_and(|standing| standing.calls)
+    }
+
+    /// Has an agent be cold of which the pool says this, unless it is already (rule 1).
+    pub(super) fn cool(&mut self, agent: AgentId, condition: Condition) {
+        let wanted = self.wards.get(&agent).map_or(condition, |ward| ward.wanted);
+        self.cold.entry(agent).or_insert(wanted);
+        self.check_trial(agent);
+    }
+
+    /// Has an agent be cold no more; how it stands then.
+    pub(super) fn warm(&mut self, agent: AgentId) -> Option<Standing> {
+        let wanted = self.cold.remove(&agent)?;
+        self.may_try(agent);
+        Some(self.standing(agent).unwrap_or(Standing {
+            condition: wanted,
+            circuit: None,
+            tenure: Tenure::NONE,
+            cold: false,
+            calls: false,
+        }))
+    }
+
+    /// Has an agent be failed, and cold, until the host wants it otherwise.
+    pub(super) fn give_up_warming(&mut self, agent: AgentId) {
+        if let Some(ward) = self.wards.get_mut(&agent) {
+            ward.wanted = Condition::Failed;
+        }
+        self.cold.insert(agent, Condition::Failed);
+    }
+}
+
+impl<T, O> Inner<T, O> {
+    /// Has workers make the handlers of agents that were just made, whose mailboxes are open. O(agents), with one lock
+    /// of the workers' line.
+    pub(in crate::fleet) fn call_to_prewarm(&self, state: &State<T, O>, agents: &[AgentId]) {
+        let calls = agents.iter().copied().filter(|agent| {
+            let post = self.posts.get(agent.slot).expect("it has a handler, and so a mailbox");
+            state.supervision.calls(*agent) && post.lock().crew.call()
+        });
+        // The lock of the line is the last to be taken.
+        let calls: Vec<_> = calls.collect();
+        self.runner.prewarm(&calls);
+    }
+
+    /// Makes the handler of an agent, if that is to be done; whether it was. A worker does that.
+    pub(in crate::fleet) fn prewarm(&self, agent: AgentId, seat: &mut Seat) -> bool {
+        let Some((factory, tenure)) = self.begin_to_prewarm(agent, seat) else { return false };
+        let began = self.time_if_observed();
+        let watch = self.watch(agent, tenure, None, Attempt::NONE);
+        let made = self.make(Hired::ToMake(factory));
+        self.unwatch(watch);
+        let took = began.map(|began| self.clock.now() - began);
+        let mut after = After::new();
+        let spare = {
+            let mut state = self.state.lock();
+            let spare = match made {
+                Ok(handler) => {
+                    let spare = self.prewarmed(&mut state, agent, tenure, handler, &mut after);
+                    if let (None, Some(took)) = (&spare, took) {
+                        after.events.push(FleetEvent::AgentPrewarmed { agent, took });
+                    }
+                    spare
+                }
+                Err(error) => {
+                    self.not_prewarmed(&mut state, agent, tenure, error, &mut after);
+                    None
+                }
+            };
+            self.try_circuits(&mut state, None, &mut after);
+            self.publish_alarm(&mut state);
+            spare
+        };
+        self.finish(after);
+        self.discard(spare);
+        true
+    }
+
+    /// Rule 6.
+    fn begin_to_prewarm(&self, agent: AgentId, seat: &mut Seat) -> Option<(Factory<T, O>, Tenure)> {
+        let state = self.state.lock();
+        let mut home = self.posts.get(agent.slot)?.lock();
+        if !home.mailbox.is_open(agent.generation) {
+            return None;
+        }
+        let calls = !state.stopping && state.supervision.calls(agent);
+        let factory = home.crew.begin_to_warm(calls)?;
+        self.runner.occupy(seat);
+        Some((factory, home.crew.tenure()))
+    }
+
+    /// Takes in a handler that was made (rule 4); if it is not wanted any more it is handed back.
+    fn prewarmed(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        tenure: Tenure,
+        handler: Handler<T, O>,
+        after: &mut After<T, O>,
+    ) -> Option<Handler<T, O>> {
+        {
+            let post = self.posts.get(agent.slot).expect("its handler was made");
+            let mut home = post.lock();
+            // Rule 5.
+            let spare = home.dismiss(agent.generation, tenure, handler);
+            if spare.is_some() {
+                return spare;
+            }
+            home.crew.end_warming(true);
+        }
+        state.counts.agents_prewarmed += 1;
+        self.heard_of(state, agent, after);
+        let standing = state.supervision.warm(agent).expect("rule 1: its incarnation goes on");
+        self.stand(state, agent, standing, after);
+        None
+    }
+
+    /// Takes notice that a factory panicked.
+    fn not_prewarmed(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        tenure: Tenure,
+        error: TaskError,
+        after: &mut After<T, O>,
+    ) {
+        state.counts.attempt_lost(&error);
+        state.counts.prewarms_failed += 1;
+        self.take_notice(state, agent, tenure, Some(&error), false, after);
+        {
+            let post = self.posts.get(agent.slot).expect("its handler was to be made");
+            let mut home = post.lock();
+            let lives = home.mailbox.is_open(agent.generation);
+            if !lives || home.crew.tenure().incarnation != tenure.incarnation {
+                // It has ended, or a policy says what follows.
+                return;
+            }
+            home.crew.end_warming(false);
+        }
+        if state.stopping {
+            return;
+        }
+        state.supervision.give_up_warming(agent);
+        state.counts.agent_failures += 1;
+        let reason = FailureReason::Attempt(error);
+        after.events.push(FleetEvent::AgentFailed { agent, reason, restart_at: None });
+        self.apply(state, agent, after);
+    }
+
+    /// A handler of an agent was lost to a panic in an attempt of that tenure, whose lease is held still: if its spec
+    /// asks for it, and no policy is about to say what follows, the agent is made ready anew.
+    #[cold]
+    pub(in crate::fleet) fn handler_lost(&self, agent: AgentId, tenure: Tenure) {
+        let mut after = After::new();
+        {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            let (Some(post), false) = (self.posts.get(agent.slot), state.stopping) else { return };
+            // Who can fail has failed by this, which is told in a moment.
+            if state.supervision.can_fail(agent).is_some() {
+                return;
+            }
+            {
+                let mut home = post.lock();
+                let lives = home.mailbox.is_open(agent.generation);
+                let is_same = home.crew.tenure().incarnation == tenure.incarnation;
+                if !lives || !is_same || !home.crew.cools() {
+                    return;
+                }
+            }
+            let condition = self.pool.condition(agent).expect("its mailbox is open");
+            state.supervision.cool(agent, condition);
+            self.apply(state, agent, &mut after);
+            self.try_circuits(state, None, &mut after);
+            self.publish_alarm(state);
+        }
+        self.finish(after);
+    }
+}
