@@ -10,7 +10,8 @@
 //! |---|---|---|
 //! | [`StateManager::in_memory`] | all | nothing |
 //! | `StateManager::builder().path(..).open()` | all | every version up to [`StateManager::durable_version`] |
-//! | a [`Snapshot`] | what it shows, as long as it lives | nothing by itself; see [`Snapshot::export_to`] |
+//! | a [`Snapshot`] | what it shows, as long as it lives | nothing by itself; [`Snapshot::export_to_file`] writes it out, [`Import`] reads it on any machine |
+//! | a [`Diff`] | what it shows, as long as it lives | nothing; [`StateManager::apply`] and [`StateManager::restore`] make commits of it |
 //!
 //! What it guarantees:
 //!
@@ -34,8 +35,10 @@ mod codec;
 mod collection;
 mod compare;
 mod contain;
+mod diff;
 #[cfg(feature = "durable")]
 mod disk;
+#[cfg(feature = "durable")]
 mod export;
 mod feed;
 #[cfg(feature = "durable")]
@@ -48,12 +51,14 @@ mod manager;
 #[cfg(feature = "durable")]
 mod recover;
 mod registry;
+mod restore;
 mod root;
 mod snapshot;
 mod stats;
 #[cfg(feature = "durable")]
 mod store;
 mod transaction;
+mod transfer;
 mod turn;
 mod validate;
 mod version;
@@ -64,11 +69,13 @@ pub use changes::{Change, Changes, Commit};
 pub use codec::Codec;
 pub use collection::{Collection, Key, Value};
 pub use compare::CompareAndSetError;
+pub use diff::{CollectionDiff, Diff, RowDiff};
 #[cfg(all(feature = "durable", feature = "test-util"))]
 pub use disk::fault::{Fault, FaultDisk};
 pub use manager::StateManager;
 pub use snapshot::Snapshot;
 pub use stats::{RecoveryReport, StateStats};
 pub use transaction::{Abort, Transaction};
+pub use transfer::{Compression, ExportHeader, Import, ImportOptions};
 pub use version::Version;
 pub use watch::{Watch, WatchError, WatchEvent};

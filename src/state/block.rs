@@ -8,30 +8,34 @@
 //! 2. The checksum is verified before anything else of a block is believed.
 //! 3. A reader never reserves memory for a length that it has not compared with the bytes that are left.
 
-#[cfg(feature = "durable")]
 use super::Version;
+#[cfg(feature = "durable")]
 use super::codec::Codec;
 use crate::{Error, ErrorKind};
 
+#[cfg(feature = "durable")]
 /// The format that this build writes. It reads this one.
 pub(super) const FORMAT: u16 = 1;
+#[cfg(feature = "durable")]
 const MAGIC: [u8; 4] = *b"PHXS";
+#[cfg(feature = "durable")]
 const HEAD: usize = 12;
+#[cfg(feature = "durable")]
 const CHECKSUM: usize = 32;
 
+#[cfg(feature = "durable")]
 /// What a block holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     /// The identity of the store.
-    #[cfg(feature = "durable")]
     Store = 1,
     /// The deltas of one group of commits.
-    #[cfg(feature = "durable")]
     Group = 2,
-    /// A part of a checkpoint or of an export.
+    /// A part of a checkpoint.
     Chunk = 3,
 }
 
+#[cfg(feature = "durable")]
 /// Closes a payload into a block.
 pub(super) fn seal(kind: Kind, codec: Codec, payload: &[u8]) -> Result<Vec<u8>, Error> {
     let len = u32::try_from(payload.len()).map_err(|_| {
@@ -86,7 +90,6 @@ pub(super) fn open(kind: Kind, block: &[u8]) -> Result<(Codec, &[u8]), Error> {
     Ok((codec, payload))
 }
 
-#[cfg(feature = "durable")]
 pub(super) fn corrupt(message: impl Into<String>) -> Error {
     Error::new(ErrorKind::Corrupt, message)
 }
@@ -109,11 +112,9 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 }
 
 /// Reads a payload from its front; every step checks what is left (rule 3).
-#[cfg(feature = "durable")]
 #[derive(Debug)]
 pub(super) struct Reader<'a>(&'a [u8]);
 
-#[cfg(feature = "durable")]
 impl<'a> Reader<'a> {
     pub(super) fn new(payload: &'a [u8]) -> Self {
         Self(payload)
@@ -171,7 +172,6 @@ impl<'a> Reader<'a> {
     }
 }
 
-#[cfg(feature = "durable")]
 fn short() -> Error {
     corrupt("a block ends before what it announces")
 }

@@ -7,6 +7,7 @@
 //! 2. The parts of a commit are in the order of their collections' numbers, and none of them is empty.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -100,8 +101,8 @@ impl Commit {
     }
 
     /// The names of the collections in which it changed a row.
-    pub fn collections(&self) -> impl Iterator<Item = &'static str> {
-        self.entry.parts.iter().map(|part| part.name)
+    pub fn collections(&self) -> impl Iterator<Item = &str> {
+        self.entry.parts.iter().map(|part| &*part.name)
     }
 
     /// What it changed in this collection, in no order; nothing in one of another manager.
@@ -128,7 +129,7 @@ impl fmt::Debug for Commit {
 /// What a commit changed in one collection, without its types (rule 1).
 pub(super) struct Changed {
     pub(super) id: usize,
-    pub(super) name: &'static str,
+    pub(super) name: Cow<'static, str>,
     pub(super) len: usize,
     pub(super) rows: Arc<dyn Any + Send + Sync>,
 }
@@ -137,7 +138,7 @@ impl Changed {
     /// None where no row changed.
     pub(super) fn of<K: Key, V: Value>(
         id: usize,
-        name: &'static str,
+        name: Cow<'static, str>,
         rows: Vec<Change<K, V>>,
     ) -> Option<Self> {
         (!rows.is_empty()).then(|| Self { id, name, len: rows.len(), rows: Arc::new(rows) })

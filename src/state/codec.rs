@@ -67,8 +67,7 @@ impl Codec {
         }
     }
 
-    /// The codec of a stored block.
-    #[cfg(feature = "durable")]
+    /// The codec of a stored block or an export.
     pub(super) fn from_id(id: u8) -> Result<Self, Error> {
         let name = match id {
             #[cfg(feature = "bincode")]
@@ -83,7 +82,16 @@ impl Codec {
             }
             other => format!("codec number {other}, which this build does not know"),
         };
-        Err(Error::new(ErrorKind::UnsupportedVersion, format!("the store was written with {name}")))
+        Err(Error::new(ErrorKind::UnsupportedVersion, format!("it was written with {name}")))
+    }
+
+    /// The name of any identity, those that this build lacks included.
+    pub(super) fn name_of(id: u8) -> String {
+        match id {
+            1 => "bincode".to_owned(),
+            2 => "postcard".to_owned(),
+            other => format!("number {other}"),
+        }
     }
 
     /// Appends the encoding of `value` to `out` and returns how many bytes that were.

@@ -1,4 +1,4 @@
-//! A whole state as a row of checksummed chunks: a checkpoint, or an export.
+//! A whole state as a row of checksummed chunks: a checkpoint.
 //!
 //! The payload of a chunk is `version (8) | index (8) | last (1) | rows in all chunks (8) | sections`; a
 //! section is `name | rows | (key | value)*` with LEB128 lengths. Rules that hold here:

@@ -12,6 +12,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
+use super::transfer::sync_folder;
 use crate::{Error, ErrorKind};
 
 const HEADER: &str = "state.header";
@@ -159,17 +160,6 @@ fn lock_file(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(false)
         .open(path.join("state.lock"))
-}
-
-/// Makes a rename survive a power loss.
-#[cfg(unix)]
-fn sync_folder(path: &Path) -> io::Result<()> {
-    File::open(path)?.sync_all()
-}
-
-#[cfg(not(unix))]
-fn sync_folder(_path: &Path) -> io::Result<()> {
-    Ok(())
 }
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]

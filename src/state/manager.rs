@@ -7,6 +7,8 @@
 //! 2. Under the turn a commit checks what was read, applies and publishes. Of the host's code only `Hash`,
 //!    `Eq`, `Clone` and `Drop` of keys and the rules of collections run there; a panic of theirs ends the turn
 //!    and leaves nothing behind.
+//!    A restore that others got ahead of several times is worked out there too, and encoded: see
+//!    `restore.rs`.
 //! 3. No code of the host (closures, keys, values, serde) runs under any other lock, and values are
 //!    neither cloned nor dropped under the turn: an old root outlives it.
 //! 4. Locks are taken in the order turn, journal, registry, log of changes, root, and all but the turn only for a few
@@ -83,7 +85,7 @@ pub(super) struct Inner {
     pub(super) codec: Option<Codec>,
     closed: AtomicBool,
     commits: AtomicU64,
-    reruns: AtomicU64,
+    pub(super) reruns: AtomicU64,
     aborts: AtomicU64,
     recovery: RecoveryReport,
     #[cfg(feature = "durable")]
@@ -471,7 +473,7 @@ impl Inner {
         Arc::clone(&self.root.read())
     }
 
-    fn check_open(&self) -> Result<(), Error> {
+    pub(super) fn check_open(&self) -> Result<(), Error> {
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.durable {
             return durable.journal.check();
@@ -483,7 +485,7 @@ impl Inner {
     }
 
     /// Commits a transaction that ran; `None` where it has to run again.
-    fn commit(&self, tx: &Transaction) -> Result<Option<Version>, Error> {
+    pub(super) fn commit(&self, tx: &Transaction) -> Result<Option<Version>, Error> {
         let mut delta = self.delta(tx)?;
         let mut stalled = false;
         loop {
@@ -495,23 +497,38 @@ impl Inner {
                 if !tx.holds_on(&now) {
                     return Ok(None);
                 }
-                let (next, changes) = tx.apply(&now, &self.rules, self.feed.0.is_on())?;
-                let version = next.version;
-                self.publish(Arc::new(next), changes, &mut delta)?.map(|receipt| (receipt, version))
+                self.step(tx, &now, &mut delta)?
             };
-            if let Some((receipt, version)) = published {
-                // Before the old root goes, whose values may panic in their drop.
-                self.commits.fetch_add(1, Ordering::Relaxed);
-                self.feed.0.settle(receipt);
-                return Ok(Some(version));
+            if let Some(published) = published {
+                return Ok(Some(self.settle(published)));
             }
             drop(now);
             self.make_room(&mut stalled)?;
         }
     }
 
+    /// Makes what comes after `now` the newest, which who has the turn may; none where there is no room.
+    pub(super) fn step(
+        &self,
+        tx: &Transaction,
+        now: &Arc<Root>,
+        delta: &mut Vec<u8>,
+    ) -> Result<Option<(Receipt, Version)>, Error> {
+        let (next, changes) = tx.apply(now, &self.rules, self.feed.0.is_on())?;
+        let version = next.version;
+        Ok(self.publish(Arc::new(next), changes, delta)?.map(|receipt| (receipt, version)))
+    }
+
+    /// What follows a step once the turn has ended, and before the old root goes, whose values may panic in
+    /// their drop.
+    pub(super) fn settle(&self, (receipt, version): (Receipt, Version)) -> Version {
+        self.commits.fetch_add(1, Ordering::Relaxed);
+        self.feed.0.settle(receipt);
+        version
+    }
+
     #[cfg(feature = "durable")]
-    fn delta(&self, tx: &Transaction) -> Result<Vec<u8>, Error> {
+    pub(super) fn delta(&self, tx: &Transaction) -> Result<Vec<u8>, Error> {
         if self.durable.is_none() {
             return Ok(Vec::new());
         }
@@ -529,7 +546,7 @@ impl Inner {
     }
 
     #[cfg(not(feature = "durable"))]
-    fn delta(&self, _tx: &Transaction) -> Result<Vec<u8>, Error> {
+    pub(super) fn delta(&self, _tx: &Transaction) -> Result<Vec<u8>, Error> {
         Ok(Vec::new())
     }
 
@@ -569,7 +586,7 @@ impl Inner {
     }
 
     /// Waits until there may be room for a delta. Nobody's turn passes meanwhile.
-    fn make_room(&self, stalled: &mut bool) -> Result<(), Error> {
+    pub(super) fn make_room(&self, stalled: &mut bool) -> Result<(), Error> {
         let first = !std::mem::replace(stalled, true);
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.durable {

@@ -17,9 +17,9 @@ use super::{Key, Value};
 use crate::{Error, ErrorKind};
 
 /// The most collections that a manager holds.
-const COLLECTIONS_MAX: usize = 4096;
+pub(super) const COLLECTIONS_MAX: usize = 4096;
 /// The most bytes that the name of a collection has.
-const NAME_BYTES_MAX: usize = 255;
+pub(super) const NAME_BYTES_MAX: usize = 255;
 
 pub(super) struct Entry {
     pub(super) id: usize,
@@ -139,28 +139,32 @@ impl Inner {
         let codec = self.codec.ok_or_else(no_codec)?;
         let mut table = Table::new();
         for (key, value) in raw {
-            let bad = |part: &str, error: Error| {
-                let message = format!(
-                    "the {part} of the row with key bytes {} in the collection {name:?} does not \
-                     decode: {error}",
-                    hex(key)
-                );
-                Error::with_source(ErrorKind::Codec, message, error)
-            };
+            let bad = |part, error| undecodable(part, name, key, error);
             let decoded = codec.decode::<K>(key).map_err(|error| bad("key", error))?;
             let value = codec.decode::<V>(value).map_err(|error| bad("value", error))?;
             if table.map.insert(decoded, Arc::new(value)).is_some() {
-                return Err(Error::new(
-                    ErrorKind::Corrupt,
-                    format!(
-                        "two rows of the collection {name:?} have one key, one with key bytes {}",
-                        hex(key)
-                    ),
-                ));
+                return Err(two_rows(name, key));
             }
         }
         Ok(table)
     }
+}
+
+/// What a stored row gets that is not of the types of its collection.
+pub(super) fn undecodable(part: &str, name: &str, key: &[u8], error: Error) -> Error {
+    let message = format!(
+        "the {part} of the row with key bytes {} in the collection {name:?} does not decode: {error}",
+        hex(key)
+    );
+    Error::with_source(ErrorKind::Codec, message, error)
+}
+
+/// What two stored rows get whose keys decode to equal ones.
+pub(super) fn two_rows(name: &str, key: &[u8]) -> Error {
+    let key = hex(key);
+    let message =
+        format!("two rows of the collection {name:?} have one key, one with key bytes {key}");
+    Error::new(ErrorKind::Corrupt, message)
 }
 
 /// The first bytes of a key, for a message.

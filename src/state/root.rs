@@ -15,6 +15,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::codec::Codec;
+use super::diff::Compare;
 use super::{Key, Value, Version};
 use crate::Error;
 use crate::sync::{Mutex, OnceLock};
@@ -26,7 +27,7 @@ pub(super) type RawRows = HashMap<Box<[u8]>, Box<[u8]>>;
 pub(super) type RowSink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
 
 /// A table without its types.
-pub(super) trait Rows: Any + Send + Sync {
+pub(super) trait Rows: Any + Compare + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn len(&self) -> usize;
     fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error>;
@@ -133,6 +134,14 @@ pub(super) struct Slot {
 }
 
 impl Slot {
+    /// The table, or none where its types are not known yet.
+    pub(super) fn rows(&self) -> Option<&dyn Rows> {
+        match &self.content {
+            Content::Typed(rows) => Some(&**rows),
+            Content::Recovered(recovered) => recovered.typed.get().map(|rows| &**rows),
+        }
+    }
+
     pub(super) fn len(&self) -> usize {
         match &self.content {
             Content::Typed(rows) => rows.len(),

@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::codec::Codec;
-use super::export;
 use super::root::Root;
-use super::{Collection, Key, Value, Version};
+use super::{Collection, Compression, Key, Value, Version, transfer};
 use crate::{Error, ErrorKind};
 
 /// The state at one version, over all collections, however writers go on. Cheap to clone.
@@ -87,34 +87,47 @@ impl Snapshot {
         self.root.rows()
     }
 
-    /// Writes the whole state as checksummed blocks, the form that a checkpoint has, and returns how many
-    /// bytes that were.
+    /// Writes the whole state as an export, which another machine can read with
+    /// [`Import::read`](super::Import::read), and returns how many bytes that were.
     ///
-    /// Costs one encoding of every row (some 230 ms for 100 MB) and holds no lock meanwhile; memory for
-    /// one chunk of about 1 MiB at a time.
+    /// Costs one encoding of every row (some 230 ms for 100 MB, and what the compression takes) and holds
+    /// no lock meanwhile; memory for one block of about 1 MiB at a time, or for the largest row. Whether
+    /// all of it is there an export tells by itself: one that was cut off anywhere is an error to read.
     ///
     /// # Errors
     /// [`ErrorKind::Io`] from the writer, [`ErrorKind::Codec`] from a value that cannot be encoded,
     /// [`ErrorKind::Unsupported`] in a build without a codec.
-    pub fn export_to(&self, mut writer: impl io::Write) -> Result<u64, Error> {
-        let codec = self.codec.ok_or_else(no_codec)?;
-        let mut written = 0;
-        export::chunks(&self.root, codec, &mut |_, block| {
-            writer.write_all(block).map_err(|error| {
-                Error::with_source(ErrorKind::Io, "could not write the export", error)
-            })?;
-            written += block.len() as u64;
-            Ok(())
-        })?;
-        Ok(written)
+    pub fn export_to(
+        &self,
+        mut writer: impl io::Write,
+        compression: Compression,
+    ) -> Result<u64, Error> {
+        transfer::export(&self.root, self.codec.ok_or_else(no_codec)?, compression, &mut writer)
     }
 
-    /// How many bytes [`Snapshot::export_to`] would write, for the same cost.
+    /// [`Snapshot::export_to`] to a file, which is there whole or not at all, and survives a power loss
+    /// once this has returned.
+    ///
+    /// It is written under another name in the same folder, synced and renamed over what may have the name
+    /// already. What a crash in between leaves behind ends in `.new` and can be deleted.
+    ///
+    /// # Errors
+    /// Those of [`Snapshot::export_to`]; what had the name is then still there.
+    pub fn export_to_file(
+        &self,
+        path: impl AsRef<Path>,
+        compression: Compression,
+    ) -> Result<u64, Error> {
+        let codec = self.codec.ok_or_else(no_codec)?;
+        transfer::export_file(&self.root, codec, compression, path.as_ref())
+    }
+
+    /// How many bytes [`Snapshot::export_to`] would write without compression, for the same cost.
     ///
     /// # Errors
     /// Those of [`Snapshot::export_to`] but for the writer's.
     pub fn encoded_size_bytes(&self) -> Result<u64, Error> {
-        self.export_to(io::sink())
+        transfer::size(&self.root, self.codec.ok_or_else(no_codec)?)
     }
 }
 

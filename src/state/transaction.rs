@@ -9,6 +9,7 @@
 //! 3. Nothing of it is visible before it commits, and dropping it is all that an abort or a panic takes.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::error::Error as StdError;
 use std::fmt;
@@ -86,11 +87,23 @@ pub struct Transaction {
     parts: Vec<Option<Box<dyn Part>>>,
     /// A write that cannot be done; it outlives whatever the closure returns.
     refused: Option<Error>,
+    /// Whether it holds on no other version than that of its base.
+    whole: bool,
 }
 
 impl Transaction {
     pub(super) fn new(base: Arc<Root>) -> Self {
-        Self { base, parts: Vec::new(), refused: None }
+        Self { base, parts: Vec::new(), refused: None, whole: false }
+    }
+
+    /// Writes that were worked out on `base`; `whole` where they are right on no other version.
+    pub(super) fn of_writes(
+        base: Arc<Root>,
+        writes: impl IntoIterator<Item = Box<dyn Part>>,
+        whole: bool,
+    ) -> Self {
+        let parts = writes.into_iter().map(Some).collect();
+        Self { base, parts, refused: None, whole }
     }
 
     /// The version that it reads.
@@ -205,7 +218,7 @@ impl Transaction {
             let base = base.table::<K, V>(id).cloned().unwrap_or_else(Table::new);
             Box::new(TablePart::<K, V> {
                 id,
-                name: collection.name,
+                name: Cow::Borrowed(collection.name),
                 base,
                 reads: HashSet::new(),
                 scanned: false,
@@ -230,6 +243,10 @@ impl Transaction {
 
     /// Rule 2 of the file.
     pub(super) fn holds_on(&self, root: &Arc<Root>) -> bool {
+        if self.whole {
+            // A collection that was made since changes the root and not the version.
+            return root.version == self.base.version;
+        }
         Arc::ptr_eq(root, &self.base) || self.parts.iter().flatten().all(|part| part.holds_on(root))
     }
 
@@ -279,7 +296,7 @@ pub(super) const REMOVE: u8 = 0;
 pub(super) const PUT: u8 = 1;
 
 /// What a transaction did to one collection, without its types.
-trait Part: Any {
+pub(super) trait Part: Any {
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn id(&self) -> usize;
     fn is_written(&self) -> bool;
@@ -295,9 +312,9 @@ trait Part: Any {
     fn encode(&self, codec: Codec, out: &mut Vec<u8>) -> Result<(), Error>;
 }
 
-struct TablePart<K, V> {
+pub(super) struct TablePart<K, V> {
     id: usize,
-    name: &'static str,
+    name: Cow<'static, str>,
     base: Table<K, V>,
     reads: HashSet<K>,
     scanned: bool,
@@ -305,6 +322,23 @@ struct TablePart<K, V> {
 }
 
 impl<K: Key, V: Value> TablePart<K, V> {
+    /// Writes that were worked out without a closure; what each replaces counts as read.
+    pub(super) fn of_writes(
+        id: usize,
+        name: &str,
+        base: Table<K, V>,
+        writes: HashMap<K, Option<Arc<V>>>,
+    ) -> Self {
+        Self {
+            id,
+            name: Cow::Owned(name.to_owned()),
+            base,
+            reads: writes.keys().cloned().collect(),
+            scanned: false,
+            writes,
+        }
+    }
+
     fn read(&mut self, key: &K) -> Option<Arc<V>> {
         if let Some(written) = self.writes.get(key) {
             return written.clone();
@@ -390,13 +424,13 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
                 continue;
             }
             if let Some(rule) = &rule {
-                rule.check(self.name, key, old.as_deref(), new.as_deref())?;
+                rule.check(&self.name, key, old.as_deref(), new.as_deref())?;
             }
             if wanted {
                 changes.push(Change { key: key.clone(), old, new: new.clone() });
             }
         }
-        Ok((Arc::new(table), Changed::of(self.id, self.name, changes)))
+        Ok((Arc::new(table), Changed::of(self.id, self.name.clone(), changes)))
     }
 
     #[cfg(feature = "durable")]

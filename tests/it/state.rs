@@ -4,6 +4,8 @@ mod basics;
 mod compare;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod damage;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod diff;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod durable;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
@@ -18,6 +20,8 @@ mod kill;
 mod model;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod script;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod transfer;
 mod turn;
 mod validate;
 mod watch;

@@ -1,0 +1,188 @@
+//! Commits that were worked out without a closure: a diff done again, a snapshot brought back, an import.
+//!
+//! Rules that hold here:
+//!
+//! 1. Each is one commit, and a new version: nothing that was committed is rewritten.
+//! 2. Only rows that change are written. Where there are none nothing is committed.
+//! 3. A restore and an import are of the whole state, so they hold only on the version on which they were
+//!    worked out. Where commits come in between [`TRIES`] times, the turn is held while it is done once
+//!    more: a stream of small commits never keeps one out.
+
+use std::sync::Arc;
+
+use super::diff::{foreign, touched, writes};
+use super::manager::Inner;
+use super::root::{Root, Slot};
+use super::{Diff, Import, Snapshot, StateManager, Transaction, Version};
+use crate::sync::atomic::Ordering;
+use crate::{Error, ErrorKind};
+
+/// How often a restore is worked out while others commit (rule 3).
+const TRIES: u32 = 3;
+
+impl StateManager {
+    /// Does to the newest state what `diff` shows, as one commit, and returns its version.
+    ///
+    /// Each row that the diff shows must still be what its first side showed: the very value, or none. Rows
+    /// and collections that it does not show may have changed. Where the diff shows no row nothing is
+    /// committed, and the version is the newest.
+    ///
+    /// Costs what [`Diff::rows`] of each collection costs, and a commit of as many rows as changed.
+    ///
+    /// # Blocking
+    /// Like [`StateManager::transaction`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::Conflict`] where a row is no longer what the diff's first side showed;
+    /// [`ErrorKind::Rejected`] by the rule of a collection;
+    /// [`ErrorKind::InvalidArgument`] for a diff of another manager; otherwise those of
+    /// [`StateManager::transaction`]. After an error nothing was committed.
+    pub fn apply(&self, diff: &Diff) -> Result<Version, Error> {
+        let inner = &*self.inner;
+        if !inner.owns(&diff.from.root) {
+            return Err(foreign());
+        }
+        inner.check_open()?;
+        let (from, to) = (&diff.from.root, &diff.to.root);
+        let parts = touched(from, to).filter_map(|(id, from, to)| writes(id, from, to));
+        let tx = Transaction::of_writes(Arc::clone(from), parts, false);
+        if tx.is_read_only() {
+            return Ok(self.version());
+        }
+        inner.commit(&tx)?.ok_or_else(|| {
+            Error::new(
+                ErrorKind::Conflict,
+                format!(
+                    "a row is no longer what it was at {}, which is where the diff starts",
+                    diff.from_version()
+                ),
+            )
+        })
+    }
+
+    /// Makes the state equal to `snapshot`, as one commit, and returns its version.
+    ///
+    /// It is a new version: what was committed since stays in older snapshots and on disk. Only rows that
+    /// differ are written; where none does nothing is committed, and the version is the newest.
+    /// Collections that were made since have no rows afterwards.
+    ///
+    /// Costs a lookup for each row of every collection that was touched since, and a commit of as many
+    /// rows as differ.
+    ///
+    /// # Blocking
+    /// Like [`StateManager::transaction`]. Where others commit meanwhile it is worked out again; the fourth
+    /// time other commits wait until it is done, and the rows are encoded meanwhile.
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] for a snapshot of another manager, or of this store before it was
+    /// opened again: export that one and [`StateManager::import`] it; [`ErrorKind::Rejected`] by the rule of
+    /// a collection, which judges this commit like any other. Otherwise those of
+    /// [`StateManager::transaction`]. After an error nothing was committed.
+    pub fn restore(&self, snapshot: &Snapshot) -> Result<Version, Error> {
+        if !self.inner.owns(&snapshot.root) {
+            return Err(foreign());
+        }
+        self.inner.commit_whole(&mut |now| {
+            let parts = touched(now, &snapshot.root).filter_map(|(id, now, then)| {
+                // A collection that was made since is empty in it.
+                writes(id, now, then)
+            });
+            Ok(Transaction::of_writes(Arc::clone(now), parts, true))
+        })
+    }
+
+    /// Makes the state equal to an export, as one commit, and returns its version.
+    ///
+    /// Every collection that the export has rows of must have been opened in this process, because its
+    /// types decode them; collections that it does not have are emptied. Only rows that differ are written,
+    /// which the encoded forms tell; where none does nothing is committed, and the version is the newest.
+    /// The export's own version stays what it is: the commit gets the next of this state.
+    ///
+    /// Costs decoding every key of the export, encoding every value of the state, and a commit of as many
+    /// rows as differ.
+    ///
+    /// # Blocking
+    /// Like [`StateManager::restore`].
+    ///
+    /// # Errors
+    /// [`ErrorKind::InvalidArgument`] where a collection has to be opened first (the message names it);
+    /// [`ErrorKind::Codec`] where a row does not decode to the types of its collection;
+    /// [`ErrorKind::Corrupt`] where two rows have one key; otherwise those of
+    /// [`StateManager::transaction`]. After an error nothing was committed.
+    pub fn import(&self, import: &Import) -> Result<Version, Error> {
+        let codec = import.codec();
+        self.inner.commit_whole(&mut |now| {
+            let unopened = |name: &str| {
+                Error::new(
+                    ErrorKind::InvalidArgument,
+                    format!("open the collection {name:?} first: an import needs its types"),
+                )
+            };
+            let mut parts = Vec::new();
+            for (name, rows) in import.collections() {
+                let slot = now.slots.iter().enumerate().find(|(_, slot)| &*slot.name == name);
+                let (id, table) = slot
+                    .and_then(|(id, slot)| Some((id, slot.rows()?)))
+                    .ok_or_else(|| unopened(name))?;
+                let part = table.writes_to_encoded(rows, codec, id, &now.slots[id].name)?;
+                parts.extend(part);
+            }
+            for (id, slot) in now.slots.iter().enumerate() {
+                if slot.len() > 0 && import.collections().all(|(name, _)| *slot.name != *name) {
+                    slot.rows().ok_or_else(|| unopened(&slot.name))?;
+                    parts.extend(writes(id, Some(slot), None::<&Slot>));
+                }
+            }
+            Ok(Transaction::of_writes(Arc::clone(now), parts, true))
+        })
+    }
+}
+
+impl Inner {
+    /// Rule 3 of the file.
+    fn commit_whole(
+        &self,
+        work_out: &mut dyn FnMut(&Arc<Root>) -> Result<Transaction, Error>,
+    ) -> Result<Version, Error> {
+        for _ in 0..TRIES {
+            self.check_open()?;
+            let now = self.current();
+            let tx = work_out(&now)?;
+            if tx.is_read_only() {
+                return Ok(now.version);
+            }
+            if let Some(version) = self.commit(&tx)? {
+                return Ok(version);
+            }
+            self.reruns.fetch_add(1, Ordering::Relaxed);
+        }
+        self.commit_held(work_out)
+    }
+
+    /// Commits what `work_out` makes of the newest root, while nobody else commits.
+    fn commit_held(
+        &self,
+        work_out: &mut dyn FnMut(&Arc<Root>) -> Result<Transaction, Error>,
+    ) -> Result<Version, Error> {
+        let mut stalled = false;
+        loop {
+            // They outlive the turn, as in `commit`.
+            let (now, tx);
+            let published = {
+                let _turn = self.turn.take()?;
+                now = self.current();
+                tx = work_out(&now)?;
+                if tx.is_read_only() {
+                    return Ok(now.version);
+                }
+                let mut delta = self.delta(&tx)?;
+                self.step(&tx, &now, &mut delta)?
+            };
+            if let Some(published) = published {
+                return Ok(self.settle(published));
+            }
+            drop((tx, now));
+            self.make_room(&mut stalled)?;
+        }
+    }
+}
