@@ -15,14 +15,14 @@ static HEAP: Counting = Counting;
 static ON: AtomicBool = AtomicBool::new(false);
 static LIVE_BYTES: AtomicI64 = AtomicI64::new(0);
 
-/// Runs `f` and returns, beside its result, how many bytes more are allocated after it than before. In all
-/// threads, and as they were asked for: what an allocator adds to them is not counted.
+/// Runs `f` and returns, beside its result, how many bytes more are allocated after it than before. They are
+/// counted as they were asked for: what an allocator adds to them is not. No other thread may be at work.
 pub fn growth<R>(f: impl FnOnce() -> R) -> (R, i64) {
-    LIVE_BYTES.store(0, Ordering::SeqCst);
-    ON.store(true, Ordering::SeqCst);
+    LIVE_BYTES.store(0, Ordering::Relaxed);
+    ON.store(true, Ordering::Relaxed);
     let result = f();
-    ON.store(false, Ordering::SeqCst);
-    (result, LIVE_BYTES.load(Ordering::SeqCst))
+    ON.store(false, Ordering::Relaxed);
+    (result, LIVE_BYTES.load(Ordering::Relaxed))
 }
 
 fn count(bytes: i64) {

@@ -33,7 +33,7 @@ pub fn sync_count(settings: &Settings) -> Row {
     const TARGETS: super::Targets = &[("limit-one", 1.0)];
     let (id, unit) = ("sync-count", (Unit::Syncs, Time::None));
     let what =
-        "syncs a group of durable commits: fsync, fdatasync, sync_file_range and msync (exactly 1)";
+        "syncs (fsync, fdatasync, sync_file_range, msync) a group of durable commits: exactly 1";
     let work = json!({
         "rows": ROWS, "row_bytes": TEXT_BYTES, "file_system": file_system(&settings.folder),
         "ours": { "writers": WRITERS, "updates": WRITERS * UNITS * 8 },

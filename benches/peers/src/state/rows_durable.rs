@@ -109,7 +109,8 @@ impl<E: Engine> Durable for Group<E> {
 fn durable(settings: &Settings, id: &'static str, what: &'static str, writers: u64) -> Row {
     let measured = (Unit::PerSecond, Time::Wall);
     let work = json!({
-        "rows": ROWS, "row_bytes": TEXT_BYTES, "writers": writers, "updates_a_unit": writers * UPDATES,
+        "rows": ROWS, "row_bytes": TEXT_BYTES, "writers": writers,
+        "updates_a_unit": writers * UPDATES,
         "file_system": file_system(&settings.folder),
         "probe-sync": "1 / median fdatasync of an appended 4096 bytes",
         "limit-sync": "writers x probe-sync",

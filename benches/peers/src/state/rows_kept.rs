@@ -29,10 +29,10 @@ pub fn kept_1000(settings: &Settings) -> Row {
         .measure(
             (Unit::Megabytes, Time::None),
             "kept-1000",
-            "what 1000 kept snapshots of a state of 1 MB take over it, one row changed between each (10^6 bytes)",
+            "what 1000 kept snapshots of 1 MB take over it, a row changed between each (10^6 bytes)",
             json!({
                 "rows": ROWS, "row_bytes": TEXT_BYTES, "snapshots": SNAPSHOTS,
-                "measured": "by a counting allocator in a process of its own; the new values are in it",
+                "measured": "by a counting allocator in a process of its own, new values included",
                 "limit-kept": KEPT_MAX_MB, "store": "in memory",
             }),
             &[("limit-kept", 1.0)],

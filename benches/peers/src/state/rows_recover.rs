@@ -35,7 +35,8 @@ fn recover(settings: &Settings, id: &'static str, what: &'static str, rows: u64)
     let found = StateManager::builder().path(&ours).open().expect("it was closed in order");
     let report = found.recovery();
     let work = json!({
-        "rows": rows, "rows_a_transaction": ROWS_A_TRANSACTION, "file_system": file_system(folder.path()),
+        "rows": rows, "rows_a_transaction": ROWS_A_TRANSACTION,
+        "file_system": file_system(folder.path()),
         "closed": "in order", "files": "in the system's cache",
         "peers": "the same rows, encoded by the same codec, and decoded one by one",
         "ours": {

@@ -74,7 +74,8 @@ fn snapshot(
         .any(|(against, _)| *against == "self-60k")
         .then(|| record::fill(open("state-60k"), 60_000));
     let work = json!({
-        "rows": filled.map.len(), "encoded_bytes": filled.bytes, "store": "durable, nothing pending",
+        "rows": filled.map.len(), "encoded_bytes": filled.bytes,
+        "store": "durable, nothing pending",
         "file_system": file_system(folder.path()),
         "snapshots_a_unit": { "ours": CHEAP, "imbl": CHEAP, "deep-clone": clones },
         "left_out": "dashmap, papaya and scc, which have no consistent cut",
