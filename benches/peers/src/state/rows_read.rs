@@ -1,11 +1,12 @@
 //! The rows of reading one row, and of encoding all of them.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
 use std::hint::black_box;
 use std::sync::{Arc, RwLock};
 use std::time::{Duration, Instant};
 
-use phalanx::state::StateManager;
+use phalanx::state::{Compression, Import, StateManager};
 use serde_json::json;
 
 use super::maps::{Dash, Ours, Papaya, Plain, Scc};
@@ -114,18 +115,23 @@ fn encode(settings: &Settings, id: &'static str, what: &'static str, bytes: u64)
         "ours": "with a checksum of every block and its collection's name",
         "buffer": "the same for every state, and large enough",
     });
-    let mut buffer = Vec::with_capacity(2 * filled.bytes as usize);
+    let export = RefCell::new(Vec::with_capacity(2 * filled.bytes as usize));
     let ours = encoding(
-        move || {
-            buffer.clear();
-            snapshot.export_to(&mut buffer).expect("every record encodes");
-            assert!(buffer.len() >= record_bytes, "every record is in it");
-            black_box(buffer.as_slice());
+        || {
+            let mut export = export.borrow_mut();
+            export.clear();
+            snapshot.export_to(&mut *export, Compression::None).expect("every record encodes");
+            black_box(export.as_slice());
         },
-        // There is no way to read an export without a store, so what it was made of is looked at.
-        || snapshot_content(&filled.state.snapshot(), &filled.agents),
+        || {
+            let import = Import::read(export.borrow().as_slice()).expect("it is whole");
+            let state = StateManager::in_memory();
+            let agents = state.collection::<u64, Record>("agents").expect("the name is new");
+            state.import(&import).expect("the types are the same");
+            snapshot_content(&state.snapshot(), &agents)
+        },
     );
-    let buffer = std::cell::RefCell::new(vec![0; 2 * record_bytes]);
+    let buffer = RefCell::new(vec![0; 2 * record_bytes]);
     let alone = encoding(
         || {
             let mut buffer = buffer.borrow_mut();
