@@ -38,8 +38,12 @@ impl Asymmetric {
         self.barriers
     }
 
+    /// The way of a process where it is free, for those who do nothing by it unless [`detect`](Self::detect) gave it: they
+    /// need not keep it. In models they have ordinary fences.
+    pub(crate) const FREE: Self = Self { barriers: !cfg!(any(phalanx_loom, phalanx_shuttle)) };
+
     /// An ordinary fence on both sides.
-    #[cfg_attr(any(phalanx_loom, phalanx_shuttle), cfg(test))]
+    #[cfg(test)]
     pub(crate) const fn symmetric() -> Self {
         Self { barriers: false }
     }
