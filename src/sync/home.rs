@@ -104,23 +104,18 @@ mod real {
     }
 }
 
-/// A number for this thread that no other running thread has; never zero.
-#[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
-#[inline]
+/// A number for this thread that no other thread has or had; never zero.
 pub(crate) fn me() -> usize {
-    // What `home` keeps it in has nothing to drop, so a thread has it until its end.
-    home()
-}
-
-/// The threads of a model are not the system's, so the model keeps it.
-#[cfg(any(phalanx_loom, phalanx_shuttle))]
-pub(crate) fn me() -> usize {
+    // The threads of a model are not the system's, so the model keeps it.
     #[cfg(phalanx_loom)]
     use loom::thread_local;
     #[cfg(phalanx_shuttle)]
     use shuttle::thread_local;
+    #[cfg(not(any(phalanx_loom, phalanx_shuttle)))]
+    use std::thread_local;
 
     thread_local! {
+        // There is nothing to drop, so a thread has it until its end.
         static ME: usize = unique() as usize;
     }
     ME.with(|me| *me)
