@@ -285,7 +285,6 @@ mod real {
     // SAFETY: rules 1 and 6 of the file: one holder at a time has the lock, from `lock` or a `try_lock` that returned
     // something to `unlock`. That a number is one thread's at a time is rule 1 of `home`.
     unsafe impl lock_api::RawMutex for RawBiased {
-        #[expect(clippy::declare_interior_mutable_const, reason = "the trait asks for it")]
         const INIT: Self = Self(Words::new());
         type Guard = Held;
 
