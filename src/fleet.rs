@@ -56,6 +56,7 @@ mod backoff;
 mod batch;
 mod budget;
 mod builder;
+mod carried;
 mod crew;
 mod dependencies;
 mod drive;

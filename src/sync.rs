@@ -26,6 +26,7 @@ mod home;
 mod parker;
 #[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
 mod prefetch;
+mod shared;
 #[cfg(any(phalanx_loom, phalanx_shuttle, phalanx_tsan))]
 mod weakening;
 
@@ -47,6 +48,7 @@ pub(crate) use brief::{Brief, BriefGuard};
 pub(crate) use home::{cores, home, me, unique};
 pub(crate) use parker::Parker;
 pub(crate) use prefetch::{prefetch_read, prefetch_write};
+pub(crate) use shared::Shared;
 
 /// There are no such hints here.
 #[cfg(not(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle)))))]

@@ -8,11 +8,12 @@ use std::fmt;
 use std::sync::Arc;
 
 use super::graph::{Fate, IfDependencyFails};
-use super::handle::{Ends, OutcomeCell, TaskHandle};
+use super::handle::{Ends, Follows, OutcomeCell, TaskHandle};
 use super::id::TaskId;
 use super::inner::{After, Inner, Phase, State};
 use super::lanes::Mask;
 use super::task::{OutcomeKind, SubmitError, Task, TaskError};
+use crate::sync::Shared;
 
 /// How many tasks a task may wait for.
 pub const MAX_DEPENDENCIES: usize = 1_024;
@@ -44,7 +45,7 @@ impl Dependency {
     ) -> Option<Self> {
         match aliases.get(&self.id).filter(|_| self.is_by_id())? {
             Alias::New(place) => Some(Self { id: batch[*place].0, cell: None }),
-            Alias::Known(id, cell) => Some(Self { id: *id, cell: Some(Arc::clone(cell) as _) }),
+            Alias::Known(id, cell) => Some(Self { id: *id, cell: Some(Follows::of(cell)) }),
         }
     }
 
@@ -96,7 +97,7 @@ impl<T> Task<T> {
 
 /// Which task an id of a batch means that is not submitted, as its key is known.
 pub(super) enum Alias<O> {
-    Known(TaskId, Arc<OutcomeCell<O>>),
+    Known(TaskId, Shared<OutcomeCell<O>>),
     /// The one at this place among those that are submitted.
     New(usize),
 }

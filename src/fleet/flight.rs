@@ -84,10 +84,10 @@ impl<T, O> Cargo<T, O> {
         }
     }
 
-    const fn task(&self) -> &Arc<Task<T>> {
+    fn task(&self) -> Arc<Task<T>> {
         match self {
-            Self::Task(attempted) => &attempted.task,
-            Self::Message(_, _, task, _) => task,
+            Self::Task(attempted) => attempted.task.to_lend(),
+            Self::Message(_, _, task, _) => Arc::clone(task),
         }
     }
 }
@@ -246,7 +246,7 @@ impl<T, O> Inner<T, O> {
             signal: Arc::clone(&signal),
             watch: watch.clone(),
         };
-        let payload = Arc::clone(cargo.task());
+        let payload = cargo.task();
         let fleet = Weak::clone(&self.me);
         let mut flying = Flying { fleet, number, signal, watch, future: None, cargo: Some(cargo) };
         match guarded(|| handler(payload, context)) {

@@ -26,7 +26,7 @@ use super::task::{Outcome, OutcomeKind, TaskErrorKind};
 use super::wakers::WakerSet;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Brief, Parker, UnsafeCell, hint, site};
+use crate::sync::{Brief, Parker, Shared, UnsafeCell, hint, site};
 
 /// How often a thread looks before it sleeps. A model need not look twice.
 const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 50 };
@@ -178,13 +178,22 @@ pub(crate) trait Ends: Send + Sync {
     }
 }
 
-impl<O: Send + Sync> Ends for OutcomeCell<O> {
+/// A task of this fleet, as one that waits for it sees it.
+pub(super) struct Follows<O>(Shared<OutcomeCell<O>>);
+
+impl<O: Send + Sync + 'static> Follows<O> {
+    pub(super) fn of(cell: &Shared<OutcomeCell<O>>) -> Arc<dyn Ends> {
+        Arc::new(Self(cell.clone()))
+    }
+}
+
+impl<O: Send + Sync> Ends for Follows<O> {
     fn ended(&self) -> Option<OutcomeKind> {
-        self.kind()
+        self.0.kind()
     }
 
     fn address(&self) -> *const () {
-        std::ptr::from_ref(self).cast()
+        self.0.address()
     }
 }
 
@@ -217,12 +226,12 @@ impl Cancels for Nobody {
 #[must_use = "a task's outcome is told here; drop the handle explicitly if nobody wants to know"]
 pub struct TaskHandle<O> {
     id: TaskId,
-    cell: Arc<OutcomeCell<O>>,
+    cell: Shared<OutcomeCell<O>>,
     key: Option<u64>,
 }
 
 impl<O> TaskHandle<O> {
-    pub(super) const fn new(id: TaskId, cell: Arc<OutcomeCell<O>>) -> Self {
+    pub(super) const fn new(id: TaskId, cell: Shared<OutcomeCell<O>>) -> Self {
         Self { id, cell, key: None }
     }
 
@@ -237,7 +246,7 @@ impl<O> TaskHandle<O> {
     where
         O: Send + Sync + 'static,
     {
-        self.cell.clone()
+        Follows::of(&self.cell)
     }
 
     /// Waits until the task has ended.
@@ -312,7 +321,7 @@ impl<O> TaskHandle<O> {
 
 impl<O> Clone for TaskHandle<O> {
     fn clone(&self) -> Self {
-        Self { id: self.id, cell: Arc::clone(&self.cell), key: None }
+        Self { id: self.id, cell: self.cell.clone(), key: None }
     }
 }
 
@@ -347,21 +356,16 @@ mod loom_tests {
 
     /// Two look without the lock while one fills the cell.
     fn fill_against_looks() {
-        let cell = Arc::new(OutcomeCell::new(Clock::real(), Weak::<Nobody>::new()));
+        let (cell, second) = Shared::pair(OutcomeCell::new(Clock::real(), Weak::<Nobody>::new()));
+        let third = cell.clone();
         let look = |cell: &OutcomeCell<u32>| {
             let outcome = cell.outcome();
             assert!(outcome.is_none_or(|outcome| *outcome == Outcome::Completed(1)));
         };
-        let other = {
-            let cell = Arc::clone(&cell);
-            thread::spawn(move || look(&cell))
-        };
-        let filler = {
-            let cell = Arc::clone(&cell);
-            thread::spawn(move || {
-                cell.fill(Arc::new(Outcome::Completed(1)), None, &mut Vec::new());
-            })
-        };
+        let other = thread::spawn(move || look(&second));
+        let filler = thread::spawn(move || {
+            third.fill(Arc::new(Outcome::Completed(1)), None, &mut Vec::new());
+        });
         look(&cell);
         other.join().expect("it only looks");
         filler.join().expect("it is filled once");

@@ -9,10 +9,10 @@
 //!    being recorded, whoever comes with the same key waits to learn whether there is such a task.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::Arc;
 
 use super::handle::OutcomeCell;
 use super::id::TaskId;
+use crate::sync::Shared;
 
 /// Names what is to be done, so that it is done once however often it is submitted.
 ///
@@ -39,7 +39,7 @@ impl IdempotencyKey {
 pub(super) struct History<O> {
     capacity: usize,
     order: VecDeque<(TaskId, u64)>,
-    ended: HashMap<TaskId, (u64, Arc<OutcomeCell<O>>)>,
+    ended: HashMap<TaskId, (u64, Shared<OutcomeCell<O>>)>,
     sequence: u64,
 }
 
@@ -48,7 +48,7 @@ impl<O> History<O> {
         Self { capacity, order: VecDeque::new(), ended: HashMap::new(), sequence: 0 }
     }
 
-    pub(super) fn get(&self, id: TaskId) -> Option<&Arc<OutcomeCell<O>>> {
+    pub(super) fn get(&self, id: TaskId) -> Option<&Shared<OutcomeCell<O>>> {
         self.ended.get(&id).map(|(_, cell)| cell)
     }
 
@@ -56,14 +56,14 @@ impl<O> History<O> {
     pub(super) fn push(
         &mut self,
         id: TaskId,
-        cell: &Arc<OutcomeCell<O>>,
-    ) -> [Option<Arc<OutcomeCell<O>>>; 2] {
+        cell: &Shared<OutcomeCell<O>>,
+    ) -> [Option<Shared<OutcomeCell<O>>>; 2] {
         if self.capacity == 0 {
             return [None, None];
         }
         self.sequence += 1;
         // An id of the caller's own may come back; then the later task is meant.
-        let replaced = self.ended.insert(id, (self.sequence, Arc::clone(cell)));
+        let replaced = self.ended.insert(id, (self.sequence, cell.clone()));
         self.order.push_back((id, self.sequence));
         let mut forgotten = None;
         if self.order.len() > self.capacity
@@ -81,14 +81,14 @@ pub(super) enum Known<O> {
     /// Its task is being accepted.
     Pending,
     /// Its task.
-    Task(TaskId, Arc<OutcomeCell<O>>),
+    Task(TaskId, Shared<OutcomeCell<O>>),
 }
 
 impl<O> Clone for Known<O> {
     fn clone(&self) -> Self {
         match self {
             Self::Pending => Self::Pending,
-            Self::Task(id, cell) => Self::Task(*id, Arc::clone(cell)),
+            Self::Task(id, cell) => Self::Task(*id, cell.clone()),
         }
     }
 }
@@ -136,8 +136,8 @@ mod tests {
     use crate::clock::Clock;
     use crate::fleet::handle::Nobody;
 
-    fn cell() -> Arc<OutcomeCell<()>> {
-        Arc::new(OutcomeCell::new(Clock::real(), Weak::<Nobody>::new()))
+    fn cell() -> Shared<OutcomeCell<()>> {
+        Shared::pair(OutcomeCell::new(Clock::real(), Weak::<Nobody>::new())).0
     }
 
     fn ids(history: &History<()>) -> Vec<u64> {
@@ -154,7 +154,7 @@ mod tests {
         history.push(TaskId::new(2), &cell());
         let [replaced, forgotten] = history.push(TaskId::new(3), &cell());
         assert!(replaced.is_none());
-        assert!(forgotten.is_some_and(|forgotten| Arc::ptr_eq(&forgotten, &first)));
+        assert!(forgotten.is_some_and(|forgotten| forgotten.address() == first.address()));
         assert_eq!(ids(&history), [2, 3]);
     }
 
@@ -164,11 +164,13 @@ mod tests {
         let (first, second) = (cell(), cell());
         history.push(TaskId::new(1), &first);
         let [replaced, forgotten] = history.push(TaskId::new(1), &second);
-        assert!(replaced.is_some_and(|replaced| Arc::ptr_eq(&replaced, &first)));
+        assert!(replaced.is_some_and(|replaced| replaced.address() == first.address()));
         assert!(forgotten.is_none());
         history.push(TaskId::new(2), &cell());
         assert_eq!(ids(&history), [1, 2], "the entry of the first one went, not the second");
-        assert!(history.get(TaskId::new(1)).is_some_and(|found| Arc::ptr_eq(found, &second)));
+        assert!(
+            history.get(TaskId::new(1)).is_some_and(|found| found.address() == second.address())
+        );
         history.push(TaskId::new(3), &cell());
         assert_eq!(ids(&history), [2, 3]);
     }

@@ -16,10 +16,11 @@
 //!    agent was retired since one was found that could run it. That may have been for another plain task, as they
 //!    all ask for the same, if none has left since.
 
-use std::sync::{Arc, Weak};
+use std::sync::Weak;
 
 use crossbeam::utils::CachePadded;
 
+use super::carried::Carried;
 use super::handle::{Cancels, OutcomeCell, TaskHandle};
 use super::id::{Attempt, TaskId};
 use super::inner::{Inner, Phase, Record, State};
@@ -28,7 +29,7 @@ use super::pool::RUNS_TASKS;
 use super::request::Priority;
 use super::task::Task;
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use crate::sync::{Brief, Mutex, MutexGuard, left_out, prefetch_write};
+use crate::sync::{Brief, Mutex, MutexGuard, Shared, left_out, prefetch_write};
 
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
@@ -62,8 +63,8 @@ struct Arrivals<T, O> {
 struct Arrival<T, O> {
     /// The task has it, too, but lies elsewhere.
     id: TaskId,
-    task: Arc<Task<T>>,
-    cell: Arc<OutcomeCell<O>>,
+    task: Carried<T>,
+    cell: Shared<OutcomeCell<O>>,
 }
 
 /// The state's part of the inbox.
@@ -153,8 +154,8 @@ impl<T, O> Tasks<T, O> {
         state.counts.tasks_accepted += tasks.len() as u64;
         // The submitter's processor has them. They are fetched while the first are run.
         for Arrival { task, cell, .. } in &tasks {
-            prefetch(Arc::as_ptr(task).cast());
-            prefetch(Arc::as_ptr(cell).cast());
+            prefetch((&raw const **task).cast());
+            prefetch(cell.as_ptr().cast());
         }
         for Arrival { id, task, cell } in tasks.drain(..) {
             let place = Place::new(Priority::NORMAL, state.sequence);
@@ -204,7 +205,7 @@ impl<T, O> Tasks<T, O> {
     }
 }
 
-/// Fetches what an `Arc` points to, with its counts: a line and a bit.
+/// Fetches what a reference points to, with its counts: a line and a bit.
 fn prefetch(address: *const u8) {
     prefetch_write(address.wrapping_sub(16));
     prefetch_write(address.wrapping_add(48));
@@ -261,13 +262,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             arrivals.next += 1;
             arrivals.credit -= 1;
             let link = arrivals.links.pop().unwrap_or_else(|| self.me.clone());
-            let cell = Arc::new(OutcomeCell::new(self.clock.clone(), link));
-            let first = arrivals.tasks.is_empty();
-            arrivals.tasks.push(Arrival { id, task: Arc::new(task), cell: Arc::clone(&cell) });
+            let (cell, seen) = Shared::pair(OutcomeCell::new(self.clock.clone(), link));
+            let (task, first) = (self.carry(task), arrivals.tasks.is_empty());
+            arrivals.tasks.push(Arrival { id, task, cell });
             if first {
                 inbox.some.store(true, Ordering::Relaxed);
             }
-            (id, cell, first)
+            (id, seen, first)
         };
         if first && !left_out("inbox.line-up") {
             self.runner.tasks_are_ready();

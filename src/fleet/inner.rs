@@ -25,6 +25,7 @@ use std::task::Waker;
 
 use super::agent::Handler;
 use super::budget::Warning;
+use super::carried::Carried;
 use super::flight::{Flights, Launcher};
 use super::handle::{Cancels, OutcomeCell};
 use super::id::{AgentId, Attempt, TaskId};
@@ -47,7 +48,7 @@ use super::timers::{Alarm, Timers};
 use super::verify::Verifier;
 use super::wakers::{WakerSet, guarded};
 use crate::clock::{Clock, Timestamp};
-use crate::sync::thread;
+use crate::sync::{Shared, thread};
 use crate::{Error, ErrorKind};
 
 /// See the file's head.
@@ -136,8 +137,8 @@ pub(super) struct Behaviour {
 }
 
 pub(super) struct Record<T, O> {
-    pub(super) task: Arc<Task<T>>,
-    pub(super) cell: Arc<OutcomeCell<O>>,
+    pub(super) task: Carried<T>,
+    pub(super) cell: Shared<OutcomeCell<O>>,
     pub(super) mask: Mask,
     /// Kept through all attempts: a task that runs again does not queue behind newer ones.
     pub(super) place: Place,
@@ -171,7 +172,7 @@ pub(super) enum Phase {
 pub(super) struct Claim<T, O> {
     pub(super) id: TaskId,
     pub(super) attempt: Attempt,
-    pub(super) task: Arc<Task<T>>,
+    pub(super) task: Carried<T>,
     pub(super) outcome: Outcome<O>,
 }
 
@@ -255,7 +256,7 @@ impl<T, O> State<T, O> {
     /// Claims a task that nobody else may end (rule 3); the caller says why that is so.
     pub(super) fn claim(&mut self, id: TaskId, outcome: Outcome<O>) -> Claim<T, O> {
         let record = self.commit(id);
-        Claim { id, attempt: record.attempt, task: Arc::clone(&record.task), outcome }
+        Claim { id, attempt: record.attempt, task: record.task.clone(), outcome }
     }
 
     /// As [`claim`](Self::claim), for one who ends the task in the same step.
@@ -318,9 +319,9 @@ impl<T, O> State<T, O> {
 
     /// Whether this attempt of this task runs, and was not struck. Its id may be the next task's by now, and
     /// the slot of its agent the next agent's: so the task itself is compared, which the attempt has kept.
-    pub(super) fn runs_attempt(&self, id: TaskId, task: &Arc<Task<T>>, attempt: Attempt) -> bool {
+    pub(super) fn runs_attempt(&self, id: TaskId, task: &Carried<T>, attempt: Attempt) -> bool {
         self.tasks.get(&id).is_some_and(|record| {
-            Arc::ptr_eq(&record.task, task)
+            Carried::is_same(&record.task, task)
                 && record.attempt == attempt
                 && matches!(record.phase, Phase::Running { .. })
         })
@@ -392,6 +393,12 @@ impl<T, O> State<T, O> {
 }
 
 impl<T, O> Inner<T, O> {
+    /// A task as this fleet keeps it.
+    #[inline(always)]
+    pub(super) fn carry(&self, task: Task<T>) -> Carried<T> {
+        Carried::new(task, self.launcher.is_some())
+    }
+
     /// Lines up the queue of tasks, in which one may have become runnable (rule 5).
     pub(super) fn notify_workers(&self, state: &State<T, O>) {
         if state.queue.len() > 0 {
@@ -426,7 +433,14 @@ impl<T, O> Inner<T, O> {
 
     /// Drops a value of the host's outside the lock (rule 2).
     pub(super) fn discard<V>(&self, value: V) {
-        if std::mem::needs_drop::<V>() && guarded(|| drop(value)).is_err() {
+        if std::mem::needs_drop::<V>() {
+            self.discard_by(|| drop(value));
+        }
+    }
+
+    /// Has what drops values of the host's do so.
+    fn discard_by(&self, drop: impl FnOnce()) {
+        if guarded(drop).is_err() {
             self.state.lock().counts.other_panics += 1;
         }
     }
@@ -454,7 +468,7 @@ impl<T, O> Inner<T, O> {
     /// Drops an attempt's hold on its task, as [`discard`](Self::discard) does, but for what is no code of the
     /// host's.
     #[inline]
-    pub(super) fn discard_task(&self, task: Arc<Task<T>>) {
+    pub(super) fn discard_task(&self, task: Carried<T>) {
         if Self::IS_PLAIN && task.options.is_none() { drop(task) } else { self.discard(task) }
     }
 
@@ -528,9 +542,8 @@ impl<T, O> Inner<T, O> {
             state.counts.outcomes_not_recorded += unrecorded;
             self.end_task(&mut state, id, outcome, position, &mut after)
         };
-        drop(task);
         self.wake_all(std::mem::take(&mut after.wakes));
-        self.discard_ended(ended);
+        self.discard_ended(ended, task);
         after
     }
 
@@ -572,13 +585,14 @@ impl<T, O> Inner<T, O> {
         EndedTask { task, cell, forgotten, displaced }
     }
 
-    /// Drops what is left of a task. What is the host's is dropped with care.
-    pub(super) fn discard_ended(&self, ended: EndedTask<T, O>) {
-        if Self::IS_PLAIN && ended.task.options.is_none() {
-            return drop(ended);
-        }
+    /// Drops what is left of a task, with what its last attempt or its claim had of it. What is the host's is dropped
+    /// with care.
+    pub(super) fn discard_ended(&self, ended: EndedTask<T, O>, own: Carried<T>) {
         let EndedTask { task, cell, forgotten, displaced } = ended;
-        self.discard(task);
+        if Self::IS_PLAIN && task.options.is_none() {
+            return Carried::let_go_of(task, own);
+        }
+        self.discard_by(|| Carried::let_go_of(task, own));
         self.discard(cell);
         self.discard(forgotten);
         displaced.into_iter().for_each(|displaced| self.discard(displaced));
@@ -588,8 +602,8 @@ impl<T, O> Inner<T, O> {
 /// What is left of a task that has ended; to be dropped outside the lock.
 #[must_use = "it holds the last of the host's payload"]
 pub(super) struct EndedTask<T, O> {
-    task: Arc<Task<T>>,
-    cell: Arc<OutcomeCell<O>>,
+    task: Carried<T>,
+    cell: Shared<OutcomeCell<O>>,
     forgotten: Forgotten<O>,
     /// What a stream had no room for.
     displaced: Vec<Ended<O>>,

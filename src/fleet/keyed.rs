@@ -10,7 +10,6 @@
 //!    refused is handed back whole.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
 use super::dependencies::{Alias, Aliases};
 use super::handle::{OutcomeCell, TaskHandle};
@@ -19,7 +18,7 @@ use super::id::TaskId;
 use super::inner::Inner;
 use super::submit::{Patience, Refused};
 use super::task::{SubmitError, Task};
-use crate::sync::Parker;
+use crate::sync::{Parker, Shared};
 
 /// A key is being accepted, and whoever came with it waits no longer.
 struct KeyPending;
@@ -29,7 +28,7 @@ enum Standing<O> {
     New,
     /// As the one at this place among the new ones.
     Repeats(usize),
-    Known(TaskId, Arc<OutcomeCell<O>>),
+    Known(TaskId, Shared<OutcomeCell<O>>),
 }
 
 /// What the ids of those mean that are not submitted, for the tasks after them in the batch.
@@ -38,7 +37,7 @@ fn aliases<T, O>(tasks: &[Task<T>], standings: &[Standing<O>]) -> Aliases<O> {
         let alias = match standing {
             Standing::New => return None,
             Standing::Repeats(first) => Alias::New(*first),
-            Standing::Known(id, cell) => Alias::Known(*id, Arc::clone(cell)),
+            Standing::Known(id, cell) => Alias::Known(*id, cell.clone()),
         };
         Some((task.id()?, alias))
     };
@@ -130,7 +129,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                             return Standing::Repeats(*first);
                         }
                         match key.and_then(|key| keys.get(key)) {
-                            Some(Known::Task(id, cell)) => Standing::Known(*id, Arc::clone(cell)),
+                            Some(Known::Task(id, cell)) => Standing::Known(*id, cell.clone()),
                             _ => {
                                 firsts.extend(key.map(|key| (key, new)));
                                 new += 1;

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 
 use super::Fleet;
 use super::builder::FleetBuilder;
@@ -13,6 +12,7 @@ use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{History, Keys, Known};
 use super::id::TaskId;
 use super::stream::Streams;
+use crate::sync::Shared;
 
 const DEFAULT_HISTORY: usize = 0;
 const DEFAULT_REMEMBERED_KEYS: usize = 1024;
@@ -66,7 +66,7 @@ impl<O> Ledger<O> {
 
 /// What was forgotten, to be dropped outside the lock: it may hold the last of an output.
 pub(super) struct Forgotten<O> {
-    _outcomes: [Option<Arc<OutcomeCell<O>>>; 2],
+    _outcomes: [Option<Shared<OutcomeCell<O>>>; 2],
     _key: Option<Known<O>>,
 }
 
@@ -76,7 +76,7 @@ impl<O> Ledger<O> {
         &mut self,
         id: TaskId,
         task: &super::Task<T>,
-        cell: &Arc<OutcomeCell<O>>,
+        cell: &Shared<OutcomeCell<O>>,
     ) -> Forgotten<O> {
         let key = task.options.as_ref().and_then(|options| options.key);
         Forgotten {
@@ -114,7 +114,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         let cell = {
             let state = inner.state.lock();
             let live = state.tasks.get(&id).map(|record| &record.cell);
-            live.or_else(|| state.ledger.history.get(id)).map(Arc::clone)
+            live.or_else(|| state.ledger.history.get(id)).cloned()
         };
         cell.map(|cell| TaskHandle::new(id, cell))
     }

@@ -124,7 +124,7 @@ impl<T, O> Inner<T, O> {
             record.phase = Phase::Running { agent, at: running.len(), signal: own };
             running.push(id);
             state.mailed -= 1;
-            let task = Arc::clone(&record.task);
+            let task = record.task.split();
             let begun = (record.attempt, task, signal, record.deadline, charge);
             state.wake_for_room(&mut after.wakes);
             begun

@@ -10,7 +10,6 @@
 
 use std::collections::HashSet;
 use std::slice;
-use std::sync::Arc;
 
 use super::dependencies::{Aliases, name_back, rename};
 use super::handle::{OutcomeCell, TaskHandle};
@@ -23,7 +22,7 @@ use super::task::{Outcome, ReturnReason, SubmitError, Task};
 use super::timers::Alarm;
 use super::wakers::guarded;
 use crate::clock::Timestamp;
-use crate::sync::Parker;
+use crate::sync::{Parker, Shared};
 use crate::{Error, ErrorKind};
 
 /// Whether a submitter waits for room, and until when.
@@ -330,11 +329,11 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         for (mut task, (id, mask)) in tasks.into_iter().zip(named) {
             task.id = Some(*id);
             let priority = task.request().urgency();
-            let cell = Arc::new(OutcomeCell::new(self.clock.clone(), self.me.clone()));
-            hand_out(TaskHandle::new(*id, Arc::clone(&cell)));
+            let (cell, seen) = Shared::pair(OutcomeCell::new(self.clock.clone(), self.me.clone()));
+            hand_out(TaskHandle::new(*id, seen));
             let deadline = timed(&task).map(|timeout| self.clock.now() + timeout);
             let record = Record {
-                task: Arc::new(task),
+                task: self.carry(task),
                 cell,
                 mask: *mask,
                 place: Place::new(priority, 0),
@@ -360,7 +359,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     state.timers.set(deadline, id, Alarm::Deadline);
                 }
                 if let Some(key) = record.task.key() {
-                    state.ledger.keys.set(key, Known::Task(id, Arc::clone(&record.cell)));
+                    state.ledger.keys.set(key, Known::Task(id, record.cell.clone()));
                     keyed = true;
                 }
                 state.tasks.insert(id, record);

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::agent::{Handler, Maker};
+use super::carried::Carried;
 use super::crew::Hired;
 use super::flight::Cargo;
 use super::groups::Paid;
@@ -27,7 +28,7 @@ pub(super) const ROUND: usize = 64;
 pub(super) struct Job<T, O> {
     id: TaskId,
     attempt: Attempt,
-    task: Arc<Task<T>>,
+    task: Carried<T>,
     taken: Taken,
     signal: Whose,
     hired: Hired<T, O>,
@@ -39,7 +40,7 @@ pub(super) struct Job<T, O> {
 pub(super) struct Attempted<T> {
     pub(super) id: TaskId,
     pub(super) attempt: Attempt,
-    pub(super) task: Arc<Task<T>>,
+    pub(super) task: Carried<T>,
     pub(super) agent: AgentId,
     /// What it holds of the agent and of its group.
     pub(super) paid: Paid,
@@ -93,7 +94,7 @@ impl<T, O> State<T, O> {
         let job = Job {
             id,
             attempt: record.attempt,
-            task: Arc::clone(&record.task),
+            task: record.task.split(),
             taken,
             signal,
             hired,
@@ -401,10 +402,10 @@ impl<T, O> Inner<T, O> {
             self.discard(handler);
         }
         self.finish(after);
-        if let Some(ended) = ended {
-            self.discard_ended(ended);
+        match ended {
+            Some(ended) => self.discard_ended(ended, task),
+            None => self.discard_task(task),
         }
-        self.discard_task(task);
         next
     }
 

@@ -20,7 +20,7 @@ const ARROWS: [(&str, &[&str]); 10] = [
 ];
 
 /// The files that may hold unsafe code.
-const UNSAFE_FILES: [&str; 13] = [
+const UNSAFE_FILES: [&str; 14] = [
     "src/bus/reader.rs",
     "src/bus/ring.rs",
     "src/bus/ring/claim.rs",
@@ -34,6 +34,7 @@ const UNSAFE_FILES: [&str; 13] = [
     "src/sync/biased.rs",
     "src/sync/brief.rs",
     "src/sync/prefetch.rs",
+    "src/sync/shared.rs",
 ];
 
 /// Paths that only `sync.rs` and the files below it may name.
