@@ -14,6 +14,7 @@
 
 use std::fmt;
 use std::future::Future;
+use std::num::NonZeroU64;
 use std::pin::Pin;
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Waker};
@@ -39,6 +40,7 @@ pub(super) struct OutcomeCell<O> {
     /// Whether the outcome is there (rule 3).
     ended: AtomicBool,
     outcome: UnsafeCell<Option<Recorded<O>>>,
+    task: TaskId,
     clock: Clock,
 }
 
@@ -57,9 +59,10 @@ struct CellState {
 }
 
 impl<O> OutcomeCell<O> {
-    pub(super) fn new(clock: Clock, fleet: Weak<dyn Cancels>) -> Self {
+    pub(super) fn new(task: TaskId, clock: Clock, fleet: Weak<dyn Cancels>) -> Self {
         let state = Brief::new(CellState { wakers: None, fleet: Some(fleet) });
-        Self { state, ended: AtomicBool::new(false), outcome: UnsafeCell::new(None), clock }
+        let (ended, outcome) = (AtomicBool::new(false), UnsafeCell::new(None));
+        Self { state, ended, outcome, task, clock }
     }
 
     /// Fills it; what it knew its fleet by (rule 4).
@@ -225,20 +228,20 @@ impl Cancels for Nobody {
 /// nothing for the task. Clones follow the same task.
 #[must_use = "a task's outcome is told here; drop the handle explicitly if nobody wants to know"]
 pub struct TaskHandle<O> {
-    id: TaskId,
     cell: Shared<OutcomeCell<O>>,
-    key: Option<u64>,
+    /// Under which its waker is registered. Two words are moved in registers.
+    key: Option<NonZeroU64>,
 }
 
 impl<O> TaskHandle<O> {
-    pub(super) const fn new(id: TaskId, cell: Shared<OutcomeCell<O>>) -> Self {
-        Self { id, cell, key: None }
+    pub(super) const fn new(cell: Shared<OutcomeCell<O>>) -> Self {
+        Self { cell, key: None }
     }
 
     /// Which task.
     #[must_use]
-    pub const fn id(&self) -> TaskId {
-        self.id
+    pub fn id(&self) -> TaskId {
+        self.cell.task
     }
 
     /// Where others look whether it has ended.
@@ -305,7 +308,7 @@ impl<O> TaskHandle<O> {
     /// O(1), under the fleet's lock.
     #[must_use]
     pub fn progress(&self) -> Option<Progress> {
-        self.cell.fleet()?.progress(self.id, self.cell.address())
+        self.cell.fleet()?.progress(self.id(), self.cell.address())
     }
 
     /// Asks for the task not to be done; whether that was in time to matter.
@@ -315,13 +318,13 @@ impl<O> TaskHandle<O> {
     /// cancelled if its attempt fails or its agent is killed, and as completed if the handler finishes
     /// the work all the same. `false` means that its outcome stood already.
     pub fn cancel(&self) -> bool {
-        self.cell.fleet().is_some_and(|fleet| fleet.cancel(self.id, self.cell.address()))
+        self.cell.fleet().is_some_and(|fleet| fleet.cancel(self.id(), self.cell.address()))
     }
 }
 
 impl<O> Clone for TaskHandle<O> {
     fn clone(&self) -> Self {
-        Self { id: self.id, cell: self.cell.clone(), key: None }
+        Self::new(self.cell.clone())
     }
 }
 
@@ -329,23 +332,24 @@ impl<O> Future for TaskHandle<O> {
     type Output = Arc<Outcome<O>>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut key = self.key;
+        let mut key = self.key.map(NonZeroU64::get);
         let poll = self.cell.poll(&mut key, cx.waker().clone());
-        self.key = key;
+        // Keys begin with one.
+        self.key = key.and_then(NonZeroU64::new);
         poll
     }
 }
 
 impl<O> Drop for TaskHandle<O> {
     fn drop(&mut self) {
-        self.cell.forget(self.key.take());
+        self.cell.forget(self.key.take().map(NonZeroU64::get));
     }
 }
 
 impl<O> fmt::Debug for TaskHandle<O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let ended = self.try_outcome().map(|outcome| outcome.kind());
-        f.debug_struct("TaskHandle").field("id", &self.id).field("outcome", &ended).finish()
+        f.debug_struct("TaskHandle").field("id", &self.id()).field("outcome", &ended).finish()
     }
 }
 
@@ -356,7 +360,8 @@ mod loom_tests {
 
     /// Two look without the lock while one fills the cell.
     fn fill_against_looks() {
-        let (cell, second) = Shared::pair(OutcomeCell::new(Clock::real(), Weak::<Nobody>::new()));
+        let (cell, second) =
+            Shared::pair(OutcomeCell::new(TaskId::new(1), Clock::real(), Weak::<Nobody>::new()));
         let third = cell.clone();
         let look = |cell: &OutcomeCell<u32>| {
             let outcome = cell.outcome();

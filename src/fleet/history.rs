@@ -48,6 +48,11 @@ impl<O> History<O> {
         Self { capacity, order: VecDeque::new(), ended: HashMap::new(), sequence: 0 }
     }
 
+    /// Whether there is one.
+    pub(super) const fn is_kept(&self) -> bool {
+        self.capacity > 0
+    }
+
     pub(super) fn get(&self, id: TaskId) -> Option<&Shared<OutcomeCell<O>>> {
         self.ended.get(&id).map(|(_, cell)| cell)
     }
@@ -137,7 +142,7 @@ mod tests {
     use crate::fleet::handle::Nobody;
 
     fn cell() -> Shared<OutcomeCell<()>> {
-        Shared::pair(OutcomeCell::new(Clock::real(), Weak::<Nobody>::new())).0
+        Shared::pair(OutcomeCell::new(TaskId::new(1), Clock::real(), Weak::<Nobody>::new())).0
     }
 
     fn ids(history: &History<()>) -> Vec<u64> {

@@ -51,7 +51,7 @@ struct Inbox<T, O> {
 }
 
 struct Arrivals<T, O> {
-    tasks: Vec<Arrival<T, O>>,
+    tasks: Accepted<T, O>,
     credit: usize,
     /// The next id that the credit is good for.
     next: u64,
@@ -59,12 +59,26 @@ struct Arrivals<T, O> {
     links: Vec<Weak<dyn Cancels>>,
 }
 
-/// An accepted task.
-struct Arrival<T, O> {
-    /// The task has it, too, but lies elsewhere.
-    id: TaskId,
-    task: Carried<T>,
-    cell: Shared<OutcomeCell<O>>,
+/// Accepted tasks, whose ids follow one another. Side by side, so that what is put in comes from registers.
+struct Accepted<T, O> {
+    tasks: Vec<Carried<T>>,
+    cells: Vec<Shared<OutcomeCell<O>>>,
+}
+
+impl<T, O> Accepted<T, O> {
+    const fn none() -> Self {
+        Self { tasks: Vec::new(), cells: Vec::new() }
+    }
+
+    const fn len(&self) -> usize {
+        self.tasks.len()
+    }
+
+    #[inline(always)]
+    fn push(&mut self, task: Carried<T>, cell: Shared<OutcomeCell<O>>) {
+        self.tasks.push(task);
+        self.cells.push(cell);
+    }
 }
 
 /// The state's part of the inbox.
@@ -72,7 +86,7 @@ pub(super) struct Lent<T, O> {
     /// The credit that the inbox has, and the tasks in it.
     room: usize,
     /// Room for the tasks that come next.
-    spare: Vec<Arrival<T, O>>,
+    spare: Accepted<T, O>,
     /// References to the fleet that tasks had which have ended.
     links: Vec<Weak<dyn Cancels>>,
 }
@@ -82,7 +96,7 @@ const LINKS: usize = 256;
 
 impl<T, O> Lent<T, O> {
     pub(super) const fn nothing() -> Self {
-        Self { room: 0, spare: Vec::new(), links: Vec::new() }
+        Self { room: 0, spare: Accepted::none(), links: Vec::new() }
     }
 
     /// Keeps what a task knew its fleet by for the next ones.
@@ -100,7 +114,7 @@ impl<T, O> Lent<T, O> {
 
 impl<T, O> Tasks<T, O> {
     pub(super) fn new(state: State<T, O>) -> Self {
-        let arrivals = Arrivals { tasks: Vec::new(), credit: 0, next: 0, links: Vec::new() };
+        let arrivals = Arrivals { tasks: Accepted::none(), credit: 0, next: 0, links: Vec::new() };
         let inbox = Inbox { arrivals: Brief::new(arrivals), some: AtomicBool::new(false) };
         let inbox = CachePadded::new(inbox);
         Self { state: Mutex::new(state), inbox, era: AtomicU64::new(0), known: AtomicU64::new(0) }
@@ -137,44 +151,51 @@ impl<T, O> Tasks<T, O> {
 
     /// Takes in what came.
     pub(super) fn take_in(&self, state: &mut State<T, O>) {
-        let mut tasks = std::mem::take(&mut state.lent.spare);
-        {
+        let mut tasks = std::mem::replace(&mut state.lent.spare, Accepted::none());
+        let next = {
             let mut arrivals = self.inbox.arrivals.lock();
             std::mem::swap(&mut arrivals.tasks, &mut tasks);
             if arrivals.links.is_empty() {
                 std::mem::swap(&mut arrivals.links, &mut state.lent.links);
             }
             self.inbox.some.store(false, Ordering::Relaxed);
-        }
-        self.queue(state, tasks);
+            arrivals.next
+        };
+        self.queue(state, tasks, next);
     }
 
-    fn queue(&self, state: &mut State<T, O>, mut tasks: Vec<Arrival<T, O>>) {
-        state.lent.room -= tasks.len();
-        state.counts.tasks_accepted += tasks.len() as u64;
+    /// Queues tasks, the last of which has the id before this one.
+    fn queue(&self, state: &mut State<T, O>, mut accepted: Accepted<T, O>, next: u64) {
+        let count = accepted.len() as u64;
+        state.lent.room -= accepted.len();
+        state.counts.tasks_accepted += count;
         // The submitter's processor has them. They are fetched while the first are run.
-        for Arrival { task, cell, .. } in &tasks {
+        for (task, cell) in accepted.tasks.iter().zip(&accepted.cells) {
             prefetch((&raw const **task).cast());
             prefetch(cell.as_ptr().cast());
         }
-        for Arrival { id, task, cell } in tasks.drain(..) {
-            let place = Place::new(Priority::NORMAL, state.sequence);
-            state.sequence += 1;
+        let (first, sequence) = (next - count, state.sequence);
+        state.sequence += count;
+        let id = |number: usize| TaskId::new(first + number as u64);
+        let place = |number: usize| Place::new(Priority::NORMAL, sequence + number as u64);
+        let entries = (0..accepted.len()).map(|number| (place(number), id(number)));
+        state.queue.extend(RUNS_TASKS.into(), entries);
+        let tasks = accepted.tasks.drain(..).zip(accepted.cells.drain(..));
+        for (number, (task, cell)) in tasks.enumerate() {
             let record = Record {
                 task,
                 cell,
                 mask: RUNS_TASKS,
-                place,
+                place: place(number),
                 attempt: Attempt::NONE,
                 attempts_lost: 0,
                 deadline: None,
                 cancelled: false,
                 phase: Phase::Queued,
             };
-            state.tasks.insert(id, record);
-            state.queue.insert(RUNS_TASKS.into(), place, id);
+            state.tasks.insert(id(number), record);
         }
-        state.lent.spare = tasks;
+        state.lent.spare = accepted;
     }
 
     /// Takes in what came and all credit back (rule 1).
@@ -182,14 +203,14 @@ impl<T, O> Tasks<T, O> {
         if state.lent.room == 0 {
             return;
         }
-        let mut tasks = std::mem::take(&mut state.lent.spare);
+        let mut tasks = std::mem::replace(&mut state.lent.spare, Accepted::none());
         let (credit, next) = {
             let mut arrivals = self.inbox.arrivals.lock();
             std::mem::swap(&mut arrivals.tasks, &mut tasks);
             self.inbox.some.store(false, Ordering::Relaxed);
             (std::mem::take(&mut arrivals.credit), arrivals.next)
         };
-        self.queue(state, tasks);
+        self.queue(state, tasks, next);
         state.lent.room -= credit;
         debug_assert_eq!(state.lent.room, 0, "rule 1");
         state.next_task = Some(next);
@@ -250,7 +271,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             self.state.known.store(left + 1, Ordering::Relaxed);
         }
         let inbox = &self.state.inbox;
-        let (id, cell, first) = {
+        let (cell, first) = {
             let mut arrivals = inbox.arrivals.lock();
             // Relaxed: the lock shows each era that began before its credit was given.
             let same_era = self.state.era.load(Ordering::Relaxed) == era;
@@ -262,17 +283,17 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             arrivals.next += 1;
             arrivals.credit -= 1;
             let link = arrivals.links.pop().unwrap_or_else(|| self.me.clone());
-            let (cell, seen) = Shared::pair(OutcomeCell::new(self.clock.clone(), link));
-            let (task, first) = (self.carry(task), arrivals.tasks.is_empty());
-            arrivals.tasks.push(Arrival { id, task, cell });
+            let (cell, seen) = Shared::pair(OutcomeCell::new(id, self.clock.clone(), link));
+            let first = arrivals.tasks.len() == 0;
+            arrivals.tasks.push(self.carry(task), cell);
             if first {
                 inbox.some.store(true, Ordering::Relaxed);
             }
-            (id, seen, first)
+            (seen, first)
         };
         if first && !left_out("inbox.line-up") {
             self.runner.tasks_are_ready();
         }
-        Ok(TaskHandle::new(id, cell))
+        Ok(TaskHandle::new(cell))
     }
 }

@@ -540,7 +540,7 @@ impl<T, O> Inner<T, O> {
         let ended = {
             let mut state = self.state.lock();
             state.counts.outcomes_not_recorded += unrecorded;
-            self.end_task(&mut state, id, outcome, position, &mut after)
+            self.end_task(&mut state, id, Arc::new(outcome), position, &mut after)
         };
         self.wake_all(std::mem::take(&mut after.wakes));
         self.discard_ended(ended, task);
@@ -552,22 +552,22 @@ impl<T, O> Inner<T, O> {
         &self,
         state: &mut State<T, O>,
         id: TaskId,
-        outcome: Outcome<O>,
+        outcome: Arc<Outcome<O>>,
         position: Option<LogPosition>,
         after: &mut After<T, O>,
     ) -> EndedTask<T, O> {
         let kind = outcome.kind();
         let record = state.tasks.remove(&id).expect("rule 3: a claimed task is ended once");
-        let outcome = Arc::new(outcome);
-        state.settle_dues(id, record.attempt);
+        let Record { task, cell, attempt, .. } = record;
+        state.settle_dues(id, attempt);
         let told = (!state.ledger.streams.is_empty()).then(|| Arc::clone(&outcome));
-        let link = record.cell.fill(outcome, position, &mut after.wakes);
+        let link = cell.fill(outcome, position, &mut after.wakes);
         state.lent.keep(link);
         let displaced = told.map_or_else(Vec::new, |outcome| {
-            let ended = Ended { task: id, attempt: record.attempt, outcome, position };
+            let ended = Ended { task: id, attempt, outcome, position };
             state.ledger.streams.tell(ended, &mut after.wakes)
         });
-        let forgotten = state.ledger.settled(id, &record.task, &record.cell);
+        let forgotten = state.ledger.settled(id, &task, &cell);
         state.counts.outcomes_missed += displaced.len() as u64;
         let counts = &mut state.counts;
         match kind {
@@ -581,19 +581,22 @@ impl<T, O> Inner<T, O> {
             state.progress.take_into(&mut after.wakes);
             state.end_streams_if_over(&mut after.wakes);
         }
-        let Record { task, cell, .. } = record;
-        EndedTask { task, cell, forgotten, displaced }
+        let rest = (forgotten.is_some() || !displaced.is_empty())
+            .then(|| Box::new(Rest { forgotten, displaced }));
+        EndedTask { task, cell, rest }
     }
 
     /// Drops what is left of a task, with what its last attempt or its claim had of it. What is the host's is dropped
     /// with care.
     pub(super) fn discard_ended(&self, ended: EndedTask<T, O>, own: Carried<T>) {
-        let EndedTask { task, cell, forgotten, displaced } = ended;
+        let EndedTask { task, cell, rest } = ended;
         if Self::IS_PLAIN && task.options.is_none() {
             return Carried::let_go_of(task, own);
         }
         self.discard_by(|| Carried::let_go_of(task, own));
         self.discard(cell);
+        let Some(rest) = rest else { return };
+        let Rest { forgotten, displaced } = *rest;
         self.discard(forgotten);
         displaced.into_iter().for_each(|displaced| self.discard(displaced));
     }
@@ -604,7 +607,12 @@ impl<T, O> Inner<T, O> {
 pub(super) struct EndedTask<T, O> {
     task: Carried<T>,
     cell: Shared<OutcomeCell<O>>,
-    forgotten: Forgotten<O>,
+    rest: Option<Box<Rest<O>>>,
+}
+
+/// What is seldom left of one.
+struct Rest<O> {
+    forgotten: Option<Forgotten<O>>,
     /// What a stream had no room for.
     displaced: Vec<Ended<O>>,
 }

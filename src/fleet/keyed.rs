@@ -165,7 +165,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                 fresh[next - 1].clone()
             }
             Standing::Repeats(first) => fresh[first].clone(),
-            Standing::Known(id, cell) => TaskHandle::new(id, cell),
+            Standing::Known(_, cell) => TaskHandle::new(cell),
         };
         standings.into_iter().map(handle).collect()
     }

@@ -166,13 +166,24 @@ impl<V> Lanes<V> {
     }
 
     pub(super) fn insert(&mut self, sort: Sort, place: Place, value: V) {
-        self.len += 1;
-        if let Some(lane) = self.lanes.get_mut(&sort) {
+        self.extend(sort, std::iter::once((place, value)));
+    }
+
+    /// Inserts some that ask for the same.
+    pub(super) fn extend(
+        &mut self,
+        sort: Sort,
+        entries: impl ExactSizeIterator<Item = (Place, V)>,
+    ) {
+        // Rule 1.
+        if entries.len() == 0 {
+            return;
+        }
+        self.len += entries.len();
+        let spare = &mut self.spare;
+        let lane = self.lanes.entry(sort).or_insert_with(|| Lane::new(std::mem::take(spare)));
+        for (place, value) in entries {
             lane.insert(place, value);
-        } else {
-            let mut lane = Lane::new(std::mem::take(&mut self.spare));
-            lane.insert(place, value);
-            self.lanes.insert(sort, lane);
         }
     }
 
@@ -181,9 +192,8 @@ impl<V> Lanes<V> {
         let value = lane.remove(place)?;
         if lane.is_empty()
             && let Some(lane) = self.lanes.remove(&sort)
-            && lane.line.capacity() <= KEPT_ROOM
         {
-            self.spare = lane.line;
+            self.keep(lane);
         }
         self.len -= 1;
         Some(value)
@@ -209,6 +219,35 @@ impl<V> Lanes<V> {
         let mut rest: Vec<_> = heads().filter(|(place, _)| *place != first).collect();
         rest.sort_unstable();
         rest.into_iter().find_map(|(place, sort)| Some((sort, place, take(sort)?)))
+    }
+
+    /// As [`first`](Self::first), and takes that entry out.
+    #[inline]
+    pub(super) fn take_first<F>(
+        &mut self,
+        mut take: impl FnMut(Sort) -> Option<F>,
+    ) -> Option<(V, F)> {
+        if self.lanes.len() == 1 {
+            let mut only = self.lanes.first_entry()?;
+            let found = take(*only.key())?;
+            let lane = only.get_mut();
+            let value = lane.first().and_then(|place| lane.remove(place)).expect("rule 1");
+            self.len -= 1;
+            if lane.is_empty() {
+                let lane = only.remove();
+                self.keep(lane);
+            }
+            return Some((value, found));
+        }
+        let (sort, place, found) = self.first(take)?;
+        Some((self.remove(sort, place).expect("it was just found"), found))
+    }
+
+    /// Keeps the room of a lane that has become empty.
+    fn keep(&mut self, lane: Lane<V>) {
+        if lane.line.capacity() <= KEPT_ROOM {
+            self.spare = lane.line;
+        }
     }
 
     /// How many entries something with these capabilities can serve.
@@ -313,10 +352,9 @@ mod tests {
                         let mut fit = oracle.iter().filter(|(_, (sort, _))| is_served(*sort));
                         let expected = fit.next().map(|(place, (mask, _))| (*mask, *place, ()));
                         prop_assert_eq!(found, expected);
-                        if let Some((mask, place, ())) = found {
-                            let (_, value) = oracle.remove(&place).expect("it was just found");
-                            prop_assert_eq!(lanes.remove(mask, place), Some(value));
-                        }
+                        let value = found.and_then(|(_, place, ())| oracle.remove(&place));
+                        let taken = lanes.take_first(|sort| is_served(sort).then_some(()));
+                        prop_assert_eq!(taken, value.map(|(_, value)| (value, ())));
                     }
                     Step::Remove(index) if !ever.is_empty() => {
                         let (mask, place, _) = *index.get(&ever);

@@ -71,20 +71,23 @@ pub(super) struct Forgotten<O> {
 }
 
 impl<O> Ledger<O> {
-    /// A task has ended, and its cell is filled.
+    /// A task has ended, and its cell is filled. What was forgotten for it, if anything may have been.
     pub(super) fn settled<T>(
         &mut self,
         id: TaskId,
         task: &super::Task<T>,
         cell: &Shared<OutcomeCell<O>>,
-    ) -> Forgotten<O> {
+    ) -> Option<Forgotten<O>> {
         let key = task.options.as_ref().and_then(|options| options.key);
-        Forgotten {
+        if key.is_none() && !self.history.is_kept() {
+            return None;
+        }
+        Some(Forgotten {
             _outcomes: self.history.push(id, cell),
             _key: key.and_then(|key| {
                 if cell.keeps_its_key() { self.keys.ended(key) } else { self.keys.withdraw(key) }
             }),
-        }
+        })
     }
 }
 
@@ -116,6 +119,6 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             let live = state.tasks.get(&id).map(|record| &record.cell);
             live.or_else(|| state.ledger.history.get(id)).cloned()
         };
-        cell.map(|cell| TaskHandle::new(id, cell))
+        cell.map(|cell| TaskHandle::new(cell))
     }
 }

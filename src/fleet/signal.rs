@@ -138,7 +138,7 @@ impl Signal {
 #[derive(Clone, Debug)]
 pub(super) enum Whose {
     /// That of the worker that runs it.
-    Worker(u16),
+    Worker(usize),
     /// Its own, which its future and others have as long as they like.
     Own(Arc<Signal>),
 }
@@ -156,15 +156,15 @@ impl Signals {
     #[inline]
     pub(super) fn of<'a>(&'a self, whose: &'a Whose) -> &'a Signal {
         match whose {
-            Whose::Worker(worker) => &self.0[usize::from(*worker)],
+            Whose::Worker(worker) => &self.0[*worker],
             Whose::Own(signal) => signal,
         }
     }
 
     /// Gives the signal of a worker to its next attempt.
     #[inline]
-    pub(super) fn renew(&self, worker: u16) -> Whose {
-        let signal = &self.0[usize::from(worker)];
+    pub(super) fn renew(&self, worker: usize) -> Whose {
+        let signal = &self.0[worker];
         // Relaxed, all: under the lock of the fleet, as is what is said by it; and see `report`.
         signal.revoked.store(false, Ordering::Relaxed);
         signal.cancelled.store(false, Ordering::Relaxed);

@@ -329,8 +329,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         for (mut task, (id, mask)) in tasks.into_iter().zip(named) {
             task.id = Some(*id);
             let priority = task.request().urgency();
-            let (cell, seen) = Shared::pair(OutcomeCell::new(self.clock.clone(), self.me.clone()));
-            hand_out(TaskHandle::new(*id, seen));
+            let cell = OutcomeCell::new(*id, self.clock.clone(), self.me.clone());
+            let (cell, seen) = Shared::pair(cell);
+            hand_out(TaskHandle::new(seen));
             let deadline = timed(&task).map(|timeout| self.clock.now() + timeout);
             let record = Record {
                 task: self.carry(task),

@@ -72,6 +72,7 @@ impl<V> Table<V> {
     }
 
     /// Puts an entry in under an id that has none.
+    #[inline]
     pub(super) fn insert(&mut self, id: TaskId, value: V) {
         debug_assert!(!self.contains_key(&id), "rule 2");
         if self.ring.is_empty() {
@@ -83,13 +84,18 @@ impl<V> Table<V> {
             self.others.insert(id, value);
             return;
         };
-        while self.ring.len() <= place {
-            self.ring.push_back(None);
+        if place == self.ring.len() {
+            self.ring.push_back(Some(value));
+        } else {
+            while self.ring.len() <= place {
+                self.ring.push_back(None);
+            }
+            self.ring[place] = Some(value);
         }
-        self.ring[place] = Some(value);
         self.held += 1;
     }
 
+    #[inline]
     pub(super) fn remove(&mut self, id: &TaskId) -> Option<V> {
         let found = self.place(*id).and_then(|place| self.ring[place].take());
         let found = if found.is_some() {

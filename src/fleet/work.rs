@@ -60,17 +60,21 @@ impl<T, O> State<T, O> {
         &mut self,
         posts: &Posts<T, O>,
         thorough: bool,
-        worker: u16,
+        worker: usize,
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
         let pool = &self.pool;
         let found = match pool.budgets() {
-            None => self.queue.first(|sort| pool.take(sort.mask, thorough)),
-            Some(budgets) => self.ledger.groups.first(&self.queue, pool, budgets, thorough),
+            None => self.queue.take_first(|sort| pool.take(sort.mask, thorough)),
+            Some(budgets) => {
+                let found = self.ledger.groups.first(&self.queue, pool, budgets, thorough);
+                found.map(|(sort, place, taken)| {
+                    (self.queue.remove(sort, place).expect("it was just found"), taken)
+                })
+            }
         };
         pool.tell_by(&mut after.wakes);
-        let (sort, place, taken) = found?;
-        let id = self.queue.remove(sort, place).expect("it was just found");
+        let (id, taken) = found?;
         let agent = taken.agent;
         let slot = agent.slot() as usize;
         let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
@@ -112,7 +116,7 @@ impl<T, O> State<T, O> {
     fn next_job_or_starve(
         &mut self,
         posts: &Posts<T, O>,
-        worker: u16,
+        worker: usize,
         after: &mut After<T, O>,
     ) -> Option<Job<T, O>> {
         let mut job = self.next_job(posts, false, worker, after);
@@ -184,7 +188,7 @@ impl<T, O> Inner<T, O> {
                 self.ring(&mut state, now, &mut after);
             }
             self.lend(&mut state);
-            let job = state.next_job_or_starve(&self.posts, seat.worker(), &mut after);
+            let job = state.next_job_or_starve(&self.posts, usize::from(seat.worker()), &mut after);
             // Another worker may find an agent for the next task; one that finds none looks no further.
             if job.is_some() {
                 self.runner.occupy(seat);
@@ -246,9 +250,10 @@ impl<T, O> Inner<T, O> {
     /// Runs an attempt to its end; the next one if that is wanted and there is one.
     pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Job<T, O>> {
         let Job { id, attempt, task, taken, signal, hired, tenure, deadline } = job;
-        let (agent, paid) = (taken.agent, Paid { lease: Some(taken), group: None });
+        let agent = taken.agent;
         let began = self.time_if_kept();
         if let Some(handler) = hired.asynchronous() {
+            let paid = Paid { lease: Some(taken), group: None };
             let attempted = Attempted { id, attempt, task, agent, paid, tenure, deadline, began };
             let cargo = Cargo::Task(attempted);
             let Whose::Own(signal) = signal else {
@@ -272,8 +277,17 @@ impl<T, O> Inner<T, O> {
             Ok(mut handler) => {
                 let (task_id, watch) = (Some(id), watch.as_deref());
                 let mut context = TaskContext { task: task_id, attempt, agent, signal, watch };
-                match guarded(|| handler.handle(&task, &mut context)) {
-                    Ok(result) => (result, Some(handler)),
+                let mut ran = (None, None);
+                // Taken apart at once: a small output stays in registers.
+                match guarded(|| match handler.handle(&task, &mut context) {
+                    Ok(output) => ran.0 = Some(output),
+                    Err(error) => ran.1 = Some(error),
+                }) {
+                    Ok(()) => {
+                        let (output, error) = ran;
+                        let error = || error.expect("it is the one or the other");
+                        (output.ok_or_else(error), Some(handler))
+                    }
                     // Whatever state the panic left the handler in, no task meets it.
                     Err(what) => {
                         self.discard(handler);
@@ -289,6 +303,7 @@ impl<T, O> Inner<T, O> {
         } else {
             result
         };
+        let paid = Paid { lease: Some(taken), group: None };
         let attempted = Attempted { id, attempt, task, agent, paid, tenure, deadline, began };
         self.conclude(attempted, signal, result, handler, worker.filter(|_| more))
     }
@@ -318,14 +333,14 @@ impl<T, O> Inner<T, O> {
         signal: &Signal,
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
-        more: Option<u16>,
+        more: Option<usize>,
     ) -> Option<Job<T, O>> {
         let Attempted { id, attempt, agent, task, paid, tenure, deadline, began } = attempted;
         let now = self.time_if_needed(deadline.or(began), &task, &result);
         let late = deadline.is_some_and(|deadline| deadline <= now);
         let mut after = After::new();
-        let (mut refused, mut ended) = (None, None);
-        let next = {
+        let mut refused = None;
+        let (ended, next) = {
             let mut guard = self.state.lock_for_attempt();
             let state = &mut *guard;
             if let Err(error) = &result {
@@ -363,18 +378,22 @@ impl<T, O> Inner<T, O> {
             if paid.lease.is_some() {
                 self.try_circuits(state, Some(agent), &mut after);
             }
-            match result {
+            let ended = match result {
                 Ok(output) if won && !late => {
-                    let outcome = Outcome::Completed(output);
                     if self.ends_at_once() {
                         state.commit(id);
-                        ended = Some(self.end_task(state, id, outcome, None, &mut after));
+                        let outcome = Arc::new(Outcome::Completed(output));
+                        Some(self.end_task(state, id, outcome, None, &mut after))
                     } else {
-                        let claim = state.claim(id, outcome);
+                        let claim = state.claim(id, Outcome::Completed(output));
                         after.claims.push(claim);
+                        None
                     }
                 }
-                Err(error) if won && !late => state.attempt_failed(id, error, now, &mut after),
+                Err(error) if won && !late => {
+                    state.attempt_failed(id, error, now, &mut after);
+                    None
+                }
                 // Struck, or past its deadline: rule 3 of the timers.
                 late_or_struck => {
                     if won {
@@ -382,8 +401,9 @@ impl<T, O> Inner<T, O> {
                         after.claims.push(claim);
                     }
                     refused = state.refuse(late_or_struck, id, attempt, agent, &mut after);
+                    None
                 }
-            }
+            };
             let next = match more {
                 Some(worker) if after.leaves_nothing() && self.may_go_on(state) => {
                     self.take_in_if_next(state);
@@ -393,7 +413,7 @@ impl<T, O> Inner<T, O> {
             };
             self.notify_workers(state);
             self.publish_alarm(state);
-            next
+            (ended, next)
         };
         if let Some(refused) = refused {
             self.discard(refused);

@@ -172,11 +172,14 @@ mod loom_tests {
 
     /// One that had a reference lets go of it; the other, once it is alone, makes another and lets go of both.
     fn split_and_let_go() {
-        let (mut one, other) = Shared::pair(Watched(UnsafeCell::new(0)));
-        let thread = thread::spawn(move || other.0.with(|_| ()));
-        let second = one.split();
-        second.0.with(|_| ());
-        Shared::let_go_of(one, second);
+        let (one, mut other) = Shared::pair(Watched(UnsafeCell::new(0)));
+        let thread = thread::spawn(move || {
+            let second = other.split();
+            second.0.with(|_| ());
+            Shared::let_go_of(other, second);
+        });
+        one.0.with(|_| ());
+        drop(one);
         thread.join().expect("reading does not panic");
     }
 
