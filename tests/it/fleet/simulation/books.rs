@@ -73,6 +73,9 @@ pub(super) struct Body {
     pub(super) is_doomed: bool,
     pub(super) incarnation: u32,
     pub(super) heart: Option<Heart>,
+    /// Whether its handler is made before it serves, and whether it is still to be made.
+    pub(super) prewarmed: bool,
+    pub(super) cold: bool,
 }
 
 impl Body {
@@ -184,7 +187,7 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 68] = [
+const MUST_HAPPEN: [&str; 71] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
@@ -213,6 +216,7 @@ const MUST_HAPPEN: [&str; 68] = [
     "circuit closed",
     "circuit opened",
     "circuit tried",
+    "cold after a panic",
     "completed",
     "deadline exceeded",
     "delayed",
@@ -241,6 +245,8 @@ const MUST_HAPPEN: [&str; 68] = [
     "pick declined",
     "picked",
     "picker failed",
+    "prewarm failed",
+    "prewarmed",
     "question struck",
     "rejected",
     "reply",

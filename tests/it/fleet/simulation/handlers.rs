@@ -12,9 +12,9 @@ use super::books::{Core, Spec, Token};
 use super::purses::COIN;
 use super::world::Bell;
 use phalanx::fleet::{
-    AgentId, AsyncContext, Attempt, Backoff, Fleet, FleetEvent, IdempotencyKey, IfDependencyFails,
-    LogPosition, Observer, Outcome, ReturnReason, Returned, SpawnedFuture, Spawner, SubmitError,
-    Task, TaskContext, TaskError, TaskId, TaskLog, Verifier, WeakFleet,
+    Agent, AgentId, AsyncContext, Attempt, Backoff, Fleet, FleetEvent, IdempotencyKey,
+    IfDependencyFails, LogPosition, Observer, Outcome, ReturnReason, Returned, SpawnedFuture,
+    Spawner, SubmitError, Task, TaskContext, TaskError, TaskId, TaskLog, Verifier, WeakFleet,
 };
 use phalanx::{Error, ErrorKind};
 
@@ -302,7 +302,10 @@ impl Trip {
                 self.result = Some(Err(false));
                 Err(TaskError::permanent("never"))
             }
-            _ => quiet_panic(),
+            _ => {
+                self.core.books().handler_lost(self.agent, self.incarnation);
+                quiet_panic()
+            }
         }
     }
 
@@ -512,6 +515,29 @@ pub(super) fn handler_async(
             quiet_panic();
         }
         Box::pin(Core::fly(trip, cx))
+    }
+}
+
+/// The handler of an agent that is ready once it was made.
+struct Made(Arc<Core>);
+
+impl Agent<Token, Token> for Made {
+    fn handle(&mut self, task: &Task<Token>, cx: &mut TaskContext<'_>) -> Result<Token, TaskError> {
+        self.0.handle(task, cx)
+    }
+}
+
+/// What makes the handlers of such agents, of this kind.
+pub(super) fn factory(
+    core: &Arc<Core>,
+    kind: &'static str,
+) -> impl Fn() -> Box<dyn Agent<Token, Token>> + Send + Sync + 'static {
+    let core = Arc::clone(core);
+    move || {
+        if core.books().fails_to_make(kind) {
+            quiet_panic();
+        }
+        Box::new(Made(Arc::clone(&core)))
     }
 }
 

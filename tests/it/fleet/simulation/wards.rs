@@ -114,6 +114,7 @@ impl Body {
         let health = self.heart.map_or(Health::Healthy, |heart| heart.health);
         match (self.down, health) {
             (Some(_), _) | (None, Health::Failed) => Condition::Failed,
+            (None, _) if self.cold => Condition::Starting,
             (None, Health::Degraded) if self.condition == Condition::Fit => Condition::Degraded,
             _ => self.condition,
         }
@@ -158,6 +159,30 @@ impl Books {
         self.must(admitted, || format!("{agent} begins something, and its circuit is {circuit:?}"));
         let down = self.agents.get(&agent).and_then(|body| body.down);
         self.must(down.is_none(), || format!("{agent} begins something, and is down: {down:?}"));
+        let cold = self.agents.get(&agent).is_some_and(|body| body.cold);
+        self.must(!cold, || format!("{agent} begins something, and its handler was not made"));
+    }
+
+    /// Whether what makes a handler of this kind panics now.
+    pub(super) fn fails_to_make(&mut self, kind: &str) -> bool {
+        let fails = !self.closing && self.fails(15);
+        if fails && kind == GUARDED {
+            self.wards.failures += 1;
+        }
+        fails
+    }
+
+    /// A handler of an agent, which began in this incarnation, is about to panic.
+    pub(super) fn handler_lost(&mut self, agent: AgentId, incarnation: u32) {
+        if let Some(body) = self.agents.get_mut(&agent)
+            // A supervised agent fails of it.
+            && body.guard.is_none()
+            && body.incarnation == incarnation
+            && body.prewarmed
+        {
+            body.cold = true;
+            self.totals.count("cold after a panic");
+        }
     }
 
     /// An attempt or a message of an agent that began in this incarnation has ended; `sure` if the fleet takes notice.
@@ -225,6 +250,14 @@ impl Books {
                     down.is_some_and(|until| until <= now) && *incarnation == expected,
                     || format!("{agent} was down until {down:?}: {event:?}, not {expected}"),
                 );
+            }
+            FleetEvent::AgentPrewarmed { agent, .. } => {
+                self.totals.count("prewarmed");
+                let body = self.agents.get_mut(agent);
+                let right = body.is_some_and(|body| {
+                    body.down.is_none() && std::mem::replace(&mut body.cold, false)
+                });
+                self.must(right, || format!("{event:?}, and no handler was to be made"));
             }
             FleetEvent::AgentDegraded { agent, .. } => {
                 self.totals.count("agent degraded");
@@ -300,12 +333,19 @@ impl Books {
             return self.wrong.push(format!("{at}: it is gone"));
         };
         let Some(guard) = body.guard else {
-            let silent = matches!(reason, FailureReason::Silent(_)) && restart_at.is_none();
-            return self.must(silent, || format!("{at}: nobody supervises it"));
+            let silent = matches!(reason, FailureReason::Silent(_));
+            let unmade = matches!(reason, FailureReason::Attempt(_)) && body.cold;
+            if unmade {
+                body.condition = Condition::Failed;
+                self.totals.count("prewarm failed");
+            }
+            let right = (silent || unmade) && restart_at.is_none();
+            return self.must(right, || format!("{at}: nobody supervises it"));
         };
         body.down = restart_at;
         body.is_doomed = restart_at.is_none();
         body.incarnation += 1;
+        body.cold = body.prewarmed;
         let members = self.agents.iter().filter(|(_, body)| body.guard == Some(guard));
         let others: Vec<_> = members.map(|(id, _)| *id).filter(|id| *id != agent).collect();
         if let FailureReason::Together(_) = reason {
@@ -366,6 +406,8 @@ impl Books {
         for agent in agents {
             let body = &self.agents[&agent.id];
             assert!(body.down.is_none_or(|until| now < until), "nobody started {body:?}");
+            let waits = body.cold && body.down.is_none() && serves(body.condition);
+            assert!(!waits, "nobody made the handler of {agent:?}");
             if let Some(heart) = body.heart.filter(|_| body.down.is_none()) {
                 let (best, worst) = heart.bounds(now);
                 let known = (best..=worst).contains(&heart.health);

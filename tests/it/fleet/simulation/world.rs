@@ -12,7 +12,7 @@ use super::Random;
 use super::acts::Wanted;
 use super::batches::Crowd;
 use super::books::{Body, Books, Core, Token, Totals};
-use super::handlers::{SKILLS, handler, handler_async, spawner};
+use super::handlers::{SKILLS, factory, handler, handler_async, spawner};
 use super::purses::KINDS;
 use super::wards::{Guard, breaker, teams};
 use phalanx::fleet::SupervisionGroup;
@@ -195,8 +195,12 @@ impl World {
         }
         let (spec, supervised) = self.supervise(spec);
         let (mut spec, heart) = self.give_heart(spec);
-        if runs && self.random.percent(35) {
+        // With one lease there is one handler, and a panic leaves none.
+        let prewarmed = runs && limit == 1 && heart.is_none() && self.random.percent(50);
+        if runs && !prewarmed && self.random.percent(35) {
             spec = spec.handler_async(handler_async(&self.core));
+        } else if prewarmed {
+            spec = spec.handler(factory(&self.core, kind)).prewarmed();
         } else if runs {
             spec = spec.handler_fn(handler(&self.core));
         }
@@ -221,6 +225,8 @@ impl World {
                 is_doomed,
                 incarnation,
                 heart,
+                prewarmed,
+                cold: prewarmed,
             };
             let before = self.core.books().agents.insert(agent, body);
             assert!(before.is_none(), "{agent} lives twice");
