@@ -154,7 +154,8 @@ impl<T, O> AgentSpec<T, O> {
     }
 
     /// Sets the condition in which it begins. Default: [`Condition::Fit`]. One that begins as
-    /// [`Condition::Starting`] is allocated once the host says that it is fit.
+    /// [`Condition::Starting`] is allocated once the host says that it is fit, whether its handler was
+    /// [made ahead](Self::prewarmed) or not.
     #[must_use]
     pub const fn condition(mut self, condition: Condition) -> Self {
         self.condition = condition;

@@ -500,25 +500,37 @@ fn a_factory_that_does_not_come_back_is_told_of_and_its_agent_killed() {
 
 #[test]
 fn a_circuit_hears_of_factories_that_panic_and_finds_somebody_to_try() {
-    let workshop = Workshop::new([Order::Panic, Order::Panic]);
-    let (clock, hand) = ManualClock::new();
-    let policy = BreakerPolicy::new(NonZeroU16::new(2).unwrap(), SECOND * 9)
-        .open_for(Backoff::constant(SECOND));
-    let fleet = driven().clock(clock).breaker("model", policy).build().unwrap();
-    let agents = fleet.spawn_batch(&spec(&workshop), 2).unwrap();
-    fleet.run_ready(usize::MAX);
-    assert!(matches!(fleet.circuit("model"), Some(BreakerState::Open { .. })));
-    let healthy = fleet.spawn(spec(&workshop)).unwrap();
-    assert_eq!(state(&fleet, healthy), AgentState::Failed, "it is held back, as all of its type");
-    let task = fleet.submit(Task::new(1)).unwrap();
-    fleet.run_ready(usize::MAX);
-    assert_eq!((workshop.calls(), workshop.handled().len()), (3, 0), "it is made all the same");
-    hand.advance(SECOND);
-    fleet.run_ready(usize::MAX);
-    assert_eq!(*task.wait(), Outcome::Completed(2));
-    assert_eq!(fleet.circuit("model"), Some(BreakerState::Closed));
-    assert!(agents.iter().all(|agent| state(&fleet, *agent) == AgentState::Failed));
-    finish(&fleet);
+    // Somebody is there as it looks for one, or is made ready later.
+    for late in [false, true] {
+        let workshop = Workshop::new([Order::Panic, Order::Panic]);
+        let (clock, hand) = ManualClock::new();
+        let policy = BreakerPolicy::new(NonZeroU16::new(2).unwrap(), SECOND * 9)
+            .open_for(Backoff::constant(SECOND));
+        let fleet = driven().clock(clock).breaker("model", policy).build().unwrap();
+        let agents = fleet.spawn_batch(&spec(&workshop), 2).unwrap();
+        fleet.run_ready(usize::MAX);
+        assert!(matches!(fleet.circuit("model"), Some(BreakerState::Open { .. })));
+        let healthy = fleet.spawn(spec(&workshop)).unwrap();
+        assert_eq!(state(&fleet, healthy), AgentState::Failed, "it is held back, as all are");
+        let task = fleet.submit(Task::new(1)).unwrap();
+        if !late {
+            fleet.run_ready(usize::MAX);
+            assert_eq!(
+                (workshop.calls(), workshop.handled().len()),
+                (3, 0),
+                "it is made all the same"
+            );
+        }
+        hand.advance(SECOND);
+        fleet.tick();
+        assert_eq!(workshop.calls(), if late { 2 } else { 3 });
+        fleet.run_ready(usize::MAX);
+        let done = task.try_outcome().map(|outcome| outcome.completed().copied());
+        assert_eq!(done, Some(Some(2)), "{late}");
+        assert_eq!(fleet.circuit("model"), Some(BreakerState::Closed));
+        assert!(agents.iter().all(|agent| state(&fleet, *agent) == AgentState::Failed));
+        finish(&fleet);
+    }
 }
 
 #[test]
