@@ -11,6 +11,7 @@
 //! | [`StateManager::in_memory`] | all | nothing |
 //! | `StateManager::builder().path(..).open()` | all | every version up to [`StateManager::durable_version`] |
 //! | a [`Snapshot`] | what it shows, as long as it lives | nothing by itself; [`Snapshot::export_to_file`] writes it out, [`Import`] reads it on any machine |
+//! | a [`KeptSnapshot`] | what it shows, until it is dropped or the [`SnapshotPolicy`] lets go of it | nothing: opened again, a state keeps none |
 //! | a [`Diff`] | what it shows, as long as it lives | nothing; [`StateManager::apply`] and [`StateManager::restore`] make commits of it |
 //!
 //! What it guarantees:
@@ -22,7 +23,8 @@
 //! 4. Damage is an error and never wrong data; an open that fails leaves the folder as it was. (In a store
 //!    that was not closed, damage to what was written last cannot be told from a write that was cut off:
 //!    what is recovered may then be an older version, and [`RecoveryReport::repaired`] is set.)
-//! 5. No thread is started.
+//! 5. No thread is started: what no call has to wait for is done by [`StateManager::maintain`], which the host
+//!    calls, or where it falls.
 //!
 //! What it is not: a database larger than memory, shared between processes, or one that queries.
 
@@ -45,12 +47,15 @@ mod feed;
 mod folder;
 #[cfg(feature = "durable")]
 mod journal;
+mod keep;
 #[cfg(all(feature = "durable", test, phalanx_loom))]
 mod loom_tests;
+mod maintain;
 mod manager;
 #[cfg(feature = "durable")]
 mod recover;
 mod registry;
+mod release;
 mod restore;
 mod root;
 mod snapshot;
@@ -72,6 +77,8 @@ pub use compare::CompareAndSetError;
 pub use diff::{CollectionDiff, Diff, RowDiff};
 #[cfg(all(feature = "durable", feature = "test-util"))]
 pub use disk::fault::{Fault, FaultDisk};
+pub use keep::{KeptSnapshot, SnapshotId, SnapshotPolicy};
+pub use maintain::Maintenance;
 pub use manager::StateManager;
 pub use snapshot::Snapshot;
 pub use stats::{RecoveryReport, StateStats};

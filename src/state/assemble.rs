@@ -19,6 +19,7 @@ use super::disk::fault::FaultDisk;
 use super::disk::{Disk, FileDisk, Stage};
 use super::folder::Folder;
 use super::recover::Recovery;
+use super::release::Release;
 use super::root::{Content, Recovered, Root, Slot};
 use super::snapshot::no_codec;
 use super::store::redb::RedbStore;
@@ -161,7 +162,8 @@ impl Opened {
                 content: Content::Recovered(Arc::new(Recovered::new(rows))),
             })
             .collect();
-        let root = Root { owner: Arc::new(()), version: report.version, slots };
+        let owner = Release::new(settings.max_pending_releases);
+        let root = Root { owner, version: report.version, replaced: 0, slots };
         let keeper =
             Keeper::new(Box::new(store), folder, codec, stage.counters(), &settings, progress);
         report.elapsed = settings.clock.now() - started;

@@ -3,13 +3,13 @@
 #[cfg(feature = "durable")]
 use std::path::PathBuf;
 
-use super::StateManager;
 #[cfg(feature = "durable")]
 use super::assemble;
 use super::codec::Codec;
 #[cfg(all(feature = "durable", feature = "test-util"))]
 use super::disk::fault::FaultDisk;
 use super::feed::Limits;
+use super::{SnapshotPolicy, StateManager};
 use crate::{Clock, Error, ErrorKind};
 
 /// Where the store lies.
@@ -28,6 +28,8 @@ pub(super) struct Settings {
     pub(super) codec: Option<Codec>,
     pub(super) clock: Clock,
     pub(super) change_log: Limits,
+    pub(super) snapshots: SnapshotPolicy,
+    pub(super) max_pending_releases: usize,
     #[cfg(feature = "durable")]
     pub(super) checkpoint_every_bytes: u64,
     #[cfg(feature = "durable")]
@@ -46,6 +48,8 @@ impl Default for Settings {
             codec: None,
             clock: Clock::default(),
             change_log: Limits::default(),
+            snapshots: SnapshotPolicy::new(),
+            max_pending_releases: 4,
             #[cfg(feature = "durable")]
             checkpoint_every_bytes: 16 << 20,
             #[cfg(feature = "durable")]
@@ -148,6 +152,26 @@ impl StateBuilder {
         self
     }
 
+    /// Which snapshots are kept automatically, and how many for how long. Default: none automatically, the
+    /// last 16 that are kept by number, and up to 64 by name.
+    pub fn snapshots(mut self, policy: SnapshotPolicy) -> Self {
+        self.settings.snapshots = policy;
+        self
+    }
+
+    /// How many large old states may wait for [`StateManager::maintain`] to free them. Default: 4; up to
+    /// 1024.
+    ///
+    /// A commit that is the last to hold a state of which more than 512 rows were replaced since leaves it there,
+    /// because freeing it takes long: some 90 ms for 100 MB. Each keeps the memory of those rows until then.
+    /// Where so many wait already the commit frees it itself, which
+    /// [`StateStats::releases_on_writers`](super::StateStats::releases_on_writers) counts; 0 is right for
+    /// a host that never calls `maintain`.
+    pub fn max_pending_releases(mut self, states: usize) -> Self {
+        self.settings.max_pending_releases = states;
+        self
+    }
+
     /// How many bytes of deltas may follow a checkpoint before the next one is due. Default: 16 MiB; at
     /// least 1.
     ///
@@ -198,6 +222,10 @@ impl StateBuilder {
         let Some(place) = place else {
             return invalid("a state is opened in memory or with the path of a folder; name one");
         };
+        settings.snapshots.check()?;
+        if settings.max_pending_releases > 1024 {
+            return invalid("at most 1024 old states wait to be freed");
+        }
         #[cfg(feature = "durable")]
         if settings.checkpoint_every_bytes == 0 || settings.checkpoint_every_commits == 0 {
             return invalid("a checkpoint is due after at least 1 byte and 1 commit");

@@ -11,6 +11,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
+use super::release::Release;
 use super::{Collection, Key, Value, Version};
 
 /// What a commit did to one row: `old` is what it replaced and `new` what it left, each none where there was
@@ -79,12 +80,12 @@ impl<K, V> fmt::Debug for Changes<K, V> {
 /// What a commit changed in all collections. Cheap to clone.
 #[derive(Clone)]
 pub struct Commit {
-    owner: Arc<()>,
+    owner: Arc<Release>,
     entry: Entry,
 }
 
 impl Commit {
-    pub(super) fn new(owner: Arc<()>, entry: Entry) -> Self {
+    pub(super) fn new(owner: Arc<Release>, entry: Entry) -> Self {
         Self { owner, entry }
     }
 

@@ -27,7 +27,9 @@ use super::disk::Counters;
 use super::feed::{Feed, Receipt};
 #[cfg(feature = "durable")]
 use super::journal::{Journal, WaitDurable};
+use super::keep::{Kept, LetGo};
 use super::registry::Entry;
+use super::release::{Held, Release};
 use super::root::Root;
 #[cfg(feature = "durable")]
 use super::snapshot::no_codec;
@@ -76,11 +78,12 @@ pub struct StateManager {
 }
 
 pub(super) struct Inner {
-    owner: Arc<()>,
+    pub(super) owner: Arc<Release>,
     pub(super) root: RwLock<Arc<Root>>,
     pub(super) turn: Turn,
     feed: Open,
     rules: Rules,
+    pub(super) kept: Kept,
     pub(super) registry: Mutex<HashMap<Arc<str>, Entry>>,
     pub(super) codec: Option<Codec>,
     closed: AtomicBool,
@@ -120,7 +123,8 @@ impl StateManager {
     }
 
     pub(super) fn of_memory(settings: &Settings) -> Self {
-        let root = Root { owner: Arc::new(()), version: Version::ZERO, slots: Vec::new() };
+        let owner = Release::new(settings.max_pending_releases);
+        let root = Root { owner, version: Version::ZERO, replaced: 0, slots: Vec::new() };
         let feed = Feed::new(root.version, settings.change_log, settings.clock.clone());
         Self {
             inner: Arc::new(Inner {
@@ -129,6 +133,7 @@ impl StateManager {
                 turn: Turn::new(),
                 feed: Open(Arc::new(feed)),
                 rules: Rules::default(),
+                kept: Kept::new(settings.snapshots.clone(), settings.clock.clone()),
                 registry: Mutex::new(HashMap::new()),
                 codec: settings.codec.or(Codec::preferred()),
                 closed: AtomicBool::new(false),
@@ -157,8 +162,12 @@ impl StateManager {
             .collect();
         let root = Arc::new(root);
         let counters = keeper.counters();
-        let journal =
-            Journal::new(keeper, root.version, Arc::clone(&root), settings.max_pending_bytes);
+        let journal = Journal::new(
+            keeper,
+            root.version,
+            Held::new(Arc::clone(&root)),
+            settings.max_pending_bytes,
+        );
         let feed = Feed::new(root.version, settings.change_log, settings.clock.clone());
         Self {
             inner: Arc::new(Inner {
@@ -167,6 +176,7 @@ impl StateManager {
                 turn: Turn::new(),
                 feed: Open(Arc::new(feed)),
                 rules: Rules::default(),
+                kept: Kept::new(settings.snapshots.clone(), settings.clock.clone()),
                 registry: Mutex::new(registry),
                 codec: Some(codec),
                 closed: AtomicBool::new(false),
@@ -405,7 +415,6 @@ impl StateManager {
     pub fn stats(&self) -> StateStats {
         let inner = &*self.inner;
         let watched = inner.feed.0.counts();
-        #[cfg_attr(not(feature = "durable"), expect(unused_mut, reason = "nothing to add"))]
         let mut stats = StateStats {
             durable_version: self.durable_version(),
             version: self.version(),
@@ -421,6 +430,16 @@ impl StateManager {
             caught_panics: watched.caught_panics,
             ..StateStats::default()
         };
+        let kept = inner.kept.counts();
+        stats.kept_snapshots = kept.kept;
+        stats.automatic_snapshots = kept.automatic;
+        stats.snapshots_dropped_by_count = kept.by_count;
+        stats.snapshots_dropped_by_age = kept.by_age;
+        let release = inner.owner.counts();
+        stats.pending_releases = release.waiting;
+        stats.releases = release.released;
+        stats.releases_on_writers = release.on_writers;
+        stats.caught_panics += release.caught_panics;
         #[cfg(feature = "durable")]
         if let Some(durable) = &inner.durable {
             let counts = durable.journal.counts();
@@ -448,12 +467,18 @@ impl fmt::Debug for StateManager {
     }
 }
 
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.owner.end();
+    }
+}
+
 impl Inner {
     pub(super) fn owns(&self, root: &Root) -> bool {
         Arc::ptr_eq(&self.owner, &root.owner)
     }
 
-    pub(super) fn owner(&self) -> &Arc<()> {
+    pub(super) fn owner(&self) -> &Arc<Release> {
         &self.owner
     }
 
@@ -493,7 +518,7 @@ impl Inner {
             let now;
             let published = {
                 let _turn = self.turn.take()?;
-                now = self.current();
+                now = Held::new(self.current());
                 if !tx.holds_on(&now) {
                     return Ok(None);
                 }
@@ -513,17 +538,23 @@ impl Inner {
         tx: &Transaction,
         now: &Arc<Root>,
         delta: &mut Vec<u8>,
-    ) -> Result<Option<(Receipt, Version)>, Error> {
+    ) -> Result<Option<Published>, Error> {
         let (next, changes) = tx.apply(now, &self.rules, self.feed.0.is_on())?;
-        let version = next.version;
-        Ok(self.publish(Arc::new(next), changes, delta)?.map(|receipt| (receipt, version)))
+        let next = Arc::new(next);
+        let Some(receipt) = self.publish(Arc::clone(&next), changes, delta)? else {
+            return Ok(None);
+        };
+        self.owner.published(&next);
+        Ok(Some(Published { version: next.version, receipt, gone: self.kept.committed(&next) }))
     }
 
     /// What follows a step once the turn has ended, and before the old root goes, whose values may panic in
     /// their drop.
-    pub(super) fn settle(&self, (receipt, version): (Receipt, Version)) -> Version {
+    pub(super) fn settle(&self, published: Published) -> Version {
+        let Published { version, receipt, gone } = published;
         self.commits.fetch_add(1, Ordering::Relaxed);
         self.feed.0.settle(receipt);
+        drop(gone);
         version
     }
 
@@ -570,7 +601,7 @@ impl Inner {
                     Ok::<_, Error>(())
                 };
                 receipt = self.feed.0.publish(version, changes, show).ok();
-                (version, image)
+                (version, Held::new(image))
             };
             durable.journal.publish(delta, swap)?;
             return Ok(receipt);
@@ -595,6 +626,14 @@ impl Inner {
         let _ = first;
         Ok(())
     }
+}
+
+/// A commit that took place, for [`Inner::settle`].
+pub(super) struct Published {
+    version: Version,
+    receipt: Receipt,
+    /// What the policy of kept snapshots let go of.
+    gone: LetGo,
 }
 
 fn not_durable() -> Error {

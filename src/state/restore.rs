@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use super::diff::{foreign, touched, writes};
 use super::manager::Inner;
+use super::release::Held;
 use super::root::{Root, Slot};
 use super::{Diff, Import, Snapshot, StateManager, Transaction, Version};
 use crate::sync::atomic::Ordering;
@@ -170,7 +171,7 @@ impl Inner {
             let (now, tx);
             let published = {
                 let _turn = self.turn.take()?;
-                now = self.current();
+                now = Held::new(self.current());
                 tx = work_out(&now)?;
                 if tx.is_read_only() {
                     return Ok(now.version);

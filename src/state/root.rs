@@ -16,6 +16,7 @@ use std::sync::Arc;
 
 use super::codec::Codec;
 use super::diff::Compare;
+use super::release::Release;
 use super::{Key, Value, Version};
 use crate::Error;
 use crate::sync::{Mutex, OnceLock};
@@ -161,8 +162,10 @@ impl Slot {
 #[derive(Clone)]
 pub(super) struct Root {
     /// Which manager this is of: collections of another one have nothing here.
-    pub(super) owner: Arc<()>,
+    pub(super) owner: Arc<Release>,
     pub(super) version: Version,
+    /// How many rows all commits up to this one replaced or removed, in this process.
+    pub(super) replaced: u64,
     pub(super) slots: Vec<Slot>,
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::codec::Codec;
+use super::release::Held;
 use super::root::Root;
 use super::{Collection, Compression, Key, Value, Version, transfer};
 use crate::{Error, ErrorKind};
@@ -15,7 +16,8 @@ use crate::{Error, ErrorKind};
 /// It lives in memory alone and keeps alive what it shows, which is only what differs from the newest
 /// state: values that no later commit touched are shared. Taking one costs two pointer copies. Giving the
 /// last reference to a version up frees what only that version held, on the thread that does it, and that
-/// takes time in proportion (some 90 ms for 100 MB): drop a large old snapshot where a pause does no harm.
+/// takes time in proportion (some 90 ms for 100 MB): drop a large old snapshot where a pause does no harm, or
+/// [release](Snapshot::release) it.
 ///
 /// A collection of another manager has no rows in it.
 ///
@@ -120,6 +122,12 @@ impl Snapshot {
     ) -> Result<u64, Error> {
         let codec = self.codec.ok_or_else(no_codec)?;
         transfer::export_file(&self.root, codec, compression, path.as_ref())
+    }
+
+    /// Gives it up like a writer does: where it is the last to show its version and much was replaced since,
+    /// [`StateManager::maintain`](super::StateManager::maintain) frees that, and not this thread.
+    pub fn release(self) {
+        drop(Held::new(self.root));
     }
 
     /// How many bytes [`Snapshot::export_to`] would write without compression, for the same cost.

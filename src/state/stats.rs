@@ -48,8 +48,23 @@ pub struct StateStats {
     pub waiters: u64,
     /// Checkpoints written since the manager was made.
     pub checkpoints: u64,
-    /// Panics of wakers and of values' drops that whoever wrote a group or committed caught, so that they end
-    /// neither its call nor anybody else's.
+    /// Snapshots that are kept at this moment, by name and by number.
+    pub kept_snapshots: u64,
+    /// Snapshots that the [`SnapshotPolicy`](super::SnapshotPolicy) asked for and that were kept.
+    pub automatic_snapshots: u64,
+    /// Numbered snapshots that went because there were more than the policy keeps.
+    pub snapshots_dropped_by_count: u64,
+    /// Numbered snapshots that went because they were older than the policy keeps.
+    pub snapshots_dropped_by_age: u64,
+    /// Large old states that wait to be freed by [`StateManager::maintain`](super::StateManager::maintain).
+    pub pending_releases: u64,
+    /// Large old states that were freed off the writers' path.
+    pub releases: u64,
+    /// Large old states that a writer had to free because
+    /// [`StateBuilder::max_pending_releases`](super::StateBuilder::max_pending_releases) others waited.
+    pub releases_on_writers: u64,
+    /// Panics of wakers and of values' drops that whoever wrote a group, committed, let go of a kept snapshot or freed
+    /// an old state caught, so that they end neither its work nor anybody else's.
     pub caught_panics: u64,
     /// Whether a failed write or sync ended the store.
     pub poisoned: bool,

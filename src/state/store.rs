@@ -19,7 +19,7 @@ use super::disk::Counters;
 use super::export::{self, ChunkSink};
 use super::folder::Folder;
 use super::journal::Sink;
-use super::root::Root;
+use super::release::Held;
 use crate::Error;
 
 /// Produces the chunks of a checkpoint.
@@ -112,7 +112,7 @@ impl Keeper {
 }
 
 impl Sink for Keeper {
-    type Image = Arc<Root>;
+    type Image = Held;
 
     fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error> {
         let block = block::seal(Kind::Group, self.codec, &group(first, deltas))?;
@@ -127,7 +127,7 @@ impl Sink for Keeper {
             || self.delta_commits >= self.every_commits
     }
 
-    fn checkpoint(&mut self, root: &Arc<Root>) -> Result<bool, Error> {
+    fn checkpoint(&mut self, root: &Held) -> Result<bool, Error> {
         if self.checkpointed == Some(root.version) {
             return Ok(false);
         }

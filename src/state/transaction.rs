@@ -20,6 +20,7 @@ use super::block::{put_bytes, put_len};
 use super::changes::{Change, Changed};
 #[cfg(feature = "durable")]
 use super::codec::Codec;
+use super::release::Held;
 use super::root::{Content, Root, Rows, Table};
 use super::validate::Rules;
 use super::{Collection, Key, Value, Version};
@@ -83,8 +84,9 @@ impl fmt::Display for Abort {
 /// It reads the state as of one version, and its own writes over it. A collection of another manager has
 /// no rows in it; writing to one fails the transaction.
 pub struct Transaction {
-    base: Arc<Root>,
     parts: Vec<Option<Box<dyn Part>>>,
+    // After the parts, whose tables it has too: so nothing large goes with them.
+    base: Held,
     /// A write that cannot be done; it outlives whatever the closure returns.
     refused: Option<Error>,
     /// Whether it holds on no other version than that of its base.
@@ -93,7 +95,7 @@ pub struct Transaction {
 
 impl Transaction {
     pub(super) fn new(base: Arc<Root>) -> Self {
-        Self { base, parts: Vec::new(), refused: None, whole: false }
+        Self { parts: Vec::new(), base: Held::new(base), refused: None, whole: false }
     }
 
     /// Writes that were worked out on `base`; `whole` where they are right on no other version.
@@ -103,7 +105,7 @@ impl Transaction {
         whole: bool,
     ) -> Self {
         let parts = writes.into_iter().map(Some).collect();
-        Self { base, parts, refused: None, whole }
+        Self { parts, base: Held::new(base), refused: None, whole }
     }
 
     /// The version that it reads.
@@ -234,7 +236,7 @@ impl Transaction {
     }
 
     fn written(&self) -> impl Iterator<Item = &dyn Part> {
-        self.parts.iter().flatten().map(|part| &**part).filter(|part| part.is_written())
+        self.parts.iter().flatten().map(|part| &**part).filter(|part| part.writes() > 0)
     }
 
     pub(super) fn is_read_only(&self) -> bool {
@@ -262,8 +264,9 @@ impl Transaction {
         next.version = root.version.next();
         let mut changes = wanted.then(Vec::new);
         for part in self.written() {
-            let (rows, changed) = part.apply(root, rules, wanted)?;
+            let Applied { rows, changed, replaced } = part.apply(root, rules, wanted)?;
             next.slots[part.id()].content = Content::Typed(rows);
+            next.replaced += replaced;
             if let Some(changes) = &mut changes {
                 changes.extend(changed);
             }
@@ -295,19 +298,24 @@ pub(super) const REMOVE: u8 = 0;
 #[cfg(feature = "durable")]
 pub(super) const PUT: u8 = 1;
 
+/// A collection with the writes of a transaction done.
+pub(super) struct Applied {
+    rows: Arc<dyn Rows>,
+    /// What they change, if that is wanted and anything.
+    changed: Option<Changed>,
+    /// How many rows are not there any more as they were.
+    replaced: u64,
+}
+
 /// What a transaction did to one collection, without its types.
 pub(super) trait Part: Any {
     fn as_any_mut(&mut self) -> &mut dyn Any;
     fn id(&self) -> usize;
-    fn is_written(&self) -> bool;
+    /// How many rows it writes.
+    fn writes(&self) -> usize;
     fn holds_on(&self, root: &Root) -> bool;
     /// The table with the writes done, and what they change if that is wanted and anything.
-    fn apply(
-        &self,
-        root: &Root,
-        rules: &Rules,
-        wanted: bool,
-    ) -> Result<(Arc<dyn Rows>, Option<Changed>), Error>;
+    fn apply(&self, root: &Root, rules: &Rules, wanted: bool) -> Result<Applied, Error>;
     #[cfg(feature = "durable")]
     fn encode(&self, codec: Codec, out: &mut Vec<u8>) -> Result<(), Error>;
 }
@@ -386,8 +394,8 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
         self.id
     }
 
-    fn is_written(&self) -> bool {
-        !self.writes.is_empty()
+    fn writes(&self) -> usize {
+        self.writes.len()
     }
 
     fn holds_on(&self, root: &Root) -> bool {
@@ -406,14 +414,10 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
             })
     }
 
-    fn apply(
-        &self,
-        root: &Root,
-        rules: &Rules,
-        wanted: bool,
-    ) -> Result<(Arc<dyn Rows>, Option<Changed>), Error> {
+    fn apply(&self, root: &Root, rules: &Rules, wanted: bool) -> Result<Applied, Error> {
         let mut table = root.table::<K, V>(self.id).cloned().unwrap_or_else(Table::new);
         let rule = rules.of::<K, V>(self.id);
+        let mut replaced = 0;
         let mut changes = Vec::with_capacity(if wanted { self.writes.len() } else { 0 });
         for (key, new) in &self.writes {
             let old = match new {
@@ -423,6 +427,7 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
             if old.is_none() && new.is_none() {
                 continue;
             }
+            replaced += u64::from(old.is_some());
             if let Some(rule) = &rule {
                 rule.check(&self.name, key, old.as_deref(), new.as_deref())?;
             }
@@ -430,7 +435,8 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
                 changes.push(Change { key: key.clone(), old, new: new.clone() });
             }
         }
-        Ok((Arc::new(table), Changed::of(self.id, self.name.clone(), changes)))
+        let changed = Changed::of(self.id, self.name.clone(), changes);
+        Ok(Applied { rows: Arc::new(table), changed, replaced })
     }
 
     #[cfg(feature = "durable")]

@@ -14,10 +14,12 @@ mod faults;
 mod golden;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod hostile;
+mod keep;
 #[cfg(all(feature = "durable", feature = "bincode", unix))]
 mod kill;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod model;
+mod release;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod script;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]

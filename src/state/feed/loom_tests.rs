@@ -27,7 +27,7 @@ impl Model {
 }
 
 fn commit(feed: &Feed, version: u64) {
-    let part = Changed { id: 0, name: "rows", len: 1, rows: Arc::new(()) };
+    let part = Changed { id: 0, name: "rows".into(), len: 1, rows: Arc::new(()) };
     let show = || Ok::<(), ()>(());
     let published = feed.publish(Version::from_u64(version), Some(vec![part]), show);
     feed.settle(published.expect("it is shown"));
