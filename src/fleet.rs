@@ -262,6 +262,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             condition: spec.condition,
             era: None,
         };
+        let prewarmed = spec.is_prewarmed();
         let launches = inner.charge_launches(&spec.name, count)?;
         let (mut wakes, mut after) = (Vec::new(), After::new());
         let agents = {
@@ -284,11 +285,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
                 state.behaviours[slot] = Some(Behaviour::default());
                 let mut home = inner.posts.get_or_make(agent.slot).lock();
                 let (tenure, down) = state.supervision.appointment(*agent);
-                let crew = Crew::new(Arc::clone(factory), tenure, down);
-                let crew = if spec.is_prewarmed() { crew.prewarmed() } else { crew };
+                let crew = Crew::new(Arc::clone(factory), tenure, down, prewarmed);
                 home.open(agent.generation, inner.mailbox_capacity, crew);
             }
-            if spec.is_prewarmed() {
+            if prewarmed {
                 inner.call_to_prewarm(state, &agents);
             }
             inner.try_circuits(state, None, &mut after);

@@ -3,7 +3,7 @@
 //! It is plain data, behind the lock of the agent's mailbox. Rules that hold between any two calls:
 //!
 //! 1. Idle handlers are of the incarnation that the tenure names; those of another are given out to be dropped.
-//! 2. A crew that is not [prewarmed](Crew::prewarmed) is warm. One that is goes from cold, when somebody
+//! 2. A crew that is not [prewarmed](Crew::new) is warm. One that is goes from cold, when somebody
 //!    [calls](Crew::call), to lined; when a worker [begins](Crew::begin_to_warm), to making, or to cold if it is not to
 //!    begin; and when that worker [ends](Crew::end_warming), to warm or to cold. An incarnation that ends has it be cold,
 //!    but for one that is lined: workers were told. So they are told once, and one of them makes the handler.
@@ -114,13 +114,16 @@ impl<T, O> Crew<T, O> {
         Self { factory, idle, tenure, down: false, prewarmed: false, warmth }
     }
 
-    pub(super) fn new(factory: Factory<T, O>, tenure: Tenure, down: bool) -> Self {
-        Self { factory: Some(factory), tenure, down, ..Self::none() }
-    }
-
-    /// The same, with a handler made before it is in service.
-    pub(super) fn prewarmed(self) -> Self {
-        Self { prewarmed: true, warmth: Warmth::Cold, ..self }
+    /// Of an agent that joins, with a handler made before it is in service or not.
+    pub(super) const fn new(
+        factory: Factory<T, O>,
+        tenure: Tenure,
+        down: bool,
+        prewarmed: bool,
+    ) -> Self {
+        let factory = Some(factory);
+        let warmth = if prewarmed { Warmth::Cold } else { Warmth::Warm };
+        Self { factory, idle: Idle::None, tenure, down, prewarmed, warmth }
     }
 
     pub(super) const fn tenure(&self) -> Tenure {
