@@ -18,11 +18,17 @@ struct Queue {
     pushed: u64,
     durable: u64,
     writing: bool,
+    groups: u64,
 }
 
 impl<E: Engine> Group<E> {
     pub fn of(engine: E) -> Self {
         Self { engine, queue: Mutex::default(), done: Condvar::new() }
+    }
+
+    pub fn rows_a_group(&self) -> f64 {
+        let queue = self.queue.lock().expect("nobody panics");
+        queue.durable as f64 / queue.groups as f64
     }
 
     /// Returns when the row is durable.
@@ -42,6 +48,7 @@ impl<E: Engine> Group<E> {
             self.engine.put(&rows);
             queue = self.queue.lock().expect("nobody panics");
             (queue.durable, queue.writing) = (last, false);
+            queue.groups += 1;
             self.done.notify_all();
         }
     }

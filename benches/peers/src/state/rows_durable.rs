@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::fs::File;
 use std::io::Write;
 use std::path::Path;
+use std::rc::Rc;
 use std::sync::Barrier;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -39,6 +40,11 @@ pub fn durable_32(settings: &Settings) -> Row {
 pub trait Durable: Sync {
     fn update(&self, key: u64, value: String);
     fn content(&self) -> u64;
+
+    /// How many updates there were for each sync, where they are grouped.
+    fn updates_a_group(&self) -> Option<f64> {
+        None
+    }
 }
 
 pub struct Ours {
@@ -64,6 +70,12 @@ impl Durable for Ours {
 
     fn content(&self) -> u64 {
         text_content(self.state.snapshot().iter(&self.rows).map(|(key, value)| (*key, value)))
+    }
+
+    fn updates_a_group(&self) -> Option<f64> {
+        // The rows were put there by one commit in a group of its own.
+        let stats = self.state.stats();
+        Some((stats.commits - 1) as f64 / (stats.groups - 1) as f64)
     }
 }
 
@@ -104,6 +116,10 @@ impl<E: Engine> Durable for Group<E> {
     fn content(&self) -> u64 {
         engine_content(&self.engine)
     }
+
+    fn updates_a_group(&self) -> Option<f64> {
+        Some(self.rows_a_group())
+    }
 }
 
 fn durable(settings: &Settings, id: &'static str, what: &'static str, writers: u64) -> Row {
@@ -122,11 +138,12 @@ fn durable(settings: &Settings, id: &'static str, what: &'static str, writers: u
     }
     let folder = Folder::new(settings, id);
     let sync = Cell::new(f64::NAN);
-    let ours = Ours::filled(&folder.fresh("ours"), ROWS);
+    let ours = Rc::new(Ours::filled(&folder.fresh("ours"), ROWS));
     let updated = |name, to| updated(name, writers, to);
-    let grouped = Group::of(Single::<Redb>::filled(&folder.fresh("redb-grouped"), ROWS).0);
-    let mut lineup = Lineup::of(settings, updated(OURS, Box::new(ours)))
-        .and(updated("redb-grouped", Box::new(grouped)))
+    let grouped = Single::<Redb>::filled(&folder.fresh("redb-grouped"), ROWS).0;
+    let grouped = Rc::new(Group::of(grouped));
+    let mut lineup = Lineup::of(settings, updated(OURS, Rc::clone(&ours) as _))
+        .and(updated("redb-grouped", Rc::clone(&grouped) as _))
         .and(probe_sync(&sync, &folder.fresh("probe")))
         .and(Contestant::timeless("limit-sync", || Sample {
             value: Some(writers as f64 * sync.get()),
@@ -134,29 +151,27 @@ fn durable(settings: &Settings, id: &'static str, what: &'static str, writers: u
         }));
     lineup = lineup
         .beside(|| {
-            updated("redb-in-place", Box::new(Single::<Redb>::filled(&folder.fresh("redb"), ROWS)))
+            updated("redb-in-place", Rc::new(Single::<Redb>::filled(&folder.fresh("redb"), ROWS)))
         })
         .beside(|| {
             let engine = Single::<Fjall>::filled(&folder.fresh("fjall-grouped"), ROWS).0;
-            updated("fjall-grouped", Box::new(Group::of(engine)))
+            updated("fjall-grouped", Rc::new(Group::of(engine)))
         })
-        .beside(|| {
-            updated("fjall", Box::new(Single::<Fjall>::filled(&folder.fresh("fjall"), ROWS)))
-        })
+        .beside(|| updated("fjall", Rc::new(Single::<Fjall>::filled(&folder.fresh("fjall"), ROWS))))
         .beside(|| {
             let engine = Single::<Sqlite>::filled(&folder.fresh("sqlite-grouped"), ROWS).0;
-            updated("sqlite-full-grouped", Box::new(Group::of(engine)))
+            updated("sqlite-full-grouped", Rc::new(Group::of(engine)))
         })
         .beside(|| {
-            updated(
-                "sqlite-full",
-                Box::new(Single::<Sqlite>::filled(&folder.fresh("sqlite"), ROWS)),
-            )
+            updated("sqlite-full", Rc::new(Single::<Sqlite>::filled(&folder.fresh("sqlite"), ROWS)))
         });
-    lineup.measure(measured, id, what, work, TARGETS)
+    let mut row = lineup.measure(measured, id, what, work, TARGETS);
+    let groups = json!({ OURS: ours.updates_a_group(), "redb-grouped": grouped.updates_a_group() });
+    row.spec.work.insert("updates_a_group".to_owned(), groups);
+    row
 }
 
-fn updated<'a>(name: &'static str, writers: u64, to: Box<dyn Durable + 'a>) -> Contestant<'a> {
+fn updated<'a>(name: &'static str, writers: u64, to: Rc<dyn Durable + 'a>) -> Contestant<'a> {
     Contestant::timed(name, move |units| {
         let elapsed = update(&*to, writers, ROWS, units);
         Sample::new(elapsed, units * writers * UPDATES, Some(to.content()))
