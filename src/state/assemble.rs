@@ -23,8 +23,8 @@ use super::release::Release;
 use super::root::{Content, Recovered, Root, Slot};
 use super::snapshot::no_codec;
 use super::store::redb::RedbStore;
-use super::store::{self, Keeper, Store};
-use super::{StateManager, Version};
+use super::store::{self, Keeper, Load, Store};
+use super::{Import, StateManager, Version, export};
 use crate::{Error, ErrorKind};
 
 #[cfg(feature = "test-util")]
@@ -71,6 +71,50 @@ pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManage
             opened.finish(Some(folder), settings)
         }
     }
+}
+
+/// A state in memory that starts as an export.
+pub(super) fn open_memory(import: &Import, settings: &Settings) -> Result<StateManager, Error> {
+    let nowhere = |_: Version, chunks: &mut store::Chunks<'_>| chunks(&mut |_, _| Ok(()));
+    let mut recovery = fill(import, nowhere)?;
+    recovery.report.created = true;
+    let root = root(&mut recovery, settings);
+    Ok(StateManager::of_root(root, settings, recovery.report))
+}
+
+/// Hands the chunks of an export to `put`, and returns what a recovery of them finds.
+fn fill(
+    import: &Import,
+    put: impl FnOnce(Version, &mut store::Chunks<'_>) -> Result<(), Error>,
+) -> Result<Recovery, Error> {
+    let mut recovery = Recovery::new(import.codec()?);
+    // The state before any commit has no rows, and no checkpoint either.
+    if import.header().rows() > 0 {
+        let version = import.header().version().max(Version::ZERO.next());
+        put(version, &mut |sink| {
+            export::chunks_of(version, import, &mut |index, block| {
+                recovery.chunk(version, index, block)?;
+                sink(index, block)
+            })
+        })?;
+    }
+    recovery.finish()?;
+    Ok(recovery)
+}
+
+fn root(recovery: &mut Recovery, settings: &Settings) -> Root {
+    let version = recovery.report.version;
+    let collections = std::mem::take(&mut recovery.collections);
+    let mut collections: Vec<_> = collections.into_iter().collect();
+    collections.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let slots = collections
+        .into_iter()
+        .map(|(name, rows)| Slot {
+            name: name.into(),
+            content: Content::Recovered(Arc::new(Recovered::new(rows))),
+        })
+        .collect();
+    Root { owner: Release::new(settings.max_pending_releases), version, replaced: 0, slots }
 }
 
 fn header(header: &[u8]) -> Result<Codec, Error> {
@@ -132,6 +176,15 @@ impl Opened {
             let mut recovery = Recovery::new(codec);
             store.load(&mut recovery)?;
             recovery.finish()?;
+            if settings.import.is_some() && recovery.report.version != Version::ZERO {
+                return Err(Error::new(
+                    ErrorKind::AlreadyExists,
+                    format!(
+                        "the store is at {} already; open it and import into the state",
+                        recovery.report.version
+                    ),
+                ));
+            }
             recovery.report.created = new;
             recovery.report.repaired = repaired;
             Ok((store, codec, recovery))
@@ -151,19 +204,15 @@ impl Opened {
     }
 
     fn finish(self, folder: Option<Folder>, settings: Settings) -> Result<StateManager, Error> {
-        let Self { store, stage, codec, recovery, started } = self;
-        let Recovery { collections, mut report, progress, .. } = recovery;
-        let mut collections: Vec<_> = collections.into_iter().collect();
-        collections.sort_by(|(a, _), (b, _)| a.cmp(b));
-        let slots = collections
-            .into_iter()
-            .map(|(name, rows)| Slot {
-                name: name.into(),
-                content: Content::Recovered(Arc::new(Recovered::new(rows))),
-            })
-            .collect();
-        let owner = Release::new(settings.max_pending_releases);
-        let root = Root { owner, version: report.version, replaced: 0, slots };
+        let Self { mut store, stage, codec, mut recovery, started } = self;
+        if let Some(import) = &settings.import {
+            let filled = fill(import, |version, chunks| store.checkpoint(version, chunks))?;
+            let found = std::mem::replace(&mut recovery, filled).report;
+            recovery.report.created = found.created;
+            recovery.report.repaired = found.repaired;
+        }
+        let root = root(&mut recovery, &settings);
+        let Recovery { mut report, progress, .. } = recovery;
         let keeper =
             Keeper::new(Box::new(store), folder, codec, stage.counters(), &settings, progress);
         report.elapsed = settings.clock.now() - started;

@@ -8,6 +8,7 @@
 //! 2. The checksum is verified before anything else of a block is believed.
 //! 3. A reader never reserves memory for a length that it has not compared with the bytes that are left.
 
+#[cfg(feature = "durable")]
 use super::Version;
 #[cfg(feature = "durable")]
 use super::codec::Codec;
@@ -136,6 +137,7 @@ impl<'a> Reader<'a> {
         Ok(u64::from_le_bytes(*bytes))
     }
 
+    #[cfg(feature = "durable")]
     pub(super) fn version(&mut self) -> Result<Version, Error> {
         self.u64().map(Version::from_u64)
     }

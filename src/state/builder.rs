@@ -4,6 +4,8 @@
 use std::path::PathBuf;
 
 #[cfg(feature = "durable")]
+use super::Import;
+#[cfg(feature = "durable")]
 use super::assemble;
 use super::codec::Codec;
 #[cfg(all(feature = "durable", feature = "test-util"))]
@@ -29,6 +31,8 @@ pub(super) struct Settings {
     pub(super) clock: Clock,
     pub(super) change_log: Limits,
     pub(super) snapshots: SnapshotPolicy,
+    #[cfg(feature = "durable")]
+    pub(super) import: Option<Import>,
     pub(super) max_pending_releases: usize,
     #[cfg(feature = "durable")]
     pub(super) checkpoint_every_bytes: u64,
@@ -38,10 +42,6 @@ pub(super) struct Settings {
     pub(super) max_pending_bytes: usize,
 }
 
-#[cfg_attr(
-    not(feature = "durable"),
-    expect(clippy::derivable_impls, reason = "a store has settings with defaults of their own")
-)]
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -49,6 +49,8 @@ impl Default for Settings {
             clock: Clock::default(),
             change_log: Limits::default(),
             snapshots: SnapshotPolicy::new(),
+            #[cfg(feature = "durable")]
+            import: None,
             max_pending_releases: 4,
             #[cfg(feature = "durable")]
             checkpoint_every_bytes: 16 << 20,
@@ -159,6 +161,19 @@ impl StateBuilder {
         self
     }
 
+    /// Makes a new state of an export: its rows, at its version, in its codec. Default: an empty one.
+    ///
+    /// On disk they are written as one checkpoint before [`StateBuilder::open`] returns, and survive from
+    /// then on; a crash before that leaves an empty store, which takes the import again. A store that has
+    /// commits is refused with [`ErrorKind::AlreadyExists`], and left as it is: open that one and use
+    /// [`StateManager::import`]. No types are needed: rows are decoded as after a recovery, when their
+    /// collection is opened.
+    #[cfg(feature = "durable")]
+    pub fn import(mut self, import: Import) -> Self {
+        self.settings.import = Some(import);
+        self
+    }
+
     /// How many large old states may wait for [`StateManager::maintain`] to free them. Default: 4; up to
     /// 1024.
     ///
@@ -217,12 +232,22 @@ impl StateBuilder {
     /// [`ErrorKind::InvalidArgument`] for settings out of range, no path, or a codec other than the
     /// store's; [`ErrorKind::Unsupported`] in a build without a codec.
     pub fn open(self) -> Result<StateManager, Error> {
-        let Self { place, settings } = self;
+        #[cfg_attr(not(feature = "durable"), expect(unused_mut, reason = "there is no import"))]
+        let Self { place, mut settings } = self;
         let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
         let Some(place) = place else {
             return invalid("a state is opened in memory or with the path of a folder; name one");
         };
         settings.snapshots.check()?;
+        #[cfg(feature = "durable")]
+        if let Some(import) = &settings.import {
+            let codec = import.codec()?;
+            if settings.codec.is_some_and(|asked| asked != codec) {
+                let message = format!("the export has codec {}; name no other one", codec.name());
+                return Err(Error::new(ErrorKind::InvalidArgument, message));
+            }
+            settings.codec = Some(codec);
+        }
         if settings.max_pending_releases > 1024 {
             return invalid("at most 1024 old states wait to be freed");
         }
@@ -235,6 +260,12 @@ impl StateBuilder {
             return invalid("the pending bytes are limited to between 1 byte and 1 GiB");
         }
         match place {
+            #[cfg(feature = "durable")]
+            Place::Memory => match &settings.import {
+                Some(import) => assemble::open_memory(import, &settings),
+                None => Ok(StateManager::of_memory(&settings)),
+            },
+            #[cfg(not(feature = "durable"))]
             Place::Memory => Ok(StateManager::of_memory(&settings)),
             #[cfg(feature = "durable")]
             Place::Folder(path) => assemble::open_folder(&path, settings),

@@ -14,8 +14,9 @@ use std::sync::Arc;
 
 use super::codec::Codec;
 use super::registry::{two_rows, undecodable};
-use super::root::{Content, RawRows, Root, Rows, Slot, Table};
+use super::root::{Content, Root, Rows, Slot, Table};
 use super::transaction::{Part, TablePart};
+use super::transfer::EncodedRows;
 use super::{Collection, Key, Snapshot, Value, Version};
 use crate::{Error, ErrorKind};
 
@@ -266,7 +267,7 @@ pub(super) trait Compare {
     /// What has to be written to make this table hold the rows that were encoded with `codec`.
     fn writes_to_encoded(
         &self,
-        to: &RawRows,
+        to: &EncodedRows,
         codec: Codec,
         id: usize,
         name: &Arc<str>,
@@ -346,7 +347,7 @@ impl<K: Key, V: Value> Compare for Table<K, V> {
 
     fn writes_to_encoded(
         &self,
-        to: &RawRows,
+        to: &EncodedRows,
         codec: Codec,
         id: usize,
         name: &Arc<str>,

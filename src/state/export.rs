@@ -9,6 +9,7 @@
 use super::block::{self, Kind, put_bytes, put_len};
 use super::codec::Codec;
 use super::root::Root;
+use super::{Import, Version};
 use crate::Error;
 
 /// Where a chunk ends (rule 1).
@@ -19,34 +20,33 @@ pub(super) type ChunkSink<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
 
 /// Encodes a root and hands each block to `sink`; there is at least one.
 pub(super) fn chunks(root: &Root, codec: Codec, sink: &mut ChunkSink<'_>) -> Result<(), Error> {
-    let mut writer = Writer {
-        root,
-        codec,
-        index: 0,
-        total: 0,
-        sections: Vec::new(),
-        rows: Vec::new(),
-        count: 0,
-    };
+    let mut writer = Writer::new(root.version);
     for slot in &root.slots {
-        slot.encode(codec, &mut |key, value| {
-            put_bytes(&mut writer.rows, key);
-            put_bytes(&mut writer.rows, value);
-            writer.count += 1;
-            if writer.sections.len() + writer.rows.len() >= CHUNK_BYTES {
-                writer.end_section(&slot.name);
-                writer.end_chunk(false, sink)?;
-            }
-            Ok(())
-        })?;
+        slot.encode(codec, &mut |key, value| writer.row(codec, &slot.name, (key, value), sink))?;
         writer.end_section(&slot.name);
     }
-    writer.end_chunk(true, sink)
+    writer.end_chunk(codec, true, sink)
 }
 
-struct Writer<'a> {
-    root: &'a Root,
-    codec: Codec,
+/// The same of rows that are encoded already.
+pub(super) fn chunks_of(
+    version: Version,
+    import: &Import,
+    sink: &mut ChunkSink<'_>,
+) -> Result<(), Error> {
+    let codec = import.codec()?;
+    let mut writer = Writer::new(version);
+    for (name, rows) in import.collections() {
+        for (key, value) in rows {
+            writer.row(codec, name, (key, value), sink)?;
+        }
+        writer.end_section(name);
+    }
+    writer.end_chunk(codec, true, sink)
+}
+
+struct Writer {
+    version: Version,
     index: u64,
     total: u64,
     sections: Vec<u8>,
@@ -54,7 +54,29 @@ struct Writer<'a> {
     count: usize,
 }
 
-impl Writer<'_> {
+impl Writer {
+    fn new(version: Version) -> Self {
+        let (sections, rows) = (Vec::new(), Vec::new());
+        Self { version, index: 0, total: 0, sections, rows, count: 0 }
+    }
+
+    fn row(
+        &mut self,
+        codec: Codec,
+        name: &str,
+        (key, value): (&[u8], &[u8]),
+        sink: &mut ChunkSink<'_>,
+    ) -> Result<(), Error> {
+        put_bytes(&mut self.rows, key);
+        put_bytes(&mut self.rows, value);
+        self.count += 1;
+        if self.sections.len() + self.rows.len() >= CHUNK_BYTES {
+            self.end_section(name);
+            self.end_chunk(codec, false, sink)?;
+        }
+        Ok(())
+    }
+
     fn end_section(&mut self, name: &str) {
         if self.count == 0 {
             return;
@@ -66,14 +88,19 @@ impl Writer<'_> {
         self.count = 0;
     }
 
-    fn end_chunk(&mut self, last: bool, sink: &mut ChunkSink<'_>) -> Result<(), Error> {
+    fn end_chunk(
+        &mut self,
+        codec: Codec,
+        last: bool,
+        sink: &mut ChunkSink<'_>,
+    ) -> Result<(), Error> {
         let mut payload = Vec::with_capacity(self.sections.len() + 25);
-        payload.extend_from_slice(&self.root.version.as_u64().to_le_bytes());
+        payload.extend_from_slice(&self.version.as_u64().to_le_bytes());
         payload.extend_from_slice(&self.index.to_le_bytes());
         payload.push(u8::from(last));
         payload.extend_from_slice(&self.total.to_le_bytes());
         payload.append(&mut self.sections);
-        let block = block::seal(Kind::Chunk, self.codec, &payload)?;
+        let block = block::seal(Kind::Chunk, codec, &payload)?;
         sink(self.index, &block)?;
         self.index += 1;
         Ok(())

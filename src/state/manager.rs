@@ -125,7 +125,13 @@ impl StateManager {
     pub(super) fn of_memory(settings: &Settings) -> Self {
         let owner = Release::new(settings.max_pending_releases);
         let root = Root { owner, version: Version::ZERO, replaced: 0, slots: Vec::new() };
+        Self::of_root(root, settings, RecoveryReport { created: true, ..RecoveryReport::default() })
+    }
+
+    /// A state in memory that starts with these collections.
+    pub(super) fn of_root(root: Root, settings: &Settings, recovery: RecoveryReport) -> Self {
         let feed = Feed::new(root.version, settings.change_log, settings.clock.clone());
+        let registry = registry_of(&root);
         Self {
             inner: Arc::new(Inner {
                 owner: Arc::clone(&root.owner),
@@ -134,13 +140,13 @@ impl StateManager {
                 feed: Open(Arc::new(feed)),
                 rules: Rules::default(),
                 kept: Kept::new(settings.snapshots.clone(), settings.clock.clone()),
-                registry: Mutex::new(HashMap::new()),
+                registry: Mutex::new(registry),
                 codec: settings.codec.or(Codec::preferred()),
                 closed: AtomicBool::new(false),
                 commits: AtomicU64::new(0),
                 reruns: AtomicU64::new(0),
                 aborts: AtomicU64::new(0),
-                recovery: RecoveryReport { created: true, ..RecoveryReport::default() },
+                recovery,
                 #[cfg(feature = "durable")]
                 durable: None,
             }),
@@ -156,10 +162,7 @@ impl StateManager {
         recovery: RecoveryReport,
     ) -> Self {
         let owner = Arc::clone(&root.owner);
-        let registry = root.slots.iter().enumerate();
-        let registry = registry
-            .map(|(id, slot)| (Arc::clone(&slot.name), Entry { id, types: None }))
-            .collect();
+        let registry = registry_of(&root);
         let root = Arc::new(root);
         let counters = keeper.counters();
         let journal = Journal::new(
@@ -465,6 +468,12 @@ impl fmt::Debug for StateManager {
             .field("durable", &self.is_durable())
             .finish_non_exhaustive()
     }
+}
+
+/// The collections of a root, whose types nobody has named yet.
+fn registry_of(root: &Root) -> HashMap<Arc<str>, Entry> {
+    let slots = root.slots.iter().enumerate();
+    slots.map(|(id, slot)| (Arc::clone(&slot.name), Entry { id, types: None })).collect()
 }
 
 impl Drop for Inner {

@@ -111,7 +111,7 @@ impl StateManager {
     /// [`ErrorKind::Corrupt`] where two rows have one key; otherwise those of
     /// [`StateManager::transaction`]. After an error nothing was committed.
     pub fn import(&self, import: &Import) -> Result<Version, Error> {
-        let codec = import.codec();
+        let codec = import.codec()?;
         self.inner.commit_whole(&mut |now| {
             let unopened = |name: &str| {
                 Error::new(

@@ -21,6 +21,7 @@ mod pack;
 mod read;
 mod write;
 
+use std::collections::HashMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, BufReader, Read, Write};
@@ -29,7 +30,7 @@ use std::sync::Arc;
 
 use super::Version;
 use super::codec::{Codec, ROW_BYTES_MAX};
-use super::root::{RawRows, Root};
+use super::root::Root;
 use crate::Error;
 
 #[cfg(feature = "durable")]
@@ -52,6 +53,9 @@ const HEADER_BYTES_MAX: usize = 2 << 20;
 const ROW_COST_BYTES: u64 = 64;
 /// The default of [`ImportOptions::max_bytes`].
 const MAX_BYTES: u64 = 16 << 30;
+
+/// The rows of one collection: the encoded value of each encoded key.
+pub(super) type EncodedRows = HashMap<Box<[u8]>, Box<[u8]>>;
 
 /// What the end of an export says of all of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -187,8 +191,8 @@ impl ImportOptions {
     /// # Errors
     /// Those of [`Import::read`].
     pub fn read(self, mut reader: impl Read) -> Result<Import, Error> {
-        let (header, codec, rows) = read::import(&mut reader, self.max_bytes)?;
-        Ok(Import(Arc::new(Content { header, codec, rows })))
+        let (header, rows) = read::import(&mut reader, self.max_bytes)?;
+        Ok(Import(Arc::new(Content { header, rows })))
     }
 
     /// [`Import::read_file`] within these limits.
@@ -234,9 +238,8 @@ pub struct Import(Arc<Content>);
 
 struct Content {
     header: ExportHeader,
-    codec: Codec,
     /// In the order of the header's collections.
-    rows: Vec<RawRows>,
+    rows: Vec<EncodedRows>,
 }
 
 impl Import {
@@ -271,11 +274,12 @@ impl Import {
         &self.0.header
     }
 
-    pub(super) fn codec(&self) -> Codec {
-        self.0.codec
+    /// It was found when this was read.
+    pub(super) fn codec(&self) -> Result<Codec, Error> {
+        Codec::from_id(self.0.header.codec)
     }
 
-    pub(super) fn collections(&self) -> impl Iterator<Item = (&str, &RawRows)> {
+    pub(super) fn collections(&self) -> impl Iterator<Item = (&str, &EncodedRows)> {
         self.0.header.collections.iter().map(|(name, _)| &**name).zip(&self.0.rows)
     }
 }

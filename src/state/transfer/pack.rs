@@ -99,7 +99,11 @@ impl Compression {
     /// Fills `out` with what `packed` holds, exactly (rule 2).
     #[cfg_attr(
         not(any(feature = "lz4", feature = "zstd")),
-        expect(unused_variables, reason = "without a compression nothing is packed")
+        expect(
+            unused_variables,
+            clippy::ptr_arg,
+            reason = "without a compression nothing is packed"
+        )
     )]
     pub(super) fn unpack(self, packed: &[u8], out: &mut Vec<u8>, len: usize) -> Result<(), Error> {
         #[cfg(any(feature = "lz4", feature = "zstd"))]

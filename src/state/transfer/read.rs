@@ -12,14 +12,13 @@ use std::io::Read;
 
 use super::pack::Compression;
 use super::{
-    BLOCK_BYTES_MAX, END, ExportHeader, FORMAT, HEADER_BYTES_MAX, MAGIC, ROW_COST_BYTES, ROWS,
-    Totals,
+    BLOCK_BYTES_MAX, END, EncodedRows, ExportHeader, FORMAT, HEADER_BYTES_MAX, MAGIC,
+    ROW_COST_BYTES, ROWS, Totals,
 };
 use crate::state::Version;
 use crate::state::block::{Reader, corrupt};
-use crate::state::codec::{Codec, ROW_BYTES_MAX};
+use crate::state::codec::ROW_BYTES_MAX;
 use crate::state::registry::{COLLECTIONS_MAX, NAME_BYTES_MAX};
-use crate::state::root::RawRows;
 use crate::{Error, ErrorKind};
 
 const HEAD: usize = 16;
@@ -33,11 +32,11 @@ pub(super) fn header(reader: &mut dyn Read) -> Result<ExportHeader, Error> {
 pub(super) fn import(
     reader: &mut dyn Read,
     max_bytes: u64,
-) -> Result<(ExportHeader, Codec, Vec<RawRows>), Error> {
+) -> Result<(ExportHeader, Vec<EncodedRows>), Error> {
     let mut input = In::new(reader);
     let header = input.header()?;
-    let (codec, compression) = header.readable()?;
-    let mut rows: Vec<_> = header.collections.iter().map(|_| RawRows::new()).collect();
+    let (_, compression) = header.readable()?;
+    let mut rows: Vec<_> = header.collections.iter().map(|_| EncodedRows::new()).collect();
     let mut totals = Totals::default();
     let mut cost = 0u64;
     let mut unpacked = Vec::new();
@@ -68,14 +67,14 @@ pub(super) fn import(
             )));
         }
     }
-    Ok((header, codec, rows))
+    Ok((header, rows))
 }
 
 /// Takes the rows out of a block; how many there were.
 fn sections(
     raw: &[u8],
     header: &ExportHeader,
-    rows: &mut [RawRows],
+    rows: &mut [EncodedRows],
     rows_max: u64,
 ) -> Result<u64, Error> {
     let mut reader = Reader::new(raw);

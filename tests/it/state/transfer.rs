@@ -464,6 +464,62 @@ fn an_export_of_another_codec_is_imported_by_its_types() {
     expect(&state);
 }
 
+#[test]
+fn a_new_state_is_made_of_an_export_at_its_version_and_goes_on_from_there() {
+    let import = Import::read(&exported(&small(), Compression::None)[..]).unwrap();
+    let eighth = Version::from_u64(8);
+    let memory = StateManager::builder().in_memory().import(import.clone()).open().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("store");
+    let builder = || StateManager::builder().path(&path);
+    let disk = builder().import(import.clone()).open().unwrap();
+    assert_eq!((disk.durable_version(), disk.recovery().checkpoint), (eighth, Some(eighth)));
+    for state in [&memory, &disk] {
+        let report = state.recovery();
+        assert_eq!((state.version(), report.version, report.created), (eighth, eighth, true));
+        assert_eq!(report.collections, import.header().collections());
+        assert_eq!(state.snapshot().total_len(), 6, "before anything is opened");
+        expect(state);
+        let leaders = state.collection::<String, u64>("leaders").unwrap();
+        assert_eq!(leaders.insert("south".into(), 1).unwrap(), Version::from_u64(9));
+    }
+    // Without a close: the import was there before `open` returned, and the commit after it goes on.
+    disk.flush().unwrap();
+    drop(disk);
+    let again = builder().open().unwrap();
+    assert_eq!((again.version(), again.snapshot().total_len()), (Version::from_u64(9), 7));
+    again.close().unwrap();
+    // It has commits now, and stays as it is.
+    let error = builder().import(import.clone()).open().unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::AlreadyExists);
+    assert_eq!(builder().open().unwrap().snapshot().total_len(), 7);
+}
+
+#[test]
+fn a_store_that_is_empty_takes_an_import_and_one_that_fails_midway_stays_empty() {
+    let import = Import::read(&exported(&small(), Compression::None)[..]).unwrap();
+    let empty = FaultDisk::new();
+    StateManager::builder().fault_disk(&empty).open().unwrap().close().unwrap();
+    let state = StateManager::builder().fault_disk(&empty).import(import.clone()).open().unwrap();
+    expect(&state);
+    drop(state);
+    expect(&StateManager::builder().fault_disk(&empty).open().unwrap());
+
+    let nothing =
+        Import::read(&exported(&StateManager::in_memory(), Compression::None)[..]).unwrap();
+    let disk = FaultDisk::new();
+    let state = StateManager::builder().fault_disk(&disk).import(nothing).open().unwrap();
+    assert_eq!((state.version(), state.snapshot().total_len()), (Version::ZERO, 0));
+    state.close().unwrap();
+
+    // Whatever was not synced is lost: the import is there in whole or not at all.
+    let lost = disk.after_power_loss(|_, _| 0);
+    let state = StateManager::builder().fault_disk(&lost).import(import).open().unwrap();
+    let lost = lost.after_power_loss(|_, _| 0);
+    drop(state);
+    expect(&StateManager::builder().fault_disk(&lost).open().unwrap());
+}
+
 fn golden(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/state/export-1").join(name)
 }
