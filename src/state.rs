@@ -62,6 +62,7 @@ mod snapshot;
 mod stats;
 #[cfg(feature = "durable")]
 mod store;
+mod stored;
 mod transaction;
 mod transfer;
 mod turn;

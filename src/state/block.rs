@@ -114,26 +114,51 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
 
 /// Reads a payload from its front; every step checks what is left (rule 3).
 #[derive(Debug)]
-pub(super) struct Reader<'a>(&'a [u8]);
+pub(super) struct Reader<'a> {
+    rest: &'a [u8],
+    /// How many bytes of the whole payload lie in front of the rest.
+    at: usize,
+}
 
 impl<'a> Reader<'a> {
     pub(super) fn new(payload: &'a [u8]) -> Self {
-        Self(payload)
+        Self { rest: payload, at: 0 }
+    }
+
+    /// How many bytes of the payload lie in front of what comes next, also for a reader of a part of it.
+    pub(super) fn at(&self) -> usize {
+        self.at
+    }
+
+    #[inline]
+    fn take(&mut self, len: usize) -> Result<&'a [u8], Error> {
+        let (bytes, rest) = self.rest.split_at_checked(len).ok_or_else(short)?;
+        self.rest = rest;
+        self.at += len;
+        Ok(bytes)
+    }
+
+    /// A reader of what [`Self::bytes`] would return.
+    pub(super) fn part(&mut self) -> Result<Self, Error> {
+        let rest = self.bytes()?;
+        Ok(Self { rest, at: self.at - rest.len() })
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.rest.is_empty()
     }
 
     pub(super) fn u8(&mut self) -> Result<u8, Error> {
-        let (&first, rest) = self.0.split_first().ok_or_else(short)?;
-        self.0 = rest;
+        let (&first, rest) = self.rest.split_first().ok_or_else(short)?;
+        self.rest = rest;
+        self.at += 1;
         Ok(first)
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, Error> {
-        let (bytes, rest) = self.0.split_first_chunk::<8>().ok_or_else(short)?;
-        self.0 = rest;
+        let (bytes, rest) = self.rest.split_first_chunk::<8>().ok_or_else(short)?;
+        self.rest = rest;
+        self.at += 8;
         Ok(u64::from_le_bytes(*bytes))
     }
 
@@ -161,12 +186,7 @@ impl<'a> Reader<'a> {
 
     pub(super) fn bytes(&mut self) -> Result<&'a [u8], Error> {
         let len = self.len()?;
-        if len > self.0.len() {
-            return Err(short());
-        }
-        let (bytes, rest) = self.0.split_at(len);
-        self.0 = rest;
-        Ok(bytes)
+        self.take(len)
     }
 
     pub(super) fn str(&mut self) -> Result<&'a str, Error> {

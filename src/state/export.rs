@@ -12,8 +12,9 @@ use super::root::Root;
 use super::{Import, Version};
 use crate::Error;
 
-/// Where a chunk ends (rule 1).
-pub(super) const CHUNK_BYTES: usize = 1 << 20;
+/// Where a chunk ends (rule 1). The engine gives a chunk a power of two: so it fits into 128 KiB with the marks
+/// around it and a last row of up to 4 KiB, where one just beyond would take as much again, to be read as well.
+pub(super) const CHUNK_BYTES: usize = (124 << 10) - 256;
 
 /// Takes the number of a chunk and its block.
 pub(super) type ChunkSink<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;

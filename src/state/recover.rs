@@ -4,16 +4,18 @@
 //!
 //! 1. Versions have no gap: a checkpoint is whole, and every group starts right after what lies before it.
 //!    Whatever is missing in between is an error, never a state.
-//! 2. Names, keys and values are copied only after the block they lie in was verified.
+//! 2. A block is copied only after it was verified, once; its rows are places in the copy.
 
 use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
 
 use super::RecoveryReport;
 use super::Version;
 use super::block::{self, Kind, Reader, corrupt};
 use super::codec::Codec;
-use super::root::RawRows;
 use super::store::{Load, Progress};
+use super::stored::StoredRows;
 use super::transaction::{PUT, REMOVE};
 use crate::{Error, ErrorKind};
 
@@ -23,7 +25,7 @@ pub(super) struct Recovery {
     codec: Codec,
     version: Version,
     chunks: Option<Chunks>,
-    pub(super) collections: HashMap<String, RawRows>,
+    pub(super) collections: HashMap<String, StoredRows>,
     pub(super) report: RecoveryReport,
     pub(super) progress: Progress,
 }
@@ -50,6 +52,7 @@ impl Recovery {
     /// Checks that nothing is missing at the end.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         self.end_checkpoint()?;
+        self.collections.values_mut().try_for_each(StoredRows::finish)?;
         self.report.version = self.version;
         let sizes = self.collections.iter();
         self.report.collections =
@@ -80,15 +83,14 @@ impl Recovery {
         }
     }
 
-    fn rows(&mut self, name: &str) -> &mut RawRows {
+    fn rows(&mut self, name: &str) -> &mut StoredRows {
         if !self.collections.contains_key(name) {
-            self.collections.insert(name.to_owned(), RawRows::new());
+            self.collections.insert(name.to_owned(), StoredRows::default());
         }
         self.collections.get_mut(name).expect("the collection was put there above")
     }
 
-    fn delta(&mut self, delta: &[u8]) -> Result<(), Error> {
-        let mut reader = Reader::new(delta);
+    fn delta(&mut self, block: &Arc<[u8]>, reader: &mut Reader<'_>) -> Result<(), Error> {
         for _ in 0..reader.len()? {
             let name = reader.str()?;
             let writes = reader.len()?;
@@ -96,24 +98,22 @@ impl Recovery {
             for _ in 0..writes {
                 match reader.u8()? {
                     PUT => {
-                        let key = reader.bytes()?;
-                        rows.insert(key.into(), reader.bytes()?.into());
+                        let key = range(reader)?;
+                        rows.change(block, key, Some(range(reader)?));
                     }
-                    REMOVE => {
-                        rows.remove(reader.bytes()?);
-                    }
+                    REMOVE => rows.change(block, range(reader)?, None),
                     tag => return Err(corrupt(format!("a write has the unknown tag {tag}"))),
                 }
             }
         }
-        end(&reader)
+        end(reader)
     }
 }
 
 impl Load for Recovery {
     fn chunk(&mut self, version: Version, index: u64, block: &[u8]) -> Result<(), Error> {
-        let payload = self.open(Kind::Chunk, block)?;
-        let mut reader = Reader::new(payload);
+        let payload: Arc<[u8]> = self.open(Kind::Chunk, block)?.into();
+        let mut reader = Reader::new(&payload);
         let said = (reader.version()?, reader.u64()?);
         let last = reader.u8()? != 0;
         let total = reader.u64()?;
@@ -131,15 +131,7 @@ impl Load for Recovery {
         while !reader.is_empty() {
             let name = reader.str()?;
             let count = reader.len()?;
-            let rows = self.rows(name);
-            for _ in 0..count {
-                let key = reader.bytes()?;
-                if rows.insert(key.into(), reader.bytes()?.into()).is_some() {
-                    return Err(corrupt(format!(
-                        "a checkpoint has two rows of one key in {name:?}"
-                    )));
-                }
-            }
+            self.rows(name).add_section(&payload, &mut reader, count)?;
             self.report.checkpoint_rows += count as u64;
         }
         if self.report.checkpoint_rows != total {
@@ -151,6 +143,13 @@ impl Load for Recovery {
         self.progress.checkpoint_bytes += block.len() as u64;
         self.chunks = Some(Chunks { version, next: index + 1, complete: last });
         if last {
+            for (name, rows) in &mut self.collections {
+                if rows.end_checkpoint()? {
+                    return Err(corrupt(format!(
+                        "a checkpoint has two rows of one key in {name:?}"
+                    )));
+                }
+            }
             self.version = version;
             self.report.checkpoint = Some(version);
             self.progress.checkpointed = Some(version);
@@ -160,8 +159,8 @@ impl Load for Recovery {
 
     fn group(&mut self, first: Version, block: &[u8]) -> Result<(), Error> {
         self.end_checkpoint()?;
-        let payload = self.open(Kind::Group, block)?;
-        let mut reader = Reader::new(payload);
+        let payload: Arc<[u8]> = self.open(Kind::Group, block)?.into();
+        let mut reader = Reader::new(&payload);
         let said = reader.version()?;
         let expected = self.version.next();
         if said != first || said != expected {
@@ -173,9 +172,9 @@ impl Load for Recovery {
             return Err(corrupt(format!("the group at {said} is empty")));
         }
         while !reader.is_empty() {
-            let delta = reader.bytes()?;
+            let mut delta = reader.part()?;
             self.version = self.version.next();
-            self.delta(delta).map_err(|error| {
+            self.delta(&payload, &mut delta).map_err(|error| {
                 let message = format!("the delta of {} is damaged: {error}", self.version);
                 Error::with_source(ErrorKind::Corrupt, message, error)
             })?;
@@ -186,6 +185,12 @@ impl Load for Recovery {
         self.progress.delta_bytes += block.len() as u64;
         Ok(())
     }
+}
+
+/// Where the bytes lie that the reader has next.
+fn range(reader: &mut Reader<'_>) -> Result<Range<usize>, Error> {
+    let len = reader.bytes()?.len();
+    Ok(reader.at() - len..reader.at())
 }
 
 fn end(reader: &Reader<'_>) -> Result<(), Error> {
@@ -229,6 +234,65 @@ mod tests {
     const NOTHING: &[u8] = &[0];
     const ONE_ROW: &[u8] = &[1, b'a', 1, 1, 1, 1, 2];
 
+    fn rows(recovery: &Recovery, name: &str) -> Vec<(Vec<u8>, Vec<u8>)> {
+        let mut rows = Vec::new();
+        let each = recovery.collections[name].each(|key, value| {
+            rows.push((key.to_vec(), value.to_vec()));
+            Ok(())
+        });
+        each.expect("they were read before");
+        assert_eq!(rows.len(), recovery.collections[name].len());
+        rows.sort();
+        rows
+    }
+
+    #[test]
+    fn the_last_write_of_a_key_counts_whatever_the_checkpoint_has() {
+        let mut recovery = Recovery::new(CODEC);
+        // Keys 1 to 4 in two chunks.
+        let first = &[1, b'a', 2, 1, 1, 1, 10, 1, 2, 1, 20];
+        let second = &[1, b'a', 2, 1, 3, 1, 30, 1, 4, 1, 40];
+        recovery.chunk(v(7), 0, &chunk(7, 0, false, 2, first)).expect("it is the first");
+        recovery.chunk(v(7), 1, &chunk(7, 1, true, 4, second)).expect("it is the last");
+        // Over a row, away and back, away, and away what was not there; a new one, and one that goes again.
+        let deltas: [&[u8]; 3] = [
+            &[1, 1, b'a', 3, PUT, 1, 1, 1, 11, REMOVE, 1, 2, REMOVE, 1, 9],
+            &[1, 1, b'a', 3, PUT, 1, 2, 1, 22, REMOVE, 1, 3, PUT, 1, 5, 1, 50],
+            &[1, 1, b'a', 2, PUT, 1, 6, 1, 60, PUT, 1, 1, 1, 12],
+        ];
+        recovery.group(v(8), &group(8, &deltas[..2])).expect("it is the next");
+        recovery.group(v(10), &group(10, &deltas[2..])).expect("it is the next");
+        recovery
+            .group(v(11), &group(11, &[&[1, 1, b'a', 1, REMOVE, 1, 6]]))
+            .expect("it is the next");
+        recovery.finish().expect("nothing is missing");
+        let expected = [(1, 12), (2, 22), (4, 40), (5, 50)];
+        assert_eq!(rows(&recovery, "a"), expected.map(|(key, value)| (vec![key], vec![value])));
+        assert_eq!(recovery.report.collections, [("a".to_owned(), 4)]);
+    }
+
+    #[test]
+    fn two_rows_of_one_key_in_a_checkpoint_are_never_a_state() {
+        for split in [false, true] {
+            let mut recovery = Recovery::new(CODEC);
+            let end = if split {
+                recovery.chunk(v(5), 0, &chunk(5, 0, false, 1, ONE_ROW)).expect("it is the first");
+                recovery.chunk(v(5), 1, &chunk(5, 1, true, 2, ONE_ROW))
+            } else {
+                recovery.chunk(
+                    v(5),
+                    0,
+                    &chunk(5, 0, true, 2, &[1, b'a', 2, 1, 1, 1, 2, 1, 1, 1, 3]),
+                )
+            };
+            is_corrupt(end);
+        }
+        // The same key in another collection is another row.
+        let mut recovery = Recovery::new(CODEC);
+        let two = &[1, b'a', 1, 1, 1, 1, 2, 1, b'b', 1, 1, 1, 1, 2];
+        recovery.chunk(v(5), 0, &chunk(5, 0, true, 2, two)).expect("they are two rows");
+    }
+
     #[test]
     fn a_gap_between_groups_is_never_a_state() {
         let mut recovery = Recovery::new(CODEC);
@@ -264,7 +328,8 @@ mod tests {
         let good: &[u8] = &[1, 1, b'a', 2, PUT, 1, 7, 1, 8, REMOVE, 1, 9];
         let mut recovery = Recovery::new(CODEC);
         recovery.group(v(1), &group(1, &[good])).expect("it is whole");
-        assert_eq!(recovery.collections["a"][&[7u8][..]][..], [8]);
+        recovery.finish().expect("nothing is missing");
+        assert_eq!(rows(&recovery, "a"), [(vec![7], vec![8])]);
         for len in 0..good.len() {
             let mut recovery = Recovery::new(CODEC);
             is_corrupt(recovery.group(v(1), &group(1, &[&good[..len]])));

@@ -8,11 +8,13 @@
 //!    where two open it at once, the first to finish decides and the other is checked against it.
 
 use std::any::TypeId;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::manager::Inner;
-use super::root::{Content, RawRows, Root, Slot, Table};
+use super::root::{Content, Root, Slot, Table};
 use super::snapshot::no_codec;
+use super::stored::StoredRows;
 use super::{Key, Value};
 use crate::{Error, ErrorKind};
 
@@ -135,16 +137,39 @@ impl Inner {
         Ok((id, true))
     }
 
-    fn decode<K: Key, V: Value>(&self, name: &str, raw: &RawRows) -> Result<Table<K, V>, Error> {
+    /// Decodes all rows, in the order in which the table keeps them: who reads the table then goes through
+    /// memory from its start to its end, and so does the building. Takes a word, a key and two pointers a row
+    /// beside the table.
+    fn decode<K: Key, V: Value>(
+        &self,
+        name: &str,
+        rows: &StoredRows,
+    ) -> Result<Table<K, V>, Error> {
         let codec = self.codec.ok_or_else(no_codec)?;
-        let mut table = Table::new();
-        for (key, value) in raw {
-            let bad = |part, error| undecodable(part, name, key, error);
-            let decoded = codec.decode::<K>(key).map_err(|error| bad("key", error))?;
-            let value = codec.decode::<V>(value).map_err(|error| bad("value", error))?;
-            if table.map.insert(decoded, Arc::new(value)).is_some() {
-                return Err(two_rows(name, key));
-            }
+        let mut table = Table::<K, V>::new();
+        let mut ordered = Vec::with_capacity(rows.len());
+        rows.each(|key, value| {
+            let decoded =
+                codec.decode::<K>(key).map_err(|error| undecodable("key", name, key, error))?;
+            ordered.push((table.place_of(&decoded), decoded, value));
+            Ok(())
+        })?;
+        ordered.sort_unstable_by_key(|(place, ..)| *place);
+        for (_, key, value) in ordered {
+            let value = codec.decode::<V>(value).map_err(|error| {
+                let mut bytes = Vec::new();
+                // It was decoded from these; one that cannot be encoded again is shown without.
+                let _ = codec.encode(&key, &mut bytes);
+                undecodable("value", name, &bytes, error)
+            })?;
+            table.map.insert(key, Arc::new(value));
+        }
+        if table.map.len() != rows.len() {
+            let mut keys = HashSet::new();
+            rows.each(|key, _| match keys.insert(codec.decode::<K>(key)?) {
+                true => Ok(()),
+                false => Err(two_rows(name, key)),
+            })?;
         }
         Ok(table)
     }
