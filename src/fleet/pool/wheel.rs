@@ -326,6 +326,7 @@ impl Wheel {
                     let shift = DIGIT * (bucket / WIDTH) as u32;
                     assert_eq!((entry.tick >> shift) as usize % WIDTH, bucket % WIDTH, "rule 1");
                     assert_eq!(entry.tick >> shift >> DIGIT, self.now >> shift >> DIGIT, "rule 1");
+                    assert!(entry.tick >= self.now, "rule 1: its tick has been dealt with");
                 }
                 assert!(bucket == FRESH || entry.tick >= entry.due >> TICK_BITS, "rule 1");
                 found += 1;
@@ -353,7 +354,7 @@ mod tests {
 
         #[test]
         fn what_the_wheel_gives_out_is_what_a_sorted_list_finds_due(
-            steps in prop::collection::vec((0..5_u8, 0..45_u32, any::<u64>(), any::<bool>()), 1..120),
+            steps in prop::collection::vec((0..6_u8, 0..45_u32, any::<u64>(), any::<bool>()), 1..120),
         ) {
             let mut wheel = Wheel::new();
             let (mut now, mut next_slot) = (0_u64, 0_u32);
@@ -362,14 +363,16 @@ mod tests {
             for (what, width, number, asks) in steps {
                 let number = number % (1 << width);
                 match what {
-                    0 | 1 => {
+                    0..=2 => {
                         let agent = AgentId { slot: next_slot, generation: 0 };
-                        let key = wheel.insert(agent, None, now + number, 0);
+                        // Another thread may have looked since the time of a lease was read.
+                        let due = if what < 2 { now + number } else { now.saturating_sub(number) };
+                        let key = wheel.insert(agent, None, due, 0);
                         prop_assert!(!ended.contains(&key), "rule 3");
-                        entries.insert(key, (next_slot, now + number));
+                        entries.insert(key, (next_slot, due));
                         next_slot += 1;
                     }
-                    2 => {
+                    3 => {
                         let key = entries.keys().nth(number as usize % entries.len().max(1)).copied();
                         if let Some(key) = key {
                             prop_assert_eq!(wheel.due(key), Some(entries[&key].1));
@@ -379,7 +382,7 @@ mod tests {
                             ended.push(key);
                         }
                     }
-                    3 => {
+                    4 => {
                         // Others may be added and taken out before the rest is.
                         now += number;
                         behind = true;
