@@ -10,7 +10,6 @@
 //!    commit needs the typed table.
 
 use std::any::Any;
-use std::collections::HashMap;
 use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
@@ -22,9 +21,6 @@ use super::stored::StoredRows;
 use super::{Key, Value, Version};
 use crate::Error;
 use crate::sync::{Mutex, OnceLock};
-
-/// The encoded rows of a collection that an import has.
-pub(super) type RawRows = HashMap<Box<[u8]>, Box<[u8]>>;
 
 /// Takes the encoded key and value of a row.
 pub(super) type RowSink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
