@@ -250,7 +250,7 @@ proptest! {
                     if timed {
                         model.due = model.now + PERIOD;
                     }
-                    if timed || model.version % COMMITS == 0 {
+                    if timed || model.version.is_multiple_of(COMMITS) {
                         model.keep(None, true);
                         model.trim();
                     }
