@@ -12,6 +12,7 @@
 //! | `StateManager::builder().path(..).open()` | all | every version up to [`StateManager::durable_version`] |
 //! | a [`Snapshot`] | what it shows, as long as it lives | nothing by itself; [`Snapshot::export_to_file`] writes it out, [`Import`] reads it on any machine |
 //! | a [`KeptSnapshot`] | what it shows, until it is dropped or the [`SnapshotPolicy`] lets go of it | nothing: opened again, a state keeps none |
+//! | a [`Watch`] | the latest commits, within limits | nothing: opened again, a state has it start over from what it recovered |
 //! | a [`Diff`] | what it shows, as long as it lives | nothing; [`StateManager::apply`] and [`StateManager::restore`] make commits of it |
 //!
 //! What it guarantees:
@@ -25,6 +26,9 @@
 //!    what is recovered may then be an older version, and [`RecoveryReport::repaired`] is set.)
 //! 5. No thread is started: what no call has to wait for is done by [`StateManager::maintain`], which the host
 //!    calls, or where it falls.
+//! 6. A [`Watch`] tells every commit that changed what it watches, in order and once, or that something is
+//!    missing.
+//! 7. No change that the rule of a collection refuses is committed.
 //!
 //! What it is not: a database larger than memory, shared between processes, or one that queries.
 

@@ -61,7 +61,7 @@ impl<K: Key, V: Value> Collection<K, V> {
     /// own; none is no row.
     ///
     /// It compares no values, so a row that was changed and changed back is not what it was. (One that was
-    /// absent both times is.)
+    /// absent both times is, and one that a [restore](super::StateManager::restore) brought back.)
     ///
     /// # Errors
     /// [`CompareAndSetError`] within, where the row was written; outside, [`ErrorKind::InvalidArgument`] for a

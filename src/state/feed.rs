@@ -158,9 +158,8 @@ impl Feed {
         &self.clock
     }
 
-    /// Whether a commit has to say what it changes. One that does not see that somebody began to watch makes
-    /// that reader start over, so it matters only to who can tell which of the two came first, and
-    /// to those the load shows it.
+    /// Whether a commit has to say what it changes. Relaxed: whoever can tell that the first watch came before
+    /// its commit sees it, and one that does not see it makes that reader start over.
     pub(super) fn is_on(&self) -> bool {
         self.on.load(Ordering::Relaxed)
     }
@@ -392,5 +391,50 @@ impl Track {
         if !self.waiters.is_empty() && !left_out("state.feed.wake") {
             receipt.waiters.push(std::mem::take(&mut self.waiters));
         }
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    fn v(number: u64) -> Version {
+        Version::from_u64(number)
+    }
+
+    fn commit(feed: &Feed, version: u64, parts: Option<Vec<Changed>>) {
+        let published = feed.publish(v(version), parts, || Ok::<(), ()>(()));
+        feed.settle(published.expect("it is shown"));
+    }
+
+    fn part(id: usize) -> Changed {
+        Changed { id, name: "rows".into(), len: 1, rows: std::sync::Arc::new(()) }
+    }
+
+    #[test]
+    fn a_commit_that_did_not_see_the_first_watch_has_all_readers_start_over() {
+        let feed = Feed::new(v(5), Limits::default(), Clock::real());
+        assert!(!feed.is_on());
+        let mut cursors = [None, Some(0), Some(7)].map(|track| feed.subscribe(track));
+        assert!(feed.is_on());
+        for cursor in &mut cursors {
+            assert!(matches!(feed.look(cursor, Some(Waker::noop())), Look::Nothing));
+        }
+        commit(&feed, 6, None);
+        commit(&feed, 7, Some(vec![part(0)]));
+        for cursor in &mut cursors {
+            assert!(matches!(feed.look(cursor, None), Look::Resync(version) if version == v(7)));
+            assert!(matches!(feed.look(cursor, None), Look::Nothing));
+        }
+        assert_eq!((feed.counts().commits, feed.counts().resyncs), (1, 3));
+    }
+
+    #[test]
+    fn a_commit_that_is_not_shown_is_not_told_either() {
+        let feed = Feed::new(v(0), Limits::default(), Clock::real());
+        let mut cursor = feed.subscribe(None);
+        assert!(feed.publish(v(1), Some(vec![part(0)]), || Err(())).is_err());
+        assert!(matches!(feed.look(&mut cursor, None), Look::Nothing));
+        assert_eq!(feed.newest(), v(0));
     }
 }

@@ -234,14 +234,16 @@ impl StateManager {
     /// pending deltas are at their limit it waits until they are written, and others take their turns
     /// meanwhile.
     ///
-    /// Keys are hashed, compared, cloned and dropped in the turn. A key whose code waits there for another
-    /// thread that commits waits for ever.
+    /// Keys are hashed, compared, cloned and dropped in the turn, and rules are asked. A key or a rule whose
+    /// code waits there for another thread that commits waits for ever.
     ///
     /// # Errors
     /// [`ErrorKind::Aborted`] with the host's reason as its source; [`ErrorKind::Conflict`] after 1000
     /// reruns; [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`] after a failed write;
     /// [`ErrorKind::Codec`] or [`ErrorKind::LimitReached`] for what cannot be stored;
     /// [`ErrorKind::InvalidArgument`] for a write to another manager's collection;
+    /// [`ErrorKind::Rejected`] with the host's reason as its source where a
+    /// [rule](Collection::validate_with) refuses a change;
     /// [`ErrorKind::Reentrant`] where the code of a key commits within a commit of the same thread. After
     /// an error nothing was committed.
     pub fn transaction<R>(

@@ -68,8 +68,9 @@ impl<K: Key, V: Value> Collection<K, V> {
     /// replaced and the new one, each none where there is no row. A commit in which it refuses any change fails
     /// as a whole.
     ///
-    /// It holds for every commit of this manager from now on, through whatever call; rows that are there
-    /// are not looked at, nor those that an opening recovers. A state that is opened anew has no
+    /// It holds for every commit of this manager from now on, through whatever call: a diff that is applied, a
+    /// snapshot that is restored and an import too. Rows that are there are not looked at, nor those that an
+    /// opening recovers. A state that is opened anew has no
     /// rules: set them before it is used. There is one rule for a collection, and it stays.
     ///
     /// It runs in the thread that commits, on exactly what the commit replaces, while other commits wait, so it

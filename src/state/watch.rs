@@ -285,7 +285,8 @@ impl<E> Watch<E> {
         Waiting(self)
     }
 
-    fn poll(&mut self, waker: &Waker) -> Poll<Result<WatchEvent<E>, WatchError>> {
+    /// One look; leaves the waker behind where there is nothing.
+    pub(super) fn poll(&mut self, waker: &Waker) -> Poll<Result<WatchEvent<E>, WatchError>> {
         for _ in 0..LOOKS_MAX {
             let step = match self.step(None) {
                 Step::Nothing => self.step(Some(waker)),

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use phalanx::ErrorKind;
-use phalanx::state::{Abort, Collection, StateManager, Version};
+use phalanx::state::{Abort, Collection, StateManager, Version, WatchEvent};
 
 fn v(number: u64) -> Version {
     Version::from_u64(number)
@@ -176,4 +176,47 @@ fn a_rule_may_read_the_state_but_not_change_it() {
     rows.insert(1, 5).unwrap();
     assert_eq!(rows.insert(1, 6).unwrap_err().kind(), ErrorKind::Rejected);
     assert_eq!(state.version(), v(2));
+}
+
+#[test]
+fn a_restore_and_a_diff_are_judged_and_told_like_any_commit() {
+    let (state, tasks) = tasks();
+    let other = state.collection::<u32, u32>("other").unwrap();
+    other.insert(1, 1).unwrap();
+    tasks.insert(1, 0).unwrap();
+    let before = state.snapshot();
+    other.insert(1, 2).unwrap();
+    let middle = state.snapshot();
+    let mut watch = state.watch();
+    state.restore(&before).unwrap();
+    state.apply(&before.diff(&middle).unwrap()).unwrap();
+    for (old, new) in [(2, 1), (1, 2)] {
+        let Ok(WatchEvent::Changed(commit)) = watch.try_recv() else { panic!("it is a commit") };
+        let [change] = commit.changes(&other) else { panic!("one row of it has changed") };
+        assert_eq!((change.old.as_deref(), change.new.as_deref()), (Some(&old), Some(&new)));
+        assert_eq!(commit.collections().collect::<Vec<_>>(), ["other"]);
+    }
+    tasks.insert(1, 1).unwrap();
+    other.insert(1, 3).unwrap();
+    let after = state.snapshot();
+    let version = state.version();
+    let back = state.restore(&before).unwrap_err();
+    assert_eq!(back.kind(), ErrorKind::Rejected, "a task does not go back");
+    let undone = state.apply(&after.diff(&before).unwrap()).unwrap_err();
+    assert_eq!(undone.kind(), ErrorKind::Rejected);
+    assert_eq!((tasks.get(&1), other.get(&1), state.version()), (Some(1), Some(3), version));
+}
+
+#[cfg(all(feature = "durable", feature = "bincode"))]
+#[test]
+fn an_import_is_judged_like_any_commit() {
+    use phalanx::state::{Compression, Import};
+    let (state, tasks) = tasks();
+    tasks.insert(1, 0).unwrap();
+    let mut bytes = Vec::new();
+    state.snapshot().export_to(&mut bytes, Compression::None).unwrap();
+    tasks.insert(1, 1).unwrap();
+    let import = Import::read(&*bytes).unwrap();
+    assert_eq!(state.import(&import).unwrap_err().kind(), ErrorKind::Rejected);
+    assert_eq!((tasks.get(&1), state.version()), (Some(1), v(2)));
 }

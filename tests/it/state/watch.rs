@@ -381,6 +381,13 @@ fn a_commit_wakes_only_who_waits_for_a_collection_that_it_changed() {
     assert_eq!(woken.iter().map(|woken| woken.get()).collect::<Vec<_>>(), [1, 1, 0]);
     rows.insert(1, 1).unwrap();
     assert_eq!(woken[1].get(), 1, "one wake-up for one wait");
+    assert!(a.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_ready());
+    let mut last = state.watch();
+    let mut d = pin!(last.recv_async());
+    assert!(d.as_mut().poll(&mut Context::from_waker(&wakers[0])).is_pending());
+    state.close().unwrap();
+    let all_woken = woken.iter().map(|woken| woken.get()).collect::<Vec<_>>();
+    assert_eq!(all_woken, [2, 1, 1], "the end is everybody's who still waits");
 }
 
 #[test]
