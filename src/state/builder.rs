@@ -220,7 +220,10 @@ impl StateBuilder {
 
     /// Opens the store and recovers the newest state in it, or makes an empty one where there is nothing.
     ///
-    /// Costs reading and verifying the whole store once. An open that fails leaves the folder as it was:
+    /// Costs reading and verifying the whole store, and memory for what it holds as it is encoded, with eight
+    /// bytes a row of the checkpoint until it is open and some 60 a row that commits after it wrote. The first
+    /// call of [`StateManager::collection`] for a name decodes its rows, and then gives their encoding up. That of
+    /// a collection that nobody opens stays. An open that fails leaves the folder as it was:
     /// what the engine would write while it opens is kept in memory until all is verified. (A folder that
     /// was missing may have been made.) Damage can make the engine panic; that panic is caught and becomes
     /// an error, but a panic hook of the process sees it.
