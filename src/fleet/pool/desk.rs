@@ -9,7 +9,7 @@
 //!    apart, unless a plan of them is due, and of batches that ask for more places than there are.
 //! 3. An answer that grants a lease names a live agent, and so does what a batch was granted.
 //! 4. Who waits for the best fraction of several names, some of which nobody had when it began to, is a learner until
-//!    it is answered or gives up. It waits under the mask of the names that are known now, which its own ticket may
+//!    it has looked at its answer or gives up. It waits under the mask of the names that are known now, which its own ticket may
 //!    not know.
 
 use std::collections::HashMap;
@@ -154,6 +154,10 @@ impl Desk {
             } else if let Some(batch) = self.batches.get_mut(known.place) {
                 batch.ask.mask = mask;
                 learner.ticket = ticket;
+            } else if let Some(answer) = self.answers.get_mut(&known.place.sequence) {
+                // It waits again if the agent that it was granted goes before it has looked.
+                answer.ticket = ticket;
+                learner.ticket = ticket;
             }
         }
         self.learners = learners;
@@ -164,7 +168,7 @@ impl Desk {
         self.learners.get(&ticket.place.sequence).map_or(*ticket, |learner| learner.ticket)
     }
 
-    /// One that was answered, or has given up, learns no more.
+    /// One that has looked at its answer, or has given up, learns no more.
     pub(super) fn forget_learner(&mut self, place: Place) {
         self.learners.remove(&place.sequence);
     }

@@ -635,6 +635,30 @@ fn a_capability_beyond_the_last_is_refused_and_takes_nothing() {
 }
 
 #[test]
+fn a_waiter_whose_agent_goes_before_it_looks_gets_one_that_can_do_what_nobody_could_when_it_began()
+{
+    let fit = Fit::BestFraction;
+    let strategy = Strategy::LeastLoaded;
+    let asked =
+        |capabilities| Asked { capabilities, priority: 0, fit, strategy, named: None, ttl: None };
+    let spawn = |capabilities| {
+        let condition = Condition::Fit;
+        Step::Spawn { capabilities, priority: 0, limit: 1, count: 1, condition }
+    };
+    // It is told of the one that is free again, and of the other's capability once there is one that has it.
+    let steps = vec![
+        spawn(1),
+        Step::TryAllocate { asked: asked(0), elsewhere: false },
+        Step::Wait { asked: asked(3) },
+        Step::Release { lease: 0, succeeded: true },
+        spawn(2),
+        Step::Kill { agent: 0 },
+        Step::Collect { waiter: 0 },
+    ];
+    Both::run(1, strategy, steps);
+}
+
+#[test]
 fn a_lease_that_ends_leaves_its_reference_for_the_next() {
     let both = Both::new(2, Strategy::LeastLoaded);
     let newcomers = Newcomers {
