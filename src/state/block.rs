@@ -126,6 +126,7 @@ impl<'a> Reader<'a> {
     }
 
     /// How many bytes of the payload lie in front of what comes next, also for a reader of a part of it.
+    #[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "only a store recovers rows"))]
     pub(super) fn at(&self) -> usize {
         self.at
     }
@@ -139,6 +140,7 @@ impl<'a> Reader<'a> {
     }
 
     /// A reader of what [`Self::bytes`] would return.
+    #[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "only a store recovers rows"))]
     pub(super) fn part(&mut self) -> Result<Self, Error> {
         let rest = self.bytes()?;
         Ok(Self { rest, at: self.at - rest.len() })

@@ -8,9 +8,12 @@
 //! 2. The last write of a key counts: `changes` goes before the rows of the checkpoint, whose keys all differ.
 //! 3. All sections were read once before, so that reading them again finds nothing wrong.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
+#[cfg(feature = "durable")]
+use std::collections::HashSet;
 use std::fmt;
 use std::hash::{BuildHasher, BuildHasherDefault, Hasher};
+#[cfg(feature = "durable")]
 use std::ops::Range;
 use std::sync::Arc;
 
@@ -61,6 +64,7 @@ struct Section {
 }
 
 /// See the rules of the file.
+#[cfg_attr(not(feature = "durable"), expect(dead_code, reason = "only a store recovers rows"))]
 #[derive(Default)]
 pub(super) struct StoredRows {
     blocks: Vec<Arc<[u8]>>,
