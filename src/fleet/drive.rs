@@ -153,7 +153,9 @@ impl<T, O> Inner<T, O> {
         loop {
             // It is late by one turn, or by some that were short a moment ago (rule 4).
             let (mut most, mut now) = (1, self.clock.now());
-            while now < deadline && driver.run_some(most) {
+            // A factory may take long, and nobody may wait for it.
+            let is_over = self.has_ended(&self.state.lock());
+            while !is_over && now < deadline && driver.run_some(most) {
                 let began = std::mem::replace(&mut now, self.clock.now());
                 most = if now - began < SHORT { LOOK.min(2 * most) } else { 1 };
                 // Nobody may have waited for that, and for what comes next.

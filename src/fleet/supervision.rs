@@ -145,9 +145,10 @@ pub(super) struct Standing {
 }
 
 impl Standing {
-    /// Whether nothing is to begin for now.
+    /// Whether nothing is to begin for now. Of one that nobody supervises its crew is told no more once it is warm: that
+    /// it has failed only the pool knows.
     pub(super) fn is_down(&self) -> bool {
-        self.cold || self.condition == Condition::Failed
+        self.cold || self.condition == Condition::Failed && self.tenure.is_supervised()
     }
 }
 

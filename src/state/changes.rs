@@ -157,6 +157,7 @@ pub(super) struct Entry {
 
 impl Entry {
     pub(super) fn new(version: Version, parts: Vec<Changed>) -> Self {
+        debug_assert!(parts.is_sorted_by(|one, next| one.id < next.id), "rule 2");
         let rows = parts.iter().map(|part| part.len).sum();
         Self { version, parts: parts.into(), rows }
     }

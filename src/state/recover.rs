@@ -122,6 +122,9 @@ impl Load for Recovery {
             Some(chunks) if !chunks.complete => (chunks.version, chunks.next),
             Some(_) => return Err(corrupt("a checkpoint goes on after its last chunk")),
         };
+        if !said.0.is_possible() {
+            return Err(corrupt(format!("a checkpoint is of the impossible version {}", said.0)));
+        }
         if said != (version, index) || said != expected {
             return Err(corrupt(format!(
                 "chunk {} of {} stands where chunk {} of {} belongs",
@@ -309,6 +312,7 @@ mod tests {
     #[test]
     fn a_checkpoint_without_a_chunk_or_with_another_is_never_a_state() {
         let mut recovery = Recovery::new(CODEC);
+        is_corrupt(recovery.chunk(v(u64::MAX), 0, &chunk(u64::MAX, 0, true, 1, ONE_ROW)));
         is_corrupt(recovery.chunk(v(5), 1, &chunk(5, 1, true, 1, ONE_ROW)));
         is_corrupt(recovery.chunk(v(5), 0, &chunk(5, 0, true, 2, ONE_ROW)));
 

@@ -170,6 +170,8 @@ impl Inner {
                 true => Ok(()),
                 false => Err(two_rows(name, key)),
             })?;
+            let message = format!("rows of {name:?} are lost to the map: do equal keys differ?");
+            return Err(Error::new(ErrorKind::Corrupt, message));
         }
         Ok(table)
     }

@@ -104,6 +104,9 @@ impl Transaction {
         writes: impl IntoIterator<Item = Box<dyn Part>>,
         whole: bool,
     ) -> Self {
+        let mut writes: Vec<_> = writes.into_iter().collect();
+        // In the order in which a commit tells them.
+        writes.sort_unstable_by_key(|part| part.id());
         let parts = writes.into_iter().map(Some).collect();
         Self { parts, base: Held::new(base), refused: None, whole }
     }

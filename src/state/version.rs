@@ -30,6 +30,11 @@ impl Version {
         self.0
     }
 
+    /// Whether a store can have come to it: so many commits that counting on never overflows, and that none has made.
+    pub(super) const fn is_possible(self) -> bool {
+        self.0 <= 1 << 62
+    }
+
     pub(super) const fn next(self) -> Self {
         Self(self.0 + 1)
     }

@@ -250,7 +250,10 @@ impl<E> Watch<E> {
             if let Poll::Ready(event) = waiting.0.poll(&waker) {
                 return event;
             }
-            if !waiting.0.feed.clock().park_until(&parker, deadline) {
+            let clock = waiting.0.feed.clock();
+            // Asked for by itself: what is not watched may wake it again and again.
+            let is_late = deadline.is_some_and(|deadline| clock.now() >= deadline);
+            if is_late || !clock.park_until(&parker, deadline) {
                 return Err(WatchError::Timeout);
             }
         }

@@ -17,7 +17,7 @@
 //! 6. It is begun under the locks of the tasks and of the mailbox, which a stop takes before it counts who is
 //!    occupied; and by [`Inner::make`], which calls the factory outside them and catches its panics.
 
-use super::{FailureReason, Standing, Supervision, Tenure};
+use super::{FailureReason, Standing, Supervision, Tenure, serves};
 use crate::fleet::agent::{Condition, Factory, Handler};
 use crate::fleet::crew::Hired;
 use crate::fleet::id::{AgentId, Attempt};
@@ -40,11 +40,11 @@ impl Supervision {
         self.standing(agent).is_some_and(|standing| standing.calls)
     }
 
-    /// Has an agent be cold of which the pool says this, unless it is already (rule 1).
+    /// Has an agent be cold of which the pool says this, unless it is already (rule 1). A trial goes on: it ends as the
+    /// attempt does that lost the handler, of which the circuit hears in a moment.
     pub(super) fn cool(&mut self, agent: AgentId, condition: Condition) {
         let wanted = self.wards.get(&agent).map_or(condition, |ward| ward.wanted);
         self.cold.entry(agent).or_insert(wanted);
-        self.check_trial(agent);
     }
 
     /// Has an agent be cold no more; how it stands then.
@@ -60,12 +60,13 @@ impl Supervision {
         }))
     }
 
-    /// Has an agent be failed, and cold, until the host wants it otherwise.
+    /// Has an agent that would serve be failed, and cold, until the host wants it otherwise.
     pub(super) fn give_up_warming(&mut self, agent: AgentId) {
-        if let Some(ward) = self.wards.get_mut(&agent) {
-            ward.wanted = Condition::Failed;
+        let ward = self.wards.get_mut(&agent).map(|ward| &mut ward.wanted);
+        let cold = self.cold.entry(agent).or_insert(Condition::Failed);
+        for wanted in ward.into_iter().chain([cold]).filter(|wanted| serves(**wanted)) {
+            *wanted = Condition::Failed;
         }
-        self.cold.insert(agent, Condition::Failed);
     }
 }
 

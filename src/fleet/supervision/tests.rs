@@ -115,7 +115,10 @@ proptest! {
                 Step::GiveUp(which) => if let Some(place) = place(which) {
                     let (agent, known) = &mut naive[place];
                     supervision.give_up_warming(*agent);
-                    (known.cold, known.wanted) = (true, Condition::Failed);
+                    known.cold = true;
+                    if serves(known.wanted) {
+                        known.wanted = Condition::Failed;
+                    }
                 },
                 Step::Fail { which, earlier } => if let Some(place) = place(which) {
                     let (agent, known) = naive[place];

@@ -197,6 +197,9 @@ impl<'a> In<'a> {
         }
         let mut reader = Reader::new(&payload);
         let version = Version::from_u64(reader.u64()?);
+        if !version.is_possible() {
+            return Err(corrupt(format!("an export is of the impossible version {version}")));
+        }
         let count = reader.len()?;
         if count > COLLECTIONS_MAX {
             return Err(corrupt(format!("an export names {count} collections")));

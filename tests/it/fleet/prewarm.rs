@@ -391,6 +391,10 @@ fn the_hosts_word_holds_while_an_agent_is_made_ready() {
             gate.open();
             eventually("it is made", || fleet.stats().agents_prewarmed == 1);
             assert_eq!((state(&fleet, agent), workshop.calls()), (stands, 1), "{wanted:?}");
+            // Nothing of it is left once the host wants it to serve.
+            fleet.set_condition(agent, Condition::Fit).unwrap();
+            fleet.tell(agent, 1).unwrap();
+            eventually("it is handled", || workshop.handled() == [1]);
             finish(&fleet);
         }
     }
@@ -461,12 +465,13 @@ fn a_drain_waits_for_no_factory_that_nobody_needs() {
     gate.open();
     finish(&fleet);
 
-    // Whoever drives a drain looks after each.
+    // Whoever drives a drain looks before each.
     let workshop = Workshop::new([]);
     let fleet = driven().build().unwrap();
     let agents = fleet.spawn_batch(&spec(&workshop), 100).unwrap();
     assert!(fleet.drain(LONG).unwrap().is_complete());
-    assert_eq!(workshop.calls(), 1);
+    assert_eq!(workshop.calls(), 0);
+    fleet.run_ready(1);
     // What was accepted is waited for, and leases are still granted.
     assert_eq!(state(&fleet, agents[0]), AgentState::Ready);
     drop(fleet.try_allocate(&Request::any()).unwrap());
@@ -531,6 +536,38 @@ fn a_circuit_hears_of_factories_that_panic_and_finds_somebody_to_try() {
         assert!(agents.iter().all(|agent| state(&fleet, *agent) == AgentState::Failed));
         finish(&fleet);
     }
+}
+
+#[test]
+fn a_circuit_hears_of_a_trial_that_loses_its_handler() {
+    let workshop = Workshop::new([]);
+    let (clock, hand) = ManualClock::new();
+    let policy = BreakerPolicy::new(NonZeroU16::new(2).unwrap(), SECOND * 9)
+        .open_for(Backoff::constant(SECOND));
+    let fleet = driven().clock(clock).breaker("model", policy).build().unwrap();
+    fleet.spawn(spec(&workshop)).unwrap();
+    let unlucky = || Task::new(13).max_attempts(NonZeroU32::MIN);
+    for _ in 0..2 {
+        drop(fleet.submit(unlucky()).unwrap());
+        fleet.run_ready(usize::MAX);
+    }
+    // The one that is on trial panics too: the circuit is open again, and waits.
+    for calls in [3, 4] {
+        assert!(matches!(fleet.circuit("model"), Some(BreakerState::Open { .. })), "{calls}");
+        drop(fleet.submit(unlucky()).unwrap());
+        fleet.run_ready(usize::MAX);
+        assert_eq!(workshop.calls(), calls, "it is made ready anew and then held back");
+        hand.advance(SECOND);
+        fleet.tick();
+        fleet.run_ready(usize::MAX);
+    }
+    assert!(matches!(fleet.circuit("model"), Some(BreakerState::Open { .. })));
+    hand.advance(SECOND);
+    fleet.tick();
+    drop(fleet.submit(Task::new(1)).unwrap());
+    fleet.run_ready(usize::MAX);
+    assert_eq!(fleet.circuit("model"), Some(BreakerState::Closed));
+    finish(&fleet);
 }
 
 #[test]

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use phalanx::state::{Compression, ExportHeader, FaultDisk, Import, StateManager, Version};
+use phalanx::state::{
+    Compression, ExportHeader, FaultDisk, Import, StateManager, Version, WatchEvent,
+};
 use phalanx::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
@@ -266,6 +268,9 @@ fn what_does_not_add_up_is_refused_though_every_checksum_is_right() {
     corrupt(&mut names(&[1, 0, 1]), "name");
     corrupt(&mut names(&[1, 1, b'a', 1, 7]), "left over");
     corrupt(&mut names(&[1, 1, 0xff, 1]), "UTF-8");
+    // A version after which there is none.
+    let last = [&[0xff; 8][..], &[1, 1, b'a', 1]].concat();
+    corrupt(ByHand::new(1, 1, 0, &last).block(6, ONE_ROW).end(1, 1, 6), "impossible version");
 }
 
 #[test]
@@ -365,6 +370,33 @@ fn an_import_writes_only_the_rows_that_differ() {
     assert!((200..400).contains(&pending), "{pending} bytes for two rows of 100, and one removed");
     assert_eq!(before.diff(&state.snapshot()).unwrap().rows(&texts).count(), 3);
     assert_eq!((texts.len(), texts.get(&500)), (1000, Some("x".repeat(100))));
+}
+
+#[test]
+fn an_import_is_watched_in_every_collection_in_whatever_order_they_were_opened() {
+    let bytes = exported(&small(), Compression::None);
+    let state = StateManager::in_memory();
+    let more = state.collection::<u8, u8>("more").unwrap();
+    more.insert(1, 1).unwrap();
+    let leaders = state.collection::<String, u64>("leaders").unwrap();
+    let agents = state.collection::<u64, Stored>("agents").unwrap();
+    let (mut of_agents, mut of_leaders, mut of_more) =
+        (agents.watch(), leaders.watch(), more.watch());
+    let mut all = state.watch();
+    let version = state.import(&Import::read(&bytes[..]).unwrap()).unwrap();
+    let Ok(WatchEvent::Changed(changes)) = of_agents.try_recv() else { panic!("missed") };
+    assert_eq!((changes.version(), changes.rows().len()), (version, 5));
+    let Ok(WatchEvent::Changed(changes)) = of_leaders.try_recv() else { panic!("missed") };
+    assert_eq!((changes.version(), changes.rows().len()), (version, 1));
+    let Ok(WatchEvent::Changed(changes)) = of_more.try_recv() else { panic!("missed") };
+    assert_eq!((changes.version(), changes.rows().len()), (version, 1), "it is emptied");
+    let Ok(WatchEvent::Changed(commit)) = all.try_recv() else { panic!("missed") };
+    let told = [
+        commit.changes(&agents).len(),
+        commit.changes(&leaders).len(),
+        commit.changes(&more).len(),
+    ];
+    assert_eq!((told, commit.rows()), ([5, 1, 1], 7));
 }
 
 #[test]
