@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 fn open(disk: &FaultDisk) -> StateManager {
-    StateManager::builder().fault_disk(disk).open().unwrap()
+    StateManager::builder().fault_disk(disk).open().expect("the disk is sound")
 }
 
 fn rows<'a>(diff: &'a Diff, of: &Collection<u32, String>) -> Vec<RowDiff<'a, u32, String>> {

@@ -60,7 +60,7 @@ fn is_changed<E: Debug>(event: Result<WatchEvent<E>, WatchError>) -> E {
 
 fn limited(commits: usize, rows: usize) -> StateManager {
     let builder = StateManager::builder().in_memory();
-    builder.change_log_commits(commits).change_log_rows(rows).open().unwrap()
+    builder.change_log_commits(commits).change_log_rows(rows).open().expect("the limits are valid")
 }
 
 #[test]

@@ -156,7 +156,7 @@ fn a_value_that_panics_as_it_leaves_the_log_is_counted_and_ends_no_commit() {
 }
 
 fn open(disk: &FaultDisk) -> (StateManager, Collection<u32, u32>) {
-    let state = StateManager::builder().fault_disk(disk).open().unwrap();
+    let state = StateManager::builder().fault_disk(disk).open().expect("the disk is sound");
     let rows = state.collection("rows").unwrap();
     (state, rows)
 }

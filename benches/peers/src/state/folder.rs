@@ -73,7 +73,7 @@ mod tests {
                       3 1 0:2 / /run/disk rw - xfs /dev/sdb rw\n\
                       4 3 0:3 / /run/disk rw - btrfs /dev/sdc rw\n";
         let kind = |folder: &str| kind(mounts, Path::new(folder));
-        assert_eq!(kind("/home/a"), Some("ext4"));
+        assert_eq!(kind("/data/a"), Some("ext4"));
         assert_eq!(kind("/run/user"), Some("tmpfs"));
         assert_eq!(kind("/runner"), Some("ext4"));
         assert_eq!(kind("/run/disk/a"), Some("btrfs"));
