@@ -81,7 +81,7 @@ pub use collection::{Collection, Key, Value};
 pub use compare::CompareAndSetError;
 pub use diff::{CollectionDiff, Diff, RowDiff};
 #[cfg(all(feature = "durable", feature = "test-util"))]
-pub use disk::fault::{Fault, FaultDisk};
+pub use disk::fault::{AtRisk, Fault, FaultDisk};
 pub use keep::{KeptSnapshot, SnapshotId, SnapshotPolicy};
 pub use maintain::Maintenance;
 pub use manager::StateManager;

@@ -18,14 +18,26 @@ mod keep;
 #[cfg(all(feature = "durable", feature = "bincode", unix))]
 mod kill;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod linear;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod model;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod power;
 mod release;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod script;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod sums;
+#[cfg(all(feature = "durable", feature = "bincode", unix))]
+mod synced;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod transfer;
 mod turn;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod unclosed;
 mod validate;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod votes;
 mod watch;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod watch_hostile;

@@ -7,9 +7,15 @@
 //!    synced, plus those of the later writes that the test lets survive.
 //! 3. A failed write may have left any part of itself behind; this one leaves nothing. A failed sync makes
 //!    nothing durable, and what was written stays readable, as a page cache does it.
+//! 4. A sync that is left out reports success and makes nothing durable: so does code from which that sync was
+//!    removed. The next sync makes up for it.
+//! 5. A recording holds every call that was made since it began, so one run gives the disk after each of them.
+//!    What a store does never depends on what a power loss would leave: leaving a sync out afterwards, as
+//!    [`FaultDisk::rewound`] does, shows the same as leaving it out at the time.
 
 use std::fmt;
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use super::Disk;
@@ -36,16 +42,48 @@ pub struct FaultDisk(Arc<Mutex<State>>);
 struct State {
     bytes: Vec<u8>,
     synced: Vec<u8>,
-    unsynced: Vec<Change>,
+    unsynced: Vec<Arc<Change>>,
     calls: u64,
+    syncs: u64,
     fail: Option<(u64, Fault)>,
     crashed: bool,
+    recording: Option<Arc<Recording>>,
 }
 
-#[derive(Clone)]
+/// Rule 5.
+struct Recording {
+    /// The disk as it was when it began.
+    start: State,
+    calls: Mutex<Vec<Call>>,
+}
+
+enum Call {
+    Change(Arc<Change>),
+    Sync,
+    Failed,
+}
+
 enum Change {
     SetLen(u64),
     Write(u64, Vec<u8>),
+}
+
+/// A change that a power loss would put at risk; see [`FaultDisk::at_risk`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AtRisk {
+    /// The length of the disk.
+    SetLen {
+        /// The new one, in bytes.
+        len: u64,
+    },
+    /// A write.
+    Write {
+        /// Where it begins.
+        offset: u64,
+        /// How many bytes it has.
+        len: usize,
+    },
 }
 
 impl FaultDisk {
@@ -85,6 +123,68 @@ impl FaultDisk {
         self.0.lock().unsynced.len()
     }
 
+    /// How many syncs succeeded, those that were left out included.
+    #[must_use]
+    pub fn syncs(&self) -> u64 {
+        self.0.lock().syncs
+    }
+
+    /// The changes that a power loss now would put at risk, in the order in which they were made.
+    #[must_use]
+    pub fn at_risk(&self) -> Vec<AtRisk> {
+        self.0.lock().unsynced.iter().map(|change| change.at_risk()).collect()
+    }
+
+    /// Keeps all calls from here on, for [`FaultDisk::rewound`]. They take the memory of what they write.
+    pub fn record(&self) {
+        let mut state = self.0.lock();
+        let start = State { recording: None, fail: None, ..state.clone() };
+        state.recording = Some(Arc::new(Recording { start, calls: Mutex::default() }));
+    }
+
+    /// The disk as it was after so many calls, or as it would have been without the syncs for whose number
+    /// (counted from 1) `left_out` says so. It works, and is a disk of its own.
+    ///
+    /// # Panics
+    /// Where nothing was recorded, or not from so early on or to so late a call.
+    #[must_use]
+    pub fn rewound(&self, calls: u64, mut left_out: impl FnMut(u64) -> bool) -> Self {
+        let recording = self.0.lock().recording.clone();
+        let recording = recording.expect("`FaultDisk::record` was called before");
+        let mut state = recording.start.clone();
+        let recorded = recording.calls.lock();
+        let count = calls.checked_sub(state.calls).and_then(|count| usize::try_from(count).ok());
+        let made = count.and_then(|count| recorded.get(..count));
+        for call in made.expect("so many calls were recorded") {
+            state.calls += 1;
+            match call {
+                Call::Change(change) => state.change(Arc::clone(change)),
+                Call::Sync => {
+                    state.syncs += 1;
+                    if !left_out(state.syncs) {
+                        state.sync();
+                    }
+                }
+                Call::Failed => {}
+            }
+        }
+        Self(Arc::new(Mutex::new(state)))
+    }
+
+    /// The disk that a machine finds after a power loss now: what was synced, and then these pieces of the later
+    /// changes in this order, each the number of a change (of [`FaultDisk::at_risk`], from 0) and which of its
+    /// bytes. A change of length took place if its piece is not empty.
+    ///
+    /// # Panics
+    /// Where there is no such change, or no such bytes of it.
+    #[must_use]
+    pub fn after_power_loss_of(
+        &self,
+        pieces: impl IntoIterator<Item = (usize, Range<usize>)>,
+    ) -> Self {
+        self.0.lock().clone().after_power_loss_of(pieces)
+    }
+
     /// The disk that a machine finds after a power loss now: what was synced, and those of the later changes
     /// for which `keep` returns how many of their bytes made it (a change of length counts as one byte).
     ///
@@ -92,23 +192,11 @@ impl FaultDisk {
     #[must_use]
     pub fn after_power_loss(&self, mut keep: impl FnMut(usize, usize) -> usize) -> Self {
         let state = self.0.lock().clone();
-        let mut bytes = state.synced;
-        for (index, change) in state.unsynced.iter().enumerate() {
-            match change {
-                Change::SetLen(len) => {
-                    if keep(index, 1) > 0 {
-                        bytes.resize(*len as usize, 0);
-                    }
-                }
-                Change::Write(offset, data) => {
-                    let kept = keep(index, data.len()).min(data.len());
-                    if kept > 0 {
-                        put(&mut bytes, *offset, &data[..kept]);
-                    }
-                }
-            }
-        }
-        Self::with_bytes(bytes)
+        let sizes: Vec<_> = state.unsynced.iter().map(|change| change.size()).collect();
+        let each = sizes.into_iter().enumerate();
+        state.after_power_loss_of(
+            each.map(|(number, size)| (number, 0..keep(number, size).min(size))),
+        )
     }
 }
 
@@ -132,6 +220,20 @@ fn put(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
     bytes[offset as usize..end].copy_from_slice(data);
 }
 
+impl Change {
+    /// In bytes; a change of length counts as one.
+    fn size(&self) -> usize {
+        if let Self::Write(_, data) = self { data.len() } else { 1 }
+    }
+
+    fn at_risk(&self) -> AtRisk {
+        match self {
+            Self::SetLen(len) => AtRisk::SetLen { len: *len },
+            Self::Write(offset, data) => AtRisk::Write { offset: *offset, len: data.len() },
+        }
+    }
+}
+
 impl State {
     fn call(&mut self) -> io::Result<()> {
         self.alive()?;
@@ -139,6 +241,7 @@ impl State {
         match self.fail {
             Some((call, fault)) if call == self.calls => {
                 self.fail = None;
+                self.record(Call::Failed);
                 match fault {
                     Fault::Io => Err(io::Error::other("injected input/output error")),
                     Fault::NoSpace => Err(io::ErrorKind::StorageFull.into()),
@@ -154,6 +257,52 @@ impl State {
 
     fn alive(&self) -> io::Result<()> {
         if self.crashed { Err(io::Error::other("injected power loss")) } else { Ok(()) }
+    }
+
+    fn change(&mut self, change: Arc<Change>) {
+        match &*change {
+            Change::SetLen(len) => self.bytes.resize(*len as usize, 0),
+            Change::Write(offset, data) => put(&mut self.bytes, *offset, data),
+        }
+        self.unsynced.push(change);
+    }
+
+    fn sync(&mut self) {
+        self.synced.clone_from(&self.bytes);
+        self.unsynced.clear();
+    }
+
+    fn record(&self, call: Call) {
+        if let Some(recording) = &self.recording {
+            recording.calls.lock().push(call);
+        }
+    }
+
+    fn after_power_loss_of(
+        self,
+        pieces: impl IntoIterator<Item = (usize, Range<usize>)>,
+    ) -> FaultDisk {
+        let mut bytes = self.synced;
+        for (number, piece) in pieces.into_iter().filter(|(_, piece)| !piece.is_empty()) {
+            match &*self.unsynced[number] {
+                Change::SetLen(len) => bytes.resize(*len as usize, 0),
+                Change::Write(offset, data) => {
+                    put(&mut bytes, *offset + piece.start as u64, &data[piece]);
+                }
+            }
+        }
+        FaultDisk::with_bytes(bytes)
+    }
+}
+
+impl FaultDisk {
+    fn apply(&self, change: Change) -> io::Result<()> {
+        let mut state = self.0.lock();
+        state.call()?;
+        let change = Arc::new(change);
+        state.record(Call::Change(Arc::clone(&change)));
+        state.change(change);
+        Ok(())
     }
 }
 
@@ -174,26 +323,19 @@ impl Disk for FaultDisk {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.call()?;
-        state.bytes.resize(len as usize, 0);
-        state.unsynced.push(Change::SetLen(len));
-        Ok(())
+        self.apply(Change::SetLen(len))
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        let mut state = self.0.lock();
-        state.call()?;
-        put(&mut state.bytes, offset, data);
-        state.unsynced.push(Change::Write(offset, data.to_vec()));
-        Ok(())
+        self.apply(Change::Write(offset, data.to_vec()))
     }
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.lock();
         state.call()?;
-        state.synced = state.bytes.clone();
-        state.unsynced.clear();
+        state.syncs += 1;
+        state.sync();
+        state.record(Call::Sync);
         Ok(())
     }
 }

@@ -29,18 +29,23 @@ impl Tables {
     }
 }
 
-/// What the commit with this number writes.
-fn step(number: u64) -> (u32, String, u32, String) {
+/// What the commit with this number writes, into a row of `width` bytes at least.
+fn step(number: u64, width: usize) -> (u32, String, u32, String) {
     let key = (number * 7 % 5) as u32;
-    let text = format!("{number}:{}", "x".repeat((number * 37 % 300) as usize));
+    let text = format!("{number}:{}", "x".repeat(width + (number * 37 % 300) as usize));
     (key, text, (number * 3 % 5) as u32, format!("row {key}"))
 }
 
 /// The state that every store which ran the script has at this version.
 pub(super) fn model_at(version: Version) -> Model {
+    wide_model_at(version, 0)
+}
+
+/// The same with rows of so many bytes at least.
+pub(super) fn wide_model_at(version: Version, width: usize) -> Model {
     let mut model = Model::default();
     for number in 1..=version.as_u64() {
-        let (key, text, gone, name) = step(number);
+        let (key, text, gone, name) = step(number, width);
         model.rows.insert(key, text);
         if gone != key {
             model.rows.remove(&gone);
@@ -52,7 +57,16 @@ pub(super) fn model_at(version: Version) -> Model {
 
 /// Does the commit that is next.
 pub(super) fn commit_next(state: &StateManager, tables: &Tables) -> Result<Version, Error> {
-    let (key, text, gone, name) = step(state.version().as_u64() + 1);
+    commit_wide(state, tables, 0)
+}
+
+/// The same with rows of so many bytes at least.
+pub(super) fn commit_wide(
+    state: &StateManager,
+    tables: &Tables,
+    width: usize,
+) -> Result<Version, Error> {
+    let (key, text, gone, name) = step(state.version().as_u64() + 1, width);
     let ((), version) = state.transaction(|tx| {
         tx.insert(&tables.rows, key, text.clone());
         if gone != key {
