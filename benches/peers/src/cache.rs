@@ -104,7 +104,7 @@ fn get_1(settings: &Settings) -> Row {
         lru.lock().put(key, value_of(key));
     }
     fn one<'a>(name: &'static str, unit: impl FnMut() -> u64 + 'a) -> Contestant<'a> {
-        Contestant::unit(name, Time::Wall, LOOKUPS as u64, unit)
+        Contestant::unit(name, LOOKUPS as u64, unit)
     }
     measure(
         settings,

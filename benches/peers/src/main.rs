@@ -1,7 +1,11 @@
 //! This crate and its peers doing the same work, interleaved, in one process.
 //!
 //! `cargo run --release --manifest-path benches/peers/Cargo.toml --features PART -- PART [--quick] [--row ID].. [--json FILE]
-//! [--folder DIR]`
+//! [--folder DIR] [--calm on|off]`
+//!
+//! Cores that are shared with strangers run our kind of code up to twice as slowly while a neighbour works, and other
+//! kinds as fast as ever: a ratio of such moments says more about the neighbour than about either side. So work is
+//! timed in laps between two probes of the machine, and only laps between good ones count ([`measure::Lap`]).
 //!
 //! Where things are: [`row`] is what is reported, [`measure`] how it is sampled, [`table`] how it is shown;
 //! each part has a module, with a function for each row of it.
@@ -38,6 +42,7 @@ mod state;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
+use measure::Probes;
 use row::Row;
 
 /// How this run measures.
@@ -49,17 +54,20 @@ pub struct Settings {
     pub commit: String,
     /// Where files go, into folders of their own that are gone afterwards.
     pub folder: PathBuf,
+    /// What says whether the machine is calm; nothing where that does not matter.
+    pub probes: Option<Probes>,
 }
 
 /// One row of a part: measures it and says what came out.
 type RowFn = fn(&Settings) -> Row;
 
-const USAGE: &str = "usage: phalanx-peers PART [--quick] [--row ID].. [--json FILE] [--folder DIR]
+const USAGE: &str = "usage: phalanx-peers PART [--quick] [--row ID].. [--json FILE] [--folder DIR] [--calm on|off]
   PART         ast, bus, cache, fleet or state; build with the feature of the same name
   --quick      3 samples a row instead of 5, and only the peers that its reach names
   --row ID     only this row; may be given more than once
   --json FILE  write the rows there as well
-  --folder DIR where the rows with files keep them, which should be on a disk; the system's temporary folder";
+  --folder DIR where the rows with files keep them, which should be on a disk; the system's temporary folder
+  --calm off   count all work, also what was done while a neighbour had a share of the core; on unless said";
 
 const PARTS: [&str; 5] = ["ast", "bus", "cache", "fleet", "state"];
 
@@ -104,7 +112,7 @@ fn main() -> ExitCode {
             Err(problem) => usage(&problem),
         };
     }
-    let Arguments { part, quick, only, json, folder } = match arguments() {
+    let Arguments { part, quick, only, json, folder, calm } = match arguments() {
         Ok(Some(parsed)) => parsed,
         Ok(None) => {
             println!("{USAGE}");
@@ -123,7 +131,8 @@ fn main() -> ExitCode {
         let ids: Vec<_> = rows.iter().map(|(id, _)| *id).collect();
         return usage(&format!("there is no row {unknown} of {part}, but {}", ids.join(", ")));
     }
-    let settings = Settings { quick, commit: commit(), folder };
+    let probes = calm.then(Probes::new);
+    let settings = Settings { quick, commit: commit(), folder, probes };
     println!("{}", table::header(&part, &settings));
     let mut done = Vec::new();
     for (id, row) in rows.iter().filter(|(id, _)| only.is_empty() || only.iter().any(|o| o == id)) {
@@ -134,8 +143,9 @@ fn main() -> ExitCode {
     }
     println!("{}", table::summary(&done));
     if let Some(file) = json {
-        let rows: Vec<_> = done.iter().map(|row| row.to_json(&settings)).collect();
-        let text = format!("{:#}\n", serde_json::Value::Array(rows));
+        // A line each, as laps are many.
+        let rows: Vec<_> = done.iter().map(|row| row.to_json(&settings).to_string()).collect();
+        let text = format!("[\n{}\n]\n", rows.join(",\n"));
         if let Err(error) = std::fs::write(&file, text) {
             eprintln!("could not write {file}: {error}");
             return ExitCode::FAILURE;
@@ -151,12 +161,14 @@ struct Arguments {
     only: Vec<String>,
     json: Option<String>,
     folder: PathBuf,
+    calm: bool,
 }
 
 /// `None` when help was asked for.
 fn arguments() -> Result<Option<Arguments>, String> {
     let (mut part, mut quick, mut only, mut json) = (None, false, Vec::new(), None);
     let mut folder = std::env::temp_dir();
+    let mut calm = true;
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         match argument.as_str() {
@@ -165,12 +177,19 @@ fn arguments() -> Result<Option<Arguments>, String> {
             "--row" => only.push(given.next().ok_or("--row needs an id")?),
             "--json" => json = Some(given.next().ok_or("--json needs a file")?),
             "--folder" => folder = given.next().ok_or("--folder needs a folder")?.into(),
+            "--calm" => {
+                calm = match given.next().as_deref() {
+                    Some("on") => true,
+                    Some("off") => false,
+                    _ => return Err("--calm needs on or off".to_owned()),
+                }
+            }
             flag if flag.starts_with('-') => return Err(format!("there is no option {flag}")),
             name if part.is_none() => part = Some(name.to_owned()),
             more => return Err(format!("one part at a time: {more} is one too many")),
         }
     }
-    Ok(Some(Arguments { part: part.ok_or("which part?")?, quick, only, json, folder }))
+    Ok(Some(Arguments { part: part.ok_or("which part?")?, quick, only, json, folder, calm }))
 }
 
 fn usage(problem: &str) -> ExitCode {

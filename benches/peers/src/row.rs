@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::Settings;
+use crate::measure::Calmness;
 
 /// The name under which this crate competes.
 pub const OURS: &str = "ours";
@@ -116,6 +117,11 @@ impl Samples {
         !["self-", "probe-", "limit-"].iter().any(|prefix| self.name.starts_with(prefix))
     }
 
+    /// Whether a target against this one, or this group, means it.
+    fn is_meant(&self, against: &str) -> bool {
+        self.is_of(against).unwrap_or(self.name == against)
+    }
+
     /// Whether it is one of those that a target against a group means; nothing if `against` is no group.
     fn is_of(&self, against: &str) -> Option<bool> {
         let of = |one: &str| {
@@ -133,7 +139,7 @@ impl Samples {
 pub enum Verdict {
     Pass,
     Fail,
-    /// The spread straddles the reach.
+    /// The spread straddles the reach, or the machine was not calm for long enough.
     Inconclusive,
 }
 
@@ -157,6 +163,8 @@ pub struct Target {
     pub ratio: Option<f64>,
     pub reach: f64,
     pub verdict: Verdict,
+    /// Why it is inconclusive, if that is not because of its spread.
+    pub why: Option<String>,
 }
 
 /// A row with its result.
@@ -168,16 +176,34 @@ pub struct Row {
     pub targets: Vec<Target>,
     /// Why there are no samples.
     pub reason: Option<String>,
+    /// How calm the machine was, where that was looked at.
+    pub calmness: Option<Calmness>,
 }
 
 impl Row {
-    pub fn measured(spec: Spec, ours: Vec<f64>, peers: Vec<Samples>) -> Self {
+    pub fn measured(
+        spec: Spec,
+        ours: Vec<f64>,
+        peers: Vec<Samples>,
+        calmness: Option<Calmness>,
+    ) -> Self {
+        let lacks = |name| calmness.as_ref().and_then(|calmness| calmness.lacks(name));
         let targets = spec
             .targets
             .iter()
-            .map(|(against, reach)| judge(spec.unit, &ours, &peers, against, *reach))
+            .map(|(against, reach)| {
+                let target = judge(spec.unit, &ours, &peers, against, *reach);
+                // Of a group, whoever lacks laps might have been the best.
+                let theirs = peers.iter().filter(|peer| peer.is_meant(against)).map(|one| one.name);
+                match std::iter::once(OURS).chain(theirs).find_map(lacks) {
+                    Some(why) => {
+                        Target { verdict: Verdict::Inconclusive, why: Some(why), ..target }
+                    }
+                    None => target,
+                }
+            })
             .collect();
-        Self { spec, ours, peers, targets, reason: None }
+        Self { spec, ours, peers, targets, reason: None, calmness }
     }
 
     /// A row that only others ran: it fails, and says why.
@@ -188,7 +214,14 @@ impl Row {
     /// A row that did not run: it fails, and says why.
     pub fn not_run(spec: Spec, reason: impl Into<String>) -> Self {
         let targets = spec.targets.iter().map(|(against, reach)| missed(against, *reach)).collect();
-        Self { spec, ours: Vec::new(), peers: Vec::new(), targets, reason: Some(reason.into()) }
+        Self {
+            spec,
+            ours: Vec::new(),
+            peers: Vec::new(),
+            targets,
+            reason: Some(reason.into()),
+            calmness: None,
+        }
     }
 
     pub fn to_json(&self, settings: &Settings) -> Value {
@@ -203,6 +236,7 @@ impl Row {
                     "ratio": target.ratio,
                     "reach": target.reach,
                     "verdict": target.verdict.name(),
+                    "why": target.why,
                 })
             })
             .collect();
@@ -224,6 +258,9 @@ impl Row {
         if let (Some(reason), Some(row)) = (&self.reason, row.as_object_mut()) {
             row.insert("reason".to_owned(), json!(reason));
         }
+        if let (Some(calmness), Some(row)) = (&self.calmness, row.as_object_mut()) {
+            row.insert("calmness".to_owned(), calmness.to_json());
+        }
         row
     }
 }
@@ -231,7 +268,7 @@ impl Row {
 fn judge(unit: Unit, ours: &[f64], peers: &[Samples], against: &'static str, reach: f64) -> Target {
     let peer = peers
         .iter()
-        .filter(|peer| peer.is_of(against).unwrap_or(peer.name == against))
+        .filter(|peer| peer.is_meant(against))
         .reduce(|a, b| if unit.ratio(a.median(), b.median()) >= 1.0 { a } else { b });
     let Some(peer) = peer else { return missed(against, reach) };
     let rounds: Vec<_> =
@@ -251,11 +288,12 @@ fn judge(unit: Unit, ours: &[f64], peers: &[Samples], against: &'static str, rea
         ratio: Some(unit.ratio(median(ours), peer.median())),
         reach,
         verdict,
+        why: None,
     }
 }
 
 fn missed(against: &'static str, reach: f64) -> Target {
-    Target { against, peer: None, ratio: None, reach, verdict: Verdict::Fail }
+    Target { against, peer: None, ratio: None, reach, verdict: Verdict::Fail, why: None }
 }
 
 pub fn median(values: &[f64]) -> f64 {
@@ -277,6 +315,7 @@ fn extremes(values: &[f64]) -> (f64, f64) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measure::Laps;
 
     fn spec(unit: Unit, targets: &'static [(&'static str, f64)]) -> Spec {
         Spec {
@@ -301,11 +340,13 @@ mod tests {
             spec(Unit::PerSecond, targets),
             vec![20.0, 22.0, 21.0],
             vec![peer("peer", [10.0, 11.0, 10.5])],
+            None,
         );
         let slower = Row::measured(
             spec(Unit::Nanoseconds, targets),
             vec![20.0, 22.0, 21.0],
             vec![peer("peer", [10.0, 11.0, 10.5])],
+            None,
         );
         assert_eq!(faster.targets[0].ratio, Some(2.0));
         assert_eq!(faster.targets[0].verdict, Verdict::Pass);
@@ -319,8 +360,36 @@ mod tests {
             spec(Unit::PerSecond, &[("peer", 1.0)]),
             vec![9.0, 12.0, 11.0],
             vec![peer("peer", [10.0, 10.0, 10.0])],
+            None,
         );
         assert_eq!(row.targets[0].verdict, Verdict::Inconclusive);
+    }
+
+    #[test]
+    fn who_has_too_few_calm_laps_decides_nothing_for_anybody() {
+        let judged = |short: &'static str| {
+            let of =
+                |name| Laps { name, laps: Vec::new(), kept: usize::from(name != short), wanted: 1 };
+            let laps = [OURS, "tokio-a", "tokio-b", "other"].map(of).into();
+            let row = Row::measured(
+                spec(Unit::PerSecond, &[("best-tokio", 1.0), ("other", 1.0)]),
+                vec![20.0; 3],
+                vec![
+                    peer("tokio-a", [9.0; 3]),
+                    peer("tokio-b", [5.0; 3]),
+                    peer("other", [90.0; 3]),
+                ],
+                Some(Calmness { cores: 1, best: 1.0, laps }),
+            );
+            let why = row.targets.iter().map(|target| target.why.is_some()).collect::<Vec<_>>();
+            (row.targets[0].verdict, row.targets[1].verdict, why)
+        };
+        use Verdict::{Fail, Inconclusive, Pass};
+        assert_eq!(judged("nobody"), (Pass, Fail, vec![false, false]));
+        // Neither a pass nor a failure stands; the slower one of a group might have been its best.
+        assert_eq!(judged(OURS), (Inconclusive, Inconclusive, vec![true, true]));
+        assert_eq!(judged("tokio-b"), (Inconclusive, Fail, vec![true, false]));
+        assert_eq!(judged("other"), (Pass, Inconclusive, vec![false, true]));
     }
 
     #[test]
@@ -331,7 +400,8 @@ mod tests {
             peer("slow", [8.0, 8.0, 8.0]),
             peer("fast", [4.0, 4.0, 4.0]),
         ];
-        let row = Row::measured(spec(Unit::Nanoseconds, &[("best", 1.0)]), vec![2.0; 3], peers);
+        let row =
+            Row::measured(spec(Unit::Nanoseconds, &[("best", 1.0)]), vec![2.0; 3], peers, None);
         assert_eq!((row.targets[0].peer, row.targets[0].ratio), (Some("fast"), Some(2.0)));
     }
 
@@ -345,7 +415,7 @@ mod tests {
             peer("bus", [10.0, 10.0, 10.0]),
         ];
         let targets = &[("best", 1.0), ("best-disruptor", 1.0), ("best-other", 6.0), ("bus", 10.0)];
-        let row = Row::measured(spec(Unit::PerSecond, targets), vec![100.0; 3], peers);
+        let row = Row::measured(spec(Unit::PerSecond, targets), vec![100.0; 3], peers, None);
         let judged: Vec<_> = row.targets.iter().map(|t| (t.peer, t.ratio, t.verdict)).collect();
         assert_eq!(
             judged,
@@ -365,7 +435,8 @@ mod tests {
             peer("tokio-bounded", [50.0, 50.0, 50.0]),
             peer("tokiosan", [90.0, 90.0, 90.0]),
         ];
-        let row = Row::measured(spec(Unit::Number, &[("best-tokio", 1.0)]), vec![100.0; 3], peers);
+        let row =
+            Row::measured(spec(Unit::Number, &[("best-tokio", 1.0)]), vec![100.0; 3], peers, None);
         assert_eq!((row.targets[0].peer, row.targets[0].ratio), (Some("tokio-bounded"), Some(2.0)));
     }
 
@@ -386,6 +457,7 @@ mod tests {
             spec(Unit::PerSecond, &[("best-disruptor", 1.0)]),
             vec![100.0; 3],
             vec![peer("bus", [10.0, 10.0, 10.0])],
+            None,
         );
         assert_eq!((row.targets[0].peer, row.targets[0].verdict), (None, Verdict::Fail));
     }
@@ -396,6 +468,7 @@ mod tests {
             spec(Unit::Cores, &[("limit-idle", 1.0)]),
             vec![0.001; 3],
             vec![peer("limit-idle", [0.01, 0.01, 0.01])],
+            None,
         );
         assert_eq!((row.targets[0].ratio, row.targets[0].verdict), (Some(10.0), Verdict::Pass));
     }

@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use crate::Settings;
+use crate::measure::{BOUND, Calmness};
 use crate::row::{OURS, Row, Samples, Unit, Verdict};
 
 pub fn header(part: &str, settings: &Settings) -> String {
@@ -33,14 +34,21 @@ pub fn row(row: &Row) -> String {
             return text;
         }
     }
-    let _ = writeln!(text, "  {unit}; {time}; median and range of {samples} samples\n");
+    let _ = write!(text, "  {unit}; {time}; median and range of {samples} samples");
+    if let Some(Calmness { cores, best, .. }) = &row.calmness {
+        let cores = if *cores == 1 { "" } else { " on two cores at once" };
+        let _ = write!(text, " of calm laps (probes{cores} within {BOUND} of {best:.3} ns)");
+    }
+    text.push_str("\n\n");
     let ours = Samples { name: OURS, values: row.ours.clone() };
     let mut best_first: Vec<_> = row.peers.iter().collect();
     best_first.sort_by(|a, b| {
         let (a, b) = (a.median(), b.median());
         if spec.unit.better() == "higher" { b.total_cmp(&a) } else { a.total_cmp(&b) }
     });
-    let mut lines = vec![["", "median", "range", "ours is", "reach", ""].map(str::to_owned)];
+    let calm = if row.calmness.is_some() { "calm laps" } else { "" };
+    let heads = ["", "median", "range", calm, "ours is", "reach", ""];
+    let mut lines = vec![heads.map(str::to_owned)];
     let ours_first = (!row.ours.is_empty()).then_some(&ours);
     for one in ours_first.into_iter().chain(best_first) {
         let name = if one.name == OURS { "phalanx" } else { one.name };
@@ -72,20 +80,23 @@ pub fn row(row: &Row) -> String {
         if targets.is_empty() {
             targets.push(Default::default());
         }
-        let mut cells = [name.to_owned(), human(spec.unit, one.median()), range, ratio];
+        let laps = row.calmness.as_ref().and_then(|calmness| calmness.of(one.name));
+        let laps = laps.map(|one| format!("{} of {}", one.kept, one.laps.len()));
+        let laps = laps.unwrap_or_default();
+        let mut cells = [name.to_owned(), human(spec.unit, one.median()), range, laps, ratio];
         for (reach, verdict) in targets {
-            let [name, median, range, ratio] = std::mem::take(&mut cells);
-            lines.push([name, median, range, ratio, reach, verdict]);
+            let [name, median, range, laps, ratio] = std::mem::take(&mut cells);
+            lines.push([name, median, range, laps, ratio, reach, verdict]);
         }
     }
     let width: Vec<_> =
-        (0..6).map(|at| lines.iter().map(|line| line[at].len()).max().unwrap_or(0)).collect();
+        (0..7).map(|at| lines.iter().map(|line| line[at].len()).max().unwrap_or(0)).collect();
     for line in lines {
         let mut padded = format!("  {:<1$}", line[0], width[0]);
-        for at in 1..5 {
+        for at in 1..6 {
             let _ = write!(padded, "  {:>1$}", line[at], width[at]);
         }
-        let _ = writeln!(text, "{}", format!("{padded}  {}", line[5]).trim_end());
+        let _ = writeln!(text, "{}", format!("{padded}  {}", line[6]).trim_end());
     }
     for target in row.targets.iter().filter(|target| target.peer.is_none()) {
         let _ = writeln!(
@@ -94,6 +105,11 @@ pub fn row(row: &Row) -> String {
             target.against,
             short(target.reach)
         );
+    }
+    for target in &row.targets {
+        if let Some(why) = &target.why {
+            let _ = writeln!(text, "  {}: inconclusive, as {why}", target.against);
+        }
     }
     text
 }
@@ -159,7 +175,7 @@ mod tests {
         };
         let peer = |name, value| Samples { name, values: vec![value; 3] };
         let peers = vec![peer("slow", 900.0), peer("quick", 20.0), peer("middling", 30.0)];
-        let text = row(&Row::measured(spec, vec![10.0; 3], peers));
+        let text = row(&Row::measured(spec, vec![10.0; 3], peers, None));
         let lines: Vec<_> = text.lines().skip(4).map(str::split_whitespace).collect();
         let lines: Vec<Vec<_>> = lines.into_iter().map(Iterator::collect).collect();
         let names: Vec<_> = lines[1..].iter().map(|line| line[0]).collect();

@@ -19,6 +19,7 @@ use tokio::sync::oneshot;
 
 use super::actors::{Home, Threads, Tokio};
 use super::peers_actors::Asked;
+use crate::measure::Watch;
 
 /// A pool of workers to which tasks go.
 pub trait Dispatcher: Send + 'static {
@@ -72,37 +73,36 @@ async fn pipelined_async<D: Dispatcher>(pool: &D, tasks: u64, window: usize) -> 
 pub fn apart<D: Dispatcher>(
     (workers, threads): (usize, Threads),
     (tasks, window): (u64, usize),
-    units: u64,
+    watch: &mut Watch<'_>,
     mut each: impl FnMut(u64),
-) -> std::time::Duration {
+) {
     let home = Tokio::apart(threads);
     let pool: D = home.run(move || D::open(workers));
-    let start = std::time::Instant::now();
-    for _ in 0..units {
-        each(pipelined(tasks, window, |number| pool.send(number), D::result_blocking));
+    for _ in watch.units() {
+        each(watch.time(tasks, || {
+            pipelined(tasks, window, |number| pool.send(number), D::result_blocking)
+        }));
     }
-    let elapsed = start.elapsed();
     home.run(move || pool.close());
-    elapsed
 }
 
 /// The same from a task on the thread of the workers.
 pub fn together<D: Dispatcher>(
     workers: usize,
     (tasks, window): (u64, usize),
-    units: u64,
+    watch: &mut Watch<'_>,
     mut each: impl FnMut(u64),
-) -> std::time::Duration {
+) {
     Tokio::together(async {
         let pool = D::open(workers).await;
-        let start = std::time::Instant::now();
-        for _ in 0..units {
-            each(pipelined_async(&pool, tasks, window).await);
+        for _ in watch.units() {
+            watch.begin();
+            let sum = pipelined_async(&pool, tasks, window).await;
+            watch.end(tasks);
+            each(sum);
         }
-        let elapsed = start.elapsed();
         pool.close().await;
-        elapsed
-    })
+    });
 }
 
 // ractor.

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam::queue::ArrayQueue;
 
 use crate::measure::Contestant;
-use crate::row::Time;
 
-/// Pairs of taking and giving back in a unit of work.
-pub const PAIRS: u64 = 10_000;
+/// Pairs of taking and giving back in a unit of work: few, so that the laps of a slow pool are not longer than those of
+/// a fast one.
+pub const PAIRS: u64 = 1000;
 
 /// One whose unit is the pairs; what it received is how often it was given an object that there is.
 pub fn pairs(name: &'static str, mut pair: impl FnMut() -> bool + 'static) -> Contestant<'static> {
@@ -18,7 +18,7 @@ pub fn pairs(name: &'static str, mut pair: impl FnMut() -> bool + 'static) -> Co
 }
 
 fn unit(name: &'static str, unit: impl FnMut() -> u64 + 'static) -> Contestant<'static> {
-    Contestant::unit(name, Time::Wall, PAIRS, unit)
+    Contestant::unit(name, PAIRS, unit)
 }
 
 pub fn array_queue(objects: u64) -> Contestant<'static> {

@@ -5,7 +5,7 @@
 //! was received.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use std::{array, thread};
 
@@ -21,7 +21,7 @@ use super::peers_pool::{
 };
 use super::{Lineup, Targets};
 use crate::Settings;
-use crate::measure::{Contestant, Sample, now};
+use crate::measure::{Contestant, Sample, Span};
 use crate::row::{OURS, Row, Time, Unit};
 
 const PAIR: (Unit, Time) = (Unit::Nanoseconds, Time::Wall);
@@ -111,21 +111,24 @@ impl<const N: usize> Asked<N> {
 
     /// Does the pairs, and looks at some more.
     fn contestant(self, name: &'static str) -> Contestant<'static> {
-        Contestant::timed(name, move |units| {
+        Contestant::in_laps(name, move |watch| {
             // All of it, what is held included.
             let asked = &self;
             let mut received = 0_u64;
-            let start = now(Time::Wall);
-            for _ in 0..units * PAIRS / N as u64 {
-                for request in &asked.requests {
-                    received += u64::from(pair(&asked.fleet, request).is_some());
+            for _ in watch.units() {
+                watch.begin();
+                for _ in 0..PAIRS / N as u64 {
+                    for request in &asked.requests {
+                        received += u64::from(pair(&asked.fleet, request).is_some());
+                    }
                 }
+                watch.end(PAIRS / N as u64 * N as u64);
             }
-            let elapsed = now(Time::Wall) - start;
-            assert_eq!(received, units * PAIRS, "an agent is idle");
+            let sample = watch.sample(None);
+            assert_eq!(received, sample.operations, "an agent is idle");
             let choose = |at| Some((at, pair(&asked.fleet, &asked.requests[at])?));
             let chosen: Vec<_> = (0..LOOKED_AT).filter_map(|at| choose(at % N)).collect();
-            Sample::new(elapsed, received, Some((asked.best)(&chosen) as u64))
+            Sample { checksum: Some((asked.best)(&chosen) as u64), ..sample }
         })
     }
 }
@@ -386,13 +389,24 @@ pub fn two_threads(settings: &Settings) -> Row {
             "two threads take any one of 1000 agents and give it back (pairs of both)",
             json!({
                 "agents": AGENTS,
-                "pairs_a_unit": PAIRS,
+                "pairs_a_unit": { "each_thread": PAIRS_EACH },
                 "threads": 2,
                 "self-one-thread": "one thread",
                 "self-two-fleets": "each thread has a fleet of its own: what the machine can do",
             }),
             &[("self-one-thread", 1.4)],
         )
+}
+
+/// Pairs of each thread in a unit.
+const PAIRS_EACH: u64 = 20_000;
+
+/// What a thread did in a unit: when, and what it read of its core before and after.
+struct Turn {
+    taken: u64,
+    start: Instant,
+    end: Instant,
+    probes: Option<[Span; 2]>,
 }
 
 /// The same pairs, by so many threads that share so many fleets.
@@ -402,31 +416,67 @@ fn on_threads(name: &'static str, threads: usize, fleets: usize) -> Contestant<'
         spawn(fleet, &spec(1), AGENTS);
     }
     let request = Request::any();
-    Contestant::timed(name, move |units| {
-        let (gate, each) = (Barrier::new(threads), units * PAIRS / threads as u64);
-        thread::scope(|scope| {
-            let (gate, request) = (&gate, &request);
-            let threads: Vec<_> = (0..threads)
-                .map(|at| {
-                    let fleet = &fleets[at % fleets.len()];
-                    scope.spawn(move || {
-                        gate.wait();
-                        let start = Instant::now();
-                        let taken = (0..each).filter(|_| pair(fleet, request).is_some()).count();
-                        (taken as u64, start, Instant::now())
-                    })
-                })
-                .collect();
-            let (mut taken, mut times) = (0, Vec::new());
-            for thread in threads {
-                let (each, start, end) = thread.join().expect("a thread does not panic");
-                taken += each;
-                times.push((start, end));
+    let take = move |fleet: &Fleet<(), ()>| {
+        (0..PAIRS_EACH).filter(|_| pair(fleet, &request).is_some()).count() as u64
+    };
+    let contestant = Contestant::in_laps(name, move |watch| {
+        if threads == 1 {
+            for _ in watch.units() {
+                assert_eq!(watch.time(PAIRS_EACH, || take(&fleets[0])), PAIRS_EACH, "one is idle");
             }
-            let first = times.iter().map(|(start, _)| *start).min().expect("there are threads");
-            let last = times.iter().map(|(_, end)| *end).max().expect("there are threads");
-            assert_eq!(taken, units * PAIRS, "an agent is idle");
-            Sample::new(last - first, taken, Some(PAIRS))
-        })
-    })
+            return watch.sample(Some(PAIRS_EACH));
+        }
+        // Each looks at its own core, all at the same time.
+        let (gate, units, probed) = (Gate::default(), watch.units(), watch.probing().is_some());
+        let turns = |at: usize| {
+            let fleet = &fleets[at % fleets.len()];
+            let turn = |_| {
+                gate.wait(threads);
+                let before = probed.then(Span::here);
+                gate.wait(threads);
+                let (start, taken, end) = (Instant::now(), take(fleet), Instant::now());
+                gate.wait(threads);
+                let after = probed.then(Span::here);
+                let probes = before.zip(after).map(|(before, after)| [before, after]);
+                Turn { taken, start, end, probes }
+            };
+            units.clone().map(turn).collect::<Vec<_>>()
+        };
+        let turns: Vec<_> = thread::scope(|scope| {
+            let turns = &turns;
+            let others: Vec<_> = (1..threads).map(|at| scope.spawn(move || turns(at))).collect();
+            let own = turns(0);
+            let others = others.into_iter().map(|one| one.join().expect("it does not panic"));
+            std::iter::once(own).chain(others).collect()
+        });
+        for unit in units.map(|unit| unit as usize) {
+            let turns = || turns.iter().map(|turns| &turns[unit]);
+            let first = turns().map(|turn| turn.start).min().expect("there are threads");
+            let last = turns().map(|turn| turn.end).max().expect("there are threads");
+            let taken: u64 = turns().map(|turn| turn.taken).sum();
+            assert_eq!(taken, threads as u64 * PAIRS_EACH, "an agent is idle");
+            let read = |at: usize| {
+                let spans = turns().filter_map(|turn| turn.probes.map(|probes| probes[at]));
+                spans.reduce(Span::with).map_or(f64::NAN, Span::read)
+            };
+            watch.lap(last - first, taken, (read(0), read(1)));
+        }
+        watch.sample(Some(PAIRS_EACH))
+    });
+    if threads == 1 { contestant } else { contestant.on_two_cores() }
+}
+
+/// Where threads wait for each other without sleeping, which would have one begin late.
+#[derive(Default)]
+struct Gate(AtomicUsize);
+
+impl Gate {
+    fn wait(&self, threads: usize) {
+        let arrived = self.0.fetch_add(1, Ordering::AcqRel);
+        let all = (arrived / threads + 1) * threads;
+        while self.0.load(Ordering::Acquire) < all {
+            // There may be one core for all.
+            thread::yield_now();
+        }
+    }
 }

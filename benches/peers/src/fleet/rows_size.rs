@@ -49,13 +49,12 @@ pub fn spawn_100k(settings: &Settings) -> Row {
 }
 
 fn ours_spawned(name: &'static str, batch: bool) -> Contestant<'static> {
-    Contestant::timed(name, move |units| {
-        let mut elapsed = Duration::ZERO;
-        for _ in 0..units {
+    Contestant::in_laps(name, move |watch| {
+        for _ in watch.units() {
             let fleet =
                 Fleet::<u64, u64>::builder().workers(1).build().expect("defaults are valid");
             let spec = ours::answering();
-            let start = Instant::now();
+            watch.begin();
             if batch {
                 fleet.spawn_batch(&spec, AGENTS).expect("there is room");
             } else {
@@ -63,44 +62,42 @@ fn ours_spawned(name: &'static str, batch: bool) -> Contestant<'static> {
                     fleet.spawn(spec.clone()).expect("there is room");
                 }
             }
-            elapsed += start.elapsed();
+            watch.end(AGENTS as u64);
             assert_eq!(fleet.stats().agents_live, AGENTS as u64);
         }
-        Sample::new(elapsed, units * AGENTS as u64, Some(AGENTS as u64))
+        watch.sample(Some(AGENTS as u64))
     })
 }
 
 fn spawned<A: Actors>(name: &'static str) -> Contestant<'static> {
-    Contestant::timed(name, move |units| {
-        let mut elapsed = Duration::ZERO;
-        for _ in 0..units {
-            elapsed += A::Home::together(async {
+    Contestant::in_laps(name, move |watch| {
+        for _ in watch.units() {
+            A::Home::together(async {
                 let tally = Tally::new(1);
-                let start = Instant::now();
+                watch.begin();
                 let addresses = all_started::<A>(&tally).await;
-                let elapsed = start.elapsed();
+                watch.end(AGENTS as u64);
                 end::<A>(&tally, addresses).await;
-                elapsed
             });
         }
-        Sample::new(elapsed, units * AGENTS as u64, Some(AGENTS as u64))
+        watch.sample(Some(AGENTS as u64))
     })
 }
 
 /// The same from another thread than theirs.
 fn spawned_apart<A: Actors>(name: &'static str, threads: Threads) -> Contestant<'static> {
-    Contestant::timed(name, move |units| {
-        let mut elapsed = Duration::ZERO;
-        for _ in 0..units {
+    Contestant::in_laps(name, move |watch| {
+        for _ in watch.units() {
             let (home, tally) = (A::Home::apart(threads), Tally::new(1));
-            let start = Instant::now();
             let started = Arc::clone(&tally);
+            watch.begin();
             let addresses = home.run(move || async move { all_started::<A>(&started).await });
-            elapsed += start.elapsed();
+            watch.end(AGENTS as u64);
             home.run(move || async move { end::<A>(&tally, addresses).await });
         }
-        Sample::new(elapsed, units * AGENTS as u64, Some(AGENTS as u64))
+        watch.sample(Some(AGENTS as u64))
     })
+    .on_two_cores()
 }
 
 /// Starts the agents, and waits until all are there.

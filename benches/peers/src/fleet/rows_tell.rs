@@ -21,7 +21,7 @@ use super::peers_actors::{
 use super::tally::{Counter, Tally, expected, message};
 use super::{Lineup, Targets, ours};
 use crate::Settings;
-use crate::measure::{Contestant, Sample};
+use crate::measure::{Contestant, Sample, Watch};
 use crate::row::{OURS, Row, Time, Unit, median};
 
 const RATE: (Unit, Time) = (Unit::PerSecond, Time::Wall);
@@ -148,22 +148,24 @@ impl Shape {
 
 fn ours_told(name: &'static str, threads: Option<usize>, shape: Shape) -> Contestant<'static> {
     let expected = expected(shape.agents, shape.each);
-    Contestant::timed(name, move |units| {
+    let contestant = Contestant::in_laps(name, move |watch| {
         let tally = Tally::new(shape.each as u32);
         let (fleet, agents) = ours_counting(threads, shape.agents, &tally);
-        let start = Instant::now();
-        for _ in 0..units {
+        for _ in watch.units() {
+            watch.begin();
             tally.begin(shape.agents);
             shape.tell_ours(&fleet, &agents);
             if threads.is_none() {
                 fleet.run_ready(usize::MAX);
             }
-            checked(tally.wait(), expected);
+            let reported = tally.wait();
+            watch.end(shape.messages());
+            checked(reported, expected);
         }
-        let elapsed = start.elapsed();
         fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
-        Sample::new(elapsed, units * shape.messages(), Some(expected.1))
-    })
+        watch.sample(Some(expected.1))
+    });
+    if threads.is_some() { contestant.on_two_cores() } else { contestant }
 }
 
 /// Starts so many actors at home, and waits until all are there.
@@ -199,43 +201,45 @@ fn checked(reported: (u64, u64), expected: (u64, u64)) -> u64 {
 
 fn apart<A: Actors>(name: &'static str, threads: Threads, shape: Shape) -> Contestant<'static> {
     let expected = expected(shape.agents, shape.each);
-    Contestant::timed(name, move |units| {
+    Contestant::in_laps(name, move |watch| {
         let (home, tally) = (A::Home::apart(threads), Tally::new(shape.each as u32));
         let addresses = start_apart::<A>(&home, &tally, shape.agents);
-        let start = Instant::now();
-        for _ in 0..units {
+        for _ in watch.units() {
+            watch.begin();
             tally.begin(shape.agents);
             shape.tell::<A>(&addresses);
-            checked(tally.wait(), expected);
+            let reported = tally.wait();
+            watch.end(shape.messages());
+            checked(reported, expected);
         }
-        let elapsed = start.elapsed();
         // They report once more as they end.
         tally.begin(shape.agents);
         home.run(move || async move { addresses.into_iter().for_each(A::stop) });
         tally.wait();
-        Sample::new(elapsed, units * shape.messages(), Some(expected.1))
+        watch.sample(Some(expected.1))
     })
+    .on_two_cores()
 }
 
 fn together<A: Actors>(name: &'static str, shape: Shape) -> Contestant<'static> {
     let expected = expected(shape.agents, shape.each);
-    Contestant::timed(name, move |units| {
-        let elapsed = A::Home::together(async move {
+    Contestant::in_laps(name, move |watch| {
+        A::Home::together(async {
             let tally = Tally::new(shape.each as u32);
             let addresses = start_together::<A>(&tally, shape.agents).await;
-            let start = Instant::now();
-            for _ in 0..units {
+            for _ in watch.units() {
+                watch.begin();
                 tally.begin(shape.agents);
                 shape.tell::<A>(&addresses);
-                checked(tally.wait_async().await, expected);
+                let reported = tally.wait_async().await;
+                watch.end(shape.messages());
+                checked(reported, expected);
             }
-            let elapsed = start.elapsed();
             tally.begin(shape.agents);
             addresses.into_iter().for_each(A::stop);
             tally.wait_async().await;
-            elapsed
         });
-        Sample::new(elapsed, units * shape.messages(), Some(expected.1))
+        watch.sample(Some(expected.1))
     })
 }
 
@@ -287,22 +291,25 @@ pub fn ask(settings: &Settings) -> Row {
 }
 
 fn ours_asked() -> Contestant<'static> {
-    Contestant::timed(OURS, move |units| {
+    Contestant::in_laps(OURS, move |watch| {
         let fleet = Fleet::builder().workers(1).build().expect("the defaults are valid");
         let agent = ours::spawn(&fleet, &ours::answering(), 1)[0];
-        let mut answers = Answers::new(units * QUESTIONS);
-        let start = Instant::now();
-        for number in 0..units * QUESTIONS {
-            let reply = fleet.ask(agent, number % QUESTIONS).map_err(|_| ());
-            match reply.expect("the agent is there, and has room").wait() {
-                Outcome::Completed(answer) => answers.answer(answer),
-                _ => panic!("an agent answers"),
+        let mut answers = Answers::default();
+        for _ in watch.units() {
+            answers.begin(watch);
+            for number in 0..QUESTIONS {
+                let reply = fleet.ask(agent, number).map_err(|_| ());
+                match reply.expect("the agent is there, and has room").wait() {
+                    Outcome::Completed(answer) => answers.answer(answer),
+                    _ => panic!("an agent answers"),
+                }
             }
+            answers.end(watch);
         }
-        let elapsed = start.elapsed();
         fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
-        answers.sample(elapsed, units)
+        answers.sample(watch)
     })
+    .on_two_cores()
 }
 
 async fn lonely<A: Actors>() -> A::Address {
@@ -343,29 +350,37 @@ async fn ask_actix(address: &<Actix as Actors>::Address, number: u64) -> u64 {
 }
 
 /// What came of the questions of a sample.
+#[derive(Default)]
 struct Answers {
     nanos: Vec<f64>,
     sum: u64,
-    before: Instant,
+    before: Option<Instant>,
 }
 
 impl Answers {
-    fn new(questions: u64) -> Self {
-        Self { nanos: Vec::with_capacity(questions as usize), sum: 0, before: Instant::now() }
+    fn begin(&mut self, watch: &mut Watch<'_>) {
+        self.nanos.reserve(QUESTIONS as usize);
+        watch.begin();
+        self.before = Some(Instant::now());
     }
 
     fn answer(&mut self, number: u64) {
         let after = Instant::now();
-        self.nanos.push((after - self.before).as_nanos() as f64);
-        self.before = after;
+        let before = self.before.replace(after).expect("a unit has begun");
+        self.nanos.push((after - before).as_nanos() as f64);
         self.sum += number;
     }
 
-    fn sample(self, elapsed: Duration, units: u64) -> Sample {
+    fn end(&self, watch: &mut Watch<'_>) {
+        let unit = &self.nanos[self.nanos.len() - QUESTIONS as usize..];
+        watch.end_worth(QUESTIONS, || median(unit));
+    }
+
+    fn sample(self, watch: &Watch<'_>) -> Sample {
         let unit = QUESTIONS * (QUESTIONS + 1) / 2;
-        let checksum = if self.sum == unit * units { unit } else { !self.sum };
-        let value = Some(median(&self.nanos));
-        Sample { value, ..Sample::new(elapsed, units * QUESTIONS, Some(checksum)) }
+        let all = unit * watch.units().end;
+        let checksum = if self.sum == all { unit } else { !self.sum };
+        Sample { value: Some(median(&self.nanos)), ..watch.sample(Some(checksum)) }
     }
 }
 
@@ -375,16 +390,20 @@ fn asked_apart<P: Send + Sync + 'static, S: Future<Output = P> + 'static>(
     open: fn() -> S,
     ask: impl AsyncFn(&P, u64) -> u64 + 'static,
 ) -> Contestant<'static> {
-    Contestant::timed(name, move |units| {
+    Contestant::in_laps(name, move |watch| {
         let home = Tokio::apart(threads);
         let address = home.run(open);
-        let mut answers = Answers::new(units * QUESTIONS);
-        let start = Instant::now();
-        for number in 0..units * QUESTIONS {
-            answers.answer(wait(ask(&address, number % QUESTIONS)));
+        let mut answers = Answers::default();
+        for _ in watch.units() {
+            answers.begin(watch);
+            for number in 0..QUESTIONS {
+                answers.answer(wait(ask(&address, number)));
+            }
+            answers.end(watch);
         }
-        answers.sample(start.elapsed(), units)
+        answers.sample(watch)
     })
+    .on_two_cores()
 }
 
 fn asked_together<H: Home, P, S, A>(
@@ -397,15 +416,18 @@ where
     S: Future<Output = P> + 'static,
     A: AsyncFn(&P, u64) -> u64 + 'static,
 {
-    Contestant::timed(name, move |units| {
+    Contestant::in_laps(name, move |watch| {
         H::together(async {
             let address = open().await;
-            let mut answers = Answers::new(units * QUESTIONS);
-            let start = Instant::now();
-            for number in 0..units * QUESTIONS {
-                answers.answer(ask(&address, number % QUESTIONS).await);
+            let mut answers = Answers::default();
+            for _ in watch.units() {
+                answers.begin(watch);
+                for number in 0..QUESTIONS {
+                    answers.answer(ask(&address, number).await);
+                }
+                answers.end(watch);
             }
-            answers.sample(start.elapsed(), units)
+            answers.sample(watch)
         })
     })
 }
@@ -453,29 +475,29 @@ fn ours_ready(threads: Option<usize>, tally: &Arc<Tally>) -> (Fleet<u64>, Vec<Ag
 
 fn ours_stopped_together() -> Contestant<'static> {
     let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed(OURS, move |units| {
-        let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
-        for _ in 0..units {
+    Contestant::in_laps(OURS, move |watch| {
+        let tally = Tally::new(STOPPED.each as u32);
+        for _ in watch.units() {
             let (fleet, agents) = ours_ready(None, &tally);
             tally.begin(STOPPED.agents);
             STOPPED.tell_ours(&fleet, &agents);
-            let start = Instant::now();
+            watch.begin();
             fleet.drain(PATIENCE).expect("it is no worker that ends it");
             let report = fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
-            elapsed += start.elapsed();
+            watch.end(1);
             assert!(report.is_complete(), "each message is reported");
             assert_eq!(report.messages_handled, STOPPED.messages(), "and was handled");
             checked(tally.wait(), expected);
         }
-        Sample::new(elapsed, units, Some(expected.1))
+        watch.sample(Some(expected.1))
     })
 }
 
 fn ours_stopped() -> Contestant<'static> {
     let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed("self-apart", move |units| {
-        let (tally, mut elapsed) = (Tally::new(STOPPED.each as u32), Duration::ZERO);
-        for _ in 0..units {
+    Contestant::in_laps("self-apart", move |watch| {
+        let tally = Tally::new(STOPPED.each as u32);
+        for _ in watch.units() {
             let (fleet, agents) = ours_ready(Some(1), &tally);
             // Its one thread is kept from handling anything until the end begins.
             let (open, gate) = mpsc::channel::<()>();
@@ -491,47 +513,46 @@ fn ours_stopped() -> Contestant<'static> {
             held.recv().expect("the thread says that it is held");
             tally.begin(STOPPED.agents);
             STOPPED.tell_ours(&fleet, &agents);
-            let start = Instant::now();
+            watch.begin();
             drop(open);
             fleet.drain(PATIENCE).expect("it is no worker that ends it");
             let report = fleet.shutdown(PATIENCE).expect("it is no worker that ends it");
-            elapsed += start.elapsed();
+            watch.end(1);
             assert!(report.is_complete(), "each message is reported");
             assert_eq!(report.messages_handled, STOPPED.messages() + 1, "and was handled");
             checked(tally.wait(), expected);
         }
-        Sample::new(elapsed, units, Some(expected.1))
+        watch.sample(Some(expected.1))
     })
+    .on_two_cores()
 }
 
 fn stopped_together<A: Actors>(name: &'static str) -> Contestant<'static> {
     let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed(name, move |units| {
-        let elapsed = A::Home::together(async move {
-            let (tally, mut elapsed) = (Tally::new(0), Duration::ZERO);
-            for _ in 0..units {
+    Contestant::in_laps(name, move |watch| {
+        A::Home::together(async {
+            let tally = Tally::new(0);
+            for _ in watch.units() {
                 // They report at their end alone.
                 let addresses = start_together::<A>(&tally, STOPPED.agents).await;
                 STOPPED.tell::<A>(&addresses);
                 tally.begin(STOPPED.agents);
-                let start = Instant::now();
+                watch.begin();
                 addresses.into_iter().for_each(A::stop);
                 let reported = tally.wait_async().await;
-                elapsed += start.elapsed();
+                watch.end(1);
                 checked(reported, expected);
             }
-            elapsed
         });
-        Sample::new(elapsed, units, Some(expected.1))
+        watch.sample(Some(expected.1))
     })
 }
 
 fn stopped_apart<A: Actors>(name: &'static str) -> Contestant<'static> {
     let expected = expected(STOPPED.agents, STOPPED.each);
-    Contestant::timed(name, move |units| {
+    Contestant::in_laps(name, move |watch| {
         let (home, tally) = (A::Home::apart(Threads::One), Tally::new(0));
-        let mut elapsed = Duration::ZERO;
-        for _ in 0..units {
+        for _ in watch.units() {
             let addresses = start_apart::<A>(&home, &tally, STOPPED.agents);
             // Its one thread is kept from handling anything until the end begins.
             let (open, gate) = mpsc::channel::<()>();
@@ -545,13 +566,14 @@ fn stopped_apart<A: Actors>(name: &'static str) -> Contestant<'static> {
             held.recv().expect("the thread says that it is held");
             STOPPED.tell::<A>(&addresses);
             tally.begin(STOPPED.agents);
-            let start = Instant::now();
+            watch.begin();
             drop(open);
             addresses.into_iter().for_each(A::stop);
             let reported = tally.wait();
-            elapsed += start.elapsed();
+            watch.end(1);
             checked(reported, expected);
         }
-        Sample::new(elapsed, units, Some(expected.1))
+        watch.sample(Some(expected.1))
     })
+    .on_two_cores()
 }

@@ -62,36 +62,36 @@ pub fn dispatch_1000(settings: &Settings) -> Row {
 }
 
 fn dispatched<D: Dispatcher>(name: &'static str, apart: Option<Threads>) -> Contestant<'static> {
-    Contestant::timed(name, move |units| {
+    let contestant = Contestant::in_laps(name, move |watch| {
         let mut same = Same::default();
         let each = |sum| same.unit(sum);
-        let elapsed = match apart {
-            Some(threads) => dispatch::apart::<D>((WORKERS, threads), (TASKS, WINDOW), units, each),
-            None => dispatch::together::<D>(WORKERS, (TASKS, WINDOW), units, each),
-        };
-        Sample::new(elapsed, units * TASKS, same.0)
-    })
+        match apart {
+            Some(threads) => dispatch::apart::<D>((WORKERS, threads), (TASKS, WINDOW), watch, each),
+            None => dispatch::together::<D>(WORKERS, (TASKS, WINDOW), watch, each),
+        }
+        watch.sample(same.0)
+    });
+    if apart.is_some() { contestant.on_two_cores() } else { contestant }
 }
 
 /// This crate, with so many threads for its agents; `None`: with the sender's.
 fn ours_dispatching(name: &'static str, threads: Option<usize>) -> Contestant<'static> {
-    Contestant::timed(name, move |units| {
+    let contestant = Contestant::in_laps(name, move |watch| {
         let fleet = match threads {
             Some(threads) => answering(threads, WORKERS),
             None => driven(WORKERS),
         };
         let mut same = Same::default();
-        let start = Instant::now();
-        for _ in 0..units {
-            same.unit(match threads {
+        for _ in watch.units() {
+            same.unit(watch.time(TASKS, || match threads {
                 Some(_) => ours_pipelined(&fleet, TASKS, |handle| handle.wait()),
                 None => ours_pipelined(&fleet, TASKS, |handle| drive_for(&fleet, &handle)),
-            });
+            }));
         }
-        let elapsed = start.elapsed();
         fleet.shutdown(Duration::from_secs(10)).expect("it is no worker that ends it");
-        Sample::new(elapsed, units * TASKS, same.0)
-    })
+        watch.sample(same.0)
+    });
+    if threads.is_some() { contestant.on_two_cores() } else { contestant }
 }
 
 fn answering(threads: usize, agents: usize) -> Fleet<u64, u64> {
@@ -133,28 +133,29 @@ fn ours_pipelined(
 // The same work with more agents.
 
 pub fn efficiency(settings: &Settings) -> Row {
-    let ours = Contestant::timed(OURS, |units| {
+    let ours = Contestant::in_laps(OURS, |watch| {
         let (few, many) = (answering(1, 10), answering(1, 1000));
-        let (mut same, mut elapsed, mut ratios) = (Same::default(), Duration::ZERO, Vec::new());
-        for unit in 0..units {
+        let (mut same, mut ratios) = (Same::default(), Vec::new());
+        for unit in watch.units() {
             let mut times = [Duration::ZERO; 2];
+            watch.begin();
             // A different one first each time.
             for at in [unit % 2, (unit + 1) % 2].map(|at| at as usize) {
                 let start = Instant::now();
                 same.unit(ours_pipelined([&few, &many][at], TASKS, |handle| handle.wait()));
                 times[at] = start.elapsed();
             }
-            let [few, many] = times;
-            elapsed += few + many;
-            ratios.push(few.as_secs_f64() / many.as_secs_f64());
+            let ratio = times[0].as_secs_f64() / times[1].as_secs_f64();
+            watch.end_worth(2 * TASKS, || ratio);
+            ratios.push(ratio);
         }
         for fleet in [few, many] {
             fleet.shutdown(Duration::from_secs(10)).expect("it is no worker that ends it");
         }
         // The median, as units in which the machine did something else are beside the point.
-        let value = Some(median(&ratios));
-        Sample { value, ..Sample::new(elapsed, 2 * units * TASKS, same.0) }
-    });
+        Sample { value: Some(median(&ratios)), ..watch.sample(same.0) }
+    })
+    .on_two_cores();
     Lineup::of(settings, ours).and(Contestant::limit("limit-even", 1.0)).measure(
         (Unit::Number, Time::Wall),
         "efficiency",

@@ -72,7 +72,7 @@ fn all<'a>(
     read: impl Fn(&u64) -> Option<Plain> + 'a,
 ) -> Contestant<'a> {
     let step = 7919 % rows;
-    Contestant::unit(name, Time::Wall, rows, move || {
+    Contestant::unit(name, rows, move || {
         let (mut key, mut seen) = (0, 0_u64);
         for _ in 0..rows {
             // All of it is copied.
