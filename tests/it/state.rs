@@ -5,9 +5,13 @@ mod compare;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod damage;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod decode;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod diff;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod durable;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod failing;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod faults;
 #[cfg(all(feature = "durable", feature = "bincode"))]
