@@ -4,12 +4,17 @@
 //! Memory is what is read; a store of [redb](https://docs.rs/redb) is what survives. A commit changes
 //! memory at once and gives its [`Version`]; [`StateManager::wait_durable`] returns when that version would
 //! survive `kill -9` and power loss. Between the two a crash loses the commit, so a host acknowledges
-//! nothing before the wait returns.
+//! nothing before the wait returns. How soon a commit is written without anybody who waits, and whether its
+//! call waits by itself, is its level of [`Durability`]: that of the state, of the handle that it is written
+//! through, or its own.
 //!
 //! | | in memory | survives the process |
 //! |---|---|---|
 //! | [`StateManager::in_memory`] | all | nothing |
 //! | `StateManager::builder().path(..).open()` | all | every version up to [`StateManager::durable_version`] |
+//! | a commit at [`Durability::Memory`] | at once | from when a later commit is written, or a checkpoint, a flush, a wait or a close writes it |
+//! | one at [`Durability::Buffered`] | at once | so, and from the next [`StateManager::maintain`] at the latest |
+//! | one at [`Durability::Synced`] | at once | from before its call returns |
 //! | a [`Snapshot`] | what it shows, as long as it lives | nothing by itself; [`Snapshot::export_to_file`] writes it out, [`Import`] reads it on any machine |
 //! | a [`KeptSnapshot`] | what it shows, until it is dropped or the [`SnapshotPolicy`] lets go of it | nothing: opened again, a state keeps none |
 //! | a [`Watch`] | the latest commits, within limits | nothing: opened again, a state has it start over from what it recovered |
@@ -28,7 +33,8 @@
 //!    calls, or where it falls.
 //! 6. A [`Watch`] tells every commit that changed what it watches, in order and once, or that something is
 //!    missing.
-//! 7. No change that the rule of a collection refuses is committed.
+//! 7. A level of durability never leaves a commit out: what survives is all up to one version.
+//! 8. No change that the rule of a collection refuses is committed.
 //!
 //! What it is not: a database larger than memory, shared between processes, or one that queries.
 
@@ -39,11 +45,13 @@ mod builder;
 mod changes;
 mod codec;
 mod collection;
+mod commit;
 mod compare;
 mod contain;
 mod diff;
 #[cfg(feature = "durable")]
 mod disk;
+mod durability;
 #[cfg(feature = "durable")]
 mod export;
 mod feed;
@@ -82,6 +90,7 @@ pub use compare::CompareAndSetError;
 pub use diff::{CollectionDiff, Diff, RowDiff};
 #[cfg(all(feature = "durable", feature = "test-util"))]
 pub use disk::fault::{AtRisk, Fault, FaultDisk};
+pub use durability::{Durability, Unacknowledged};
 pub use keep::{KeptSnapshot, SnapshotId, SnapshotPolicy};
 pub use maintain::Maintenance;
 pub use manager::StateManager;

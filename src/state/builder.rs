@@ -11,7 +11,7 @@ use super::codec::Codec;
 #[cfg(all(feature = "durable", feature = "test-util"))]
 use super::disk::fault::FaultDisk;
 use super::feed::Limits;
-use super::{SnapshotPolicy, StateManager};
+use super::{Durability, SnapshotPolicy, StateManager};
 use crate::{Clock, Error, ErrorKind};
 
 /// Where the store lies.
@@ -28,6 +28,7 @@ pub(super) enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) codec: Option<Codec>,
+    pub(super) durability: Option<Durability>,
     pub(super) clock: Clock,
     pub(super) change_log: Limits,
     pub(super) snapshots: SnapshotPolicy,
@@ -46,6 +47,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             codec: None,
+            durability: None,
             clock: Clock::default(),
             change_log: Limits::default(),
             snapshots: SnapshotPolicy::new(),
@@ -126,6 +128,13 @@ impl StateBuilder {
     /// which it was written with; naming another than that is an error of opening.
     pub fn codec(mut self, codec: Codec) -> Self {
         self.settings.codec = Some(codec);
+        self
+    }
+
+    /// The level of commits that ask for no other. Default: [`Durability::Buffered`] with a path, and in memory
+    /// [`Durability::Memory`], which is the only one there.
+    pub fn durability(mut self, level: Durability) -> Self {
+        self.settings.durability = Some(level);
         self
     }
 
@@ -232,8 +241,8 @@ impl StateBuilder {
     /// [`ErrorKind::InUse`] where another handle or process holds the folder;
     /// [`ErrorKind::UnsupportedVersion`] for a newer format or a codec that this build lacks;
     /// [`ErrorKind::Corrupt`] where something is damaged or missing; [`ErrorKind::Io`];
-    /// [`ErrorKind::InvalidArgument`] for settings out of range, no path, or a codec other than the
-    /// store's; [`ErrorKind::Unsupported`] in a build without a codec.
+    /// [`ErrorKind::InvalidArgument`] for settings out of range, no path, a level of durability that needs one, or a
+    /// codec other than the store's; [`ErrorKind::Unsupported`] in a build without a codec.
     pub fn open(self) -> Result<StateManager, Error> {
         #[cfg_attr(not(feature = "durable"), expect(unused_mut, reason = "there is no import"))]
         let Self { place, mut settings } = self;
@@ -242,6 +251,11 @@ impl StateBuilder {
             return invalid("a state is opened in memory or with the path of a folder; name one");
         };
         settings.snapshots.check()?;
+        if matches!(place, Place::Memory)
+            && settings.durability.is_some_and(|level| level > Durability::Memory)
+        {
+            return invalid("what lives in memory alone is not durable; name the path of a folder");
+        }
         #[cfg(feature = "durable")]
         if let Some(import) = &settings.import {
             let codec = import.codec()?;

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::manager::Inner;
-use super::{Snapshot, StateManager, Version};
+use super::{Durability, Snapshot, StateManager, Version};
 use crate::Error;
 
 /// What the key of a collection must be; implemented for every type that is all of it.
@@ -35,8 +35,9 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Value for 
 
 /// A typed map of a [`StateManager`], from [`StateManager::collection`]. Cheap to clone.
 ///
-/// Reads see the newest commit, durable or not. Each write is a transaction of its own; several that
-/// belong together go into one [`StateManager::transaction`].
+/// Reads see the newest commit, durable or not. Each write is a transaction of its own, at the
+/// [level of durability](Collection::with_durability) of the handle; several that belong together go into
+/// one [`StateManager::transaction`].
 ///
 /// ```
 /// use phalanx::state::StateManager;
@@ -52,6 +53,8 @@ pub struct Collection<K, V> {
     pub(super) id: usize,
     pub(super) name: &'static str,
     pub(super) types: PhantomData<fn(K) -> V>,
+    /// None where it is that of the state.
+    pub(super) level: Option<Durability>,
 }
 
 impl<K: Key, V: Value> Collection<K, V> {
@@ -126,7 +129,8 @@ impl<K: Key, V: Value> Collection<K, V> {
 
 impl<K, V> Clone for Collection<K, V> {
     fn clone(&self) -> Self {
-        Self { inner: Arc::clone(&self.inner), id: self.id, name: self.name, types: PhantomData }
+        let inner = Arc::clone(&self.inner);
+        Self { inner, id: self.id, name: self.name, types: PhantomData, level: self.level }
     }
 }
 

@@ -5,7 +5,7 @@
 //! hold here:
 //!
 //! 1. Who holds the sink leads, and nobody else does: `sink` is `None` exactly while there is a leader, or
-//!    after the end.
+//!    while it is closed and after that.
 //! 2. Deltas enter `pending` in the order of their versions, without a gap, under the lock; a group is all
 //!    of `pending`. So what is written is always a prefix of what was committed.
 //! 3. `durable` grows only after the sink has reported its sync, and never once the log has ended.
@@ -16,6 +16,9 @@
 //! 5. A delta enters `pending` only while that holds less than `max_pending_bytes`, however large the delta
 //!    is: a large one has no smaller chance than a small one, and there is at most one delta more.
 //! 6. No code of the host runs under the lock: wakers and old images are taken out and used outside.
+//! 7. Nothing enters `pending` once a close has begun, so it ends. Waits and leads go on until all that is
+//!    pending is written; then the one who closes keeps the sink, and the log has ended.
+//! 8. `wanted` is the newest version that somebody wants written whom nobody waits for. It only grows.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -25,7 +28,7 @@ use std::task::{Context, Poll, Waker};
 use super::Version;
 use super::contain::{contained, wake};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, Parker, site};
+use crate::sync::{Mutex, MutexGuard, Parker, left_out, site};
 use crate::{Error, ErrorKind};
 
 /// Where groups go.
@@ -58,15 +61,26 @@ pub(super) struct Counts {
 
 enum Status {
     Open,
+    /// Rule 7.
+    Closing,
     /// A write failed; the reason.
     Poisoned(String),
     Closed,
 }
 
 impl Status {
+    /// Whether there may be commits.
     fn check(&self) -> Result<(), Error> {
         match self {
-            Self::Open => Ok(()),
+            Self::Closing if !left_out("state.journal.closing") => Self::Closed.check_waits(),
+            other => other.check_waits(),
+        }
+    }
+
+    /// Whether what is pending may still become durable.
+    fn check_waits(&self) -> Result<(), Error> {
+        match self {
+            Self::Open | Self::Closing => Ok(()),
             Self::Closed => Err(Error::new(ErrorKind::Closed, "the state manager was closed")),
             Self::Poisoned(reason) => Err(Error::new(
                 ErrorKind::Poisoned,
@@ -82,6 +96,8 @@ impl Status {
 struct Log<S: Sink> {
     /// Rule 1.
     sink: Option<S>,
+    /// Whether the sink was let go of.
+    ended: bool,
     status: Status,
     /// Rule 2.
     pending: Vec<Vec<u8>>,
@@ -89,6 +105,8 @@ struct Log<S: Sink> {
     /// What a leader is writing at this moment.
     writing_bytes: usize,
     committed: Version,
+    /// Rule 8.
+    wanted: Version,
     image: S::Image,
     waiters: BTreeMap<u64, Waker>,
     next_waiter: u64,
@@ -113,11 +131,13 @@ impl<S: Sink> Journal<S> {
         Self {
             log: Mutex::new(Log {
                 sink: Some(sink),
+                ended: false,
                 status: Status::Open,
                 pending: Vec::new(),
                 pending_bytes: 0,
                 writing_bytes: 0,
                 committed: recovered,
+                wanted: recovered,
                 image,
                 waiters: BTreeMap::new(),
                 next_waiter: 0,
@@ -130,12 +150,13 @@ impl<S: Sink> Journal<S> {
 
     /// Commits: `swap` makes the new state the current one, under the lock that orders the deltas. Returns
     /// the image before it, for the caller to drop; none where there is no room (rule 5), and then nothing
-    /// happened.
+    /// happened. With `wanted` it is to be written soon (rule 8).
     ///
     /// One thread at a time calls it.
     pub(super) fn publish(
         &self,
         delta: &mut Vec<u8>,
+        wanted: bool,
         swap: impl FnOnce() -> (Version, S::Image),
     ) -> Result<Option<S::Image>, Error> {
         let mut log = self.log.lock();
@@ -145,6 +166,9 @@ impl<S: Sink> Journal<S> {
         }
         let (version, image) = swap();
         log.committed = version;
+        if wanted {
+            log.wanted = version;
+        }
         log.pending_bytes += delta.len();
         log.pending.push(std::mem::take(delta));
         Ok(Some(std::mem::replace(&mut log.image, image)))
@@ -158,6 +182,20 @@ impl<S: Sink> Journal<S> {
         let behind = log.committed;
         drop(log);
         self.wait(behind)
+    }
+
+    /// Whether there would be room for a delta now (rule 5).
+    pub(super) fn has_room(&self) -> Result<bool, Error> {
+        let log = self.log.lock();
+        log.status.check()?;
+        Ok(log.pending_bytes < self.max_pending_bytes)
+    }
+
+    /// Blocks until all that was wanted when it was called is written; whether there was anything to write.
+    pub(super) fn write_wanted(&self) -> Result<bool, Error> {
+        let wanted = self.log.lock().wanted;
+        let behind = self.durable() < wanted;
+        self.wait(wanted).map(|()| behind)
     }
 
     pub(super) fn durable(&self) -> Version {
@@ -218,7 +256,7 @@ impl<S: Sink> Journal<S> {
         loop {
             let result = if self.durable() >= version {
                 Ok(())
-            } else if let Err(error) = log.status.check() {
+            } else if let Err(error) = log.status.check_waits() {
                 Err(error)
             } else if version > log.committed {
                 Err(Error::new(
@@ -247,37 +285,56 @@ impl<S: Sink> Journal<S> {
             // Commits may come meanwhile; the lead covers what is there before it.
             let version = log.committed;
             let log = self.lead(log, sink, true);
-            log.status.check()?;
+            log.status.check_waits()?;
             Ok(version)
         })
     }
 
-    /// Makes all durable, ends the log and lets go of the store. A second call finds nothing to do.
+    /// Takes no more commits, makes those that are there durable, and lets go of the store. Whoever else
+    /// closes it returns when that is done.
     pub(super) fn close(&self) -> Result<(), Error> {
-        let closed = loop {
-            let step = self.with_sink(|mut log, sink| {
-                if !log.pending.is_empty() {
-                    return self.lead(log, sink, false).status.check().map(|()| None);
-                }
-                log.status = Status::Closed;
-                // Nobody waits: the last leader woke them all, and since then the sink was free.
+        let parker = Parker::new();
+        let waker = parker.waker();
+        let mut key = None;
+        // The waker is a parker's: no code of the host.
+        loop {
+            let mut log = self.log.lock();
+            if matches!(log.status, Status::Open) {
+                log.status = Status::Closing;
+            }
+            if log.ended {
+                log.forget(&mut key);
+                return match log.status {
+                    Status::Poisoned(_) => log.status.check(),
+                    _ => Ok(()),
+                };
+            }
+            let Some(sink) = log.sink.take() else {
+                log.register(&mut key, &mut Some(waker.clone()));
                 drop(log);
-                Ok(Some(sink.close()))
-            });
-            match step {
-                Ok(None) => {}
-                Ok(Some(closed)) => break closed,
-                Err(error) => break Err(error),
+                parker.park();
+                continue;
+            };
+            let poisoned = log.status.check_waits();
+            if poisoned.is_ok() && !log.pending.is_empty() {
+                drop(self.lead(log, sink, false));
+                continue;
             }
-        };
-        match closed {
-            Err(error) if error.kind() == ErrorKind::Closed => Ok(()),
-            Err(error) if error.kind() == ErrorKind::Poisoned => {
-                let sink = self.log.lock().sink.take();
-                drop(sink);
-                Err(error)
+            log.forget(&mut key);
+            drop(log);
+            let closed = engine(|| sink.close());
+            let mut log = self.log.lock();
+            log.ended = true;
+            if poisoned.is_ok() {
+                log.status = Status::Closed;
             }
-            other => other,
+            let waiters = log.take_waiters();
+            drop(log);
+            if !left_out("state.journal.close") {
+                let panics = wake(waiters.into_values());
+                self.log.lock().counts.caught_panics += panics;
+            }
+            return poisoned.and(closed);
         }
     }
 
@@ -452,7 +509,7 @@ mod tests {
     }
 
     fn commit(journal: &Journal<Busy>, version: u64) {
-        let published = journal.publish(&mut vec![0], || (Version::from_u64(version), ()));
+        let published = journal.publish(&mut vec![0], false, || (Version::from_u64(version), ()));
         assert_eq!(published.ok(), Some(Some(())));
     }
 

@@ -13,8 +13,8 @@ use super::turn::Turn;
 use crate::Error;
 use crate::sync::{Mutex, UnsafeCell, thread, weakened};
 
-/// How many deltas were written and synced.
-struct Medium(UnsafeCell<u64>);
+/// How many deltas were written and synced, and whether it was closed.
+struct Medium(UnsafeCell<u64>, UnsafeCell<bool>);
 
 // Only a leader writes it, and it is read only after an acknowledgement; that is what the models check.
 #[expect(unsafe_code, reason = "loom watches the cell")]
@@ -45,7 +45,13 @@ impl Sink for Written {
         Ok(true)
     }
 
+    #[expect(unsafe_code, reason = "loom watches the cell")]
     fn close(self) -> Result<(), Error> {
+        self.0.1.with_mut(|closed| {
+            // SAFETY: whoever closes alone holds the sink; loom reports it if not.
+            let closed = unsafe { &mut *closed };
+            assert!(!std::mem::replace(closed, true), "it is closed once");
+        });
         Ok(())
     }
 }
@@ -59,22 +65,27 @@ struct Model {
 
 impl Model {
     fn new() -> Arc<Self> {
-        let medium = Arc::new(Medium(UnsafeCell::new(0)));
+        let medium = Arc::new(Medium(UnsafeCell::new(0), UnsafeCell::new(false)));
         let journal = Journal::new(Written(Arc::clone(&medium)), Version::ZERO, (), 1 << 10);
         Arc::new(Self { journal, medium, turn: Turn::new(), newest: Mutex::new(0) })
     }
 
     /// The turn has a model of its own, without waits: with it in each of these they would take hours.
     fn commit(&self) -> Version {
+        self.try_commit().expect("it is open")
+    }
+
+    /// None where it is closed.
+    fn try_commit(&self) -> Option<Version> {
         let mut version = Version::ZERO;
-        let published = self.journal.publish(&mut vec![0], || {
+        let published = self.journal.publish(&mut vec![0], false, || {
             let mut newest = self.newest.lock();
             *newest += 1;
             version = Version::from_u64(*newest);
             (version, ())
         });
-        assert!(matches!(published, Ok(Some(()))));
-        version
+        published.ok()?.expect("there is room");
+        Some(version)
     }
 
     fn commit_in_turn(&self) -> Version {
@@ -82,12 +93,22 @@ impl Model {
         // As with the root of a manager: read first, and the next one made of it under no lock.
         let next = *self.newest.lock() + 1;
         let version = Version::from_u64(next);
-        let published = self.journal.publish(&mut vec![0], || {
+        let published = self.journal.publish(&mut vec![0], false, || {
             *self.newest.lock() = next;
             (version, ())
         });
         assert!(matches!(published, Ok(Some(()))));
         version
+    }
+
+    /// Closes it, and is told that the sink is closed.
+    #[expect(unsafe_code, reason = "loom watches the cell")]
+    fn close(&self) {
+        self.journal.close().expect("the sink does not fail");
+        self.medium.1.with(|closed| {
+            // SAFETY: whoever was told that it is closed reads after it was; loom reports it if not.
+            assert!(unsafe { *closed }, "told of a close that is not done");
+        });
     }
 
     #[expect(unsafe_code, reason = "loom watches the cell")]
@@ -215,4 +236,64 @@ fn loom_a_close_writes_what_is_pending_and_ends_every_wait() {
         waiter.join().expect("the waiter does not panic");
         model.acknowledged(version);
     });
+}
+
+/// One commits and waits while the other closes: it is refused, or written.
+fn one_commits_and_one_closes() {
+    loom::model(|| {
+        let model = Model::new();
+        let committer = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                let version = model.try_commit()?;
+                model.journal.wait(version).expect("a close writes what was taken");
+                model.acknowledged(version);
+                Some(version)
+            })
+        };
+        model.close();
+        let last = model.journal.durable();
+        let taken = committer.join().expect("the committer does not panic");
+        assert_eq!(taken.unwrap_or(Version::ZERO), last, "nothing comes after the end");
+        assert!(model.try_commit().is_none());
+    });
+}
+
+/// Two close what has one commit.
+fn two_close() {
+    // Kept from being dropped where a twin ends in a deadlock: loom cannot run destructors then.
+    loom::model(|| {
+        let model = std::mem::ManuallyDrop::new(Model::new());
+        let version = model.commit();
+        let other = {
+            let model = std::mem::ManuallyDrop::new(Arc::clone(&model));
+            thread::spawn(move || model.close())
+        };
+        model.close();
+        model.acknowledged(version);
+        other.join().expect("the other does not panic");
+        drop(std::mem::ManuallyDrop::into_inner(model));
+    });
+}
+
+#[test]
+fn loom_a_commit_during_a_close_is_written_or_refused() {
+    one_commits_and_one_closes();
+}
+
+#[test]
+#[should_panic(expected = "a close writes what was taken")]
+fn loom_twin_a_close_that_goes_on_taking_commits_loses_one() {
+    weakened("state.journal.closing", one_commits_and_one_closes);
+}
+
+#[test]
+fn loom_two_closes_both_return_when_it_is_closed() {
+    two_close();
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_a_close_that_wakes_nobody_leaves_another_waiting() {
+    weakened("state.journal.close", two_close);
 }

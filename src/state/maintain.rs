@@ -6,6 +6,11 @@ use super::StateManager;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Maintenance {
+    /// Whether commits at [`Durability::Buffered`](super::Durability::Buffered) waited to be written, and were.
+    pub written: bool,
+    /// Whether they could not be written because the store has failed, now or earlier: see
+    /// [`StateManager::wait_durable`].
+    pub poisoned: bool,
     /// Large old states that were freed.
     pub released: usize,
     /// At most so many rows were freed with them.
@@ -21,7 +26,9 @@ pub struct Maintenance {
 impl StateManager {
     /// Does what no call had to wait for, as far as that is bounded, and returns what it did.
     ///
-    /// It keeps the automatic snapshot that is due by time, lets go of those that are too old, and frees
+    /// It writes the commits at [`Durability::Buffered`](super::Durability::Buffered) that are not durable yet, as
+    /// one group with one sync, and the checkpoint after it if one is due: those that were there when it
+    /// was called are durable when it returns, unless [`Maintenance::poisoned`] says otherwise. Then it keeps the automatic snapshot that is due by time, lets go of those that are too old, and frees
     /// old states that writers left behind: one at least, and more until about 100,000 rows went. One state
     /// is freed in one go, whatever its size (some 90 ms for 100 MB), and no lock is held meanwhile. A
     /// host calls it every second or so from a thread that may be held up, and again at once where
@@ -31,10 +38,13 @@ impl StateManager {
     /// writers free them.
     pub fn maintain(&self) -> Maintenance {
         let inner = &*self.inner;
+        let written = inner.write_wanted();
         let (snapshot_kept, snapshots_dropped) = inner.kept.run(inner);
         let (released, released_rows_max) = inner.owner.run();
         let pending_releases = inner.owner.counts().waiting;
         Maintenance {
+            written: matches!(written, Ok(true)),
+            poisoned: written.is_err(),
             released,
             released_rows_max,
             pending_releases: usize::try_from(pending_releases).unwrap_or(usize::MAX),

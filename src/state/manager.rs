@@ -2,7 +2,7 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. `root` is replaced only by who has the turn: by [`Inner::commit`] (the next version) and by `register`
+//! 1. `root` is replaced only by who has the turn: by [`Inner::commit`] in `commit.rs` (the next version) and by `register`
 //!    in `registry.rs` (a new empty collection, the same version).
 //! 2. Under the turn a commit checks what was read, applies and publishes. Of the host's code only `Hash`,
 //!    `Eq`, `Clone` and `Drop` of keys and the rules of collections run there; a panic of theirs ends the turn
@@ -20,26 +20,25 @@ use std::marker::PhantomData;
 use std::sync::Arc;
 
 use super::builder::Settings;
-use super::changes::Changed;
 use super::codec::Codec;
 #[cfg(feature = "durable")]
 use super::disk::Counters;
-use super::feed::{Feed, Receipt};
+use super::feed::Feed;
 #[cfg(feature = "durable")]
 use super::journal::{Journal, WaitDurable};
-use super::keep::{Kept, LetGo};
+use super::keep::Kept;
 use super::registry::Entry;
-use super::release::{Held, Release};
-use super::root::Root;
 #[cfg(feature = "durable")]
-use super::snapshot::no_codec;
+use super::release::Held;
+use super::release::Release;
+use super::root::Root;
 #[cfg(feature = "durable")]
 use super::store::Keeper;
 use super::turn::Turn;
 use super::validate::Rules;
 use super::{
-    Abort, Collection, Key, RecoveryReport, Snapshot, StateBuilder, StateStats, Transaction, Value,
-    Version,
+    Abort, Collection, Durability, Key, RecoveryReport, Snapshot, StateBuilder, StateStats,
+    Transaction, Value, Version,
 };
 use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::{Mutex, RwLock};
@@ -47,9 +46,6 @@ use crate::{Error, ErrorKind};
 
 /// How often a transaction's closure runs before it gives up.
 const RUNS_MAX: u32 = 1000;
-/// The most bytes that the delta of one transaction has.
-#[cfg(feature = "durable")]
-const DELTA_BYTES_MAX: usize = 1 << 30;
 
 /// A handle of the state. Cheap to clone; clones are the same state.
 ///
@@ -81,22 +77,24 @@ pub(super) struct Inner {
     pub(super) owner: Arc<Release>,
     pub(super) root: RwLock<Arc<Root>>,
     pub(super) turn: Turn,
-    feed: Open,
-    rules: Rules,
+    pub(super) feed: Open,
+    pub(super) rules: Rules,
     pub(super) kept: Kept,
     pub(super) registry: Mutex<HashMap<Arc<str>, Entry>>,
     pub(super) codec: Option<Codec>,
-    closed: AtomicBool,
-    commits: AtomicU64,
+    /// The level of commits that ask for no other.
+    pub(super) durability: Durability,
+    pub(super) closed: AtomicBool,
+    pub(super) commits: AtomicU64,
     pub(super) reruns: AtomicU64,
     aborts: AtomicU64,
     recovery: RecoveryReport,
     #[cfg(feature = "durable")]
-    durable: Option<Durable>,
+    pub(super) durable: Option<Durable>,
 }
 
 /// The log of changes, which takes none any more once this is gone.
-struct Open(Arc<Feed>);
+pub(super) struct Open(pub(super) Arc<Feed>);
 
 impl Drop for Open {
     fn drop(&mut self) {
@@ -105,8 +103,8 @@ impl Drop for Open {
 }
 
 #[cfg(feature = "durable")]
-struct Durable {
-    journal: Journal<Keeper>,
+pub(super) struct Durable {
+    pub(super) journal: Journal<Keeper>,
     counters: Arc<Counters>,
 }
 
@@ -142,6 +140,7 @@ impl StateManager {
                 kept: Kept::new(settings.snapshots.clone(), settings.clock.clone()),
                 registry: Mutex::new(registry),
                 codec: settings.codec.or(Codec::preferred()),
+                durability: Durability::Memory,
                 closed: AtomicBool::new(false),
                 commits: AtomicU64::new(0),
                 reruns: AtomicU64::new(0),
@@ -182,6 +181,7 @@ impl StateManager {
                 kept: Kept::new(settings.snapshots.clone(), settings.clock.clone()),
                 registry: Mutex::new(registry),
                 codec: Some(codec),
+                durability: settings.durability.unwrap_or(Durability::Buffered),
                 closed: AtomicBool::new(false),
                 commits: AtomicU64::new(0),
                 reruns: AtomicU64::new(0),
@@ -209,7 +209,8 @@ impl StateManager {
         name: &'static str,
     ) -> Result<Collection<K, V>, Error> {
         let id = self.inner.register::<K, V>(name)?;
-        Ok(Collection { inner: Arc::clone(&self.inner), id, name, types: PhantomData })
+        let inner = Arc::clone(&self.inner);
+        Ok(Collection { inner, id, name, types: PhantomData, level: None })
     }
 
     /// Runs `f` and commits what it wrote, all or nothing; returns what it returned, and the version.
@@ -220,7 +221,9 @@ impl StateManager {
     /// reruns are counted in [`StateStats::reruns`]. A transaction that wrote nothing is no commit and
     /// returns the version that it read. A panic in `f` goes to the caller and leaves nothing behind.
     ///
-    /// The commit is visible at once, and durable only when [`StateManager::wait_durable`] says so.
+    /// The commit is visible at once. Its [`Durability`] says what else this waits for: at
+    /// [`Durability::Synced`] for the disk, and otherwise it is durable only when
+    /// [`StateManager::wait_durable`] says so.
     ///
     /// A transaction that only writes never conflicts, however large it is. One that reads what others
     /// change faster than `f` runs may lose every time and ends with [`ErrorKind::Conflict`]: it should read
@@ -240,12 +243,17 @@ impl StateManager {
     /// # Errors
     /// [`ErrorKind::Aborted`] with the host's reason as its source; [`ErrorKind::Conflict`] after 1000
     /// reruns; [`ErrorKind::Closed`]; [`ErrorKind::Poisoned`] after a failed write;
+    /// [`ErrorKind::Unsupported`] for a level of durability that needs a store where there is none;
     /// [`ErrorKind::Codec`] or [`ErrorKind::LimitReached`] for what cannot be stored;
     /// [`ErrorKind::InvalidArgument`] for a write to another manager's collection;
     /// [`ErrorKind::Rejected`] with the host's reason as its source where a
     /// [rule](Collection::validate_with) refuses a change;
-    /// [`ErrorKind::Reentrant`] where the code of a key commits within a commit of the same thread. After
-    /// an error nothing was committed.
+    /// [`ErrorKind::Reentrant`] where the code of a key commits within a commit of the same thread.
+    ///
+    /// After an error nothing was committed, but for one: a commit at [`Durability::Synced`] that took place and could
+    /// not be written ends with [`ErrorKind::Poisoned`] whose source is an
+    /// [`Unacknowledged`](super::Unacknowledged). It is visible in memory, was not acknowledged, and whether it survives
+    /// is open; nothing can be committed after it.
     pub fn transaction<R>(
         &self,
         mut f: impl FnMut(&mut Transaction) -> Result<R, Abort>,
@@ -271,7 +279,7 @@ impl StateManager {
             if tx.is_read_only() {
                 return Ok((result, version));
             }
-            if let Some(version) = inner.commit(&tx)? {
+            if let Some(version) = inner.commit(tx)? {
                 return Ok((result, version));
             }
             inner.reruns.fetch_add(1, Ordering::Relaxed);
@@ -299,10 +307,7 @@ impl StateManager {
     /// Whether there is a store under it.
     #[must_use]
     pub fn is_durable(&self) -> bool {
-        #[cfg(feature = "durable")]
-        return self.inner.durable.is_some();
-        #[cfg(not(feature = "durable"))]
-        false
+        self.inner.has_store()
     }
 
     /// The newest version that survives the process; [`Version::ZERO`] where there is no store.
@@ -325,12 +330,7 @@ impl StateManager {
     /// acknowledged and whether it survives is open. [`ErrorKind::InvalidArgument`] for a version that
     /// was never committed, [`ErrorKind::Closed`], and [`ErrorKind::Unsupported`] where there is no store.
     pub fn wait_durable(&self, version: Version) -> Result<(), Error> {
-        #[cfg(feature = "durable")]
-        if let Some(durable) = &self.inner.durable {
-            return durable.journal.wait(version);
-        }
-        let _ = version;
-        Err(not_durable())
+        self.inner.wait_durable(version)
     }
 
     /// [`StateManager::wait_durable`] as a future of no particular runtime.
@@ -390,10 +390,13 @@ impl StateManager {
 
     /// Ends the commits, makes all of them durable and lets go of the folder, whatever handles are left.
     ///
-    /// Reads go on from memory. A second call finds nothing to do.
+    /// From its beginning on commits are refused with [`ErrorKind::Closed`], so it ends however many others
+    /// commit. Reads go on from memory. A second call, at the same time or later, returns when the first
+    /// is done.
     ///
     /// # Errors
-    /// [`ErrorKind::Poisoned`] where not all could be made durable; the folder is let go of even so.
+    /// [`ErrorKind::Poisoned`] where not all could be made durable, now or earlier, in every call; the folder is
+    /// let go of even so.
     pub fn close(&self) -> Result<(), Error> {
         // In memory the flag alone ends the commits; the journal has its own, under its lock. It changes
         // under the lock of the root, where commits look at it.
@@ -520,134 +523,24 @@ impl Inner {
         Ok(())
     }
 
-    /// Commits a transaction that ran; `None` where it has to run again.
-    pub(super) fn commit(&self, tx: &Transaction) -> Result<Option<Version>, Error> {
-        let mut delta = self.delta(tx)?;
-        let mut stalled = false;
-        loop {
-            // It outlives the turn (rule 3): it may be the last to hold what it replaced.
-            let now;
-            let published = {
-                let _turn = self.turn.take()?;
-                now = Held::new(self.current());
-                if !tx.holds_on(&now) {
-                    return Ok(None);
-                }
-                self.step(tx, &now, &mut delta)?
-            };
-            if let Some(published) = published {
-                return Ok(Some(self.settle(published)));
-            }
-            drop(now);
-            self.make_room(&mut stalled)?;
-        }
+    pub(super) fn has_store(&self) -> bool {
+        #[cfg(feature = "durable")]
+        return self.durable.is_some();
+        #[cfg(not(feature = "durable"))]
+        false
     }
 
-    /// Makes what comes after `now` the newest, which who has the turn may; none where there is no room.
-    pub(super) fn step(
-        &self,
-        tx: &Transaction,
-        now: &Arc<Root>,
-        delta: &mut Vec<u8>,
-    ) -> Result<Option<Published>, Error> {
-        let (next, changes) = tx.apply(now, &self.rules, self.feed.0.is_on())?;
-        let next = Arc::new(next);
-        let Some(receipt) = self.publish(Arc::clone(&next), changes, delta)? else {
-            return Ok(None);
-        };
-        self.owner.published(&next);
-        Ok(Some(Published { version: next.version, receipt, gone: self.kept.committed(&next) }))
-    }
-
-    /// What follows a step once the turn has ended, and before the old root goes, whose values may panic in
-    /// their drop.
-    pub(super) fn settle(&self, published: Published) -> Version {
-        let Published { version, receipt, gone } = published;
-        self.commits.fetch_add(1, Ordering::Relaxed);
-        self.feed.0.settle(receipt);
-        drop(gone);
-        version
-    }
-
-    #[cfg(feature = "durable")]
-    pub(super) fn delta(&self, tx: &Transaction) -> Result<Vec<u8>, Error> {
-        if self.durable.is_none() {
-            return Ok(Vec::new());
-        }
-        let delta = tx.encode(self.codec.ok_or_else(no_codec)?)?;
-        if delta.len() > DELTA_BYTES_MAX {
-            return Err(Error::new(
-                ErrorKind::LimitReached,
-                format!(
-                    "the transaction writes {} bytes; at most {DELTA_BYTES_MAX} fit into one",
-                    delta.len()
-                ),
-            ));
-        }
-        Ok(delta)
-    }
-
-    #[cfg(not(feature = "durable"))]
-    pub(super) fn delta(&self, _tx: &Transaction) -> Result<Vec<u8>, Error> {
-        Ok(Vec::new())
-    }
-
-    /// Makes `next` the current root, and what it changes known to who watches; none where the pending deltas
-    /// leave no room for this one. Who calls it has the turn, and the root of before, so that nothing of the
-    /// host's is dropped in here.
-    fn publish(
-        &self,
-        next: Arc<Root>,
-        changes: Option<Vec<Changed>>,
-        delta: &mut Vec<u8>,
-    ) -> Result<Option<Receipt>, Error> {
-        let version = next.version;
+    pub(super) fn wait_durable(&self, version: Version) -> Result<(), Error> {
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.durable {
-            let mut receipt = None;
-            let swap = || {
-                let image = Arc::clone(&next);
-                let show = || {
-                    *self.root.write() = next;
-                    Ok::<_, Error>(())
-                };
-                receipt = self.feed.0.publish(version, changes, show).ok();
-                (version, Held::new(image))
-            };
-            durable.journal.publish(delta, swap)?;
-            return Ok(receipt);
+            return durable.journal.wait(version);
         }
-        let _ = delta;
-        let show = || {
-            let mut root = self.root.write();
-            self.check_open()?;
-            *root = next;
-            Ok(())
-        };
-        self.feed.0.publish(version, changes, show).map(Some)
-    }
-
-    /// Waits until there may be room for a delta. Nobody's turn passes meanwhile.
-    pub(super) fn make_room(&self, stalled: &mut bool) -> Result<(), Error> {
-        let first = !std::mem::replace(stalled, true);
-        #[cfg(feature = "durable")]
-        if let Some(durable) = &self.durable {
-            return durable.journal.make_room(first);
-        }
-        let _ = first;
-        Ok(())
+        let _ = version;
+        Err(not_durable())
     }
 }
 
-/// A commit that took place, for [`Inner::settle`].
-pub(super) struct Published {
-    version: Version,
-    receipt: Receipt,
-    /// What the policy of kept snapshots let go of.
-    gone: LetGo,
-}
-
-fn not_durable() -> Error {
+pub(super) fn not_durable() -> Error {
     Error::new(
         ErrorKind::Unsupported,
         "this state manager lives in memory alone; open one with a path to make commits durable",

@@ -50,7 +50,7 @@ impl StateManager {
         if tx.is_read_only() {
             return Ok(self.version());
         }
-        inner.commit(&tx)?.ok_or_else(|| {
+        inner.commit(tx)?.ok_or_else(|| {
             Error::new(
                 ErrorKind::Conflict,
                 format!(
@@ -152,7 +152,7 @@ impl Inner {
             if tx.is_read_only() {
                 return Ok(now.version);
             }
-            if let Some(version) = self.commit(&tx)? {
+            if let Some(version) = self.commit(tx)? {
                 return Ok(version);
             }
             self.reruns.fetch_add(1, Ordering::Relaxed);
@@ -168,19 +168,29 @@ impl Inner {
         let mut stalled = false;
         loop {
             // They outlive the turn, as in `commit`.
-            let (now, tx);
+            let now;
+            let mut tx = None;
             let published = {
                 let _turn = self.turn.take()?;
                 now = Held::new(self.current());
-                tx = work_out(&now)?;
-                if tx.is_read_only() {
-                    return Ok(now.version);
+                // Before the work, which would be for nothing without. Nobody fills it during a turn.
+                if self.has_room()? {
+                    let tx = tx.insert(work_out(&now)?);
+                    if tx.is_read_only() {
+                        return Ok(now.version);
+                    }
+                    let level = self.level_of(tx)?;
+                    let mut delta = self.delta(tx)?;
+                    self.step(tx, &now, &mut delta, level)?.map(|published| (published, level))
+                } else {
+                    None
                 }
-                let mut delta = self.delta(&tx)?;
-                self.step(&tx, &now, &mut delta)?
             };
-            if let Some(published) = published {
-                return Ok(self.settle(published));
+            if let Some((published, level)) = published {
+                let version = self.settle(published);
+                drop((tx, now));
+                self.acknowledge(version, level)?;
+                return Ok(version);
             }
             drop((tx, now));
             self.make_room(&mut stalled)?;

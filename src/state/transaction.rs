@@ -23,7 +23,7 @@ use super::codec::Codec;
 use super::release::Held;
 use super::root::{Content, Root, Rows, Table};
 use super::validate::Rules;
-use super::{Collection, Key, Value, Version};
+use super::{Collection, Durability, Key, Value, Version};
 use crate::{Error, ErrorKind};
 
 /// Why a transaction's closure gave up.
@@ -91,11 +91,14 @@ pub struct Transaction {
     refused: Option<Error>,
     /// Whether it holds on no other version than that of its base.
     whole: bool,
+    asked: Option<Durability>,
+    /// The strongest level of the handles that it wrote through.
+    strongest: Option<Durability>,
 }
 
 impl Transaction {
     pub(super) fn new(base: Arc<Root>) -> Self {
-        Self { parts: Vec::new(), base: Held::new(base), refused: None, whole: false }
+        Self::of_parts(Vec::new(), base, false)
     }
 
     /// Writes that were worked out on `base`; `whole` where they are right on no other version.
@@ -107,8 +110,31 @@ impl Transaction {
         let mut writes: Vec<_> = writes.into_iter().collect();
         // In the order in which a commit tells them.
         writes.sort_unstable_by_key(|part| part.id());
-        let parts = writes.into_iter().map(Some).collect();
-        Self { parts, base: Held::new(base), refused: None, whole }
+        Self::of_parts(writes.into_iter().map(Some).collect(), base, whole)
+    }
+
+    fn of_parts(parts: Vec<Option<Box<dyn Part>>>, base: Arc<Root>, whole: bool) -> Self {
+        let base = Held::new(base);
+        Self { parts, base, refused: None, whole, asked: None, strongest: None }
+    }
+
+    /// Has this commit be of this level, whatever the state and the handles that it writes through say. What
+    /// is asked for last holds, in each run of the closure anew.
+    ///
+    /// A transaction that writes nothing is no commit and waits for nothing. Another level than
+    /// [`Durability::Memory`] needs a store; without one the commit fails with
+    /// [`ErrorKind::Unsupported`].
+    pub fn set_durability(&mut self, level: Durability) {
+        self.asked = Some(level);
+    }
+
+    /// The level that it asks for in whatever way.
+    pub(super) fn level(&self) -> Option<Durability> {
+        self.asked.or(self.strongest)
+    }
+
+    fn wrote_at(&mut self, level: Durability) {
+        self.strongest = self.strongest.max(Some(level));
     }
 
     /// The version that it reads.
@@ -149,6 +175,7 @@ impl Transaction {
     pub fn insert<K: Key, V: Value>(&mut self, collection: &Collection<K, V>, key: K, value: V) {
         if let Some(part) = self.writable(collection) {
             part.writes.insert(key, Some(Arc::new(value)));
+            self.wrote_at(collection.durability());
         }
     }
 
@@ -163,6 +190,7 @@ impl Transaction {
         let part = self.writable(collection)?;
         let value = part.read(key)?;
         part.writes.insert(key.clone(), None);
+        self.wrote_at(collection.durability());
         Some(V::clone(&value))
     }
 
@@ -186,6 +214,7 @@ impl Transaction {
             && (value.is_some() || part.read(key).is_some())
         {
             part.writes.insert(key.clone(), value);
+            self.wrote_at(collection.durability());
         }
     }
 

@@ -8,6 +8,8 @@ mod damage;
 mod decode;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod diff;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod durability;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod durable;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use phalanx::state::{Abort, Collection, FaultDisk, Snapshot, StateManager, Version};
+use phalanx::state::{Abort, Collection, Durability, FaultDisk, Snapshot, StateManager, Version};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -13,12 +13,13 @@ type Model = [Rows; 2];
 #[derive(Clone, Debug)]
 enum Op {
     /// Which collection, which key, what value or none to remove.
-    Commit(Vec<(bool, u8, Option<u16>)>),
+    Commit(Vec<(bool, u8, Option<u16>)>, Durability),
     Abort(Vec<(bool, u8, Option<u16>)>),
     Snapshot,
     Forget(usize),
     Flush,
     Checkpoint,
+    Maintain,
     Close,
     /// The handles are dropped without a flush.
     Drop,
@@ -30,14 +31,23 @@ fn writes() -> impl Strategy<Value = Vec<(bool, u8, Option<u16>)>> {
     vec((any::<bool>(), 0..12u8, proptest::option::weighted(0.7, any::<u16>())), 0..6)
 }
 
+fn level() -> impl Strategy<Value = Durability> {
+    prop_oneof![
+        3 => Just(Durability::Memory),
+        2 => Just(Durability::Buffered),
+        1 => Just(Durability::Synced),
+    ]
+}
+
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        12 => writes().prop_map(Op::Commit),
+        12 => (writes(), level()).prop_map(|(writes, level)| Op::Commit(writes, level)),
         1 => writes().prop_map(Op::Abort),
         4 => Just(Op::Snapshot),
         1 => any::<usize>().prop_map(Op::Forget),
         3 => Just(Op::Flush),
         1 => Just(Op::Checkpoint),
+        2 => Just(Op::Maintain),
         1 => Just(Op::Close),
         1 => Just(Op::Drop),
         1 => any::<u8>().prop_map(Op::Crash),
@@ -52,6 +62,8 @@ struct Run {
     collections: [Collection<u8, u16>; 2],
     /// The state at every version, from zero on.
     models: Vec<Model>,
+    /// The newest version that a call of `maintain` has to write.
+    wanted: Version,
     /// What each shows for as long as it lives, through handles of the manager it is of, even once that
     /// manager was closed or its versions were lost in a crash.
     snapshots: Vec<Kept>,
@@ -76,14 +88,17 @@ impl Run {
     fn new() -> Self {
         let disk = FaultDisk::new();
         let (state, collections) = open(&disk);
-        Self { disk, state, collections, models: vec![Model::default()], snapshots: Vec::new() }
+        let (models, snapshots) = (vec![Model::default()], Vec::new());
+        Self { disk, state, collections, models, wanted: Version::ZERO, snapshots }
     }
 
     fn version(&self) -> Version {
         Version::from_u64(self.models.len() as u64 - 1)
     }
 
-    fn transact(&mut self, writes: &[(bool, u8, Option<u16>)], abort: bool) {
+    fn transact(&mut self, writes: &[(bool, u8, Option<u16>)], level: Option<Durability>) {
+        let abort = level.is_none();
+        let before = (self.state.durable_version(), self.state.stats().stalls);
         let mut model = self.models.last().unwrap().clone();
         let mut written = false;
         let (collections, expected) = (&self.collections, &mut model);
@@ -106,7 +121,7 @@ impl Run {
                 }
                 assert_eq!(tx.len(collection), rows.len());
             }
-            if abort { Err(Abort::new("asked to")) } else { Ok(()) }
+            level.map(|level| tx.set_durability(level)).ok_or(Abort::new("asked to"))
         });
         assert_eq!(result.is_err(), abort);
         if !abort && written {
@@ -114,6 +129,16 @@ impl Run {
         }
         if let Ok(((), version)) = result {
             assert_eq!(version, self.version());
+        }
+        let durable = self.state.durable_version();
+        match level {
+            Some(Durability::Synced) if written => assert_eq!(durable, self.version()),
+            // It waits for the disk only where there was no room.
+            _ if self.state.stats().stalls == before.1 => assert_eq!(durable, before.0),
+            _ => {}
+        }
+        if written && level == Some(Durability::Buffered) {
+            self.wanted = self.version();
         }
     }
 
@@ -123,14 +148,15 @@ impl Run {
         let version = state.version();
         assert!(at_least <= version && version <= at_most, "{at_least} {version} {at_most}");
         self.models.truncate(version.as_u64() as usize + 1);
+        self.wanted = version;
         (self.disk, self.state, self.collections) = (disk, state, collections);
     }
 
     fn apply(&mut self, op: &Op) {
         let durable = self.state.durable_version();
         match op {
-            Op::Commit(writes) => self.transact(writes, false),
-            Op::Abort(writes) => self.transact(writes, true),
+            Op::Commit(writes, level) => self.transact(writes, Some(*level)),
+            Op::Abort(writes) => self.transact(writes, None),
             Op::Snapshot => self.snapshots.push((
                 self.state.snapshot(),
                 self.collections.clone(),
@@ -143,6 +169,12 @@ impl Run {
             }
             Op::Flush => assert_eq!(self.state.flush().unwrap(), self.version()),
             Op::Checkpoint => assert_eq!(self.state.checkpoint().unwrap(), self.version()),
+            Op::Maintain => {
+                let wanted = self.wanted > durable;
+                assert_eq!(self.state.maintain().written, wanted);
+                let expected = if wanted { self.version() } else { durable };
+                assert_eq!(self.state.durable_version(), expected);
+            }
             Op::Close => {
                 self.state.close().unwrap();
                 let (disk, version) = (self.disk.clone(), self.version());

@@ -1,0 +1,146 @@
+//! What gives a commit a reason to be written, and what its call waits for.
+//!
+//! Rules that hold here:
+//!
+//! 1. A level never leaves a commit out: what is recovered is the state at one version, with every commit up to
+//!    it, whatever their levels.
+//! 2. Where there is no store the only level is [`Durability::Memory`]. Another is refused before anything is
+//!    committed, and never lowered.
+//! 3. A call at [`Durability::Synced`] returns `Ok` only once its version is durable. It waits under no lock
+//!    and holds no old state meanwhile.
+
+use thiserror::Error as ThisError;
+
+use super::manager::{Inner, not_durable};
+use super::{Collection, Key, StateManager, Transaction, Value, Version};
+use crate::{Error, ErrorKind};
+
+/// When a commit is written, and whether its call waits for that: of a whole state
+/// ([`StateBuilder::durability`](super::StateBuilder::durability)), of the writes through one handle
+/// ([`Collection::with_durability`]), or of one commit ([`Transaction::set_durability`]).
+///
+/// | level | is written | its call waits for the disk | power is lost right after the call |
+/// |---|---|---|---|
+/// | `Memory` | with any commit after it that is written; by a checkpoint, [`flush`](StateManager::flush), [`close`](StateManager::close), and a [`wait_durable`](StateManager::wait_durable) for it or a later one | no | it may be lost, and so it stays until one of these |
+/// | `Buffered` | so, and by the next [`maintain`](StateManager::maintain) in any case | no | it may be lost, and so it stays until that |
+/// | `Synced` | before the call returns | yes, for the one sync of its group | it is there |
+///
+/// At every level a commit that finds the pending deltas at
+/// [their limit](super::StateBuilder::max_pending_bytes) first waits until they are written. Reads and
+/// watches see a commit of every level at once, so of a `Synced` one before it is durable: who must not act on
+/// what may be lost asks [`StateManager::durable_version`], or waits for it.
+///
+/// A level says what is a *reason* to write. What is written is always all that was committed so far: a
+/// `Synced` commit makes those before it durable with it, whatever their levels, and what is recovered is
+/// the state at one version and never has a later commit without an earlier one.
+///
+/// `Memory` is for what can be made again; `Buffered` for a host that acknowledges nothing, or waits for
+/// itself where it does; `Synced` where the call is the acknowledgement. Commits at `Synced` that come at
+/// once share one sync. It blocks the thread for 0.1 to 10 ms, and a checkpoint's time where one is
+/// due, so a task of an async runtime commits at `Buffered` and awaits
+/// [`wait_durable_async`](StateManager::wait_durable_async). What runs within a write (the `Serialize` of
+/// a value that is in a checkpoint, or a waker that is woken) must not wait for one: it would wait for itself.
+///
+/// A later level is stronger than an earlier one, which is their order.
+///
+/// ```
+/// use phalanx::state::{Durability, StateManager};
+///
+/// # #[cfg(all(feature = "durable", any(feature = "bincode", feature = "postcard")))]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let folder = tempfile::tempdir()?;
+/// # let folder = folder.path();
+/// let state = StateManager::builder().path(folder).open()?;
+/// assert_eq!(state.durability(), Durability::Buffered);
+/// let load = state.collection::<String, u32>("load")?.with_durability(Durability::Memory);
+/// let votes = state.collection::<u64, String>("votes")?.with_durability(Durability::Synced);
+///
+/// load.insert("a".to_owned(), 7)?;
+/// assert!(state.durable_version() < state.version());
+/// // Durable when it returns, and with it what came before.
+/// let version = votes.insert(1, "ada".to_owned())?;
+/// assert_eq!(state.durable_version(), version);
+/// # Ok(())
+/// # }
+/// # #[cfg(not(all(feature = "durable", any(feature = "bincode", feature = "postcard"))))]
+/// # fn main() {}
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Durability {
+    /// Nothing writes it on its account. The only level of a state in memory, and its default.
+    Memory,
+    /// It is written soon, and nobody waits for it. The default of a state with a store.
+    Buffered,
+    /// It is durable when its call returns.
+    Synced,
+}
+
+/// A commit took place and was not acknowledged: the [source](std::error::Error::source) of an [`Error`] of
+/// kind [`ErrorKind::Poisoned`] that a commit at [`Durability::Synced`] ends with where it could not be written.
+///
+/// It is visible in memory, in this process. Whether it is there after the next opening is open.
+#[derive(Debug, ThisError)]
+#[error(
+    "{version} is visible in memory and was not acknowledged; whether it survives is open until the \
+     store is opened again ({reason})"
+)]
+#[non_exhaustive]
+pub struct Unacknowledged {
+    /// Its version.
+    pub version: Version,
+    #[source]
+    reason: Error,
+}
+
+impl StateManager {
+    /// The level of commits that ask for no other: what the builder was told, or its default.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.inner.durability
+    }
+}
+
+impl<K: Key, V: Value> Collection<K, V> {
+    /// A handle of the same collection whose writes are commits of this level.
+    ///
+    /// Each of its own operations that writes commits at it. A [transaction](StateManager::transaction)
+    /// commits at the strongest level of the handles that it writes through, of which one without a level has
+    /// that of the state, unless [`Transaction::set_durability`] says another. What an operation only
+    /// reads or finds is no commit, so it waits for nothing: that a row is there already, say, may not
+    /// be durable yet.
+    ///
+    /// Another level than [`Durability::Memory`] needs a store; without one its commits fail with
+    /// [`ErrorKind::Unsupported`].
+    #[must_use]
+    pub fn with_durability(&self, level: Durability) -> Self {
+        Self { level: Some(level), ..self.clone() }
+    }
+
+    /// The level of the commits of this handle: its own, or that of the state.
+    #[must_use]
+    pub fn durability(&self) -> Durability {
+        self.level.unwrap_or(self.inner.durability)
+    }
+}
+
+impl Inner {
+    /// The level that a transaction commits at (rule 2).
+    pub(super) fn level_of(&self, tx: &Transaction) -> Result<Durability, Error> {
+        let level = tx.level().unwrap_or(self.durability);
+        if level > Durability::Memory && !self.has_store() {
+            return Err(not_durable());
+        }
+        Ok(level)
+    }
+
+    /// Waits as far as the level asks for it (rule 3).
+    pub(super) fn acknowledge(&self, version: Version, level: Durability) -> Result<(), Error> {
+        if level < Durability::Synced {
+            return Ok(());
+        }
+        self.wait_durable(version).map_err(|reason| {
+            let unacknowledged = Unacknowledged { version, reason };
+            Error::with_source(ErrorKind::Poisoned, unacknowledged.to_string(), unacknowledged)
+        })
+    }
+}
