@@ -9,7 +9,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::manager::Inner;
-use super::{Durability, Snapshot, StateManager, Version};
+use super::release::Held;
+use super::root::Slot;
+use super::{Durability, StateManager, Version};
 use crate::Error;
 
 /// What the key of a collection must be; implemented for every type that is all of it.
@@ -70,8 +72,9 @@ impl<K: Key, V: Value> Collection<K, V> {
         StateManager { inner: Arc::clone(&self.inner) }
     }
 
-    fn snapshot(&self) -> Snapshot {
-        self.inner.snapshot()
+    /// Commits may make a reader the last to hold what it reads, so it lets go of that as a writer does.
+    fn now(&self) -> Held {
+        Held::new(self.inner.current())
     }
 
     /// A clone of the value of `key` in the newest commit.
@@ -79,19 +82,19 @@ impl<K: Key, V: Value> Collection<K, V> {
     /// Takes a lock for as long as a pointer copy; the lookup and the clone run outside it.
     #[must_use]
     pub fn get(&self, key: &K) -> Option<V> {
-        self.snapshot().get(self, key)
+        self.now().table::<K, V>(self.id)?.map.get(key).map(|value| V::clone(value))
     }
 
     /// Whether the newest commit has a value for `key`.
     #[must_use]
     pub fn contains_key(&self, key: &K) -> bool {
-        self.snapshot().get_ref(self, key).is_some()
+        self.now().table::<K, V>(self.id).is_some_and(|table| table.map.contains_key(key))
     }
 
     /// How many rows the newest commit has.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.snapshot().len(self)
+        self.now().slots.get(self.id).map_or(0, Slot::len)
     }
 
     /// Whether the newest commit has no rows.

@@ -41,8 +41,8 @@ impl Inner {
             };
             if let Some(published) = published {
                 let version = self.settle(published);
-                // Not held while the disk is waited for.
-                drop((now, tx));
+                // Not held while the disk is waited for. It took place, so nothing unwinds any more.
+                self.owner.let_go((now, tx));
                 self.acknowledge(version, level)?;
                 return Ok(Some(version));
             }
@@ -68,8 +68,7 @@ impl Inner {
         Ok(Some(Published { version: next.version, receipt, gone: self.kept.committed(&next) }))
     }
 
-    /// What follows a step once the turn has ended, and before the old root goes, whose values may panic in
-    /// their drop.
+    /// What follows a step once the turn has ended.
     pub(super) fn settle(&self, published: Published) -> Version {
         let Published { version, receipt, gone } = published;
         self.commits.fetch_add(1, Ordering::Relaxed);

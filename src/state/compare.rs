@@ -174,10 +174,13 @@ impl<K: Key, V: Value> Collection<K, V> {
         let owned = |value| Arc::try_unwrap(value).unwrap_or_else(|value| V::clone(&value));
         Ok(match found {
             Ok(()) => Ok(version),
-            Err(current) => Err(CompareAndSetError {
-                current: current.map(|current| V::clone(&current)),
-                proposed: new.map(owned),
-            }),
+            Err(current) => {
+                let proposed = new.map(owned);
+                let error = CompareAndSetError { current: current.as_deref().cloned(), proposed };
+                // Another commit may have replaced it meanwhile.
+                self.inner.owner().let_go(current);
+                Err(error)
+            }
         })
     }
 }

@@ -200,6 +200,13 @@ impl Feed {
         }
     }
 
+    /// Drops what may be the last to hold values of the host.
+    pub(super) fn let_go(&self, entry: Entry) {
+        if contained(|| drop(entry)).is_none() {
+            self.caught_panics.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
     /// A place from the newest commit on.
     pub(super) fn subscribe(&self, track: Option<usize>) -> Cursor {
         let mut log = self.log.lock();

@@ -249,7 +249,7 @@ impl List {
             taken: now,
             automatic,
         };
-        let entry = Entry { info: info.clone(), root: Held::quiet(Arc::clone(root)) };
+        let entry = Entry { info: info.clone(), root: Held::new(Arc::clone(root)) };
         match name {
             Some(name) => drop(self.named.insert(name.to_owned(), entry)),
             None => self.numbered.push_back(entry),
@@ -339,7 +339,7 @@ impl Kept {
         let before = self.by_age.load(Ordering::Relaxed);
         let timed = self.is_time();
         let (kept, _root) = self.with(|list| {
-            let root = Held::quiet(inner.current());
+            let root = Held::new(inner.current());
             let kept = timed && root.version > list.newest;
             if kept {
                 self.put_off();

@@ -409,6 +409,8 @@ impl StateManager {
         let closed = Ok(());
         // After the last commit: each enters the log in the step in which it is found to be open.
         self.inner.feed.0.close();
+        // They may hold this state, which would then never go.
+        self.inner.owner.let_go(self.inner.rules.end());
         closed
     }
 

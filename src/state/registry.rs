@@ -12,6 +12,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::manager::Inner;
+use super::release::Held;
 use super::root::{Content, Root, Slot, Table};
 use super::snapshot::no_codec;
 use super::stored::StoredRows;
@@ -133,7 +134,7 @@ impl Inner {
         let mut root = self.root.write();
         let mut next = Root::clone(&root);
         next.slots.push(Slot { name, content });
-        _old = std::mem::replace(&mut *root, Arc::new(next));
+        _old = Held::new(std::mem::replace(&mut *root, Arc::new(next)));
         Ok((id, true))
     }
 

@@ -10,7 +10,8 @@
 //! 2. How many rows can go is told by [`Root::replaced`]: what a root does not share with a newer one that
 //!    stays was replaced or removed in between.
 //! 3. At most `limit` states wait. One more is dropped where it falls, and counted.
-//! 4. Nothing of the host's is dropped under the lock, and a panic of a drop stays in [`contained`].
+//! 4. Nothing of the host's is dropped under the lock, and a panic of a drop stays in [`contained`] and is
+//!    counted: what is freed is not the affair of who happens to be the last to let go.
 //! 5. A root that waits here holds this queue alive; the end of the manager empties it for good.
 
 use std::collections::VecDeque;
@@ -100,10 +101,15 @@ impl Release {
         (states, rows_max)
     }
 
-    fn free(&self, root: Root) {
-        if contained(|| drop(root)).is_none() {
+    /// Drops what may be the last to hold values of the host (rule 4).
+    pub(super) fn let_go<T>(&self, of: T) {
+        if contained(|| drop(of)).is_none() {
             self.caught_panics.fetch_add(1, Ordering::Relaxed);
         }
+    }
+
+    fn free(&self, root: Root) {
+        self.let_go(root);
         self.released.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -137,18 +143,11 @@ impl fmt::Debug for Release {
 pub(super) struct Held {
     root: Option<Arc<Root>>,
     newer: u64,
-    /// Whether a panic of what is freed stays here: it is not the affair of who happens to let go.
-    quiet: bool,
 }
 
 impl Held {
     pub(super) fn new(root: Arc<Root>) -> Self {
-        Self { root: Some(root), newer: u64::MAX, quiet: false }
-    }
-
-    /// One that is let go of by somebody whom it does not concern.
-    pub(super) fn quiet(root: Arc<Root>) -> Self {
-        Self { root: Some(root), newer: u64::MAX, quiet: true }
+        Self { root: Some(root), newer: u64::MAX }
     }
 
     /// Says that somebody holds the newer root of which this is [`Root::replaced`]: what they share stays.
@@ -172,9 +171,8 @@ impl Drop for Held {
         if let Some(root) = self.root.take().and_then(Arc::into_inner) {
             let release = Arc::clone(&root.owner);
             let newer = self.newer;
-            if !self.quiet {
-                release.take(root, newer);
-            } else if contained(|| release.take(root, newer)).is_none() {
+            // Rule 4.
+            if contained(|| release.take(root, newer)).is_none() {
                 release.caught_panics.fetch_add(1, Ordering::Relaxed);
             }
         }

@@ -95,7 +95,8 @@ impl StateManager {
     /// Makes the state equal to an export, as one commit, and returns its version.
     ///
     /// Every collection that the export has rows of must have been opened in this process, because its
-    /// types decode them; collections that it does not have are emptied. Only rows that differ are written,
+    /// types decode them, also where the state has no such collection yet; collections that it does not have are
+    /// emptied, for which those with recovered rows must have been opened too. Only rows that differ are written,
     /// which the encoded forms tell; where none does nothing is committed, and the version is the newest.
     /// The export's own version stays what it is: the commit gets the next of this state.
     ///
@@ -113,24 +114,22 @@ impl StateManager {
     pub fn import(&self, import: &Import) -> Result<Version, Error> {
         let codec = import.codec()?;
         self.inner.commit_whole(&mut |now| {
-            let unopened = |name: &str| {
-                Error::new(
-                    ErrorKind::InvalidArgument,
-                    format!("open the collection {name:?} first: an import needs its types"),
-                )
+            let unopened = |name: &str, why: &str| {
+                let message = format!("open the collection {name:?} first: {why} needs its types");
+                Error::new(ErrorKind::InvalidArgument, message)
             };
             let mut parts = Vec::new();
             for (name, rows) in import.collections() {
                 let slot = now.slots.iter().enumerate().find(|(_, slot)| &*slot.name == name);
                 let (id, table) = slot
                     .and_then(|(id, slot)| Some((id, slot.rows()?)))
-                    .ok_or_else(|| unopened(name))?;
+                    .ok_or_else(|| unopened(name, "an import"))?;
                 let part = table.writes_to_encoded(rows, codec, id, &now.slots[id].name)?;
                 parts.extend(part);
             }
             for (id, slot) in now.slots.iter().enumerate() {
                 if slot.len() > 0 && import.collections().all(|(name, _)| *slot.name != *name) {
-                    slot.rows().ok_or_else(|| unopened(&slot.name))?;
+                    slot.rows().ok_or_else(|| unopened(&slot.name, "to empty it"))?;
                     parts.extend(writes(id, Some(slot), None::<&Slot>));
                 }
             }
@@ -147,7 +146,7 @@ impl Inner {
     ) -> Result<Version, Error> {
         for _ in 0..TRIES {
             self.check_open()?;
-            let now = self.current();
+            let now = Held::new(self.current());
             let tx = work_out(&now)?;
             if tx.is_read_only() {
                 return Ok(now.version);
@@ -188,7 +187,7 @@ impl Inner {
             };
             if let Some((published, level)) = published {
                 let version = self.settle(published);
-                drop((tx, now));
+                self.owner().let_go((tx, now));
                 self.acknowledge(version, level)?;
                 return Ok(version);
             }

@@ -63,8 +63,8 @@ pub struct StateStats {
     /// Large old states that a writer had to free because
     /// [`StateBuilder::max_pending_releases`](super::StateBuilder::max_pending_releases) others waited.
     pub releases_on_writers: u64,
-    /// Panics of wakers and of values' drops that whoever wrote a group, committed, let go of a kept snapshot or freed
-    /// an old state caught, so that they end neither its work nor anybody else's.
+    /// Panics of wakers and of values' drops that whoever wrote a group, committed, read, watched, let go of a kept
+    /// snapshot or freed an old state caught, so that they end neither its work nor anybody else's.
     pub caught_panics: u64,
     /// Whether a failed write or sync ended the store.
     pub poisoned: bool,

@@ -1,7 +1,7 @@
 //! Rules of the host for how a row may change.
 //!
-//! 1. A collection has at most one rule, for as long as the process has the manager; it is set under the
-//!    turn, so every commit is wholly before it or wholly under it.
+//! 1. A collection has at most one rule, from when it is set until nothing can be committed any more; it is
+//!    set under the turn, so every commit is wholly before it or wholly under it.
 //! 2. A rule runs under the turn and no other lock, on exactly what the commit replaces.
 
 use std::any::Any;
@@ -53,6 +53,11 @@ impl Rules {
         self.rejected.load(Ordering::Relaxed)
     }
 
+    /// Gives all of them up, to be dropped under no lock. No commit comes after this.
+    pub(super) fn end(&self) -> impl Sized + use<> {
+        std::mem::take(&mut *self.of.lock())
+    }
+
     /// The rule of a collection. Who calls it has the turn.
     pub(super) fn of<K: Key, V: Value>(&self, id: usize) -> Option<Arc<Rule<K, V>>> {
         if !self.any.load(Ordering::Relaxed) {
@@ -71,7 +76,12 @@ impl<K: Key, V: Value> Collection<K, V> {
     /// It holds for every commit of this manager from now on, through whatever call: a diff that is applied, a
     /// snapshot that is restored and an import too. Rows that are there are not looked at, nor those that an
     /// opening recovers. A state that is opened anew has no
-    /// rules: set them before it is used. There is one rule for a collection, and it stays.
+    /// rules: set them before it is used. There is one rule for a collection, and it stays until
+    /// [`StateManager::close`](super::StateManager::close).
+    ///
+    /// The state holds the rule. One that captures a handle of the same state (a manager, a collection, what
+    /// has one) therefore keeps the state and its folder until `close`, however many handles are dropped: close
+    /// it, or capture what does not hold it, as an `Arc` of what the rule has to look up.
     ///
     /// It runs in the thread that commits, on exactly what the commit replaces, while other commits wait, so it
     /// should be short. It runs again where a commit has to wait for room. It may read the state; a commit from
@@ -97,7 +107,8 @@ impl<K: Key, V: Value> Collection<K, V> {
     /// ```
     ///
     /// # Errors
-    /// [`ErrorKind::AlreadyExists`] where the collection has a rule.
+    /// [`ErrorKind::AlreadyExists`] where the collection has a rule; [`ErrorKind::Closed`];
+    /// [`ErrorKind::Reentrant`] from within a commit of the same thread.
     pub fn validate_with(
         &self,
         rule: impl Fn(&K, Option<&V>, Option<&V>) -> Result<(), Abort> + Send + Sync + 'static,
@@ -108,6 +119,7 @@ impl<K: Key, V: Value> Collection<K, V> {
         let rule: Arc<dyn Any + Send + Sync> =
             Arc::new(Rule::<K, V> { judge: Box::new(rule), rejected });
         let _turn = self.inner.turn.take()?;
+        self.inner.check_open()?;
         let mut of = rules.of.lock();
         if of.contains_key(&self.id) {
             return Err(Error::new(

@@ -310,8 +310,11 @@ impl<E> Watch<E> {
         match self.feed.look(&mut self.cursor, waker) {
             Look::Commit(entry) => {
                 let version = entry.version;
+                let whole = entry.clone();
                 let selected = (self.select)(entry);
                 self.cursor.pass(version);
+                // The log may have let go of it meanwhile, and not all of it is what is watched.
+                self.feed.let_go(whole);
                 selected.map_or(Step::Passed, |event| Step::Event(WatchEvent::Changed(event)))
             }
             Look::Resync(version) => Step::Event(WatchEvent::Resync { version }),

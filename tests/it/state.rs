@@ -1,6 +1,8 @@
 //! Behaviour of `state`.
 
 mod basics;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod bomb;
 mod compare;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod damage;
@@ -8,6 +10,8 @@ mod damage;
 mod decode;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod diff;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod drops;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod durability;
 #[cfg(all(feature = "durable", feature = "bincode"))]
@@ -32,6 +36,8 @@ mod power;
 mod release;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod script;
+#[cfg(all(feature = "durable", feature = "bincode"))]
+mod stored;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod sums;
 #[cfg(all(feature = "durable", feature = "bincode", unix))]

@@ -11,6 +11,8 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
+use super::bomb::{Bomb, on_next_use};
+
 fn open(disk: &FaultDisk) -> StateManager {
     StateManager::builder().fault_disk(disk).open().expect("the disk is sound")
 }
@@ -284,6 +286,36 @@ fn going_back_gets_through_beside_a_stream_of_commits() {
     assert_eq!(version, state.version());
     assert_eq!((rows.get(&Meddled(1)), stream.get(&1)), (Some(1), Some(0)));
     assert!(before.diff(&state.snapshot()).unwrap().is_empty());
+}
+
+/// Counts the encodings of a value, and has another commit take place in each of the first three.
+fn meddle(encoded: Rc<Cell<u32>>, stream: Collection<u32, u32>) {
+    on_next_use(move || {
+        encoded.set(encoded.get() + 1);
+        if encoded.get() <= 3 {
+            stream.insert(1, encoded.get()).expect("it is open");
+        }
+        meddle(encoded, stream);
+    });
+}
+
+#[test]
+fn going_back_that_holds_others_up_looks_for_room_before_its_work() {
+    let builder = StateManager::builder().fault_disk(&FaultDisk::new()).max_pending_bytes(1);
+    let state = builder.open().unwrap();
+    let rows = state.collection::<u32, Bomb>("rows").unwrap();
+    let stream = state.collection::<u32, u32>("stream").unwrap();
+    rows.insert(1, Bomb(false)).unwrap();
+    let before = state.snapshot();
+    rows.remove(&1).unwrap();
+    state.flush().unwrap();
+    let encoded = Rc::new(Cell::new(0));
+    meddle(Rc::clone(&encoded), stream.clone());
+    // Of what the third one left there is no room as the restore holds the others up.
+    state.restore(&before).unwrap();
+    on_next_use(|| ());
+    assert_eq!((encoded.get(), state.stats().reruns), (4, 3), "it is worked out once in its turn");
+    assert!(rows.contains_key(&1) && stream.is_empty());
 }
 
 /// The value of each row, and by which commit it was written.

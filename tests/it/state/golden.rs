@@ -3,25 +3,12 @@
 //! The files in `format-1` were written by `write_the_golden_store` (run it with the variable
 //! `PHALANX_WRITE_GOLDEN` set to an empty folder); they are never written again.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use phalanx::state::{Snapshot, StateManager, Version};
-use serde::{Deserialize, Serialize};
+use phalanx::state::{StateManager, Version};
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Stored {
-    V1 { name: String, score: f64, tags: Vec<String> },
-}
-
-fn row(number: u64) -> Stored {
-    Stored::V1 {
-        name: format!("agent {number}"),
-        score: number as f64 / 7.0,
-        tags: (0..number % 3).map(|tag| format!("tag {tag}")).collect(),
-    }
-}
+use super::stored::{Stored, expect, row};
 
 /// Six commits, of which a checkpoint covers four.
 fn write(folder: &Path) {
@@ -45,16 +32,6 @@ fn write(folder: &Path) {
     state.close().unwrap();
 }
 
-fn expect(state: &StateManager) -> Snapshot {
-    let agents = state.collection::<u64, Stored>("agents").unwrap();
-    let leaders = state.collection::<String, u64>("leaders").unwrap();
-    let snapshot = state.snapshot();
-    let rows: BTreeMap<_, _> = snapshot.iter(&agents).map(|(k, v)| (*k, v.clone())).collect();
-    assert_eq!(rows, (3..=6).map(|number| (number, row(number))).collect());
-    assert_eq!(snapshot.get(&leaders, &"north".into()), Some(6));
-    snapshot
-}
-
 #[test]
 fn write_the_golden_store() {
     let given = std::env::var_os("PHALANX_WRITE_GOLDEN");
@@ -63,7 +40,7 @@ fn write_the_golden_store() {
     write(folder);
     if given.is_none() {
         // What this build writes is what the golden files hold.
-        expect(&StateManager::builder().path(folder).open().unwrap());
+        expect(&StateManager::builder().path(folder).open().unwrap(), 3..=6);
     }
 }
 
@@ -80,7 +57,7 @@ fn a_store_of_format_1_is_read() {
     assert_eq!(report.version, Version::from_u64(6));
     assert_eq!(report.checkpoint, Some(Version::from_u64(4)));
     assert_eq!((report.checkpoint_rows, report.commits, report.repaired), (5, 2, false));
-    let snapshot = expect(&state);
+    let snapshot = expect(&state, 3..=6);
     assert_eq!(snapshot.total_len(), 5);
     // And it goes on in it.
     let leaders = state.collection::<String, u64>("leaders").unwrap();

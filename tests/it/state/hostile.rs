@@ -1,6 +1,5 @@
 //! Code of the host that panics where the state runs it.
 
-use std::cell::Cell;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
@@ -85,44 +84,6 @@ fn a_waker_that_panics_keeps_nobody_from_being_woken_and_the_log_goes_on() {
         assert_eq!(state.stats().caught_panics, 1);
         assert!(matches!(second.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
     });
-    state.close().unwrap();
-}
-
-/// Panics when it is dropped on the thread that says so.
-#[derive(Clone, Serialize, Deserialize)]
-struct Bomb(bool);
-
-thread_local! {
-    static ARMED: Cell<bool> = const { Cell::new(false) };
-}
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        if self.0 && ARMED.get() && !thread::panicking() {
-            ARMED.set(false);
-            panic!("a hostile drop");
-        }
-    }
-}
-
-#[test]
-fn a_value_that_panics_in_its_drop_leaves_the_commit_counted_and_the_state_usable() {
-    let state = StateManager::builder().fault_disk(&FaultDisk::new()).open().unwrap();
-    let rows = state.collection::<u32, Bomb>("rows").unwrap();
-    let replaced = panic::catch_unwind(panic::AssertUnwindSafe(|| {
-        state.transaction(|tx| {
-            // A commit in between, of which only the root that is replaced next has the value.
-            rows.insert(1, Bomb(true)).unwrap();
-            tx.insert(&rows, 1, Bomb(false));
-            ARMED.set(true);
-            Ok(())
-        })
-    }));
-    assert!(replaced.is_err() && !ARMED.get(), "the replaced value is dropped by the commit");
-    assert!(!rows.get(&1).unwrap().0, "the commit took place");
-    assert_eq!((state.stats().commits, state.version().as_u64()), (2, 2));
-    rows.insert(2, Bomb(false)).unwrap();
-    state.flush().unwrap();
     state.close().unwrap();
 }
 

@@ -1,6 +1,5 @@
 //! Exports: what another machine reads, what it refuses, and what an import does.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use phalanx::state::{
@@ -9,18 +8,7 @@ use phalanx::state::{
 use phalanx::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-enum Stored {
-    V1 { name: String, score: f64, tags: Vec<String> },
-}
-
-fn row(number: u64) -> Stored {
-    Stored::V1 {
-        name: format!("agent {number}"),
-        score: number as f64 / 7.0,
-        tags: (0..number % 3).map(|tag| format!("tag {tag}")).collect(),
-    }
-}
+use super::stored::{self, Stored, row};
 
 fn compressions() -> Vec<Compression> {
     vec![
@@ -47,12 +35,7 @@ fn small() -> StateManager {
 }
 
 fn expect(state: &StateManager) {
-    let agents = state.collection::<u64, Stored>("agents").unwrap();
-    let leaders = state.collection::<String, u64>("leaders").unwrap();
-    let snapshot = state.snapshot();
-    let rows: BTreeMap<_, _> = snapshot.iter(&agents).map(|(k, v)| (*k, v.clone())).collect();
-    assert_eq!(rows, (1..=5).map(|number| (number, row(number))).collect());
-    assert_eq!(snapshot.get(&leaders, &"north".into()), Some(6));
+    let snapshot = stored::expect(state, 1..=5);
     assert_eq!(snapshot.total_len(), 6);
 }
 

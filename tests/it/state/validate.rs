@@ -220,3 +220,24 @@ fn an_import_is_judged_like_any_commit() {
     assert_eq!(state.import(&import).unwrap_err().kind(), ErrorKind::Rejected);
     assert_eq!((tasks.get(&1), state.version()), (Some(1), v(2)));
 }
+
+#[test]
+fn a_rule_that_holds_its_own_state_goes_with_a_close() {
+    let state = StateManager::in_memory();
+    let rows = state.collection::<u32, u32>("rows").unwrap();
+    let held = Arc::new(());
+    let is_held = Arc::downgrade(&held);
+    let own = rows.clone();
+    rows.validate_with(move |key, _, _| {
+        let _ = &held;
+        if own.contains_key(&(key + 1)) { Err(Abort::new("the next one is there")) } else { Ok(()) }
+    })
+    .unwrap();
+    rows.insert(2, 2).unwrap();
+    assert_eq!(rows.insert(1, 1).unwrap_err().kind(), ErrorKind::Rejected);
+    assert!(is_held.upgrade().is_some());
+    state.close().unwrap();
+    assert!(is_held.upgrade().is_none(), "nothing can be committed any more");
+    let late = rows.validate_with(|_, _, _| Ok(()));
+    assert_eq!(late.unwrap_err().kind(), ErrorKind::Closed);
+}

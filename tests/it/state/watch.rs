@@ -311,6 +311,26 @@ fn a_wait_with_a_timeout_ends_on_the_clock_of_the_builder_and_leaves_nothing_beh
     assert_eq!(is_changed(waiting.join().unwrap()).version(), v(1));
 }
 
+#[test]
+fn a_wait_with_a_timeout_ends_though_what_it_does_not_watch_never_does() {
+    let (clock, hand) = ManualClock::new();
+    let state = StateManager::builder().in_memory().clock(clock).open().unwrap();
+    let rows = state.collection::<u32, u32>("rows").unwrap();
+    let other = rows.clone();
+    let looks = AtomicU32::new(0);
+    // Each look takes a second, and there is another commit by then.
+    let mut watch = rows.watch_where(move |key| {
+        assert!(looks.fetch_add(1, Ordering::SeqCst) < 10_000, "it goes on for ever");
+        hand.advance(Duration::from_secs(1));
+        other.insert(key + 1, 0).expect("it is open");
+        false
+    });
+    rows.insert(0, 0).unwrap();
+    let gone = watch.recv_timeout(Duration::from_secs(600));
+    assert!(matches!(gone, Err(WatchError::Timeout)));
+    assert!(watch.version() >= v(600), "it passed what came in that time");
+}
+
 #[derive(Default)]
 struct Counted(AtomicU32);
 

@@ -1,6 +1,5 @@
 //! Watches beside hostile code of the host, restarts, and many threads.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,7 +9,8 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 
 use phalanx::state::{Collection, FaultDisk, StateManager, Version, Watch, WatchError, WatchEvent};
-use serde::{Deserialize, Serialize};
+
+use super::bomb::{Bomb, goes_off_in};
 
 fn v(number: u64) -> Version {
     Version::from_u64(number)
@@ -124,23 +124,6 @@ fn a_condition_may_read_and_commit() {
     assert_eq!(other.get(&5), Some(1));
 }
 
-/// Panics when it is dropped on the thread that says so.
-#[derive(Clone, Serialize, Deserialize)]
-struct Bomb(bool);
-
-thread_local! {
-    static ARMED: Cell<bool> = const { Cell::new(false) };
-}
-
-impl Drop for Bomb {
-    fn drop(&mut self) {
-        if self.0 && ARMED.get() && !thread::panicking() {
-            ARMED.set(false);
-            panic!("a hostile drop");
-        }
-    }
-}
-
 #[test]
 fn a_value_that_panics_as_it_leaves_the_log_is_counted_and_ends_no_commit() {
     let state = StateManager::builder().in_memory().change_log_commits(1).open().unwrap();
@@ -148,10 +131,8 @@ fn a_value_that_panics_as_it_leaves_the_log_is_counted_and_ends_no_commit() {
     let watch = rows.watch();
     rows.insert(1, Bomb(true)).unwrap();
     rows.insert(1, Bomb(false)).unwrap();
-    ARMED.set(true);
-    assert_eq!(rows.insert(2, Bomb(false)).unwrap(), v(3), "the log lets go of the first value");
-    assert!(!ARMED.get());
-    assert_eq!(state.stats().caught_panics, 1);
+    let version = goes_off_in(&state, "the log", || rows.insert(2, Bomb(false)).unwrap());
+    assert_eq!(version, v(3));
     drop(watch);
 }
 
