@@ -3,8 +3,9 @@
 //! A *lap* is a stretch of work of one contestant, some tenths of a millisecond long where its units allow it, with a
 //! probe ([`super::probe`]) right before and right after it.
 //!
-//! 1. A lap counts if both probes are within [`BOUND`] of the best probe of this run, whoever ran it and whatever it
-//!    came to: its own value is never looked at.
+//! 1. A lap counts if both probes are within [`BOUND`] of the best probe of this run, and if the thread that timed it
+//!    did not wait for a core for more than [`WAITED_MAX`] of it; whoever ran it and whatever it came to: its own value
+//!    is never looked at.
 //! 2. The best is the one that is known at the end, so laps that looked calm beside a worse one are left out.
 //! 3. The laps that count make the samples, as many for each contestant: each sample is the median of as many laps
 //!    that follow each other.
@@ -23,6 +24,10 @@ use crate::row::median;
 /// Probes of a core that is left alone differ by less than 1 %; a busy neighbour makes them take 1.5 to 2 times as long.
 pub const BOUND: f64 = 1.15;
 
+/// What part of a lap its thread may have waited for a core that the system had given to somebody else's. It is what the
+/// probes do not see of a lap that is longer than they are.
+pub const WAITED_MAX: f64 = 0.02;
+
 /// For how long the machine is probed before anything else.
 const FIRST: Duration = Duration::from_millis(300);
 
@@ -33,12 +38,14 @@ pub struct Lap {
     pub value: f64,
     pub before: f64,
     pub after: f64,
+    /// The part of it in which its thread waited for a core.
+    pub waited: f64,
 }
 
 impl Lap {
     /// Whether it counts beside this best probe.
     fn is_calm(&self, best: f64) -> bool {
-        self.before.max(self.after) <= BOUND * best
+        self.before.max(self.after) <= BOUND * best && self.waited <= WAITED_MAX
     }
 }
 
@@ -89,7 +96,7 @@ impl Calmness {
                 let all: Vec<_> = one
                     .laps
                     .iter()
-                    .map(|lap| json!([short(lap.value), short(lap.before), short(lap.after)]))
+                    .map(|lap| json!([lap.value, lap.before, lap.after, lap.waited].map(short)))
                     .collect();
                 let laps = json!({ "kept": one.kept, "wanted": one.wanted, "laps": all });
                 (one.name.to_owned(), laps)
@@ -99,7 +106,8 @@ impl Calmness {
             "cores": self.cores,
             "best_probe_ns": self.best,
             "bound": BOUND,
-            "lap": "value, probe before, probe after",
+            "waited_at_most": WAITED_MAX,
+            "lap": "value, probe before, probe after, part in wait for a core",
             "of": laps,
         })
     }
@@ -171,7 +179,16 @@ mod tests {
     use super::*;
 
     fn lap(value: f64, before: f64, after: f64) -> Lap {
-        Lap { value, before, after }
+        Lap { value, before, after, waited: 0.0 }
+    }
+
+    #[test]
+    fn a_lap_whose_thread_waited_for_a_core_does_not_count() {
+        let waited = |waited| Lap { waited, ..lap(waited, 10.0, 10.0) };
+        assert_eq!(
+            kept(&[waited(0.0), waited(0.03), waited(0.019), waited(0.9)], 10.0),
+            [0.0, 0.019]
+        );
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use super::calm::{Lap, Probes};
+use super::probe::Waits;
 use super::{Sample, now, value};
 use crate::row::{Time, Unit};
 
@@ -30,6 +31,9 @@ pub struct Watch<'a> {
     operations: u64,
     /// Of the lap that is under way: its time and operations, and what was read before it.
     lap: (Duration, u64, f64),
+    /// How long this thread had waited for a core before that lap.
+    waited: Duration,
+    waits: Option<Waits>,
     /// When the piece that is under way began, or the last one did.
     began: Duration,
     /// The last probe, and when it ended.
@@ -47,6 +51,8 @@ impl<'a> Watch<'a> {
             elapsed: Duration::ZERO,
             operations: 0,
             lap: (Duration::ZERO, 0, f64::NAN),
+            waited: Duration::ZERO,
+            waits: probing.is_some().then(Waits::of_this_thread),
             began: Duration::ZERO,
             probe: None,
             laps: Vec::new(),
@@ -79,6 +85,7 @@ impl<'a> Watch<'a> {
                 Some((ended, read)) if ended.elapsed() < FRESH => read,
                 _ => self.read(),
             };
+            self.waited = self.waited_so_far();
         }
         self.began = now(self.time);
     }
@@ -103,19 +110,26 @@ impl<'a> Watch<'a> {
         self.lap.0 += elapsed;
         self.lap.1 += operations;
         if worth.is_some() || self.lap.0 >= LAP {
+            let waited = self.waited_so_far() - self.waited;
             let after = self.read();
-            self.close(after, worth.map(|worth| worth()));
+            self.close(after, waited, worth.map(|worth| worth()));
         }
     }
 
     /// A lap that somebody else has timed and probed.
-    pub fn lap(&mut self, elapsed: Duration, operations: u64, (before, after): (f64, f64)) {
+    pub fn lap(
+        &mut self,
+        elapsed: Duration,
+        operations: u64,
+        (before, after): (f64, f64),
+        waited: Duration,
+    ) {
         self.elapsed += elapsed;
         self.operations += operations;
         if let Some((probes, cores)) = self.probing {
             probes.saw(cores, before.min(after));
             self.lap = (elapsed, operations, before);
-            self.close(after, None);
+            self.close(after, waited, None);
         }
     }
 
@@ -126,12 +140,17 @@ impl<'a> Watch<'a> {
         read
     }
 
-    fn close(&mut self, after: f64, worth: Option<f64>) {
+    fn waited_so_far(&self) -> Duration {
+        self.waits.as_ref().map_or(Duration::ZERO, Waits::total)
+    }
+
+    fn close(&mut self, after: f64, waited: Duration, worth: Option<f64>) {
         let (elapsed, operations, before) = self.lap;
         self.lap = (Duration::ZERO, 0, f64::NAN);
         if self.elapsed >= WARM_UP {
             let sample = Sample { value: worth, ..Sample::new(elapsed, operations, None) };
-            self.laps.push(Lap { value: value(self.unit, sample), before, after });
+            let waited = waited.as_secs_f64() / elapsed.as_secs_f64();
+            self.laps.push(Lap { value: value(self.unit, sample), before, after, waited });
         }
     }
 
@@ -195,6 +214,14 @@ mod tests {
         let sample = watch.sample(None);
         assert_eq!((sample.elapsed, sample.operations), (30 * LAP, 15));
         assert!(watch.into_laps().is_empty());
+    }
+
+    #[test]
+    fn the_time_in_wait_is_a_part_of_the_lap() {
+        let probes = Probes::new();
+        let mut watch = Watch::new(9, NANOS, Some((&probes, 1)));
+        watch.lap(WARM_UP, 1, (1.0, 1.0), WARM_UP / 4);
+        assert_eq!(watch.into_laps().iter().map(|lap| lap.waited).collect::<Vec<_>>(), [0.25]);
     }
 
     #[test]

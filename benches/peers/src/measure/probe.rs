@@ -6,11 +6,13 @@
 //! chains of additions and rotations that do not wait for each other, as many as the core can begin. A chain of
 //! dependent additions would not show the neighbour; the test at the end shows that this one is no such chain.
 
+use std::fs::File;
 use std::hint::black_box;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// The rounds of a probe: about 25 us on a core of 3 GHz that is left alone.
 const ROUNDS: u64 = 15_000;
@@ -57,6 +59,29 @@ impl Span {
     pub fn with(self, other: Self) -> Self {
         Self { start: self.start.min(other.start), end: self.end.max(other.end) }
     }
+}
+
+/// For how long the thread that opened it could have run and did not, as others had its core: what the system counts.
+#[derive(Debug)]
+pub struct Waits(Option<File>);
+
+impl Waits {
+    /// Those of this thread; none where the system does not say.
+    pub fn of_this_thread() -> Self {
+        Self(File::open("/proc/thread-self/schedstat").ok())
+    }
+
+    /// Since the thread began.
+    pub fn total(&self) -> Duration {
+        let mut text = [0; 64];
+        let read = self.0.as_ref().and_then(|file| file.read_at(&mut text, 0).ok()).unwrap_or(0);
+        Duration::from_nanos(waited(&text[..read]).unwrap_or(0))
+    }
+}
+
+/// The second one of the three numbers: the time on a core, the time in wait for one, and the turns.
+fn waited(schedstat: &[u8]) -> Option<u64> {
+    std::str::from_utf8(schedstat).ok()?.split_whitespace().nth(1)?.parse().ok()
 }
 
 const IDLE: u32 = 0;
@@ -138,8 +163,6 @@ impl Drop for Second {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
 
     #[test]
@@ -162,6 +185,15 @@ mod tests {
         assert_eq!(first.with(second).read(), 2.0 * first.read());
         assert_eq!(second.with(first).read(), 2.0 * first.read());
         assert_eq!(first.with(span(10, 20)).read(), first.read());
+    }
+
+    #[test]
+    fn the_time_in_wait_for_a_core_is_the_second_number() {
+        assert_eq!(waited(b"123 456 7\n"), Some(456));
+        assert_eq!(waited(b""), None);
+        let waits = Waits::of_this_thread();
+        let before = waits.total();
+        assert!(waits.total() >= before, "it only grows");
     }
 
     #[test]
