@@ -34,7 +34,7 @@ use crate::row::{OURS, Row, Samples, Spec, Time, Unit};
 pub use calm::{BOUND, Calmness, Lap, Laps, Probes};
 pub use laps::Watch;
 #[cfg(feature = "fleet")]
-pub use probe::{Span, Waits};
+pub use probe::Span;
 
 const SAMPLE_MIN: Duration = Duration::from_millis(200);
 /// What is aimed at, so that noise does not bring a sample under the least.

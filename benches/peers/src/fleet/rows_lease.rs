@@ -21,7 +21,7 @@ use super::peers_pool::{
 };
 use super::{Lineup, Targets};
 use crate::Settings;
-use crate::measure::{Contestant, Sample, Span, Waits};
+use crate::measure::{Contestant, Sample, Span};
 use crate::row::{OURS, Row, Time, Unit};
 
 const PAIR: (Unit, Time) = (Unit::Nanoseconds, Time::Wall);
@@ -407,7 +407,6 @@ struct Turn {
     start: Instant,
     end: Instant,
     probes: Option<[Span; 2]>,
-    waited: Duration,
 }
 
 /// The same pairs, by so many threads that share so many fleets.
@@ -430,18 +429,16 @@ fn on_threads(name: &'static str, threads: usize, fleets: usize) -> Contestant<'
         // Each looks at its own core, all at the same time.
         let (gate, units, probed) = (Gate::default(), watch.units(), watch.probing().is_some());
         let turns = |at: usize| {
-            let (fleet, waits) = (&fleets[at % fleets.len()], Waits::of_this_thread());
+            let fleet = &fleets[at % fleets.len()];
             let turn = |_| {
                 gate.wait(threads);
                 let before = probed.then(Span::here);
-                let waited = waits.total();
                 gate.wait(threads);
                 let (start, taken, end) = (Instant::now(), take(fleet), Instant::now());
-                let waited = waits.total() - waited;
                 gate.wait(threads);
                 let after = probed.then(Span::here);
                 let probes = before.zip(after).map(|(before, after)| [before, after]);
-                Turn { taken, start, end, probes, waited }
+                Turn { taken, start, end, probes }
             };
             units.clone().map(turn).collect::<Vec<_>>()
         };
@@ -462,8 +459,7 @@ fn on_threads(name: &'static str, threads: usize, fleets: usize) -> Contestant<'
                 let spans = turns().filter_map(|turn| turn.probes.map(|probes| probes[at]));
                 spans.reduce(Span::with).map_or(f64::NAN, Span::read)
             };
-            let waited = turns().map(|turn| turn.waited).max().expect("there are threads");
-            watch.lap(last - first, taken, (read(0), read(1)), waited);
+            watch.lap(last - first, taken, (read(0), read(1)));
         }
         watch.sample(Some(PAIRS_EACH))
     });

@@ -3,9 +3,9 @@
 //! A *lap* is a stretch of work of one contestant, some tenths of a millisecond long where its units allow it, with a
 //! probe ([`super::probe`]) right before and right after it.
 //!
-//! 1. A lap counts if both probes are within [`BOUND`] of the best probe of this run, and if the thread that timed it
-//!    did not wait for a core for more than [`WAITED_MAX`] of it; whoever ran it and whatever it came to: its own value
-//!    is never looked at.
+//! 1. A lap counts if both probes are within [`BOUND`] of the best probe of this run, and if, in a row of one core, the
+//!    thread that timed it did not wait for a core for more than [`WAITED_MAX`] of it; whoever ran it and whatever it
+//!    came to: its own value is never looked at.
 //! 2. The best is the one that is known at the end, so laps that looked calm beside a worse one are left out.
 //! 3. The laps that count make the samples, as many for each contestant: each sample is the median of as many laps
 //!    that follow each other.

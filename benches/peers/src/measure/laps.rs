@@ -33,6 +33,7 @@ pub struct Watch<'a> {
     lap: (Duration, u64, f64),
     /// How long this thread had waited for a core before that lap.
     waited: Duration,
+    /// In rows of one core: on two, whoever is woken by another thread waits for a core by the system's count, too.
     waits: Option<Waits>,
     /// When the piece that is under way began, or the last one did.
     began: Duration,
@@ -52,7 +53,7 @@ impl<'a> Watch<'a> {
             operations: 0,
             lap: (Duration::ZERO, 0, f64::NAN),
             waited: Duration::ZERO,
-            waits: probing.is_some().then(Waits::of_this_thread),
+            waits: probing.filter(|(_, cores)| *cores == 1).map(|_| Waits::of_this_thread()),
             began: Duration::ZERO,
             probe: None,
             laps: Vec::new(),
@@ -117,19 +118,13 @@ impl<'a> Watch<'a> {
     }
 
     /// A lap that somebody else has timed and probed.
-    pub fn lap(
-        &mut self,
-        elapsed: Duration,
-        operations: u64,
-        (before, after): (f64, f64),
-        waited: Duration,
-    ) {
+    pub fn lap(&mut self, elapsed: Duration, operations: u64, (before, after): (f64, f64)) {
         self.elapsed += elapsed;
         self.operations += operations;
         if let Some((probes, cores)) = self.probing {
             probes.saw(cores, before.min(after));
             self.lap = (elapsed, operations, before);
-            self.close(after, waited, None);
+            self.close(after, Duration::ZERO, None);
         }
     }
 
@@ -220,8 +215,17 @@ mod tests {
     fn the_time_in_wait_is_a_part_of_the_lap() {
         let probes = Probes::new();
         let mut watch = Watch::new(9, NANOS, Some((&probes, 1)));
-        watch.lap(WARM_UP, 1, (1.0, 1.0), WARM_UP / 4);
+        watch.elapsed = WARM_UP;
+        watch.lap = (LAP, 1, 1.0);
+        watch.close(1.0, LAP / 4, None);
         assert_eq!(watch.into_laps().iter().map(|lap| lap.waited).collect::<Vec<_>>(), [0.25]);
+    }
+
+    #[test]
+    fn the_time_in_wait_counts_in_rows_of_one_core() {
+        let probes = Probes::new();
+        let waits = |cores| Watch::new(9, NANOS, Some((&probes, cores))).waits.is_some();
+        assert!(waits(1) && !waits(2));
     }
 
     #[test]
