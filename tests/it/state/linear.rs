@@ -28,17 +28,16 @@ fn states() -> [(&'static str, StateManager); 2] {
     [("memory", StateManager::in_memory()), ("disk", durable.expect("the disk works"))]
 }
 
-fn history(state: &StateManager, seed: u64) -> Vec<Operation> {
-    let operations = if std::env::var_os("PHALANX_LONG_TESTS").is_some() { 4000 } else { 200 };
-    record(state, seed, 4, operations)
-}
+/// Of each thread.
+const OPERATIONS: u64 = 200;
 
 #[test]
 fn what_threads_saw_and_wrote_is_linearizable() {
+    let long = std::env::var_os("PHALANX_LONG_TESTS").is_some();
     let mut overlapped = 0;
     for seed in 0..3 {
         for (kind, state) in states() {
-            let history = history(&state, seed);
+            let history = record(&state, seed, 4, if long { 10 * OPERATIONS } else { OPERATIONS });
             if let Err(broken) = check(&history, state.version()) {
                 panic!("{kind}, seed {seed}: {broken}");
             }
@@ -63,7 +62,7 @@ fn overlaps(history: &[Operation]) -> usize {
 /// Changes a sound history with `change` wherever that can, and expects each to be refused.
 fn refused(what: &str, change: impl Fn(&mut Vec<Operation>, usize) -> bool) {
     let [(_, state), _] = states();
-    let sound = history(&state, 9);
+    let sound = record(&state, 9, 4, OPERATIONS);
     check(&sound, state.version()).expect("it is sound");
     let mut changed = 0;
     for at in 0..sound.len() {

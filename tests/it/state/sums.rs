@@ -32,6 +32,8 @@ fn transfer(state: &StateManager, accounts: &Accounts, number: u32) -> Option<Ve
     let amount = i64::from(number % 13 + 1);
     let done = state.transaction(|tx| {
         let balance = tx.get(&accounts[side], &from).unwrap_or(0);
+        // So that others commit in between, also on one core.
+        thread::yield_now();
         if balance < amount {
             return Err(Abort::new("too little is left"));
         }
