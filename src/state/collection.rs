@@ -31,6 +31,8 @@ pub trait Key:
 impl<T: Clone + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + 'static> Key for T {}
 
 /// What the value of a collection must be; implemented for every type that is all of it.
+///
+/// A type that may ever change is stored as an enum of its forms: see the [patterns](crate::docs::patterns).
 pub trait Value: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Value for T {}
