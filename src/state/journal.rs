@@ -77,6 +77,14 @@ impl Status {
         }
     }
 
+    /// Whether a write failed, whatever else ended the log.
+    fn check_writes(&self) -> Result<(), Error> {
+        match self {
+            Self::Poisoned(_) => self.check_waits(),
+            _ => Ok(()),
+        }
+    }
+
     /// Whether what is pending may still become durable.
     fn check_waits(&self) -> Result<(), Error> {
         match self {
@@ -285,7 +293,8 @@ impl<S: Sink> Journal<S> {
             // Commits may come meanwhile; the lead covers what is there before it.
             let version = log.committed;
             let log = self.lead(log, sink, true);
-            log.status.check_waits()?;
+            // It was written even where the log has ended since.
+            log.status.check_writes()?;
             Ok(version)
         })
     }
@@ -304,10 +313,7 @@ impl<S: Sink> Journal<S> {
             }
             if log.ended {
                 log.forget(&mut key);
-                return match log.status {
-                    Status::Poisoned(_) => log.status.check(),
-                    _ => Ok(()),
-                };
+                return log.status.check_writes();
             }
             let Some(sink) = log.sink.take() else {
                 log.register(&mut key, &mut Some(waker.clone()));
