@@ -21,7 +21,8 @@
 //! - It is no cluster, runtime, model client, planner or database: one process on one machine.
 //! - A handler may run more than once; what it does outside of the outcome's transaction may happen twice.
 //! - A handler that does not return cannot be ended, only struck and reported.
-//! - A commit survives a crash once [`wait_durable`](state::StateManager::wait_durable) has returned, and not before.
+//! - A commit survives a crash once [`wait_durable`](state::StateManager::wait_durable) has returned, or the commit
+//!   itself at [`Durability::Synced`](state::Durability::Synced), and not before.
 //! - It starts no thread but the workers of a fleet that was given some and of a sandboxed engine that was
 //!   built (whose compiler uses the process-wide pool of `rayon`); it never prints, and never reads the
 //!   environment.

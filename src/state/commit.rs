@@ -123,7 +123,7 @@ impl Inner {
                 receipt = self.feed.0.publish(version, changes, show).ok();
                 (version, Held::new(image))
             };
-            durable.journal.publish(delta, level == Durability::Buffered, swap)?;
+            durable.journal.publish(delta, level, swap)?;
             return Ok(receipt);
         }
         let _ = (delta, level);
@@ -145,13 +145,14 @@ impl Inner {
         self.check_open().map(|()| true)
     }
 
-    /// Writes what was committed at [`Durability::Buffered`] up to now: whether there was any.
-    pub(super) fn write_wanted(&self) -> Result<bool, Error> {
+    /// Writes what was committed at [`Durability::Buffered`] up to now: whether there was any that is written now,
+    /// and whether the store has failed.
+    pub(super) fn write_wanted(&self) -> (bool, bool) {
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.durable {
             return durable.journal.write_wanted();
         }
-        Ok(false)
+        (false, false)
     }
 
     /// Waits until there may be room for a delta. Nobody's turn passes meanwhile.

@@ -9,6 +9,8 @@
 //! 3. A call at [`Durability::Synced`] returns `Ok` only once its version is durable. It waits under no lock
 //!    and holds no old state meanwhile.
 
+use std::error::Error as _;
+
 use thiserror::Error as ThisError;
 
 use super::manager::{Inner, not_durable};
@@ -39,7 +41,8 @@ use crate::{Error, ErrorKind};
 /// once share one sync. It blocks the thread for 0.1 to 10 ms, and a checkpoint's time where one is
 /// due, so a task of an async runtime commits at `Buffered` and awaits
 /// [`wait_durable_async`](StateManager::wait_durable_async). What runs within a write (the `Serialize` of
-/// a value that is in a checkpoint, or a waker that is woken) must not wait for one: it would wait for itself.
+/// a value that is in a checkpoint, or a waker that is woken) must not wait for one: it would wait for itself, so it
+/// gets [`ErrorKind::Reentrant`], and what it wanted to commit at `Synced` is not committed.
 ///
 /// A later level is stronger than an earlier one, which is their order.
 ///
@@ -69,7 +72,9 @@ use crate::{Error, ErrorKind};
 pub enum Durability {
     /// Nothing writes it on its account. The only level of a state in memory, and its default.
     Memory,
-    /// It is written soon, and nobody waits for it. The default of a state with a store.
+    /// The next [`maintain`](StateManager::maintain) writes it, or any later commit that is written, and nobody
+    /// waits for it. By itself nothing writes it: a host that never calls `maintain` waits or flushes. The default
+    /// of a state with a store.
     Buffered,
     /// It is durable when its call returns.
     Synced,
@@ -77,12 +82,33 @@ pub enum Durability {
 
 /// A commit took place and was not acknowledged: the [source](std::error::Error::source) of an [`Error`] of
 /// kind [`ErrorKind::Poisoned`] that a commit at [`Durability::Synced`] ends with where it could not be written.
+/// [`Unacknowledged::of`] finds it.
 ///
 /// It is visible in memory, in this process. Whether it is there after the next opening is open.
+///
+/// ```
+/// # #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// use phalanx::state::{Durability, Fault, FaultDisk, StateManager, Unacknowledged};
+///
+/// let disk = FaultDisk::new();
+/// let state = StateManager::builder().fault_disk(&disk).durability(Durability::Synced).open()?;
+/// let rows = state.collection::<u32, u32>("rows")?;
+/// disk.fail_at(disk.calls() + 1, Fault::Io);
+/// let first = rows.insert(1, 1).unwrap_err();
+/// assert_eq!(Unacknowledged::of(&first), Some(state.version()));
+/// let second = rows.insert(2, 2).unwrap_err();
+/// assert_eq!(Unacknowledged::of(&second), None);
+/// assert_eq!((rows.get(&1), rows.get(&2)), (Some(1), None));
+/// # Ok(())
+/// # }
+/// # #[cfg(not(all(feature = "durable", feature = "bincode", feature = "test-util")))]
+/// # fn main() {}
+/// ```
 #[derive(Debug, ThisError)]
 #[error(
     "{version} is visible in memory and was not acknowledged; whether it survives is open until the \
-     store is opened again ({reason})"
+     store is opened again"
 )]
 #[non_exhaustive]
 pub struct Unacknowledged {
@@ -90,6 +116,25 @@ pub struct Unacknowledged {
     pub version: Version,
     #[source]
     reason: Error,
+}
+
+impl Unacknowledged {
+    /// The version of the commit that took place although its call ended with `error`; none where nothing was
+    /// committed.
+    ///
+    /// Of all that [`ErrorKind::Poisoned`] says, this tells what is visible from what never happened. It looks
+    /// through the sources of `error`, so also where the host has wrapped it into another [`Error`].
+    #[must_use]
+    pub fn of(error: &Error) -> Option<Version> {
+        let mut source = error.source();
+        while let Some(cause) = source {
+            if let Some(unacknowledged) = cause.downcast_ref::<Self>() {
+                return Some(unacknowledged.version);
+            }
+            source = cause.source();
+        }
+        None
+    }
 }
 
 impl StateManager {
@@ -139,8 +184,10 @@ impl Inner {
             return Ok(());
         }
         self.wait_durable(version).map_err(|reason| {
+            let message = reason.to_string();
             let unacknowledged = Unacknowledged { version, reason };
-            Error::with_source(ErrorKind::Poisoned, unacknowledged.to_string(), unacknowledged)
+            let message = format!("{unacknowledged} ({message})");
+            Error::with_source(ErrorKind::Poisoned, message, unacknowledged)
         })
     }
 }

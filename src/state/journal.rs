@@ -19,16 +19,21 @@
 //! 7. Nothing enters `pending` once a close has begun, so it ends. Waits and leads go on until all that is
 //!    pending is written; then the one who closes keeps the sink, and the log has ended.
 //! 8. `wanted` is the newest version that somebody wants written whom nobody waits for. It only grows.
+//! 9. `leader` is the number of the thread that has the sink, from before it runs anything of the host until it
+//!    has given the sink back. One that would park there for its own sake is told so, and what it wanted to commit is
+//!    not published.
+//! 10. Of those who wait, the parkers of this crate are woken before the wakers of the host, which may wait for who
+//!     is parked.
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use super::Version;
 use super::contain::{contained, wake};
+use super::{Durability, Version};
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Mutex, MutexGuard, Parker, left_out, site};
+use crate::sync::{Mutex, MutexGuard, Parker, left_out, me, site};
 use crate::{Error, ErrorKind};
 
 /// Where groups go.
@@ -101,6 +106,18 @@ impl Status {
     }
 }
 
+/// Whose a waker is, in the order in which they are woken (rule 10).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Whose {
+    /// A parker of this crate, on which the thread that looks will park.
+    Parker,
+    /// Any code.
+    Host,
+}
+
+/// The place of a waiter among all of them.
+pub(super) type WaiterKey = (Whose, u64);
+
 struct Log<S: Sink> {
     /// Rule 1.
     sink: Option<S>,
@@ -115,8 +132,12 @@ struct Log<S: Sink> {
     committed: Version,
     /// Rule 8.
     wanted: Version,
+    /// The newest that a checkpoint of this log is of.
+    checkpointed: Option<Version>,
     image: S::Image,
-    waiters: BTreeMap<u64, Waker>,
+    /// Rule 9; zero where nobody has the sink.
+    leader: usize,
+    waiters: BTreeMap<WaiterKey, Waker>,
     next_waiter: u64,
     counts: Counts,
 }
@@ -146,7 +167,9 @@ impl<S: Sink> Journal<S> {
                 writing_bytes: 0,
                 committed: recovered,
                 wanted: recovered,
+                checkpointed: None,
                 image,
+                leader: 0,
                 waiters: BTreeMap::new(),
                 next_waiter: 0,
                 counts: Counts::default(),
@@ -158,23 +181,27 @@ impl<S: Sink> Journal<S> {
 
     /// Commits: `swap` makes the new state the current one, under the lock that orders the deltas. Returns
     /// the image before it, for the caller to drop; none where there is no room (rule 5), and then nothing
-    /// happened. With `wanted` it is to be written soon (rule 8).
+    /// happened. One that is `Buffered` is to be written soon (rule 8); one that is `Synced` will be waited for, so
+    /// where that cannot be (rule 9) it is an error and nothing happened.
     ///
     /// One thread at a time calls it.
     pub(super) fn publish(
         &self,
         delta: &mut Vec<u8>,
-        wanted: bool,
+        level: Durability,
         swap: impl FnOnce() -> (Version, S::Image),
     ) -> Result<Option<S::Image>, Error> {
         let mut log = self.log.lock();
         log.status.check()?;
+        if level == Durability::Synced {
+            log.check_parks()?;
+        }
         if log.pending_bytes >= self.max_pending_bytes {
             return Ok(None);
         }
         let (version, image) = swap();
         log.committed = version;
-        if wanted {
+        if level == Durability::Buffered {
             log.wanted = version;
         }
         log.pending_bytes += delta.len();
@@ -199,11 +226,13 @@ impl<S: Sink> Journal<S> {
         Ok(log.pending_bytes < self.max_pending_bytes)
     }
 
-    /// Blocks until all that was wanted when it was called is written; whether there was anything to write.
-    pub(super) fn write_wanted(&self) -> Result<bool, Error> {
+    /// Blocks until all that was wanted when it was called is written: whether there was anything that is
+    /// written now, and whether the log has failed, now or earlier, wanted or not.
+    pub(super) fn write_wanted(&self) -> (bool, bool) {
         let wanted = self.log.lock().wanted;
         let behind = self.durable() < wanted;
-        self.wait(wanted).map(|()| behind)
+        let written = self.wait(wanted).is_ok() && behind;
+        (written, matches!(self.log.lock().status, Status::Poisoned(_)))
     }
 
     pub(super) fn durable(&self) -> Version {
@@ -215,6 +244,11 @@ impl<S: Sink> Journal<S> {
 
     pub(super) fn check(&self) -> Result<(), Error> {
         self.log.lock().status.check()
+    }
+
+    /// Whether this thread may park here (rule 9). It stays so while it does nothing else.
+    pub(super) fn check_parks(&self) -> Result<(), Error> {
+        self.log.lock().check_parks()
     }
 
     pub(super) fn counts(&self) -> Counts {
@@ -237,7 +271,7 @@ impl<S: Sink> Journal<S> {
         let waker = parker.waker();
         let mut key = None;
         loop {
-            match self.poll(version, &mut key, &waker) {
+            match self.look(version, &mut key, &waker, Whose::Parker) {
                 Poll::Ready(result) => return result,
                 Poll::Pending => parker.park(),
             }
@@ -245,7 +279,7 @@ impl<S: Sink> Journal<S> {
     }
 
     /// Takes a waiter back that will not be polled again.
-    pub(super) fn forget(&self, key: &mut Option<u64>) {
+    pub(super) fn forget(&self, key: &mut Option<WaiterKey>) {
         if key.is_some() {
             let gone = self.log.lock().forget(key);
             drop(gone);
@@ -256,8 +290,18 @@ impl<S: Sink> Journal<S> {
     pub(super) fn poll(
         &self,
         version: Version,
-        key: &mut Option<u64>,
+        key: &mut Option<WaiterKey>,
         waker: &Waker,
+    ) -> Poll<Result<(), Error>> {
+        self.look(version, key, waker, Whose::Host)
+    }
+
+    fn look(
+        &self,
+        version: Version,
+        key: &mut Option<WaiterKey>,
+        waker: &Waker,
+        whose: Whose,
     ) -> Poll<Result<(), Error>> {
         let mut mine = Some(waker.clone());
         let mut log = self.log.lock();
@@ -274,8 +318,12 @@ impl<S: Sink> Journal<S> {
             } else if let Some(sink) = log.sink.take() {
                 log = self.lead(log, sink, false);
                 continue;
+            } else if whose == Whose::Parker
+                && let Err(error) = log.check_parks()
+            {
+                Err(error)
             } else {
-                let old = log.register(key, &mut mine);
+                let old = log.register(key, &mut mine, whose);
                 drop(log);
                 drop(old);
                 return Poll::Pending;
@@ -293,8 +341,10 @@ impl<S: Sink> Journal<S> {
             // Commits may come meanwhile; the lead covers what is there before it.
             let version = log.committed;
             let log = self.lead(log, sink, true);
-            // It was written even where the log has ended since.
-            log.status.check_writes()?;
+            // Whatever became of the log since: others may have closed it, or failed, once the sink was free.
+            if log.checkpointed < Some(version) {
+                log.status.check_waits()?;
+            }
             Ok(version)
         })
     }
@@ -308,6 +358,7 @@ impl<S: Sink> Journal<S> {
         // The waker is a parker's: no code of the host.
         loop {
             let mut log = self.log.lock();
+            log.check_parks()?;
             if matches!(log.status, Status::Open) {
                 log.status = Status::Closing;
             }
@@ -316,7 +367,7 @@ impl<S: Sink> Journal<S> {
                 return log.status.check_writes();
             }
             let Some(sink) = log.sink.take() else {
-                log.register(&mut key, &mut Some(waker.clone()));
+                log.register(&mut key, &mut Some(waker.clone()), Whose::Parker);
                 drop(log);
                 parker.park();
                 continue;
@@ -327,20 +378,23 @@ impl<S: Sink> Journal<S> {
                 continue;
             }
             log.forget(&mut key);
+            log.leader = me();
             drop(log);
-            let closed = engine(|| sink.close());
+            // All is written by now, so a panic of the engine as it goes takes nothing along.
+            let closed = contained(|| sink.close());
             let mut log = self.log.lock();
             log.ended = true;
+            log.leader = 0;
             if poisoned.is_ok() {
                 log.status = Status::Closed;
             }
             let waiters = log.take_waiters();
             drop(log);
             if !left_out("state.journal.close") {
-                let panics = wake(waiters.into_values());
+                let panics = wake(waiters.into_values()) + u64::from(closed.is_none());
                 self.log.lock().counts.caught_panics += panics;
             }
-            return poisoned.and(closed);
+            return poisoned.and(closed.unwrap_or(Ok(())));
         }
     }
 
@@ -363,7 +417,8 @@ impl<S: Sink> Journal<S> {
                 log.forget(&mut key);
                 return f(log, sink);
             }
-            log.register(&mut key, &mut Some(waker.clone()));
+            log.check_parks()?;
+            log.register(&mut key, &mut Some(waker.clone()), Whose::Parker);
             drop(log);
             parker.park();
         }
@@ -380,6 +435,7 @@ impl<S: Sink> Journal<S> {
         let image = log.image.clone();
         let last = log.committed;
         log.writing_bytes = std::mem::take(&mut log.pending_bytes);
+        log.leader = me();
         drop(log);
 
         let first = Version::from_u64(last.as_u64() + 1 - group.len() as u64);
@@ -399,13 +455,16 @@ impl<S: Sink> Journal<S> {
             panics += wake(waiters.into_values());
             if checkpoint || sink.checkpoint_due() {
                 written = engine(|| sink.checkpoint(&image)).map(|done| {
-                    self.log.lock().counts.checkpoints += u64::from(done);
+                    let mut log = self.log.lock();
+                    log.counts.checkpoints += u64::from(done);
+                    log.checkpointed = Some(last);
                 });
             }
         }
 
         let mut log = self.log.lock();
         log.sink = Some(sink);
+        log.leader = 0;
         log.writing_bytes = 0;
         if let Err(error) = written {
             log.status = Status::Poisoned(error.to_string());
@@ -423,19 +482,36 @@ impl<S: Sink> Journal<S> {
 
 impl<S: Sink> Log<S> {
     /// Returns the waker that it replaced, to be dropped outside the lock.
-    fn register(&mut self, key: &mut Option<u64>, waker: &mut Option<Waker>) -> Option<Waker> {
+    fn register(
+        &mut self,
+        key: &mut Option<WaiterKey>,
+        waker: &mut Option<Waker>,
+        whose: Whose,
+    ) -> Option<Waker> {
         let key = *key.get_or_insert_with(|| {
             self.next_waiter += 1;
-            self.next_waiter
+            (whose, self.next_waiter)
         });
         self.waiters.insert(key, waker.take()?)
     }
 
-    fn forget(&mut self, key: &mut Option<u64>) -> Option<Waker> {
+    /// Rule 9.
+    fn check_parks(&self) -> Result<(), Error> {
+        if self.leader == me() {
+            return Err(Error::new(
+                ErrorKind::Reentrant,
+                "the disk was to be waited for from within a write by the same thread, as by a waker or the \
+                 `Serialize` of a value; do that outside of them, or commit there at a level that does not wait",
+            ));
+        }
+        Ok(())
+    }
+
+    fn forget(&mut self, key: &mut Option<WaiterKey>) -> Option<Waker> {
         self.waiters.remove(&key.take()?)
     }
 
-    fn take_waiters(&mut self) -> BTreeMap<u64, Waker> {
+    fn take_waiters(&mut self) -> BTreeMap<WaiterKey, Waker> {
         std::mem::take(&mut self.waiters)
     }
 }
@@ -451,7 +527,7 @@ fn engine<R>(f: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
 pub(super) struct WaitDurable<J: AsRef<Journal<S>>, S: Sink> {
     journal: J,
     version: Version,
-    key: Option<u64>,
+    key: Option<WaiterKey>,
     sink: std::marker::PhantomData<fn() -> S>,
 }
 
@@ -475,6 +551,9 @@ impl<J: AsRef<Journal<S>>, S: Sink> Drop for WaitDurable<J, S> {
         self.journal.as_ref().forget(&mut self.key);
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod scripted_tests;
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests {
@@ -515,7 +594,8 @@ mod tests {
     }
 
     fn commit(journal: &Journal<Busy>, version: u64) {
-        let published = journal.publish(&mut vec![0], false, || (Version::from_u64(version), ()));
+        let published =
+            journal.publish(&mut vec![0], Durability::Memory, || (Version::from_u64(version), ()));
         assert_eq!(published.ok(), Some(Some(())));
     }
 

@@ -7,9 +7,9 @@
 use std::sync::Arc;
 use std::task::{Poll, Waker};
 
-use super::Version;
 use super::journal::{Journal, Sink};
 use super::turn::Turn;
+use super::{Durability, Version};
 use crate::Error;
 use crate::sync::{Mutex, UnsafeCell, thread, weakened};
 
@@ -78,7 +78,7 @@ impl Model {
     /// None where it is closed.
     fn try_commit(&self) -> Option<Version> {
         let mut version = Version::ZERO;
-        let published = self.journal.publish(&mut vec![0], false, || {
+        let published = self.journal.publish(&mut vec![0], Durability::Memory, || {
             let mut newest = self.newest.lock();
             *newest += 1;
             version = Version::from_u64(*newest);
@@ -93,7 +93,7 @@ impl Model {
         // As with the root of a manager: read first, and the next one made of it under no lock.
         let next = *self.newest.lock() + 1;
         let version = Version::from_u64(next);
-        let published = self.journal.publish(&mut vec![0], false, || {
+        let published = self.journal.publish(&mut vec![0], Durability::Memory, || {
             *self.newest.lock() = next;
             (version, ())
         });

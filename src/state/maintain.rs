@@ -8,8 +8,8 @@ use super::StateManager;
 pub struct Maintenance {
     /// Whether commits at [`Durability::Buffered`](super::Durability::Buffered) waited to be written, and were.
     pub written: bool,
-    /// Whether they could not be written because the store has failed, now or earlier: see
-    /// [`StateManager::wait_durable`].
+    /// Whether the store has failed, now or earlier, in whatever call, so that every commit is refused: see
+    /// [`StateManager::wait_durable`]. It stays so.
     pub poisoned: bool,
     /// Large old states that were freed.
     pub released: usize,
@@ -28,8 +28,9 @@ impl StateManager {
     ///
     /// It writes the commits at [`Durability::Buffered`](super::Durability::Buffered) that are not durable yet, as
     /// one group with one sync, and the checkpoint after it if one is due: those that were there when it
-    /// was called are durable when it returns, unless [`Maintenance::poisoned`] says otherwise. Then it keeps the automatic snapshot that is due by time, lets go of those that are too old, and frees
-    /// old states that writers left behind: one at least, and more until about 100,000 rows went. One state
+    /// was called are durable when it returns, unless [`Maintenance::poisoned`] says otherwise. Then it keeps the
+    /// automatic snapshot that is due by time, lets go of those that are too old, and frees old states that
+    /// writers left behind: one at least, and more until about 100,000 rows went. One state
     /// is freed in one go, whatever its size (some 90 ms for 100 MB), and no lock is held meanwhile. A
     /// host calls it every second or so from a thread that may be held up, and again at once where
     /// [`Maintenance::pending_releases`] says that there is more. Nothing goes wrong without it: old states
@@ -38,13 +39,13 @@ impl StateManager {
     /// writers free them.
     pub fn maintain(&self) -> Maintenance {
         let inner = &*self.inner;
-        let written = inner.write_wanted();
+        let (written, poisoned) = inner.write_wanted();
         let (snapshot_kept, snapshots_dropped) = inner.kept.run(inner);
         let (released, released_rows_max) = inner.owner.run();
         let pending_releases = inner.owner.counts().waiting;
         Maintenance {
-            written: matches!(written, Ok(true)),
-            poisoned: written.is_err(),
+            written,
+            poisoned,
             released,
             released_rows_max,
             pending_releases: usize::try_from(pending_releases).unwrap_or(usize::MAX),

@@ -28,9 +28,7 @@ use super::feed::Feed;
 use super::journal::{Journal, WaitDurable};
 use super::keep::Kept;
 use super::registry::Entry;
-#[cfg(feature = "durable")]
-use super::release::Held;
-use super::release::Release;
+use super::release::{Held, Release};
 use super::root::Root;
 #[cfg(feature = "durable")]
 use super::store::Keeper;
@@ -49,9 +47,9 @@ const RUNS_MAX: u32 = 1000;
 
 /// A handle of the state. Cheap to clone; clones are the same state.
 ///
-/// Reads and commits never wait for the disk, but for a commit that finds the pending deltas at their
-/// limit. The store's folder is held until the last handle and the last [`Collection`] are dropped, or
-/// until [`StateManager::close`]; dropping them does *not* write what nobody waited for.
+/// Reads never wait for the disk. A commit does at [`Durability::Synced`], and at any level where it finds the
+/// pending deltas at their limit. The store's folder is held until the last handle and the last [`Collection`] are
+/// dropped, or until [`StateManager::close`]; dropping them does *not* write what nobody waited for.
 ///
 /// ```
 /// use phalanx::state::StateManager;
@@ -248,11 +246,13 @@ impl StateManager {
     /// [`ErrorKind::InvalidArgument`] for a write to another manager's collection;
     /// [`ErrorKind::Rejected`] with the host's reason as its source where a
     /// [rule](Collection::validate_with) refuses a change;
-    /// [`ErrorKind::Reentrant`] where the code of a key commits within a commit of the same thread.
+    /// [`ErrorKind::Reentrant`] where the code of a key commits within a commit of the same thread, or a waker or
+    /// the `Serialize` of a value within a write of the same thread commits what would have to wait for the disk.
     ///
     /// After an error nothing was committed, but for one: a commit at [`Durability::Synced`] that took place and could
     /// not be written ends with [`ErrorKind::Poisoned`] whose source is an
-    /// [`Unacknowledged`](super::Unacknowledged). It is visible in memory, was not acknowledged, and whether it survives
+    /// [`Unacknowledged`](super::Unacknowledged), which [`Unacknowledged::of`](super::Unacknowledged::of) finds. It is
+    /// visible in memory, was not acknowledged, and whether it survives
     /// is open; nothing can be committed after it.
     pub fn transaction<R>(
         &self,
@@ -328,7 +328,8 @@ impl StateManager {
     /// # Errors
     /// [`ErrorKind::Poisoned`] where a write or sync failed, now or earlier: the commit is *not*
     /// acknowledged and whether it survives is open. [`ErrorKind::InvalidArgument`] for a version that
-    /// was never committed, [`ErrorKind::Closed`], and [`ErrorKind::Unsupported`] where there is no store.
+    /// was never committed, [`ErrorKind::Closed`], [`ErrorKind::Unsupported`] where there is no store, and
+    /// [`ErrorKind::Reentrant`] from within a write of the same thread, as by a waker: it would wait for itself.
     pub fn wait_durable(&self, version: Version) -> Result<(), Error> {
         self.inner.wait_durable(version)
     }
@@ -395,9 +396,14 @@ impl StateManager {
     /// is done.
     ///
     /// # Errors
-    /// [`ErrorKind::Poisoned`] where not all could be made durable, now or earlier, in every call; the folder is
-    /// let go of even so.
+    /// [`ErrorKind::Poisoned`] where the store has failed, now or earlier, in every call; the folder is let go of even
+    /// so. What is durable [`StateManager::durable_version`] says: all, where it was a checkpoint that failed.
+    /// [`ErrorKind::Reentrant`] from within a write of the same thread, and nothing was closed.
     pub fn close(&self) -> Result<(), Error> {
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.inner.durable {
+            durable.journal.check_parks()?;
+        }
         // In memory the flag alone ends the commits; the journal has its own, under its lock. It changes
         // under the lock of the root, where commits look at it.
         let root = self.inner.root.write();
@@ -409,8 +415,12 @@ impl StateManager {
         let closed = Ok(());
         // After the last commit: each enters the log in the step in which it is found to be open.
         self.inner.feed.0.close();
-        // They may hold this state, which would then never go.
-        self.inner.owner.let_go(self.inner.rules.end());
+        // They may hold this state, which would then never go. In the turn, so that none is set after this, and
+        // none is left to a commit that is under way, which would drop it. Whoever closes within a commit has it.
+        let turn = self.inner.turn.take();
+        let rules = self.inner.rules.end();
+        drop(turn);
+        self.inner.owner.let_go(rules);
         closed
     }
 
@@ -471,7 +481,7 @@ impl StateManager {
 impl fmt::Debug for StateManager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StateManager")
-            .field("root", &self.inner.current())
+            .field("root", &*Held::new(self.inner.current()))
             .field("durable", &self.is_durable())
             .finish_non_exhaustive()
     }

@@ -67,11 +67,14 @@ impl Inner {
         }
 
         // Recovered, and nobody has named its types yet: decode outside the locks.
-        let recovered = match self.current().slots.get(id).map(|slot| &slot.content) {
-            Some(Content::Recovered(recovered)) => Arc::clone(recovered),
-            // Somebody else opened it and has committed to it since.
-            _ => return self.register::<K, V>(name),
+        let now = Held::new(self.current());
+        let recovered = match now.slots.get(id).map(|slot| &slot.content) {
+            Some(Content::Recovered(recovered)) => Some(Arc::clone(recovered)),
+            _ => None,
         };
+        drop(now);
+        // Somebody else opened it and has committed to it since.
+        let Some(recovered) = recovered else { return self.register::<K, V>(name) };
         let Some(raw) = recovered.raw() else { return self.register::<K, V>(name) };
         let table = self.decode::<K, V>(name, &raw)?;
         let mut registry = self.registry.lock();

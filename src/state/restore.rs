@@ -7,6 +7,7 @@
 //! 3. A restore and an import are of the whole state, so they hold only on the version on which they were
 //!    worked out. Where commits come in between [`TRIES`] times, the turn is held while it is done once
 //!    more: a stream of small commits never keeps one out.
+//! 4. Each try first waits for room, where there is none: what is worked out without is thrown away.
 
 use std::sync::Arc;
 
@@ -37,7 +38,8 @@ impl StateManager {
     /// [`ErrorKind::Conflict`] where a row is no longer what the diff's first side showed;
     /// [`ErrorKind::Rejected`] by the rule of a collection;
     /// [`ErrorKind::InvalidArgument`] for a diff of another manager; otherwise those of
-    /// [`StateManager::transaction`]. After an error nothing was committed.
+    /// [`StateManager::transaction`], and after an error nothing was committed but where
+    /// [`Unacknowledged::of`](super::Unacknowledged::of) says so.
     pub fn apply(&self, diff: &Diff) -> Result<Version, Error> {
         let inner = &*self.inner;
         if !inner.owns(&diff.from.root) {
@@ -78,7 +80,8 @@ impl StateManager {
     /// [`ErrorKind::InvalidArgument`] for a snapshot of another manager, or of this store before it was
     /// opened again: export that one and [`StateManager::import`] it; [`ErrorKind::Rejected`] by the rule of
     /// a collection, which judges this commit like any other. Otherwise those of
-    /// [`StateManager::transaction`]. After an error nothing was committed.
+    /// [`StateManager::transaction`], and after an error nothing was committed but where
+    /// [`Unacknowledged::of`](super::Unacknowledged::of) says so.
     pub fn restore(&self, snapshot: &Snapshot) -> Result<Version, Error> {
         if !self.inner.owns(&snapshot.root) {
             return Err(foreign());
@@ -110,7 +113,8 @@ impl StateManager {
     /// [`ErrorKind::InvalidArgument`] where a collection has to be opened first (the message names it);
     /// [`ErrorKind::Codec`] where a row does not decode to the types of its collection;
     /// [`ErrorKind::Corrupt`] where two rows have one key; otherwise those of
-    /// [`StateManager::transaction`]. After an error nothing was committed.
+    /// [`StateManager::transaction`], and after an error nothing was committed but where
+    /// [`Unacknowledged::of`](super::Unacknowledged::of) says so.
     pub fn import(&self, import: &Import) -> Result<Version, Error> {
         let codec = import.codec()?;
         self.inner.commit_whole(&mut |now| {
@@ -145,12 +149,17 @@ impl Inner {
         work_out: &mut dyn FnMut(&Arc<Root>) -> Result<Transaction, Error>,
     ) -> Result<Version, Error> {
         for _ in 0..TRIES {
-            self.check_open()?;
+            // Rule 4.
+            if !self.has_room()? {
+                self.make_room(&mut false)?;
+            }
             let now = Held::new(self.current());
             let tx = work_out(&now)?;
             if tx.is_read_only() {
                 return Ok(now.version);
             }
+            // Not held while the disk is waited for; the transaction gives its own up before that.
+            drop(now);
             if let Some(version) = self.commit(tx)? {
                 return Ok(version);
             }

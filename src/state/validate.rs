@@ -53,7 +53,8 @@ impl Rules {
         self.rejected.load(Ordering::Relaxed)
     }
 
-    /// Gives all of them up, to be dropped under no lock. No commit comes after this.
+    /// Gives all of them up, to be dropped under no lock. Who calls it has the turn, and has closed the state: no
+    /// commit and no rule comes after this.
     pub(super) fn end(&self) -> impl Sized + use<> {
         std::mem::take(&mut *self.of.lock())
     }

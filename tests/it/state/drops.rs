@@ -156,3 +156,21 @@ fn who_drops_the_last_snapshot_of_a_value_meets_its_panic() {
     replace(&rows);
     goes_off_in(&state, "a release", || snapshot.release());
 }
+
+#[test]
+fn going_back_holds_nothing_of_what_it_replaced_while_it_writes() {
+    let builder = StateManager::builder().fault_disk(&FaultDisk::new()).change_log_commits(0);
+    let builder = builder.durability(Durability::Synced).checkpoint_every_commits(1);
+    let state = builder.open().unwrap();
+    let rows: Rows = state.collection("rows").unwrap();
+    rows.insert(1, Bomb(false)).unwrap();
+    let then = state.snapshot();
+    rows.insert(2, Bomb(true)).unwrap();
+    let held = Arc::new(AtomicBool::new(true));
+    let seen = Arc::clone(&held);
+    // The delta has only the key of what goes, so this is the checkpoint after it.
+    on_next_use(move || seen.store(is_armed(), Ordering::SeqCst));
+    let version = goes_off_in(&state, "a restore", || state.restore(&then).unwrap());
+    assert_eq!((version, state.durable_version()), (state.version(), state.version()));
+    assert!(!held.load(Ordering::SeqCst), "the old state was held while the disk was waited for");
+}

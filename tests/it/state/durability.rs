@@ -7,10 +7,12 @@ use std::task::{Context, Wake, Waker};
 use std::thread;
 
 use phalanx::state::{
-    Collection, Compression, Durability, Fault, FaultDisk, Import, StateManager, Unacknowledged,
-    Version,
+    Collection, Compression, Durability, Fault, FaultDisk, Import, Snapshot, StateManager,
+    Unacknowledged, Version,
 };
 use phalanx::{Error, ErrorKind};
+
+use super::bomb::{Bomb, on_next_use};
 
 type Rows = Collection<u32, u32>;
 
@@ -312,7 +314,6 @@ fn synced_commits_of_many_threads_are_all_there() {
         }
     });
     assert_eq!(after_a_cut(&disk).len() as u32, THREADS * EACH);
-    assert!(state.stats().groups <= u64::from(THREADS * EACH));
 }
 
 /// Waits until somebody waits for whoever writes.
@@ -373,4 +374,119 @@ fn a_close_refuses_commits_from_its_beginning_and_writes_what_was_there() {
         assert_eq!(state.durable_version(), version);
     });
     assert_eq!((after_a_cut(&disk), rows.get(&2)), (vec![(1, 1)], None));
+}
+
+/// Opens a store in which the call after so many more fails, and every group has a checkpoint.
+fn failing(call: u64) -> (FaultDisk, StateManager, Rows) {
+    let disk = FaultDisk::new();
+    let builder = StateManager::builder().fault_disk(&disk).checkpoint_every_commits(1);
+    let state = builder.open().expect("the disk works");
+    let rows = state.collection("rows").expect("its types are these");
+    disk.fail_at(disk.calls() + call, Fault::Io);
+    (disk, state, rows)
+}
+
+#[test]
+fn a_maintain_says_that_the_store_has_failed_whatever_call_it_failed_in() {
+    let mut checkpoints = 0;
+    for call in 1..20 {
+        let (_disk, state, rows) = failing(call);
+        rows.insert(1, 1).unwrap();
+        let done = state.maintain();
+        assert_eq!(done.poisoned, state.stats().poisoned, "call {call}");
+        assert_eq!(done.written, state.durable_version() == v(1), "call {call}");
+        checkpoints += u32::from(done.written && done.poisoned);
+        let again = state.maintain();
+        assert_eq!((again.written, again.poisoned), (false, state.stats().poisoned), "{call}");
+    }
+    assert!(checkpoints > 0, "a checkpoint failed after its group");
+
+    // Nobody wanted it written, and it failed all the same.
+    let (_disk, state, rows) = failing(1);
+    rows.with_durability(Durability::Synced).insert(1, 1).unwrap_err();
+    for _ in 0..2 {
+        assert!(state.maintain().poisoned);
+    }
+}
+
+#[test]
+fn a_synced_commit_ends_well_where_only_the_checkpoint_after_it_fails() {
+    let mut checkpoints = 0;
+    for call in 1..20 {
+        let (disk, state, rows) = failing(call);
+        let rows = rows.with_durability(Durability::Synced);
+        let ended = rows.insert(1, 1);
+        let durable = state.durable_version() == v(1);
+        assert_eq!(ended.is_ok(), durable, "call {call}: {ended:?}");
+        let unacknowledged = ended.err().as_ref().and_then(Unacknowledged::of);
+        assert_eq!(unacknowledged, (!durable).then_some(v(1)), "call {call}");
+        if durable && state.stats().poisoned {
+            checkpoints += 1;
+            assert_eq!(after_a_cut(&disk), [(1, 1)], "call {call}");
+            let refused = rows.insert(2, 2).unwrap_err();
+            assert_eq!((refused.kind(), Unacknowledged::of(&refused)), (ErrorKind::Poisoned, None));
+            assert_eq!((rows.get(&2), state.version()), (None, v(1)), "it never happened");
+            assert_eq!(state.close().unwrap_err().kind(), ErrorKind::Poisoned);
+        }
+    }
+    assert!(checkpoints > 0, "a checkpoint failed after its group");
+}
+
+#[test]
+fn going_back_and_imports_that_cannot_be_written_say_that_they_took_place() {
+    type Goes = fn(&StateManager, &Snapshot, &Snapshot, &Import) -> Result<Version, Error>;
+    let ways: [(&str, Goes); 3] = [
+        ("restore", |state, then, _, _| state.restore(then)),
+        ("apply", |state, then, now, _| state.apply(&now.diff(then)?)),
+        ("import", |state, _, _, import| state.import(import)),
+    ];
+    for (what, goes) in ways {
+        let disk = FaultDisk::new();
+        let builder = StateManager::builder().fault_disk(&disk).durability(Durability::Synced);
+        let state = builder.open().unwrap();
+        let rows: Rows = state.collection("rows").unwrap();
+        rows.insert(1, 1).unwrap();
+        let then = state.snapshot();
+        let mut export = Vec::new();
+        then.export_to(&mut export, Compression::None).unwrap();
+        rows.insert(1, 2).unwrap();
+        let now = state.snapshot();
+        disk.fail_at(disk.calls() + 1, Fault::Io);
+        let import = Import::read(export.as_slice()).unwrap();
+        let error = goes(&state, &then, &now, &import).unwrap_err();
+        assert_eq!(Unacknowledged::of(&error), Some(v(3)), "{what}: {error:?}");
+        assert_eq!((rows.get(&1), state.version()), (Some(1), v(3)), "{what}");
+        let wrapped = Error::with_source(ErrorKind::Internal, "of the host", error);
+        assert_eq!(Unacknowledged::of(&wrapped), Some(v(3)), "{what}");
+    }
+}
+
+#[test]
+fn a_reason_is_told_once_in_each_place_where_somebody_looks_for_it() {
+    let (_disk, _state, rows) = failing(1);
+    let error = rows.with_durability(Durability::Synced).insert(1, 1).unwrap_err();
+    let source = error.source().expect("it took place");
+    let reason = source.source().expect("why it could not be written").to_string();
+    assert_eq!(error.to_string().matches(&reason).count(), 1, "{error}");
+    assert!(!source.to_string().contains(&reason), "{source}");
+}
+
+#[test]
+fn going_back_makes_room_before_it_is_worked_out() {
+    let disk = FaultDisk::new();
+    let builder = StateManager::builder().fault_disk(&disk).durability(Durability::Memory);
+    let state = builder.max_pending_bytes(1).open().unwrap();
+    let rows = state.collection::<u32, Bomb>("rows").unwrap();
+    rows.insert(1, Bomb(false)).unwrap();
+    let then = state.snapshot();
+    rows.insert(1, Bomb(false)).unwrap();
+    let full = state.version();
+    assert!(state.durable_version() < full, "the last one is pending");
+    let durable = Arc::new(OnceLock::new());
+    let (seen, looks) = (Arc::clone(&durable), state.clone());
+    on_next_use(move || {
+        let _ = seen.set(looks.durable_version());
+    });
+    assert_eq!(state.restore(&then).unwrap(), v(3));
+    assert_eq!(durable.get(), Some(&full), "what is encoded without room is thrown away");
 }

@@ -1,8 +1,8 @@
 //! Rules for how rows may change.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, mpsc};
 use std::thread;
 
 use phalanx::ErrorKind;
@@ -240,4 +240,66 @@ fn a_rule_that_holds_its_own_state_goes_with_a_close() {
     assert!(is_held.upgrade().is_none(), "nothing can be committed any more");
     let late = rows.validate_with(|_, _, _| Ok(()));
     assert_eq!(late.unwrap_err().kind(), ErrorKind::Closed);
+}
+
+/// Panics when it is dropped.
+struct Hostile;
+
+impl Drop for Hostile {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("a hostile drop");
+        }
+    }
+}
+
+#[test]
+fn a_commit_that_a_close_comes_upon_is_refused_and_drops_no_rule() {
+    let state = StateManager::in_memory();
+    let rows = state.collection::<u32, u32>("rows").unwrap();
+    let (enter, entered) = mpsc::channel();
+    let (captured, own) = (Hostile, state.clone());
+    rows.validate_with(move |_, _, _| {
+        let _ = &captured;
+        enter.send(()).expect("the test waits for it");
+        while own.transaction(|_| Ok(())).is_ok() {
+            thread::yield_now();
+        }
+        // The close is under way, and would be done if it did not wait for this commit.
+        for _ in 0..10_000 {
+            thread::yield_now();
+        }
+        Ok(())
+    })
+    .unwrap();
+    thread::scope(|scope| {
+        let committer = scope.spawn(|| rows.insert(1, 1));
+        entered.recv().unwrap();
+        state.close().unwrap();
+        let refused = committer.join().expect("the rule is not its affair");
+        assert_eq!(refused.unwrap_err().kind(), ErrorKind::Closed);
+    });
+    assert_eq!(state.stats().caught_panics, 1, "the close dropped the rule");
+}
+
+#[cfg(all(feature = "durable", feature = "bincode"))]
+#[test]
+fn a_rule_that_holds_its_own_state_keeps_the_folder_until_a_close() {
+    for closes in [false, true] {
+        let folder = tempfile::tempdir().unwrap();
+        let open = || StateManager::builder().path(folder.path()).open();
+        let state = open().unwrap();
+        let rows = state.collection::<u32, u32>("rows").unwrap();
+        let own = rows.clone();
+        rows.validate_with(move |key, _, _| {
+            if own.contains_key(key) { Err(Abort::new("it is there")) } else { Ok(()) }
+        })
+        .unwrap();
+        if closes {
+            state.close().unwrap();
+        }
+        drop((rows, state));
+        let again = open().err().map(|error| error.kind());
+        assert_eq!(again, (!closes).then_some(ErrorKind::InUse));
+    }
 }
