@@ -7,7 +7,8 @@
 //!
 //! The parts know nothing of each other; every arrow between them is made here. Rules that hold here:
 //!
-//! 1. A task's outcome and what it changes in state are one transaction, committed before anybody is told.
+//! 1. A task's outcome and what it changes in state are one transaction, committed before anybody is told. A commit
+//!    that took place counts, whether it could be written or not: the fleet waits for no disk.
 //! 2. With durable tasks, an acceptance is on disk before the submission returns, and a task has a row
 //!    exactly as long as it has no outcome.
 //! 3. Nothing calls back up: a subscriber sees what was committed, and cannot hold up a commit but by a
@@ -38,7 +39,7 @@ use crate::ast::AstEngine;
 use crate::bus::EventBus;
 use crate::cache::Cache;
 use crate::fleet::{DrainReport, Fleet, IdempotencyKey, OutcomeKind, Task, TaskId};
-use crate::state::{Abort, StateManager, Version};
+use crate::state::{Abort, StateManager, Unacknowledged, Version};
 use crate::sync::Mutex;
 use crate::{Error, ErrorKind};
 
@@ -185,7 +186,8 @@ impl<D: Domain> Coordinator<D> {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] for a task without an id, [`ErrorKind::NotFound`] for one that has
-    /// ended, [`ErrorKind::Unsupported`] without durable tasks, and those of the state.
+    /// ended, [`ErrorKind::Unsupported`] without durable tasks, and those of the state: of these
+    /// [`ErrorKind::Poisoned`] may come once the tasks have ended in memory, and whether that survives is open.
     pub fn cancel_recovered(&self, tasks: Vec<Task<D::Task>>) -> Result<(), Error> {
         let Some(records) = &self.inner.records else {
             return Err(Error::new(
@@ -217,11 +219,13 @@ impl<D: Domain> Coordinator<D> {
             let message = format!("task {id} has ended: only what has no outcome can be cancelled");
             return Err(Error::new(ErrorKind::NotFound, message));
         }
-        let version = committed?.1;
-        for id in ids {
-            self.inner.ends.tell(id, OutcomeKind::Cancelled);
+        // One that took place and was not acknowledged has ended them too.
+        if committed.as_ref().err().is_none_or(|error| Unacknowledged::of(error).is_some()) {
+            for id in ids {
+                self.inner.ends.tell(id, OutcomeKind::Cancelled);
+            }
         }
-        self.inner.state.wait_durable(version)
+        self.inner.state.wait_durable(committed?.1)
     }
 
     /// How a task ended, if it is among the newest 1024 outcomes; on disk like the rest of the state.

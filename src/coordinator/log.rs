@@ -8,7 +8,7 @@ use super::records::{Ended, History, Records, RecoveredEnds};
 use crate::fleet::{
     AgentId, Attempt, LogPosition, Outcome, OutcomeKind, Task, TaskId, TaskLog, WeakFleet,
 };
-use crate::state::{Abort, StateManager, Transaction, Version};
+use crate::state::{Abort, StateManager, Transaction, Unacknowledged, Version};
 use crate::sync::OnceLock;
 use crate::{Error, ErrorKind};
 
@@ -37,11 +37,11 @@ impl<D: Domain> StateLog<D> {
     /// Ends a task whose outcome is decided here and not by the fleet: its effects were refused.
     fn fail(&self, task: TaskId, attempt: Attempt, reason: &str) -> Result<Version, Error> {
         let sequence = self.history.next_sequence();
-        let ((), version) = self.state.transaction(|tx| {
+        let version = took_place(self.state.transaction(|tx| {
             let ended = self.end(task, OutcomeKind::Failed, tx);
             self.history.record::<D::Output>(sequence, task, attempt, Err(reason), ended, tx);
             Ok(())
-        })?;
+        }))?;
         self.ends.tell(task, OutcomeKind::Failed);
         Ok(version)
     }
@@ -102,8 +102,8 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
                     "the effects of the task panicked, or the encoding of what they wrote";
                 Err(Error::new(ErrorKind::Aborted, message))
             });
-        match committed {
-            Ok(((), version)) => {
+        match took_place(committed) {
+            Ok(version) => {
                 if outcome.kind() != OutcomeKind::Returned {
                     self.ends.tell(id, outcome.kind());
                 }
@@ -119,6 +119,16 @@ impl<D: Domain> TaskLog<D::Task, D::Output> for StateLog<D> {
                 Err(error)
             }
         }
+    }
+}
+
+/// The version of what is in the state now. A commit that took place and was not acknowledged is there like any
+/// other that nobody waited for: its outcome and its effects are visible, and to call it failed would have the host
+/// do again what was done.
+fn took_place(committed: Result<((), Version), Error>) -> Result<Version, Error> {
+    match committed {
+        Ok(((), version)) => Ok(version),
+        Err(error) => Unacknowledged::of(&error).ok_or(error),
     }
 }
 

@@ -34,6 +34,9 @@ pub trait TaskLog<T, O>: Send + Sync {
     /// It is called at most once for a task, by the one attempt that won, and before anybody can see
     /// the outcome. A struck attempt never gets here.
     ///
+    /// What took place is no error, even where it cannot be made durable any more: a task that is said to have
+    /// failed may be done again.
+    ///
     /// # Errors
     /// A completed task ends as failed, with [`TaskErrorKind::NotRecorded`](super::TaskErrorKind);
     /// any other outcome stands, and is counted as not recorded.

@@ -10,7 +10,7 @@ use super::{LONG, crash_copy, doubler, doubling, on_disk};
 use phalanx::ErrorKind;
 use phalanx::coordinator::Coordinator;
 use phalanx::fleet::{
-    AgentSpec, Backoff, GroupKey, IdempotencyKey, IfDependencyFails, Outcome, OutcomeKind,
+    AgentSpec, Backoff, Fleet, GroupKey, IdempotencyKey, IfDependencyFails, Outcome, OutcomeKind,
     SubmitError, Task, TaskError, TaskErrorKind, TaskHandle, TaskId, Unit,
 };
 use phalanx::state::Collection;
@@ -385,4 +385,69 @@ fn a_task_that_was_done_is_not_done_again_under_its_own_id_and_key() {
     second.fleet().spawn(doubler()).expect("there is room");
     assert_eq!(not_recorded(second.fleet().submit(own())), ErrorKind::AlreadyExists);
     second.shutdown(LONG).expect("nothing fails");
+}
+
+#[cfg(feature = "test-util")]
+#[test]
+fn an_outcome_that_took_place_and_could_not_be_written_is_not_told_as_a_failure() {
+    use phalanx::state::{Durability, Fault, FaultDisk, StateManager, Unacknowledged};
+    let disk = FaultDisk::new();
+    let builder = StateManager::builder().fault_disk(&disk).durability(Durability::Synced);
+    let (builder, results) = doubling(builder.open().expect("the disk works"));
+    let coordinator = builder.durable_tasks().build().expect("it builds");
+    let fleet = coordinator.fleet();
+    let (spec, release) = gated();
+    fleet.spawn(spec).expect("there is room");
+    let handle = fleet.submit(Task::new(8)).expect("there is room");
+    disk.fail_at(disk.calls() + 1, Fault::Io);
+    drop(release);
+    assert_eq!(handle.wait().completed(), Some(&16), "its effects are there");
+    assert_eq!(results.get(&8), Some(16));
+    let told = coordinator.outcome(handle.id()).expect("it is in the history");
+    assert_eq!((told.kind, told.reason), (OutcomeKind::Completed, None));
+    assert!(coordinator.state().stats().poisoned);
+    assert_eq!(coordinator.fleet().stats().outcomes_not_recorded, 0);
+
+    // What comes after it did not take place, and says so.
+    let refused = results.insert(9, 9).expect_err("the store has failed");
+    assert_eq!(Unacknowledged::of(&refused), None);
+    assert_eq!(results.get(&9), None);
+    let shutdown = coordinator.shutdown(LONG).expect_err("it cannot be made durable");
+    assert_eq!(shutdown.kind(), ErrorKind::Poisoned);
+}
+
+#[cfg(feature = "test-util")]
+#[test]
+fn a_cancellation_that_took_place_and_could_not_be_written_says_so() {
+    use phalanx::state::{Durability, Fault, FaultDisk, StateManager, Unacknowledged};
+    let disk = FaultDisk::new();
+    let open = |disk: &FaultDisk| {
+        let builder = StateManager::builder().fault_disk(disk).durability(Durability::Synced);
+        let (builder, _) = doubling(builder.open().expect("the disk works"));
+        builder.durable_tasks().build().expect("it builds")
+    };
+    let first = open(&disk);
+    let (spec, release) = gated();
+    first.fleet().spawn(spec).expect("there is room");
+    let waited_for = first.fleet().submit(Task::new(2)).expect("there is room");
+    let waits = first.fleet().submit(Task::new(4).after(&waited_for)).expect("there is room");
+    let disk = disk.after_power_loss(|_, _| 0);
+    drop(release);
+
+    let second = open(&disk);
+    second.fleet().spawn(doubler()).expect("there is room");
+    let mut recovered = second.take_recovered();
+    assert_eq!(recovered.len(), 2);
+    let waiting = recovered.pop().expect("there are two");
+    assert_eq!(waiting.id(), Some(waits.id()));
+    disk.fail_at(disk.calls() + 1, Fault::Io);
+    let refused = second.cancel_recovered(recovered).expect_err("it cannot be written");
+    assert!(Unacknowledged::of(&refused).is_some(), "{refused:?}");
+    let told = second.outcome(waited_for.id()).expect("it is in the history");
+    assert_eq!(told.kind, OutcomeKind::Cancelled);
+    // Who waits for it learns of that, wherever it is submitted.
+    let fleet = Fleet::<u64, u64>::builder().workers(1).build().expect("it builds");
+    fleet.spawn(doubler()).expect("there is room");
+    let handle = fleet.submit(waiting).expect("what it waits for has ended");
+    assert_ne!(handle.wait().kind(), OutcomeKind::Completed);
 }
