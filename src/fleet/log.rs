@@ -53,7 +53,9 @@ pub trait TaskLog<T, O>: Send + Sync {
 ///
 /// It is called outside the fleet's locks by the thread that did what the event tells, so it should
 /// be quick. A panic in it is caught and counted. The events of one attempt come in their order;
-/// those of different attempts of a task may overtake each other, and carry their attempt.
+/// those of different attempts of a task may overtake each other, and carry their attempt. So may those of
+/// one agent that different threads tell: [`FleetEvent::AgentPrewarmed`] may come before
+/// [`FleetEvent::AgentSpawned`].
 pub trait Observer: Send + Sync {
     /// Takes notice of an event.
     fn notice(&self, event: &FleetEvent);

@@ -6,8 +6,8 @@
 //!    in which it is known to have lost its last idle handler to a panic, until a handler made in its present
 //!    incarnation lies in its crew. `cold` has those agents and no others, and none that has ended.
 //! 2. One that is cold is not allocated: it is starting where it would serve otherwise, and nothing of its mailbox
-//!    begins. What the host wants besides, draining or failed, holds at once, and is never undone by a handler
-//!    that comes.
+//!    begins, but for one claim of a worker that was taking it as the handler of another attempt was lost. What the
+//!    host wants besides, draining or failed, holds at once, and is never undone by a handler that comes.
 //! 3. Of one that is cold and starting, workers were told, once, or one of them makes the handler. For any other none
 //!    is begun. Its crew says which it is: so one that ends takes that along, and what stands in line for it is
 //!    taken out as for a mailbox.
