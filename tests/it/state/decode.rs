@@ -1,8 +1,9 @@
 //! Every decoder on bytes that nobody wrote: an error of the right kind, or a state that holds together.
 //!
-//! What is checked for an input stands in `decode/`, one file a decoder, as a function of any bytes. The golden files
-//! are mutated, with the same seeds in every run. Checksums would keep nearly every mutant from the code behind them,
-//! so the checks put right ones around what they are given, unless the input says otherwise.
+//! What is checked for an input stands in `decode/`, one file a decoder; the fuzz targets in `tests/fuzz` run the
+//! same code. Here the golden files are mutated, with the same seeds in every run. Checksums would keep nearly
+//! every mutant from the code behind them, so the checks put right ones around what they are given, unless the
+//! input says otherwise.
 
 pub(crate) mod export;
 pub(crate) mod rows;

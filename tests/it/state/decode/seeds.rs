@@ -10,7 +10,10 @@ use super::rows::Stored;
 use super::{export, store};
 
 fn golden(name: &str) -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/it/state").join(name)
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    // The fuzz targets are a package of their own, beside this folder.
+    let tests = if package.ends_with("fuzz") { package.join("..") } else { package.join("tests") };
+    tests.join("it/state").join(name)
 }
 
 const SUM: usize = 32;
