@@ -6,7 +6,7 @@ use std::sync::Barrier;
 use proptest::prelude::*;
 
 use super::*;
-use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use crate::sync::thread;
 
 const LEASES: Meter = Meter::Leases;
@@ -192,6 +192,51 @@ fn there_are_no_more_accounts_than_there_may_be() {
     assert_eq!(budgets.len(), 1);
     let scopes: Vec<_> = budgets.accounts().iter().map(|one| one.scope().clone()).collect();
     assert_eq!(scopes, [group(2)]);
+}
+
+#[test]
+fn no_more_types_and_agents_than_there_may_be_have_a_limit_on_leases() {
+    let budgets = budgets();
+    let kind = |number: usize| Scope::Type(number.to_string().into());
+    // Neither a group, nor a type whose leases are not limited, is one of them.
+    budgets.set(group(1), leases(Limit::hard(1))).expect("it is valid");
+    let tokens = Quota::new().limit(TOKENS, Limit::hard(1));
+    budgets.set(kind(MAX_METERED_KINDS), tokens).expect("it is valid");
+    assert!(budgets.metered_kinds().is_empty());
+    for number in 0..MAX_METERED_KINDS {
+        budgets.set(kind(number), leases(Limit::hard(1))).expect("there is room");
+    }
+    assert_eq!(budgets.metered_kinds().len(), MAX_METERED_KINDS);
+    let agent = Scope::Agent(AgentId { slot: 0, generation: 0 });
+    let refused = budgets.set(agent.clone(), leases(Limit::hard(1))).expect_err("they are all");
+    assert_eq!(refused.kind(), ErrorKind::LimitReached);
+    budgets.set(group(2), leases(Limit::hard(1))).expect("a group is no such kind");
+    budgets.remove(&kind(0)).expect("it has an account");
+    budgets.set(agent, leases(Limit::hard(1))).expect("there is room again");
+}
+
+/// Counts how often it was told of room.
+struct Told(AtomicU64);
+
+impl Relief for Told {
+    fn relieve(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn who_waits_for_room_is_told_for_as_long_as_it_lives_and_forgotten_then() {
+    let budgets = budgets();
+    let watcher = || Arc::new(Told(AtomicU64::new(0)));
+    let (gone, first, second) = (watcher(), watcher(), watcher());
+    for one in [&gone, &first] {
+        budgets.watch(Arc::downgrade(one) as Weak<dyn Relief>);
+    }
+    drop(gone);
+    budgets.watch(Arc::downgrade(&second) as Weak<dyn Relief>);
+    assert_eq!(budgets.shared.watchers.0.read().len(), 2);
+    budgets.tell_watchers();
+    assert_eq!([&first, &second].map(|one| one.0.load(Ordering::Relaxed)), [1, 1]);
 }
 
 #[test]
