@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::slot::Stamp;
 use super::{Mask, Pool, RUNS_TASKS};
 use crate::fleet::agent::Condition;
 use crate::fleet::id::AgentId;
@@ -58,7 +59,7 @@ impl Pool {
         let mut idle: Vec<(usize, AgentId)> = Vec::new();
         let desk = self.desk.lock();
         for shard in &self.shards {
-            let mut here: Vec<(u64, AgentId)> = Vec::new();
+            let mut here: Vec<(Stamp, AgentId)> = Vec::new();
             let mut known: Option<(u32, bool)> = None;
             let shard = shard.lock();
             for agent in shard.ids() {

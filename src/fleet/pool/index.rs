@@ -1,10 +1,10 @@
-//! One order over the agents of one class: first in, first out among equals, the best rank first.
+//! One order over the agents of one class, the best rank first; among equals who joins comes last, or first.
 //!
 //! An index is lists through the agents' own slots, one list a rank, so that joining, leaving and finding
 //! the best cost a few words each, however many agents there are. Rules that hold between any two calls:
 //!
-//! 1. An agent is in at most one list of an index, that of the rank it joined with, in the order of
-//!    joining; `next` and `prev` of neighbours name each other.
+//! 1. An agent is in at most one list of an index, that of the rank it joined with, behind all that were there or
+//!    before them, as it joined; `next` and `prev` of neighbours name each other.
 //! 2. The set of ranks holds exactly those whose list is not empty, and `best` is the least of them.
 
 use super::bits::Bits;
@@ -39,7 +39,7 @@ impl Index {
         self.best
     }
 
-    /// Who has been longest in the list of the best rank.
+    /// Who is first in the list of the best rank.
     #[inline(always)]
     pub(super) fn first(&self) -> u32 {
         self.buckets.get(self.best as usize).map_or(NIL, |bucket| bucket.head)
@@ -78,6 +78,31 @@ impl Index {
             return false;
         }
         bucket.head = agent;
+        self.open(rank)
+    }
+
+    /// The same before all others of its rank.
+    #[inline(always)]
+    pub(super) fn join_first(
+        &mut self,
+        slots: &mut [Slot],
+        link: usize,
+        rank: u32,
+        agent: u32,
+    ) -> bool {
+        if self.buckets.len() <= rank as usize {
+            self.grow(rank);
+        }
+        let bucket = &mut self.buckets[rank as usize];
+        let head = std::mem::replace(&mut bucket.head, agent);
+        let own = &mut slots[agent as usize].links[link];
+        own.prev = NIL;
+        own.next = head;
+        if head != NIL {
+            slots[head as usize].links[link].prev = agent;
+            return false;
+        }
+        bucket.tail = agent;
         self.open(rank)
     }
 

@@ -19,6 +19,7 @@
 //!    The round robin, which counts laps, is none of those.
 
 mod expiry;
+mod lists;
 mod places;
 mod simple;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
@@ -32,7 +33,7 @@ use super::counts::Counts;
 use super::heed::Era;
 use super::index::{Index, NOBODY};
 use super::score::Score;
-use super::slot::{NIL, Slot, Standing};
+use super::slot::{NIL, Slot, Stamp, Standing};
 use super::strategy::{Kept, STRATEGIES, Strategy};
 use super::wheel::{Key, Wheel};
 use super::{Ask, Entrant, Gone, Grant};
@@ -133,10 +134,11 @@ pub(super) struct Shard {
     slots: Vec<Slot>,
     vacant: Vec<u32>,
     classes: Vec<Class>,
-    clock: u64,
+    /// The moment of the next change.
+    clock: Stamp,
     lap: u64,
     /// The turn with which the lap ends.
-    lap_end: u64,
+    lap_end: Stamp,
     live: u32,
     pub(super) counts: Counts,
     /// The pasts of the agents, if the strategy that needs them is kept.
@@ -165,9 +167,9 @@ impl Shard {
             slots: Vec::new(),
             vacant: Vec::new(),
             classes: Vec::new(),
-            clock: 0,
+            clock: Stamp::FIRST,
             lap: 0,
-            lap_end: 0,
+            lap_end: Stamp::FIRST,
             live: 0,
             counts: Counts::default(),
             scores: Vec::new(),
@@ -534,13 +536,8 @@ impl Shard {
         {
             score.add(succeeded, latency_ns);
         }
-        self.touch(local);
-        if was_full {
-            self.line_up(local);
-            self.join(local);
-        } else {
-            self.join_but_line(local);
-        }
+        self.touch_as_it_returns(local);
+        self.join_as_it_returns(local, was_full);
         self.counts.taken_back += 1;
         if let Some(charge) = charge {
             self.charges.give_back(local, charge);
@@ -571,74 +568,6 @@ impl Shard {
         }
     }
 
-    #[inline(always)]
-    fn touch(&mut self, local: u32) {
-        self.slots[local as usize].stamp = self.clock;
-        self.clock += 1;
-    }
-
-    /// Gives an agent the last turn; it is in no line.
-    #[inline(always)]
-    fn line_up(&mut self, local: u32) {
-        let slot = &mut self.slots[local as usize];
-        slot.turn = slot.stamp;
-    }
-
-    #[inline(always)]
-    fn join(&mut self, local: u32) {
-        self.change(local, true, Index::join);
-    }
-
-    #[inline(always)]
-    fn join_but_line(&mut self, local: u32) {
-        self.change(local, false, Index::join);
-    }
-
-    #[inline(always)]
-    fn leave(&mut self, local: u32) {
-        self.change(local, true, Index::leave);
-    }
-
-    #[inline(always)]
-    fn leave_but_line(&mut self, local: u32) {
-        self.change(local, false, Index::leave);
-    }
-
-    /// Has an agent with room join or leave its lists (rule 1), the line for turns too or not.
-    #[inline(always)]
-    fn change(
-        &mut self,
-        local: u32,
-        line: bool,
-        step: impl Fn(&mut Index, &mut [Slot], usize, u32, u32) -> bool,
-    ) {
-        let slot = &self.slots[local as usize];
-        if !slot.has_room() {
-            return;
-        }
-        let class = &mut self.classes[slot.class as usize];
-        if self.kept.is_by_load_alone() {
-            // The same as below, with what is known of the strategy.
-            let rank = Strategy::LeastLoaded.rank(slot, || 0);
-            let link = Strategy::LeastLoaded.index();
-            self.stirred |= step(&mut class.index[link], &mut self.slots, link, rank, local);
-            return;
-        }
-        for strategy in self.kept.iter() {
-            if strategy == Strategy::RoundRobin {
-                // Turns pass without a change of the best rank.
-                self.stirred = true;
-                if !line {
-                    continue;
-                }
-            }
-            let past = || self.scores[local as usize].class();
-            let rank = strategy.rank(&self.slots[local as usize], past);
-            let index = &mut class.index[strategy.index()];
-            self.stirred |= step(index, &mut self.slots, strategy.index(), rank, local);
-        }
-    }
-
     /// Whether the floors must be published anew.
     #[inline(always)]
     pub(super) fn is_stirred(&mut self) -> bool {
@@ -659,10 +588,10 @@ impl Shard {
             (head != NIL).then(|| (class.floor_penalty(), self.slots[head as usize].turn))
         });
         let Some((penalty, turn)) = heads.min() else {
-            self.lap_end = 0;
+            self.lap_end = Stamp::FIRST;
             return NO_FLOOR;
         };
-        if self.lap_end == 0 {
+        if self.lap_end == Stamp::FIRST {
             self.lap = self.lap.max(lap());
             self.lap_end = self.clock;
         } else if turn >= self.lap_end {

@@ -30,11 +30,49 @@ pub(super) struct Slot {
     pub(super) class: u16,
     pub(super) priority: Priority,
     pub(super) standing: Standing,
-    /// When its load last changed, by the shard's count of such changes.
-    pub(super) stamp: u64,
-    /// When it last went to the end of the line for turns, by the same count.
-    pub(super) turn: u64,
+    /// When its load last changed.
+    pub(super) stamp: Stamp,
+    /// When it last went to the end of the line for turns.
+    pub(super) turn: Stamp,
     pub(super) links: [Link; STRATEGIES],
+}
+
+/// A moment, by a shard's count of changes; and whether what changed is that a lease came back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Stamp(u64);
+
+impl Stamp {
+    pub(super) const FIRST: Self = Self(0);
+    const CAME_BACK: u64 = 1;
+
+    /// The next moment, of another change.
+    #[inline(always)]
+    pub(super) const fn next(self) -> Self {
+        Self(self.0 + 2)
+    }
+
+    /// The same moment, at which a lease came back.
+    #[inline(always)]
+    pub(super) const fn of_return(self) -> Self {
+        Self(self.0 | Self::CAME_BACK)
+    }
+
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(super) const fn is_of_return(self) -> bool {
+        self.0 & Self::CAME_BACK != 0
+    }
+
+    /// The lesser, the longer ago.
+    #[inline(always)]
+    pub(super) const fn age(self) -> u64 {
+        self.0
+    }
+
+    /// Lesser for those that came back, of these for the later ones, and of the others for the earlier ones.
+    #[inline(always)]
+    pub(super) const fn age_after_return(self) -> u64 {
+        if self.0 & Self::CAME_BACK == 0 { 1 << 63 | self.0 } else { (1 << 63) - self.0 }
+    }
 }
 
 /// Whether work may come to an agent, whether it is on trial, whether its mailbox waits for room and whether a
@@ -141,8 +179,8 @@ impl Slot {
             class: 0,
             priority: Priority::NORMAL,
             standing: Standing::VACANT,
-            stamp: 0,
-            turn: 0,
+            stamp: Stamp::FIRST,
+            turn: Stamp::FIRST,
             links: [Link { prev: NIL, next: NIL }; STRATEGIES],
         }
     }

@@ -3,8 +3,8 @@
 //! Rules that hold here:
 //!
 //! 1. A rank is below `LIMIT` of the bits, and follows from the agent's own row and score alone.
-//! 2. Within a shard the choice is exact: the best rank, and of those the one whose load changed longest
-//!    ago. Across shards a rank may be worse than the best by what [`exceeds`](Strategy::exceeds) allows, for
+//! 2. Within a shard the choice is exact: the best rank, and of those the one of the least [age](Strategy::age).
+//!    Across shards a rank may be worse than the best by what [`exceeds`](Strategy::exceeds) allows, for
 //!    requests that come one after the other.
 //! 3. The rank by past performance follows from the agent's score, which changes as it leaves its list.
 
@@ -32,8 +32,12 @@ const CLASSES: u32 = 256 / LEVELS_A_CLASS;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The fewest leases; of those the higher priority, in steps of 32 levels; of those the one whose load
-    /// changed longest ago. Bound: one lease more than the fewest.
+    /// The fewest leases; of those the higher priority, in steps of 32 levels; of those the one that a lease
+    /// came back from last; and where they were all given their last lease since, or never had one, the one whose
+    /// load changed longest ago. So who asks for one agent after the other has few agents work and the rest
+    /// stay idle, and what those few work with stays in the caches. One that fails at once is so taken
+    /// again and again: where agents may do that, choose by [`Performance`](Self::Performance), have a circuit
+    /// for their type, or take them in turn. Bound: one lease more than the fewest.
     #[default]
     LeastLoaded,
     /// The highest priority; of those the one whose load changed longest ago. Bound: none, the priority is
@@ -84,13 +88,20 @@ impl Strategy {
         }
     }
 
-    /// What decides between the first of two lists of equal rank: the lesser is older.
+    /// What decides between agents of equal rank: the lesser is taken first.
     #[inline(always)]
     pub(super) const fn age(self, slot: &Slot) -> u64 {
         match self {
-            Self::RoundRobin => slot.turn,
-            Self::LeastLoaded | Self::Priority | Self::Performance => slot.stamp,
+            Self::RoundRobin => slot.turn.age(),
+            Self::LeastLoaded => slot.stamp.age_after_return(),
+            Self::Priority | Self::Performance => slot.stamp.age(),
         }
+    }
+
+    /// Whether an agent comes first among its equals as a lease comes back from it, and not last.
+    #[inline(always)]
+    pub(super) const fn prefers_last_returned(self) -> bool {
+        matches!(self, Self::LeastLoaded)
     }
 
     /// Whether one floor is so much worse than another that the bound would be broken (rule 2).

@@ -153,8 +153,9 @@ impl Both {
             let local = shard.find(agent.id).expect("the model has it");
             agent.past = shard.past(local);
             if order {
-                agent.changed = shard.slot(local).stamp;
-                agent.turn = shard.slot(local).turn;
+                agent.changed = shard.slot(local).stamp.age();
+                agent.came_back = shard.slot(local).stamp.is_of_return();
+                agent.turn = shard.slot(local).turn.age();
                 self.model.time = self.model.time.max(agent.changed + 1);
             }
         }
@@ -233,6 +234,7 @@ impl Both {
                         limit,
                         load: 0,
                         changed: time,
+                        came_back: false,
                         turn: time,
                         past: 0,
                         condition,

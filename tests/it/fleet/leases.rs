@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use super::support::LONG;
 use phalanx::fleet::{
-    AgentSpec, AgentState, AllocateError, Fleet, LeaseOutcome, MAX_CAPABILITIES, Priority, Request,
+    AgentSpec, AgentState, AllocateError, Fleet, Lease, LeaseOutcome, MAX_CAPABILITIES, Priority,
+    Request,
 };
 use phalanx::{ErrorKind, ManualClock};
 
@@ -60,17 +61,27 @@ fn an_agent_without_every_capability_asked_for_is_never_chosen() {
 }
 
 #[test]
-fn the_least_loaded_is_chosen_then_the_highest_priority_then_the_longest_unchanged() {
+fn the_least_loaded_is_chosen_then_the_highest_priority_then_the_one_that_came_back_last() {
     let fleet = Fleet::<(), ()>::builder().strict().build().unwrap();
     let three = NonZeroU32::new(3).unwrap();
     let first = fleet.spawn(agent("a").max_leases(three)).unwrap();
     let second = fleet.spawn(agent("b").max_leases(three)).unwrap();
     let high = fleet.spawn(agent("c").priority(Priority::HIGH).max_leases(three)).unwrap();
-    let leases: Vec<_> = (0..6).map(|_| fleet.try_allocate(&Request::any()).unwrap()).collect();
-    let order: Vec<_> = leases.iter().map(|lease| lease.agent()).collect();
-    assert_eq!(order, [high, first, second, high, first, second]);
+    let six =
+        || -> Vec<_> { (0..6).map(|_| fleet.try_allocate(&Request::any()).unwrap()).collect() };
+    let order = |leases: &[Lease]| leases.iter().map(Lease::agent).collect::<Vec<_>>();
+    let leases = six();
+    assert_eq!(order(&leases), [high, first, second, high, first, second]);
     assert_eq!(fleet.agent(high).map(|status| status.load), Some(2));
     drop(leases);
+    let leases = six();
+    assert_eq!(order(&leases), [high, second, first, high, second, first], "second came back last");
+    let [.., last_of_second, _] = <[_; 6]>::try_from(leases).unwrap();
+    // The others are back, and this one holds a lease.
+    let next = fleet.try_allocate(&Request::any()).unwrap();
+    let after = fleet.try_allocate(&Request::any()).unwrap();
+    assert_eq!([next.agent(), after.agent()], [high, first]);
+    drop((last_of_second, next, after));
     assert_eq!(fleet.agent(high).map(|status| status.state), Some(AgentState::Ready));
 }
 

@@ -62,7 +62,7 @@ impl Shard {
         let load = slot.load + 1;
         slot.load = load;
         slot.stamp = self.clock;
-        self.clock += 1;
+        self.clock = self.clock.next();
         let agent = AgentId { slot: local << self.bits | self.number, generation: slot.generation };
         // It is routed, or it would not have been there.
         if load < slot.limit {
@@ -143,8 +143,8 @@ impl Shard {
         let rank = by.rank(slot, || score.as_ref().map_or(0, |score| score.class()));
         let (load, limit) = (slot.load, slot.limit);
         slot.load = load - 1;
-        slot.stamp = self.clock;
-        self.clock += 1;
+        slot.stamp = self.clock.of_return();
+        self.clock = self.clock.next();
         if let (Some(score), Some((succeeded, latency_ns))) = (&mut score, went) {
             score.add(succeeded, latency_ns);
         }
@@ -153,7 +153,11 @@ impl Shard {
             self.stirred |= index.leave(slots, link, rank, local);
         }
         if load <= limit {
-            self.stirred |= index.join(slots, link, after, local);
+            self.stirred |= if by.prefers_last_returned() {
+                index.join_first(slots, link, after, local)
+            } else {
+                index.join(slots, link, after, local)
+            };
         }
         self.counts.taken_back += 1;
     }

@@ -9,6 +9,7 @@ struct Row {
     id: AgentId,
     load: u16,
     changed: u64,
+    came_back: bool,
 }
 
 struct Taken {
@@ -38,14 +39,14 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
         ageing: None,
     });
     let agents = join(&pool, &[], places, 4).expect("there is room");
-    let row = |(id, changed)| Row { id, load: 0, changed };
+    let row = |(id, changed)| Row { id, load: 0, changed, came_back: false };
     let mut rows: Vec<_> = agents.into_iter().zip(0..).map(row).collect();
     let (mut count, mut now, mut serial) = (rows.len() as u64, 0, 0);
     let mut taken: Vec<Taken> = Vec::new();
     let mut change = |rows: &mut Vec<Row>, agent: AgentId, up: bool| {
         let row = rows.iter_mut().find(|row| row.id == agent).expect("nobody leaves");
         row.load = if up { row.load + 1 } else { row.load - 1 };
-        (row.changed, count) = (count, count + 1);
+        (row.changed, row.came_back, count) = (count, !up, count + 1);
     };
     for (what, which, grouped, timed) in deeds {
         let next = taken.iter().filter_map(|taken| taken.due).min();
@@ -57,7 +58,11 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
                     Strategy::Priority | Strategy::RoundRobin => 0,
                 };
                 let free = rows.iter().filter(|row| row.load < places);
-                let best = free.min_by_key(|row| (rank(row), row.changed)).map(|row| row.id);
+                let age = |row: &Row| match by {
+                    Strategy::LeastLoaded if row.came_back => (0, u64::MAX - row.changed),
+                    _ => (1, row.changed),
+                };
+                let best = free.min_by_key(|row| (rank(row), age(row))).map(|row| row.id);
                 let of_group = taken.iter().filter(|taken| taken.grouped).count();
                 let room = taken.len() < 5 && (!grouped || of_group < 3);
                 let mut request = Request::any();

@@ -39,6 +39,8 @@ pub(super) struct ModelAgent {
     pub(super) limit: u16,
     pub(super) load: u16,
     pub(super) changed: u64,
+    /// Whether what changed then is that a lease came back.
+    pub(super) came_back: bool,
     pub(super) turn: u64,
     /// Of how it did, the class; the unit tests of the scores say that it is right.
     pub(super) past: u32,
@@ -122,8 +124,10 @@ impl Model {
         self.candidates(asked, named).min_by_key(|&i| {
             let agent = &self.agents[i];
             let age = match asked.strategy {
-                Strategy::RoundRobin => agent.turn,
-                _ => agent.changed,
+                Strategy::RoundRobin => (0, agent.turn),
+                Strategy::LeastLoaded if agent.came_back => (0, u64::MAX - agent.changed),
+                Strategy::LeastLoaded => (1, agent.changed),
+                Strategy::Priority | Strategy::Performance => (0, agent.changed),
             };
             let misfit = Self::misfit(asked, agent);
             (misfit, Self::rank(asked.strategy, agent), age)
@@ -164,6 +168,7 @@ impl Model {
 
     pub(super) fn touch(&mut self, index: usize) {
         self.agents[index].changed = self.time;
+        self.agents[index].came_back = false;
         self.time += 1;
     }
 
@@ -201,6 +206,7 @@ impl Model {
         let was_full = !self.agents[index].has_room();
         self.agents[index].load -= 1;
         self.touch(index);
+        self.agents[index].came_back = true;
         if was_full {
             self.agents[index].turn = self.agents[index].changed;
         }
