@@ -7,6 +7,7 @@
 //! 2. The header is read before the engine sees its file, so a newer format is told from a damaged file even
 //!    where its engine is another.
 
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,7 +45,8 @@ pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManage
     match (codec, found.data) {
         (None, None) => {
             let file = folder.new_data()?;
-            let opened = Opened::rehearse(Box::new(FileDisk(file)), true, None, &settings)?;
+            let disk = FileDisk::new(file).map_err(unread)?;
+            let opened = Opened::rehearse(Box::new(disk), true, None, &settings)?;
             let opened = opened.live()?;
             folder.name_data()?;
             folder.write_header(&store::identity(opened.codec)?)?;
@@ -55,7 +57,8 @@ pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManage
             path.display()
         ))),
         (codec, Some(file)) => {
-            let opened = Opened::rehearse(Box::new(FileDisk(file)), false, codec, &settings)?;
+            let disk = FileDisk::new(file).map_err(unread)?;
+            let opened = Opened::rehearse(Box::new(disk), false, codec, &settings)?;
             if codec.is_some() {
                 return opened.live()?.finish(Some(folder), settings);
             }
@@ -117,6 +120,10 @@ fn root(recovery: &mut Recovery, settings: &Settings) -> Root {
     Root { owner: Release::new(settings.max_pending_releases), version, replaced: 0, slots }
 }
 
+fn unread(error: io::Error) -> Error {
+    Error::with_source(ErrorKind::Io, "could not read the store", error)
+}
+
 fn header(header: &[u8]) -> Result<Codec, Error> {
     let (codec, _) = block::open(Kind::Store, header).map_err(|error| {
         let message = format!("the header of the state folder: {error}");
@@ -143,12 +150,11 @@ impl Opened {
         settings: &Settings,
     ) -> Result<Self, Error> {
         let started = settings.clock.now();
-        let read = |error| Error::with_source(ErrorKind::Io, "could not read the store", error);
-        if !new && disk.len().map_err(read)? == 0 {
+        if !new && disk.len().map_err(unread)? == 0 {
             // The engine would take it for a new file.
             return Err(corrupt("the engine's file is empty"));
         }
-        let stage = Stage::new(disk).map_err(read)?;
+        let stage = Stage::new(disk).map_err(unread)?;
         let opened = catch_unwind(AssertUnwindSafe(|| {
             let (mut store, repaired) = RedbStore::open(stage.clone())?;
             if new {

@@ -36,7 +36,7 @@ pub struct StateStats {
     pub groups: u64,
     /// Syncs of the store's file, those of opening and of checkpoints included.
     pub syncs: u64,
-    /// Bytes written to the store's file.
+    /// Bytes written to the store's file, without the zeros that go ahead of them into new parts of it.
     pub bytes_written: u64,
     /// Commits that are not durable yet.
     pub pending_commits: u64,
