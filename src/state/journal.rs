@@ -24,11 +24,18 @@
 //!    not published.
 //! 10. Of those who wait, the parkers of this crate are woken before the wakers of the host, which may wait for who
 //!     is parked.
+//! 11. A leader that has the sink may wait for others to commit before it takes the group, for a limited time
+//!     ([`gather`]).
+
+mod gather;
 
 use std::collections::BTreeMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use gather::Gather;
 
 use super::contain::{contained, wake};
 use super::{Durability, Version};
@@ -43,6 +50,8 @@ pub(super) trait Sink: Send {
 
     /// Writes the deltas from version `first` on and syncs.
     fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error>;
+    /// How long a leader waits at most for others to be part of its group.
+    fn patience(&self) -> Duration;
     /// Whether enough was appended since the last checkpoint.
     fn checkpoint_due(&self) -> bool;
     /// Writes the state as of what was appended last, and drops what came before; whether it had to.
@@ -139,6 +148,7 @@ struct Log<S: Sink> {
     leader: usize,
     waiters: BTreeMap<WaiterKey, Waker>,
     next_waiter: u64,
+    gather: Gather,
     counts: Counts,
 }
 
@@ -172,6 +182,7 @@ impl<S: Sink> Journal<S> {
                 leader: 0,
                 waiters: BTreeMap::new(),
                 next_waiter: 0,
+                gather: Gather::default(),
                 counts: Counts::default(),
             }),
             durable: AtomicU64::new(recovered.as_u64()),
@@ -240,6 +251,12 @@ impl<S: Sink> Journal<S> {
         // sees all that its leader did to make it so. Relaxed would let it act on the acknowledgement
         // without that.
         Version::from_u64(self.durable.load(site("state.journal.durable.load", Ordering::Acquire)))
+    }
+
+    /// As if so many had waited for the last group.
+    #[cfg(all(test, phalanx_loom))]
+    pub(super) fn expect(&self, waiters: usize) {
+        self.log.lock().gather.expect(waiters);
     }
 
     pub(super) fn check(&self) -> Result<(), Error> {
@@ -316,6 +333,7 @@ impl<S: Sink> Journal<S> {
                     format!("{version} was never committed; the newest is {}", log.committed),
                 ))
             } else if let Some(sink) = log.sink.take() {
+                log = self.gather(log, sink.patience());
                 log = self.lead(log, sink, false);
                 continue;
             } else if whose == Whose::Parker
@@ -324,7 +342,11 @@ impl<S: Sink> Journal<S> {
                 Err(error)
             } else {
                 let old = log.register(key, &mut mine, whose);
+                let others = log.waiters.len();
+                let leader = log.gather.arrived(others);
                 drop(log);
+                // A parker's: no code of the host.
+                leader.into_iter().for_each(Waker::wake);
                 drop(old);
                 return Poll::Pending;
             };
@@ -424,6 +446,24 @@ impl<S: Sink> Journal<S> {
         }
     }
 
+    /// Waits for those who are expected to be part of the group, while this thread has the sink.
+    fn gather<'a>(
+        &'a self,
+        mut log: MutexGuard<'a, Log<S>>,
+        patience: Duration,
+    ) -> MutexGuard<'a, Log<S>> {
+        let parker = Parker::new();
+        let others = log.waiters.len();
+        if patience.is_zero() || !log.gather.begin(others, || parker.waker()) {
+            return log;
+        }
+        drop(log);
+        parker.park_timeout(patience);
+        let mut log = self.log.lock();
+        log.gather.end();
+        log
+    }
+
     /// Writes what is pending as one group; then, when it is due or `checkpoint` asks for it, a checkpoint.
     fn lead<'a>(
         &'a self,
@@ -446,6 +486,8 @@ impl<S: Sink> Journal<S> {
             let waiters = {
                 let mut log = self.log.lock();
                 log.counts.groups += u64::from(!group.is_empty());
+                let expected = log.waiters.len() + 1;
+                log.gather.expect(expected);
                 // Ordering: Release, pairs with the Acquire load in `durable`; see there.
                 self.durable
                     .store(last.as_u64(), site("state.journal.durable.store", Ordering::Release));
@@ -556,85 +598,4 @@ impl<J: AsRef<Journal<S>>, S: Sink> Drop for WaitDurable<J, S> {
 mod scripted_tests;
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-mod tests {
-    use std::sync::{Arc, OnceLock};
-    use std::task::Wake;
-
-    use super::*;
-
-    struct Hostile(AtomicU64);
-
-    impl Wake for Hostile {
-        fn wake(self: Arc<Self>) {
-            self.0.fetch_add(1, Ordering::Relaxed);
-            panic!("a hostile waker");
-        }
-    }
-
-    /// While it writes its first group another commit comes, and two who wait for it; and two more while it
-    /// writes its first checkpoint.
-    struct Busy {
-        journal: Arc<OnceLock<Journal<Self>>>,
-        waker: Waker,
-        calls: u32,
-    }
-
-    impl Busy {
-        fn call(&mut self) {
-            self.calls += 1;
-            let journal = self.journal.get().expect("it is there before it is used");
-            if self.calls == 1 {
-                commit(journal, 2);
-            }
-            for _ in 0..if self.calls <= 2 { 2 } else { 0 } {
-                let next = Version::from_u64(2);
-                assert!(journal.poll(next, &mut None, &self.waker).is_pending());
-            }
-        }
-    }
-
-    fn commit(journal: &Journal<Busy>, version: u64) {
-        let published =
-            journal.publish(&mut vec![0], Durability::Memory, || (Version::from_u64(version), ()));
-        assert_eq!(published.ok(), Some(Some(())));
-    }
-
-    impl Sink for Busy {
-        type Image = ();
-
-        fn append(&mut self, _: Version, _: &[Vec<u8>]) -> Result<(), Error> {
-            self.call();
-            Ok(())
-        }
-
-        fn checkpoint_due(&self) -> bool {
-            true
-        }
-
-        fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
-            self.call();
-            Ok(true)
-        }
-
-        fn close(self) -> Result<(), Error> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn wakers_that_panic_before_and_after_a_checkpoint_do_not_take_the_sink_along() {
-        let hostile = Arc::new(Hostile(AtomicU64::new(0)));
-        let journal = Arc::new(OnceLock::new());
-        let waker = Arc::clone(&hostile).into();
-        let sink = Busy { journal: Arc::clone(&journal), waker, calls: 0 };
-        let journal = journal.get_or_init(|| Journal::new(sink, Version::ZERO, (), 1));
-        commit(journal, 1);
-        journal.wait(Version::from_u64(1)).expect("the sink does not fail");
-        assert_eq!(hostile.0.load(Ordering::Relaxed), 4, "all of them were woken");
-        assert_eq!(journal.counts().caught_panics, 4);
-        // Without the sink this would never end.
-        assert!(journal.log.lock().sink.is_some());
-        journal.wait(Version::from_u64(2)).expect("the sink does not fail");
-        journal.close().expect("the sink does not fail");
-    }
-}
+mod tests;

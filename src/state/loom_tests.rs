@@ -6,6 +6,7 @@
 
 use std::sync::Arc;
 use std::task::{Poll, Waker};
+use std::time::Duration;
 
 use super::journal::{Journal, Sink};
 use super::turn::Turn;
@@ -21,20 +22,28 @@ struct Medium(UnsafeCell<u64>, UnsafeCell<bool>);
 // SAFETY: loom reports every access that nothing orders.
 unsafe impl Sync for Medium {}
 
-struct Written(Arc<Medium>);
+struct Written {
+    medium: Arc<Medium>,
+    /// How long a leader waits for others; in a model a time does not end.
+    patience: Duration,
+}
 
 impl Sink for Written {
     type Image = ();
 
     #[expect(unsafe_code, reason = "loom watches the cell")]
     fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error> {
-        self.0.0.with_mut(|count| {
+        self.medium.0.with_mut(|count| {
             // SAFETY: the leader alone holds the sink; loom reports it if not.
             let count = unsafe { &mut *count };
             assert_eq!(*count + 1, first.as_u64(), "a group starts where the last one ended");
             *count += deltas.len() as u64;
         });
         Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn checkpoint_due(&self) -> bool {
@@ -47,7 +56,7 @@ impl Sink for Written {
 
     #[expect(unsafe_code, reason = "loom watches the cell")]
     fn close(self) -> Result<(), Error> {
-        self.0.1.with_mut(|closed| {
+        self.medium.1.with_mut(|closed| {
             // SAFETY: whoever closes alone holds the sink; loom reports it if not.
             let closed = unsafe { &mut *closed };
             assert!(!std::mem::replace(closed, true), "it is closed once");
@@ -65,8 +74,13 @@ struct Model {
 
 impl Model {
     fn new() -> Arc<Self> {
+        Self::patient(Duration::ZERO)
+    }
+
+    fn patient(patience: Duration) -> Arc<Self> {
         let medium = Arc::new(Medium(UnsafeCell::new(0), UnsafeCell::new(false)));
-        let journal = Journal::new(Written(Arc::clone(&medium)), Version::ZERO, (), 1 << 10);
+        let written = Written { medium: Arc::clone(&medium), patience };
+        let journal = Journal::new(written, Version::ZERO, (), 1 << 10);
         Arc::new(Self { journal, medium, turn: Turn::new(), newest: Mutex::new(0) })
     }
 
@@ -138,6 +152,26 @@ fn two_commit_and_wait() {
     });
 }
 
+/// Two commit and wait, and whoever leads expects the other.
+fn two_are_gathered() {
+    loom::model(|| {
+        let model = Model::patient(Duration::MAX);
+        model.journal.expect(2);
+        let other = {
+            let model = Arc::clone(&model);
+            thread::spawn(move || {
+                let version = model.commit();
+                model.journal.wait(version).expect("the sink does not fail");
+            })
+        };
+        let version = model.commit();
+        model.journal.wait(version).expect("the sink does not fail");
+        other.join().expect("the other does not panic");
+        model.acknowledged(Version::from_u64(2));
+        assert_eq!(model.journal.counts().groups, 1);
+    });
+}
+
 /// Two make the next version of the newest, each in its turn.
 fn two_commit() {
     loom::model(|| {
@@ -173,6 +207,17 @@ fn one_leads_and_one_looks() {
 #[test]
 fn loom_two_waiters_are_both_acknowledged_after_their_write() {
     two_commit_and_wait();
+}
+
+#[test]
+fn loom_a_leader_that_waits_for_another_is_woken_by_it() {
+    two_are_gathered();
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_one_who_comes_and_wakes_no_leader_leaves_it_waiting() {
+    weakened("state.journal.gather.arrived", two_are_gathered);
 }
 
 #[test]

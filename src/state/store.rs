@@ -10,6 +10,7 @@
 pub(super) mod redb;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::Version;
 use super::block::{self, Kind, put_bytes};
@@ -20,7 +21,7 @@ use super::export::{self, ChunkSink};
 use super::folder::Folder;
 use super::journal::Sink;
 use super::release::Held;
-use crate::Error;
+use crate::{Clock, Error};
 
 /// Produces the chunks of a checkpoint.
 pub(super) type Chunks<'a> = dyn FnMut(&mut ChunkSink<'_>) -> Result<(), Error> + 'a;
@@ -59,6 +60,17 @@ fn group(first: Version, deltas: &[Vec<u8>]) -> Vec<u8> {
     payload
 }
 
+/// Where an append takes less, a leader waits for nobody: those who are woken need as long to come.
+const PATIENT_FROM: Duration = Duration::from_micros(100);
+/// A leader waits no longer, however long appends took: one that the disk held up for seconds says nothing of the
+/// next one.
+const PATIENCE_MAX: Duration = Duration::from_millis(5);
+
+/// How long a leader waits for others where an append takes so long.
+fn patience(append: Duration) -> Duration {
+    if append < PATIENT_FROM { Duration::ZERO } else { (append / 2).min(PATIENCE_MAX) }
+}
+
 /// Fills a store: seals groups, and knows when a checkpoint is due.
 pub(super) struct Keeper {
     // Before the folder: the engine closes its file while the lock is still held.
@@ -72,6 +84,9 @@ pub(super) struct Keeper {
     checkpoint_bytes: u64,
     delta_bytes: u64,
     delta_commits: u64,
+    clock: Clock,
+    /// What an append takes, by the last few of them.
+    append: Duration,
 }
 
 /// What recovery knows about the distance to the next checkpoint.
@@ -103,6 +118,8 @@ impl Keeper {
             checkpoint_bytes: progress.checkpoint_bytes,
             delta_bytes: progress.delta_bytes,
             delta_commits: progress.delta_commits,
+            clock: settings.clock.clone(),
+            append: Duration::ZERO,
         }
     }
 
@@ -116,10 +133,17 @@ impl Sink for Keeper {
 
     fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error> {
         let block = block::seal(Kind::Group, self.codec, &group(first, deltas))?;
+        let start = self.clock.now();
         self.store.append(first, &block)?;
+        let took = self.clock.now() - start;
+        self.append = self.append * 3 / 4 + took / 4;
         self.delta_bytes += block.len() as u64;
         self.delta_commits += deltas.len() as u64;
         Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        patience(self.append)
     }
 
     fn checkpoint_due(&self) -> bool {
@@ -153,5 +177,19 @@ impl Sink for Keeper {
         drop(store);
         drop(folder);
         Ok(())
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_leader_waits_for_half_of_an_append_and_never_for_long() {
+        let patience_us = |append_us| patience(Duration::from_micros(append_us)).as_micros();
+        assert_eq!(patience_us(99), 0);
+        assert_eq!(patience_us(100), 50);
+        assert_eq!(patience_us(4000), 2000);
+        assert_eq!(patience(Duration::MAX), Duration::from_millis(5));
     }
 }

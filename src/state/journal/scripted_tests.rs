@@ -32,6 +32,10 @@ impl Sink for Scripted {
         self.call()
     }
 
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
     fn checkpoint_due(&self) -> bool {
         false
     }

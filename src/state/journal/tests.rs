@@ -1,0 +1,150 @@
+//! Leads, groups and wakers of group commit, on sinks that do what they are told.
+
+use std::sync::{Arc, OnceLock};
+use std::task::Wake;
+
+use super::*;
+
+struct Hostile(AtomicU64);
+
+impl Wake for Hostile {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        panic!("a hostile waker");
+    }
+}
+
+/// Waits for as long as it takes. While it writes its first group another commit comes, and who waits for
+/// it.
+struct Patient {
+    journal: Arc<OnceLock<Journal<Self>>>,
+    groups: Arc<std::sync::Mutex<Vec<usize>>>,
+}
+
+impl Sink for Patient {
+    type Image = ();
+
+    fn append(&mut self, _: Version, deltas: &[Vec<u8>]) -> Result<(), Error> {
+        let mut groups = self.groups.lock().expect("nobody panics with it");
+        groups.push(deltas.len());
+        if groups.len() == 1 {
+            let journal = self.journal.get().expect("it is there before it is used");
+            let next = Version::from_u64(2);
+            assert!(publish(journal, next));
+            assert!(journal.poll(next, &mut None, Waker::noop()).is_pending());
+        }
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::MAX
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        false
+    }
+
+    fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
+        Ok(true)
+    }
+
+    fn close(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+fn publish<S: Sink<Image = ()>>(journal: &Journal<S>, version: Version) -> bool {
+    matches!(journal.publish(&mut vec![0], Durability::Memory, || (version, ())), Ok(Some(())))
+}
+
+#[test]
+fn a_group_has_the_commits_of_those_who_waited_for_the_last_one() {
+    let groups = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let journal = Arc::new(OnceLock::new());
+    let sink = Patient { journal: Arc::clone(&journal), groups: Arc::clone(&groups) };
+    let journal = journal.get_or_init(|| Journal::new(sink, Version::ZERO, (), 1 << 10));
+    assert!(publish(journal, Version::from_u64(1)));
+    journal.wait(Version::from_u64(1)).expect("the sink does not fail");
+    // Two waited for the first group: whoever leads the second one waits for the other.
+    std::thread::scope(|scope| {
+        let leader = scope.spawn(|| journal.wait(Version::from_u64(2)));
+        while journal.log.lock().sink.is_some() {
+            std::thread::yield_now();
+        }
+        assert!(publish(journal, Version::from_u64(3)));
+        journal.wait(Version::from_u64(3)).expect("the sink does not fail");
+        leader.join().expect("it does not panic").expect("the sink does not fail");
+    });
+    assert_eq!(*groups.lock().expect("nobody panics with it"), [1, 2]);
+}
+
+/// While it writes its first group another commit comes, and two who wait for it; and two more while it
+/// writes its first checkpoint.
+struct Busy {
+    journal: Arc<OnceLock<Journal<Self>>>,
+    waker: Waker,
+    calls: u32,
+}
+
+impl Busy {
+    fn call(&mut self) {
+        self.calls += 1;
+        let journal = self.journal.get().expect("it is there before it is used");
+        if self.calls == 1 {
+            commit(journal, 2);
+        }
+        for _ in 0..if self.calls <= 2 { 2 } else { 0 } {
+            let next = Version::from_u64(2);
+            assert!(journal.poll(next, &mut None, &self.waker).is_pending());
+        }
+    }
+}
+
+fn commit(journal: &Journal<Busy>, version: u64) {
+    let published =
+        journal.publish(&mut vec![0], Durability::Memory, || (Version::from_u64(version), ()));
+    assert_eq!(published.ok(), Some(Some(())));
+}
+
+impl Sink for Busy {
+    type Image = ();
+
+    fn append(&mut self, _: Version, _: &[Vec<u8>]) -> Result<(), Error> {
+        self.call();
+        Ok(())
+    }
+
+    fn patience(&self) -> Duration {
+        Duration::ZERO
+    }
+
+    fn checkpoint_due(&self) -> bool {
+        true
+    }
+
+    fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
+        self.call();
+        Ok(true)
+    }
+
+    fn close(self) -> Result<(), Error> {
+        Ok(())
+    }
+}
+
+#[test]
+fn wakers_that_panic_before_and_after_a_checkpoint_do_not_take_the_sink_along() {
+    let hostile = Arc::new(Hostile(AtomicU64::new(0)));
+    let journal = Arc::new(OnceLock::new());
+    let waker = Arc::clone(&hostile).into();
+    let sink = Busy { journal: Arc::clone(&journal), waker, calls: 0 };
+    let journal = journal.get_or_init(|| Journal::new(sink, Version::ZERO, (), 1));
+    commit(journal, 1);
+    journal.wait(Version::from_u64(1)).expect("the sink does not fail");
+    assert_eq!(hostile.0.load(Ordering::Relaxed), 4, "all of them were woken");
+    assert_eq!(journal.counts().caught_panics, 4);
+    // Without the sink this would never end.
+    assert!(journal.log.lock().sink.is_some());
+    journal.wait(Version::from_u64(2)).expect("the sink does not fail");
+    journal.close().expect("the sink does not fail");
+}
