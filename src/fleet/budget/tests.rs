@@ -272,6 +272,18 @@ fn a_payer_has_one_account_of_each_kind() {
 }
 
 #[test]
+fn a_sole_account_is_the_only_one_of_a_payer_that_has_the_meter() {
+    let budgets = budgets();
+    let both = leases(Limit::hard(9)).limit(TOKENS, Limit::hard(9));
+    budgets.set(Scope::Fleet, both).expect("it is valid");
+    budgets.set(group(1), leases(Limit::hard(9))).expect("it is valid");
+    let payer = budgets.payer(&[group(1)]);
+    assert!(payer.sole_account(LEASES).is_none(), "two have it");
+    assert_eq!(payer.sole_account(TOKENS).map(Account::scope), Some(&Scope::Fleet));
+    assert!(payer.sole_account(Meter::QueuedTasks).is_none(), "none has it");
+}
+
+#[test]
 fn the_kinds_of_units_are_those_that_have_a_place() {
     assert_eq!(Unit::new(UNIT_KINDS), None);
     assert_eq!(Unit::new(2).map(Unit::get), Some(2));
