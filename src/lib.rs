@@ -23,9 +23,9 @@
 //! - A handler that does not return cannot be ended, only struck and reported.
 //! - A commit survives a crash once [`wait_durable`](state::StateManager::wait_durable) has returned, or the commit
 //!   itself at [`Durability::Synced`](state::Durability::Synced), and not before.
-//! - It starts no thread but the workers of a fleet that was given some and of a sandboxed engine that was
-//!   built (whose compiler uses the process-wide pool of `rayon`); it never prints, and never reads the
-//!   environment.
+//! - It starts no thread but the workers of a fleet that was given some, one that maintains a state where the
+//!   host asks for it, and those of a sandboxed engine that was built (whose compiler uses the process-wide pool of
+//!   `rayon`); it never prints, and never reads the environment.
 //!
 //! What else to know, and what was not checked: [`docs::limitations`].
 //!

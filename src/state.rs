@@ -29,8 +29,8 @@
 //! 4. Damage is an error and never wrong data; an open that fails leaves the folder as it was. (In a store
 //!    that was not closed, damage to what was written last cannot be told from a write that was cut off:
 //!    what is recovered may then be an older version, and [`RecoveryReport::repaired`] is set.)
-//! 5. No thread is started: what no call has to wait for is done by [`StateManager::maintain`], which the host
-//!    calls, or where it falls.
+//! 5. No thread is started unasked: what no call has to wait for is done by [`StateManager::maintain`], which the
+//!    host calls, by the thread of [`StateManager::maintain_every`] where it asks for one, or where it falls.
 //! 6. A [`Watch`] tells every commit that changed what it watches, in order and once, or that something is
 //!    missing.
 //! 7. A level of durability never leaves a commit out: what survives is all up to one version.
@@ -63,6 +63,7 @@ mod keep;
 #[cfg(all(feature = "durable", test, phalanx_loom))]
 mod loom_tests;
 mod maintain;
+mod maintainer;
 mod manager;
 #[cfg(feature = "durable")]
 mod recover;
@@ -93,6 +94,7 @@ pub use disk::fault::{AtRisk, Fault, FaultDisk};
 pub use durability::{Durability, Unacknowledged};
 pub use keep::{KeptSnapshot, SnapshotId, SnapshotPolicy};
 pub use maintain::Maintenance;
+pub use maintainer::Maintainer;
 pub use manager::StateManager;
 pub use snapshot::Snapshot;
 pub use stats::{RecoveryReport, StateStats};

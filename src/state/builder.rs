@@ -190,7 +190,7 @@ impl StateBuilder {
     /// because freeing it takes long: some 90 ms for 100 MB. Each keeps the memory of those rows until then.
     /// Where so many wait already the commit frees it itself, which
     /// [`StateStats::releases_on_writers`](super::StateStats::releases_on_writers) counts; 0 is right for
-    /// a host that never calls `maintain`.
+    /// a host that neither calls `maintain` nor has it called.
     pub fn max_pending_releases(mut self, states: usize) -> Self {
         self.settings.max_pending_releases = states;
         self

@@ -40,7 +40,8 @@ use crate::{Error, ErrorKind};
 /// itself where it does; `Synced` where the call is the acknowledgement. Commits at `Synced` that come at
 /// once share one sync. It blocks the thread for 0.1 to 10 ms, and a checkpoint's time where one is
 /// due, so a task of an async runtime commits at `Buffered` and awaits
-/// [`wait_durable_async`](StateManager::wait_durable_async). What runs within a write (the `Serialize` of
+/// [`wait_durable_async`](StateManager::wait_durable_async), with
+/// [`maintain_every`](StateManager::maintain_every) under way. What runs within a write (the `Serialize` of
 /// a value that is in a checkpoint, or a waker that is woken) must not wait for one: it would wait for itself, so it
 /// gets [`ErrorKind::Reentrant`], and what it wanted to commit at `Synced` is not committed.
 ///
@@ -73,8 +74,9 @@ pub enum Durability {
     /// Nothing writes it on its account. The only level of a state in memory, and its default.
     Memory,
     /// The next [`maintain`](StateManager::maintain) writes it, or any later commit that is written, and nobody
-    /// waits for it. By itself nothing writes it: a host that never calls `maintain` waits or flushes. The default
-    /// of a state with a store.
+    /// waits for it. By itself nothing writes it: a host that never calls `maintain` has
+    /// [`maintain_every`](StateManager::maintain_every) call it, waits or flushes. The default of a state with a
+    /// store.
     Buffered,
     /// It is durable when its call returns.
     Synced,

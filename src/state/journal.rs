@@ -1,4 +1,4 @@
-//! Group commit without a thread of its own: whoever waits first writes for all.
+//! Group commit that needs no thread of its own: whoever waits first writes for all.
 //!
 //! Commits leave their deltas in memory. The first to wait for one takes the sink and with it the lead:
 //! it writes all that is pending as one group with one sync, acknowledges, and wakes everybody. Rules that
@@ -26,6 +26,9 @@
 //!     is parked.
 //! 11. A leader that has the sink may wait for others to commit before it takes the group, for a limited time
 //!     ([`gather`]).
+//! 12. While there is a `server`, who polls on another thread leaves the write to it: under one lock that is found, the
+//!     version becomes wanted (rule 8) and the waker is left; then the server is woken, once a version. When it goes,
+//!     all who wait are woken and look again.
 
 mod gather;
 
@@ -127,6 +130,15 @@ pub(super) enum Whose {
 /// The place of a waiter among all of them.
 pub(super) type WaiterKey = (Whose, u64);
 
+/// A thread of this crate that writes for who polls.
+struct Server {
+    /// Its number.
+    thread: usize,
+    waker: Waker,
+    /// The newest version that it was woken for.
+    rung: Version,
+}
+
 struct Log<S: Sink> {
     /// Rule 1.
     sink: Option<S>,
@@ -149,6 +161,8 @@ struct Log<S: Sink> {
     waiters: BTreeMap<WaiterKey, Waker>,
     next_waiter: u64,
     gather: Gather,
+    /// Rule 12.
+    server: Option<Server>,
     counts: Counts,
 }
 
@@ -183,6 +197,7 @@ impl<S: Sink> Journal<S> {
                 waiters: BTreeMap::new(),
                 next_waiter: 0,
                 gather: Gather::default(),
+                server: None,
                 counts: Counts::default(),
             }),
             durable: AtomicU64::new(recovered.as_u64()),
@@ -295,6 +310,25 @@ impl<S: Sink> Journal<S> {
         }
     }
 
+    /// Leaves the writes for who polls to this thread, which is woken for them (rule 12) by a waker of this crate,
+    /// until [`Journal::unserve`].
+    pub(super) fn serve(&self, waker: Waker) {
+        self.log.lock().server = Some(Server { thread: me(), waker, rung: Version::ZERO });
+    }
+
+    /// The server goes (rule 12).
+    pub(super) fn unserve(&self) {
+        let (server, waiters) = {
+            let mut log = self.log.lock();
+            (log.server.take(), log.take_waiters())
+        };
+        drop(server);
+        if !left_out("state.journal.unserve") {
+            let panics = wake(waiters.into_values());
+            self.log.lock().counts.caught_panics += panics;
+        }
+    }
+
     /// Takes a waiter back that will not be polled again.
     pub(super) fn forget(&self, key: &mut Option<WaiterKey>) {
         if key.is_some() {
@@ -332,7 +366,9 @@ impl<S: Sink> Journal<S> {
                     ErrorKind::InvalidArgument,
                     format!("{version} was never committed; the newest is {}", log.committed),
                 ))
-            } else if let Some(sink) = log.sink.take() {
+            } else if !(whose == Whose::Host && log.is_served())
+                && let Some(sink) = log.sink.take()
+            {
                 log = self.gather(log, sink.patience());
                 log = self.lead(log, sink, false);
                 continue;
@@ -341,12 +377,13 @@ impl<S: Sink> Journal<S> {
             {
                 Err(error)
             } else {
+                let server = log.ask(version, whose).filter(|_| !left_out("state.journal.ring"));
                 let old = log.register(key, &mut mine, whose);
                 let others = log.waiters.len();
                 let leader = log.gather.arrived(others);
                 drop(log);
-                // A parker's: no code of the host.
-                leader.into_iter().for_each(Waker::wake);
+                // Both are parkers': no code of the host.
+                server.into_iter().chain(leader).for_each(Waker::wake);
                 drop(old);
                 return Poll::Pending;
             };
@@ -535,6 +572,22 @@ impl<S: Sink> Log<S> {
             (whose, self.next_waiter)
         });
         self.waiters.insert(key, waker.take()?)
+    }
+
+    /// Whether another thread writes for who polls on this one.
+    fn is_served(&self) -> bool {
+        self.server.as_ref().is_some_and(|server| server.thread != me())
+    }
+
+    /// Has the server, if there is one for who looks, write a version; its waker unless it was woken for that.
+    fn ask(&mut self, version: Version, whose: Whose) -> Option<Waker> {
+        if whose == Whose::Parker || !self.is_served() {
+            return None;
+        }
+        self.wanted = self.wanted.max(version);
+        let server = self.server.as_mut().filter(|server| server.rung < version)?;
+        server.rung = version;
+        Some(server.waker.clone())
     }
 
     /// Rule 9.

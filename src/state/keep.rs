@@ -93,8 +93,8 @@ impl SnapshotPolicy {
     /// Keeps a snapshot so long after the last that was kept for this, on the builder's clock. Default:
     /// none; more than zero.
     ///
-    /// There is no timer: the first commit after that time keeps it, or [`StateManager::maintain`] where
-    /// there were commits since. Each commit reads the clock for it.
+    /// There is no timer: the first commit after that time keeps it, or [`StateManager::maintain`], called by the host
+    /// or by [`StateManager::maintain_every`], where there were commits since. Each commit reads the clock for it.
     pub fn every(mut self, period: Duration) -> Self {
         self.every = Some(period);
         self
@@ -274,6 +274,10 @@ impl Kept {
         };
         kept.put_off();
         kept
+    }
+
+    pub(super) fn clock(&self) -> &Clock {
+        &self.clock
     }
 
     /// The next automatic one is due a period from now.

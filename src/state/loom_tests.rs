@@ -12,7 +12,7 @@ use super::journal::{Journal, Sink};
 use super::turn::Turn;
 use super::{Durability, Version};
 use crate::Error;
-use crate::sync::{Mutex, UnsafeCell, thread, weakened};
+use crate::sync::{Mutex, Parker, UnsafeCell, thread, weakened};
 
 /// How many deltas were written and synced, and whether it was closed.
 struct Medium(UnsafeCell<u64>, UnsafeCell<bool>);
@@ -339,4 +339,52 @@ fn loom_two_closes_both_return_when_it_is_closed() {
 #[should_panic(expected = "deadlock")]
 fn loom_twin_a_close_that_wakes_nobody_leaves_another_waiting() {
     weakened("state.journal.close", two_close);
+}
+
+/// One polls for the disk, and a server writes for it, or goes before it is asked to.
+fn one_polls_and_one_serves(serves: bool) {
+    // Kept from being dropped where a twin ends in a deadlock: loom cannot run destructors then.
+    loom::model(move || {
+        let model = std::mem::ManuallyDrop::new(Model::new());
+        let rung = std::mem::ManuallyDrop::new(Parker::new());
+        let version = model.commit();
+        model.journal.serve(rung.waker());
+        let server = {
+            let model = std::mem::ManuallyDrop::new(Arc::clone(&model));
+            thread::spawn(move || {
+                if serves {
+                    rung.park();
+                    assert_eq!(model.journal.write_wanted(), (true, false));
+                }
+                model.journal.unserve();
+            })
+        };
+        let parker = std::mem::ManuallyDrop::new(Parker::new());
+        let waker = std::mem::ManuallyDrop::new(parker.waker());
+        let mut key = None;
+        while model.journal.poll(version, &mut key, &waker).is_pending() {
+            parker.park();
+        }
+        model.acknowledged(version);
+        server.join().expect("the server does not panic");
+        drop(std::mem::ManuallyDrop::into_inner(model));
+    });
+}
+
+#[test]
+fn loom_who_polls_is_served_or_told_that_the_server_went() {
+    one_polls_and_one_serves(true);
+    one_polls_and_one_serves(false);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_a_server_that_is_not_rung_sleeps_on() {
+    weakened("state.journal.ring", || one_polls_and_one_serves(true));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_a_server_that_goes_in_silence_leaves_who_polls_waiting() {
+    weakened("state.journal.unserve", || one_polls_and_one_serves(false));
 }

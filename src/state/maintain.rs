@@ -33,7 +33,8 @@ impl StateManager {
     /// writers left behind: one at least, and more until about 100,000 rows went. One state
     /// is freed in one go, whatever its size (some 90 ms for 100 MB), and no lock is held meanwhile. A
     /// host calls it every second or so from a thread that may be held up, and again at once where
-    /// [`Maintenance::pending_releases`] says that there is more. Nothing goes wrong without it: old states
+    /// [`Maintenance::pending_releases`] says that there is more, or has
+    /// [`StateManager::maintain_every`] do that. Nothing goes wrong without it: old states
     /// then keep their memory up to
     /// [`StateBuilder::max_pending_releases`](super::StateBuilder::max_pending_releases), and after that
     /// writers free them.

@@ -11,13 +11,14 @@
 //!    `restore.rs`.
 //! 3. No code of the host (closures, keys, values, serde) runs under any other lock, and values are
 //!    neither cloned nor dropped under the turn: an old root outlives it.
-//! 4. Locks are taken in the order turn, journal, registry, log of changes, root, and all but the turn only for a few
+//! 4. Locks are taken in the order turn, journal, registry, log of changes, root, `maintained`, and all but the turn only for a few
 //!    pointer writes. Whoever holds one of them never waits for the disk.
 
 use std::collections::HashMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::builder::Settings;
 use super::codec::Codec;
@@ -48,8 +49,8 @@ const RUNS_MAX: u32 = 1000;
 /// A handle of the state. Cheap to clone; clones are the same state.
 ///
 /// Reads never wait for the disk. A commit does at [`Durability::Synced`], and at any level where it finds the
-/// pending deltas at their limit. The store's folder is held until the last handle and the last [`Collection`] are
-/// dropped, or until [`StateManager::close`]; dropping them does *not* write what nobody waited for.
+/// pending deltas at their limit. The store's folder is held until the last handle, the last [`Collection`] and the
+/// [`Maintainer`](super::Maintainer) are dropped, or until [`StateManager::close`]; dropping them does *not* write what nobody waited for.
 ///
 /// ```
 /// use phalanx::state::StateManager;
@@ -83,6 +84,8 @@ pub(super) struct Inner {
     /// The level of commits that ask for no other.
     pub(super) durability: Durability,
     pub(super) closed: AtomicBool,
+    /// The thread that maintains it, if there is one.
+    pub(super) maintained: Mutex<Option<Waker>>,
     pub(super) commits: AtomicU64,
     pub(super) reruns: AtomicU64,
     aborts: AtomicU64,
@@ -140,6 +143,7 @@ impl StateManager {
                 codec: settings.codec.or(Codec::preferred()),
                 durability: Durability::Memory,
                 closed: AtomicBool::new(false),
+                maintained: Mutex::new(None),
                 commits: AtomicU64::new(0),
                 reruns: AtomicU64::new(0),
                 aborts: AtomicU64::new(0),
@@ -181,6 +185,7 @@ impl StateManager {
                 codec: Some(codec),
                 durability: settings.durability.unwrap_or(Durability::Buffered),
                 closed: AtomicBool::new(false),
+                maintained: Mutex::new(None),
                 commits: AtomicU64::new(0),
                 reruns: AtomicU64::new(0),
                 aborts: AtomicU64::new(0),
@@ -322,9 +327,8 @@ impl StateManager {
 
     /// Blocks until `version` survives the process.
     ///
-    /// There is no thread in the background: the first that waits writes all pending commits as one group
-    /// with one sync, for itself and everybody else, and after it the checkpoint if one is due. Where more
-    /// waited for the last group than are there yet, it first waits for them to commit again, for half of what
+    /// The first that waits writes all pending commits as one group with one sync, for itself and everybody
+    /// else, and after it the checkpoint if one is due. Where more waited for the last group than are there yet, it first waits for them to commit again, for half of what
     /// a write with its sync takes by the builder's clock and 5 ms at most, and ever more rarely where they do not
     /// come.
     ///
@@ -340,7 +344,8 @@ impl StateManager {
     /// [`StateManager::wait_durable`] as a future of no particular runtime.
     ///
     /// Its `poll` may be the one that leads, and then *blocks for the group, its write and its sync* (0.1 to
-    /// 15 ms, or a checkpoint's time): on a runtime where that matters, wait on a thread for blocking work.
+    /// 15 ms, or a checkpoint's time): on a runtime where that matters, have [`StateManager::maintain_every`] run.
+    /// While it does, its thread writes for who polls, and no `poll` waits for the disk but on that thread itself.
     ///
     /// Cancel safe: a dropped wait takes nobody's wake-up along, and the commit stays committed.
     ///
@@ -396,7 +401,7 @@ impl StateManager {
     ///
     /// From its beginning on commits are refused with [`ErrorKind::Closed`], so it ends however many others
     /// commit. Reads go on from memory. A second call, at the same time or later, returns when the first
-    /// is done.
+    /// is done. The thread of [`StateManager::maintain_every`] ends soon after, and is not waited for.
     ///
     /// # Errors
     /// [`ErrorKind::Poisoned`] where the store has failed, now or earlier, in every call; the folder is let go of even
@@ -418,6 +423,7 @@ impl StateManager {
         let closed = Ok(());
         // After the last commit: each enters the log in the step in which it is found to be open.
         self.inner.feed.0.close();
+        self.inner.end_maintenance();
         // They may hold this state, which would then never go. In the turn, so that none is set after this, and
         // none is left to a commit that is under way, which would drop it. Whoever closes within a commit has it.
         let turn = self.inner.turn.take();
@@ -451,6 +457,7 @@ impl StateManager {
             change_log_commits: watched.commits,
             change_log_rows: watched.rows,
             caught_panics: watched.caught_panics,
+            maintained: inner.maintained.lock().is_some(),
             ..StateStats::default()
         };
         let kept = inner.kept.counts();

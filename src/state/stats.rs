@@ -68,6 +68,8 @@ pub struct StateStats {
     pub caught_panics: u64,
     /// Whether a failed write or sync ended the store.
     pub poisoned: bool,
+    /// Whether the thread of [`StateManager::maintain_every`](super::StateManager::maintain_every) runs.
+    pub maintained: bool,
 }
 
 /// What opening a store found, from [`StateManager::recovery`](super::StateManager::recovery).

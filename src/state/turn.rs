@@ -35,9 +35,7 @@ impl Turn {
 
     /// Blocks until it is this thread's turn.
     pub(super) fn take(&self) -> Result<TurnGuard<'_>, Error> {
-        let me = me();
-        // Relaxed: a thread finds its own number only where itself has put it and not taken it away.
-        if self.holder.load(Ordering::Relaxed) == me {
+        if self.is_mine() {
             return Err(Error::new(
                 ErrorKind::Reentrant,
                 "the state was changed from within a commit of the same thread, as by the `Hash`, \
@@ -45,7 +43,7 @@ impl Turn {
             ));
         }
         let lock = (!left_out("state.turn.take")).then(|| self.lock());
-        self.holder.store(me, Ordering::Relaxed);
+        self.holder.store(me(), Ordering::Relaxed);
         Ok(TurnGuard { turn: self, _lock: lock })
     }
 
@@ -57,6 +55,12 @@ impl Turn {
         let lock = self.lock.lock();
         self.waiting.fetch_sub(1, Ordering::Relaxed);
         lock
+    }
+
+    /// Whether this thread has it.
+    pub(super) fn is_mine(&self) -> bool {
+        // Relaxed: a thread finds its own number only where itself has put it and not taken it away.
+        self.holder.load(Ordering::Relaxed) == me()
     }
 
     /// How many threads wait for it at this moment.

@@ -29,6 +29,8 @@ mod keep;
 mod kill;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod linear;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod maintainer;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod migrate;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
