@@ -349,24 +349,25 @@ fn one_polls_and_one_serves(serves: bool) {
         let rung = std::mem::ManuallyDrop::new(Parker::new());
         let version = model.commit();
         model.journal.serve(rung.waker());
-        let server = {
+        let polls = {
             let model = std::mem::ManuallyDrop::new(Arc::clone(&model));
             thread::spawn(move || {
-                if serves {
-                    rung.park();
-                    assert_eq!(model.journal.write_wanted(), (true, false));
+                let parker = std::mem::ManuallyDrop::new(Parker::new());
+                let waker = std::mem::ManuallyDrop::new(parker.waker());
+                let mut key = None;
+                while model.journal.poll(version, &mut key, &waker).is_pending() {
+                    parker.park();
                 }
-                model.journal.unserve();
+                model.acknowledged(version);
+                drop(std::mem::ManuallyDrop::into_inner(model));
             })
         };
-        let parker = std::mem::ManuallyDrop::new(Parker::new());
-        let waker = std::mem::ManuallyDrop::new(parker.waker());
-        let mut key = None;
-        while model.journal.poll(version, &mut key, &waker).is_pending() {
-            parker.park();
+        if serves {
+            rung.park();
+            assert_eq!(model.journal.write_wanted(), (true, false));
         }
-        model.acknowledged(version);
-        server.join().expect("the server does not panic");
+        model.journal.unserve();
+        polls.join().expect("who polls does not panic");
         drop(std::mem::ManuallyDrop::into_inner(model));
     });
 }
