@@ -261,6 +261,8 @@ pub(super) struct Pool {
     keeps_pasts: bool,
     /// Whether a lease is an agent and nothing more: neither timed nor paid for.
     is_plain: bool,
+    /// Whether it is timed for those pasts, and not paid for.
+    is_timed_alone: bool,
     /// The strategy that alone decides where agents are alike, if there is one.
     sole: Option<Strategy>,
     budgets: Option<Budgets>,
@@ -320,6 +322,7 @@ impl Pool {
             kept: config.kept,
             keeps_pasts: config.kept.has(Strategy::Performance),
             is_plain: !config.kept.has(Strategy::Performance) && config.budgets.is_none(),
+            is_timed_alone: config.kept.has(Strategy::Performance) && config.budgets.is_none(),
             sole: config.kept.sole(),
             budgets: config.budgets,
             kinds_seen: AtomicU64::new(0),
@@ -402,10 +405,16 @@ impl Pool {
     }
 
     /// The mask of a request's names, which the request remembers once all of them are known.
+    #[inline(always)]
     fn mask_of(&self, request: &Request) -> Result<Mask, AllocateError> {
-        if let Some(mask) = request.remembered(self.number) {
-            return Ok(mask);
+        match request.remembered(self.number) {
+            Some(mask) => Ok(mask),
+            None => self.look_up_mask(request),
         }
+    }
+
+    #[inline(never)]
+    fn look_up_mask(&self, request: &Request) -> Result<Mask, AllocateError> {
         let (mask, complete) = self.desk.lock().mask_of(request.names());
         if complete {
             request.remember(self.number, mask);

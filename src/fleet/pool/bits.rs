@@ -23,8 +23,18 @@ const fn bit(number: u32) -> u64 {
 
 impl Bits {
     /// Puts a number in. It grows to hold the greatest it has seen.
+    #[inline(always)]
     pub(super) fn insert(&mut self, number: u32) {
         debug_assert!(number < LIMIT, "ranks are below the limit");
+        match self.leaf.get_mut(number as usize / 64) {
+            // Those above have it marked.
+            Some(leaf) if *leaf != 0 => *leaf |= bit(number),
+            _ => self.insert_and_mark(number),
+        }
+    }
+
+    #[inline(never)]
+    fn insert_and_mark(&mut self, number: u32) {
         let leaf = number / 64;
         if self.leaf.len() <= leaf as usize {
             self.leaf.resize(leaf as usize + 1, 0);

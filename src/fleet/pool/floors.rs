@@ -59,13 +59,15 @@ impl Floors {
         if strategy.is_good_enough(own) {
             return home;
         }
-        let least = self.least(strategy, shards);
-        if strategy.exceeds(own, least) { self.with(strategy, least, home, shards) } else { home }
+        let floors = &self.0[strategy.index()][..shards.min(WIDTH)];
+        let is_better = |floor: &AtomicU64| strategy.exceeds(own, floor.load(Ordering::Relaxed));
+        if floors.iter().any(is_better) { self.best(strategy, home, shards) } else { home }
     }
 
-    /// The first shard from `home` on with this floor or a better one, or `home` if that has gone meanwhile.
+    /// The first shard from `home` on with the best floor, or `home` if that has gone meanwhile.
     #[cold]
-    fn with(&self, strategy: Strategy, floor: u64, home: usize, shards: usize) -> usize {
+    fn best(&self, strategy: Strategy, home: usize, shards: usize) -> usize {
+        let floor = self.least(strategy, shards);
         let mut others = (1..shards).map(|step| (home + step) & (shards - 1));
         others.find(|at| self.get(strategy, *at) <= floor).unwrap_or(home)
     }

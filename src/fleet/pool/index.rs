@@ -65,10 +65,7 @@ impl Index {
     /// Puts an agent that is in no list of this index at the end of one; whether `best` changed.
     #[inline(always)]
     pub(super) fn join(&mut self, slots: &mut [Slot], link: usize, rank: u32, agent: u32) -> bool {
-        if self.buckets.len() <= rank as usize {
-            self.grow(rank);
-        }
-        let bucket = &mut self.buckets[rank as usize];
+        let bucket = self.bucket(rank);
         let tail = std::mem::replace(&mut bucket.tail, agent);
         let own = &mut slots[agent as usize].links[link];
         own.prev = tail;
@@ -90,10 +87,7 @@ impl Index {
         rank: u32,
         agent: u32,
     ) -> bool {
-        if self.buckets.len() <= rank as usize {
-            self.grow(rank);
-        }
-        let bucket = &mut self.buckets[rank as usize];
+        let bucket = self.bucket(rank);
         let head = std::mem::replace(&mut bucket.head, agent);
         let own = &mut slots[agent as usize].links[link];
         own.prev = NIL;
@@ -106,7 +100,7 @@ impl Index {
         self.open(rank)
     }
 
-    #[inline(never)]
+    #[inline(always)]
     fn open(&mut self, rank: u32) -> bool {
         self.ranks.insert(rank);
         let better = rank < self.best;
@@ -169,9 +163,20 @@ impl Index {
         was_best
     }
 
+    /// The list of a rank that may be new.
+    #[inline(always)]
+    fn bucket(&mut self, rank: u32) -> &mut Bucket {
+        if (rank as usize) < self.buckets.len() {
+            &mut self.buckets[rank as usize]
+        } else {
+            self.grow(rank)
+        }
+    }
+
     #[cold]
-    fn grow(&mut self, rank: u32) {
+    fn grow(&mut self, rank: u32) -> &mut Bucket {
         self.buckets.resize(rank as usize + 1, Bucket { head: NIL, tail: NIL });
+        &mut self.buckets[rank as usize]
     }
 
     /// Checks the rules, and gives out who is in, by rank and then in order.

@@ -22,7 +22,7 @@ use crate::fleet::lease::{Lease, Release};
 use crate::sync::home;
 
 /// How many counts a shard keeps at most.
-const SPARE_MAX: u32 = 256;
+pub(super) const SPARE_MAX: u32 = 256;
 
 /// A lease that ends.
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +49,7 @@ impl Shard {
     /// Takes over the count of a lease that ends, unless it has enough of them (rule 1).
     #[inline(always)]
     fn keep_reference(&mut self) -> bool {
-        let keeps = !self.is_closed() && self.spare < SPARE_MAX;
+        let keeps = self.spare < self.spare_max;
         self.spare += u32::from(keeps);
         keeps
     }
@@ -88,7 +88,7 @@ impl Pool {
     }
 
     #[inline(always)]
-    fn grant_first(self: &Arc<Self>, by: Strategy) -> Option<Grant> {
+    pub(super) fn grant_first(self: &Arc<Self>, by: Strategy) -> Option<Grant> {
         let at = self.nearest(by);
         let mut shard = self.shards[at].lock();
         let grant = shard.lease_first(by)?;

@@ -14,9 +14,10 @@
 //!    collected included.
 //! 5. Laps of the round robin: a lap ends when everybody who stood in line at its start has been taken or
 //!    has gone.
-//! 6. `sole` names the strategy that alone decides, if the shard is open and its agents are alike, none of them
-//!    degraded or paid for by their type: then the first agent of the one class is the best for whoever asks for any.
-//!    The round robin, which counts laps, is none of those.
+//! 6. `only` is the strategy that is kept, if it is one. `sole` names it if it alone decides: if the shard is open and its
+//!    agents are alike, none of them degraded or paid for by their type. Then the first agent of the one class is the best
+//!    for whoever asks for any.
+//! 7. `lacking` has the sketch of what each class has not, at its place.
 
 mod expiry;
 mod lists;
@@ -32,6 +33,7 @@ use super::charge::{Charge, Charges, Refused};
 use super::counts::Counts;
 use super::heed::Era;
 use super::index::{Index, NOBODY};
+use super::returns::SPARE_MAX;
 use super::score::Score;
 use super::slot::{NIL, Slot, Stamp, Standing};
 use super::strategy::{Kept, STRATEGIES, Strategy};
@@ -59,6 +61,12 @@ struct Class {
     payer: Option<Payer>,
     live: u32,
     index: [Index; STRATEGIES],
+}
+
+/// A part of a set, by which most that lack something of another one are known.
+#[inline(always)]
+const fn sketch(mask: Mask) -> u64 {
+    mask as u64
 }
 
 /// What being degraded adds to a misfit: more than all else.
@@ -124,6 +132,7 @@ pub(super) struct Best {
 pub(super) struct Shard {
     closed: bool,
     /// Rule 6.
+    only: Option<Strategy>,
     sole: Option<Strategy>,
     number: u32,
     /// How many bits of a slot's number name the shard.
@@ -134,6 +143,8 @@ pub(super) struct Shard {
     slots: Vec<Slot>,
     vacant: Vec<u32>,
     classes: Vec<Class>,
+    /// Rule 7.
+    lacking: Vec<u64>,
     /// The moment of the next change.
     clock: Stamp,
     lap: u64,
@@ -147,6 +158,8 @@ pub(super) struct Shard {
     pub(super) timed: Option<Box<Wheel>>,
     /// How many references to the pool the shard owns, for leases to come.
     pub(super) spare: u32,
+    /// How many it may own: none any more once it is closed.
+    pub(super) spare_max: u32,
     /// What leases were charged with.
     pub(super) charges: Charges,
     /// Since when the leases of each agent count for the circuit that heeds it.
@@ -159,6 +172,7 @@ impl Shard {
     pub(super) fn new(number: u32, bits: u32, kept: Kept) -> Self {
         Self {
             closed: false,
+            only: kept.sole(),
             sole: None,
             number,
             bits,
@@ -167,6 +181,7 @@ impl Shard {
             slots: Vec::new(),
             vacant: Vec::new(),
             classes: Vec::new(),
+            lacking: Vec::new(),
             clock: Stamp::FIRST,
             lap: 0,
             lap_end: Stamp::FIRST,
@@ -175,6 +190,7 @@ impl Shard {
             scores: Vec::new(),
             timed: None,
             spare: 0,
+            spare_max: SPARE_MAX,
             charges: Charges::default(),
             eras: HashMap::new(),
             incarnations: HashMap::new(),
@@ -264,7 +280,9 @@ impl Shard {
         if usize::from(place) == self.classes.len() {
             let index = std::array::from_fn(|_| Index::new());
             self.classes.push(Class { mask, degraded, on_trial, payer: None, live: 0, index });
+            self.lacking.push(0);
         }
+        self.lacking[usize::from(place)] = !sketch(mask);
         let class = &mut self.classes[usize::from(place)];
         (class.mask, class.degraded, class.on_trial) = (mask, degraded, on_trial);
         class.payer = payer.cloned();
@@ -375,13 +393,24 @@ impl Shard {
 
     /// The best agent for a request (rule 1).
     pub(super) fn best(&self, ask: &Ask) -> Option<Best> {
+        match ask.fit {
+            // The same with what is known of the fit.
+            Fit::All => self.best_of_those(&Ask { fit: Fit::All, ..*ask }),
+            Fit::Tightest | Fit::BestFraction => self.best_of_those(ask),
+        }
+    }
+
+    #[inline(always)]
+    fn best_of_those(&self, ask: &Ask) -> Option<Best> {
         let link = ask.strategy.index();
         let mut best: Option<Best> = None;
-        for class in &self.classes {
-            // Most are passed over by this alone, where what is asked for is all that counts.
-            if ask.fit != Fit::BestFraction && class.mask & ask.mask != ask.mask {
+        // Most are passed over by this alone, where what is asked for is all that counts.
+        let needed = if ask.fit == Fit::BestFraction { 0 } else { sketch(ask.mask) };
+        for (place, lacking) in self.lacking.iter().enumerate() {
+            if lacking & needed != 0 {
                 continue;
             }
+            let class = &self.classes[place];
             let rank = class.index[link].best();
             if rank == NOBODY {
                 continue;
@@ -594,11 +623,18 @@ impl Shard {
         if self.lap_end == Stamp::FIRST {
             self.lap = self.lap.max(lap());
             self.lap_end = self.clock;
-        } else if turn >= self.lap_end {
-            // Rule 5.
+        } else {
+            self.count_lap(turn);
+        }
+        self.lap | penalty
+    }
+
+    /// Ends the lap if whoever is first in line now came there since it began (rule 5).
+    #[inline(always)]
+    fn count_lap(&mut self, first: Stamp) {
+        if first >= self.lap_end {
             self.lap += 1;
             self.lap_end = self.clock;
         }
-        self.lap | penalty
     }
 }

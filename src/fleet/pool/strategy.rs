@@ -153,9 +153,10 @@ impl Kept {
         self.iter().any(|kept| kept == strategy)
     }
 
-    /// The one strategy, if it is one and not the round robin.
+    /// The one strategy, if it is one.
+    #[inline(always)]
     pub(super) fn sole(&self) -> Option<Strategy> {
-        (self.count == 1 && self.order[0] != Strategy::RoundRobin).then_some(self.order[0])
+        (self.count == 1).then_some(self.order[0])
     }
 
     /// Whether the load is all that counts, as it is by default.

@@ -98,10 +98,14 @@ struct Both {
 
 impl Both {
     fn new(shards: usize, first: Strategy) -> Self {
-        let limit = |count| NonZeroUsize::new(count).expect("not zero");
         let mut strategies = vec![first];
         strategies.extend(Strategy::ALL);
-        let kept = Kept::new(&strategies).expect("one at least");
+        Self::of(shards, &strategies)
+    }
+
+    fn of(shards: usize, strategies: &[Strategy]) -> Self {
+        let limit = |count| NonZeroUsize::new(count).expect("not zero");
+        let kept = Kept::new(strategies).expect("one at least");
         let (clock, hand) = Hand::new();
         let (max_agents, max_waiting, ageing) = (limit(8), limit(3), None);
         let budgets = None;
@@ -505,7 +509,11 @@ impl Both {
     }
 
     fn run(shards: usize, first: Strategy, steps: Vec<Step>) {
-        let mut both = Self::new(shards, first);
+        Self::new(shards, first).run_to_its_end(steps);
+    }
+
+    fn run_to_its_end(self, steps: Vec<Step>) {
+        let mut both = self;
         for step in steps {
             both.apply(step);
             both.compare();
@@ -517,7 +525,7 @@ impl Both {
         let late = |held: &&Held| held.due.is_some_and(|due| due <= both.now);
         let held = both.leases.len() - both.leases.iter().filter(late).count();
         both.leases.clear();
-        assert_eq!(both.pool.tally().leases.abandoned as usize, held);
+        assert_eq!(both.pool.tally().leases.abandoned() as usize, held);
         both.void.clear();
         assert_eq!(Arc::strong_count(&both.pool), 1, "rule 5: references are left");
     }

@@ -34,6 +34,14 @@ impl Pool {
         self.clock.elapsed_ns()
     }
 
+    /// Takes any agent for a lease whose length becomes part of the agent's past, with the time; no agent if that takes
+    /// more than a look at one shard in which a strategy decides alone.
+    #[inline(never)]
+    pub(super) fn grant_any_now(self: &Arc<Self>) -> (Option<Grant>, u64) {
+        let now = self.now();
+        (self.sole.and_then(|by| self.grant_first(by)), now)
+    }
+
     /// Takes any agent for a lease with a clock or a price; `None`, and nothing is done, if that takes more than a look
     /// at one shard in which a strategy decides alone and one account that has room; with the time, if it was read.
     #[inline(always)]
@@ -63,7 +71,10 @@ impl Pool {
         // No circuit heeds it, so its era means nothing.
         let key = due.map(|due| shard.wheel().insert(grant.agent(), charge, due, 0));
         self.publish(at, &mut shard);
-        self.owe(&mut shard);
+        // Nothing else is due as a lease begins for somebody who does not wait.
+        if !shard.charges.dues.warnings.is_empty() {
+            self.owe(&mut shard);
+        }
         self.lend_reference(&mut shard);
         drop(shard);
         // First: whoever is told of a budget may take its time.

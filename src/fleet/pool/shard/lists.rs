@@ -102,11 +102,11 @@ impl Shard {
         }
         for strategy in self.kept.iter() {
             if strategy == Strategy::RoundRobin {
-                // Turns pass without a change of the best rank.
-                self.stirred = true;
                 if !line {
                     continue;
                 }
+                // Turns pass without a change of the best rank.
+                self.stirred = true;
             }
             let past = || self.scores[local as usize].class();
             let rank = strategy.rank(&self.slots[local as usize], past);

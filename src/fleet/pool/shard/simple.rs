@@ -1,5 +1,5 @@
-//! The path of a lease through a [shard](super) in which one strategy decides alone among agents that are alike
-//! (rule 6): the same steps as elsewhere, with what is known there left out.
+//! The path of a lease through a [shard](super) of which one strategy is kept, above all where that decides alone among
+//! agents that are alike (rule 6): the same steps as elsewhere, with what is known there left out.
 
 use super::*;
 use crate::fleet::pool::strategy::LOAD_STEP;
@@ -23,6 +23,7 @@ impl Shard {
         while self.classes.len() > 1 && self.classes.last().is_some_and(|class| class.live == 0) {
             self.classes.pop();
         }
+        self.lacking.truncate(self.classes.len());
         if self.classes.len() < before {
             self.see_whether_simple();
         }
@@ -36,14 +37,25 @@ impl Shard {
     /// Grants nothing any more.
     pub(in crate::fleet::pool) fn close(&mut self) {
         self.closed = true;
+        self.spare_max = 0;
         self.see_whether_simple();
     }
 
-    /// Its floor, if one strategy decides alone, which that is.
+    /// Its floor, if one strategy decides alone, which that is. `None` too where a line has been empty: its lap
+    /// follows from those of others.
     #[inline(always)]
-    pub(in crate::fleet::pool) fn sole_floor(&self) -> Option<(Strategy, u64)> {
+    pub(in crate::fleet::pool) fn sole_floor(&mut self) -> Option<(Strategy, u64)> {
         let by = self.sole?;
-        let best = self.classes.first()?.index[by.index()].best();
+        let index = &self.classes.first()?.index[by.index()];
+        if by == Strategy::RoundRobin {
+            let first = self.slots.get(index.first() as usize)?.turn;
+            if self.lap_end == Stamp::FIRST {
+                return None;
+            }
+            self.count_lap(first);
+            return Some((by, self.lap));
+        }
+        let best = index.best();
         Some((by, if best == NOBODY { NO_FLOOR } else { u64::from(best) }))
     }
 
@@ -54,18 +66,44 @@ impl Shard {
         if self.sole != Some(by) {
             return None;
         }
+        self.lease_first_of(0, by)
+    }
+
+    /// Grants a lease on an agent that was found for somebody.
+    #[inline(always)]
+    pub(in crate::fleet::pool) fn lease_found(&mut self, local: u32) -> Grant {
+        if let Some(by) = self.only {
+            let class = usize::from(self.slots[local as usize].class);
+            // Unless it was asked for by name.
+            if self.classes[class].index[by.index()].first() == local
+                && let Some(grant) = self.lease_first_of(class, by)
+            {
+                return grant;
+            }
+        }
+        self.lease(local)
+    }
+
+    /// Grants a lease on the best agent of a class by the one strategy that is kept, if it has one.
+    #[inline(always)]
+    fn lease_first_of(&mut self, class: usize, by: Strategy) -> Option<Grant> {
         let slots = self.slots.as_mut_slice();
-        let index = &mut self.classes.first_mut()?.index[by.index()];
+        let index = &mut self.classes.get_mut(class)?.index[by.index()];
         let (local, rank, changed) = index.pop(slots, by.index())?;
-        self.stirred |= changed;
+        // Turns pass without a change of the best rank.
+        self.stirred |= changed || by == Strategy::RoundRobin;
         let slot = &mut slots[local as usize];
-        let load = slot.load + 1;
-        slot.load = load;
+        // Read as two bytes: a wider read would have to wait until the two that the last return wrote are in the cache.
+        let load = u32::from(slot.load) + 1;
+        slot.load = load as u16;
         slot.stamp = self.clock;
+        if by == Strategy::RoundRobin {
+            slot.turn = self.clock;
+        }
         self.clock = self.clock.next();
         let agent = AgentId { slot: local << self.bits | self.number, generation: slot.generation };
         // It is routed, or it would not have been there.
-        if load < slot.limit {
+        if load < u32::from(slot.limit) {
             let rank = if by == Strategy::LeastLoaded { rank + LOAD_STEP } else { rank };
             self.stirred |= index.join(slots, by.index(), rank, local);
         }
@@ -83,8 +121,8 @@ impl Shard {
         slot.standing.is_plainly_fit().then_some(local)
     }
 
-    /// Gives a lease back that cost nothing; `None`, and nothing is done, if there is more to it or the load does not
-    /// decide alone.
+    /// Gives a lease back that cost nothing; `None`, and nothing is done, if there is more to it or the load is not the
+    /// one strategy that is kept.
     #[inline(always)]
     pub(in crate::fleet::pool) fn release_by_load(&mut self, agent: AgentId) -> Option<()> {
         let (local, by) = self.held_simply(agent)?;
@@ -119,10 +157,10 @@ impl Shard {
         Some(local)
     }
 
-    /// Where the agent of a lease is, if it is there, is fit and nobody is to be told; and the strategy that decides.
+    /// Where the agent of a lease is, if it is there, is fit and nobody is to be told; and the one strategy that is kept.
     #[inline(always)]
     fn held_simply(&self, agent: AgentId) -> Option<(u32, Strategy)> {
-        let by = self.sole?;
+        let by = self.only?;
         let local = agent.slot >> self.bits;
         let slot = self.slots.get(local as usize)?;
         let plain = slot.generation == agent.generation && slot.standing.is_plainly_fit();
@@ -133,9 +171,26 @@ impl Shard {
     #[inline(always)]
     fn take_back(&mut self, local: u32, by: Strategy, went: Option<(bool, u64)>) {
         let (slots, link) = (self.slots.as_mut_slice(), by.index());
-        let class = self.classes.first_mut().expect("an agent that is there has a class");
         let slot = slots.get_mut(local as usize).expect("it was just looked at");
+        // Where there is one class, what follows need not wait for the row.
+        let class = match self.classes.as_mut_slice() {
+            [class] => class,
+            classes => &mut classes[usize::from(slot.class)],
+        };
         let index = &mut class.index[link];
+        self.counts.taken_back += 1;
+        if by == Strategy::RoundRobin {
+            slot.load -= 1;
+            slot.stamp = self.clock.of_return();
+            self.clock = self.clock.next();
+            // Who had room stays where it is in the line.
+            if slot.load + 1 == slot.limit {
+                slot.turn = slot.stamp;
+                index.join(slots, link, 0, local);
+                self.stirred = true;
+            }
+            return;
+        }
         let mut score = match by {
             Strategy::Performance => self.scores.get_mut(local as usize),
             _ => None,
@@ -159,6 +214,5 @@ impl Shard {
                 index.join(slots, link, after, local)
             };
         }
-        self.counts.taken_back += 1;
     }
 }

@@ -30,6 +30,9 @@ impl Shard {
         assert_eq!(self.live, live.iter().sum::<u32>());
         let used = self.classes.iter().skip(1).next_back().is_none_or(|class| class.live > 0);
         assert!(used, "rule 2: one at the end that counts nobody");
+        let lacking: Vec<_> = self.classes.iter().map(|class| sketch(!class.mask)).collect();
+        assert_eq!(self.lacking, lacking, "rule 7");
+        assert_eq!(self.only, self.kept.sole(), "rule 6");
         let mut masks = HashSet::new();
         for (place, class) in self.classes.iter().enumerate() {
             assert_eq!(class.live, live[place], "rule 2");

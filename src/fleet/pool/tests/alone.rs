@@ -2,6 +2,7 @@
 //! a scan.
 
 use super::limits::{join, pool_of};
+use super::steps::{Step, step};
 use super::*;
 use crate::fleet::lease::Stale;
 
@@ -10,6 +11,7 @@ struct Row {
     load: u16,
     changed: u64,
     came_back: bool,
+    turn: u64,
 }
 
 struct Taken {
@@ -39,13 +41,15 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
         ageing: None,
     });
     let agents = join(&pool, &[], places, 4).expect("there is room");
-    let row = |(id, changed)| Row { id, load: 0, changed, came_back: false };
+    let row = |(id, changed)| Row { id, load: 0, changed, came_back: false, turn: changed };
     let mut rows: Vec<_> = agents.into_iter().zip(0..).map(row).collect();
     let (mut count, mut now, mut serial) = (rows.len() as u64, 0, 0);
     let mut taken: Vec<Taken> = Vec::new();
     let mut change = |rows: &mut Vec<Row>, agent: AgentId, up: bool| {
         let row = rows.iter_mut().find(|row| row.id == agent).expect("nobody leaves");
+        let was_full = row.load == places;
         row.load = if up { row.load + 1 } else { row.load - 1 };
+        row.turn = if up || was_full { count } else { row.turn };
         (row.changed, row.came_back, count) = (count, !up, count + 1);
     };
     for (what, which, grouped, timed) in deeds {
@@ -60,6 +64,7 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
                 let free = rows.iter().filter(|row| row.load < places);
                 let age = |row: &Row| match by {
                     Strategy::LeastLoaded if row.came_back => (0, u64::MAX - row.changed),
+                    Strategy::RoundRobin => (1, row.turn),
                     _ => (1, row.changed),
                 };
                 let best = free.min_by_key(|row| (rank(row), age(row))).map(|row| row.id);
@@ -284,8 +289,17 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
+    fn where_one_strategy_is_kept_every_choice_is_the_one_that_a_naive_scan_makes(
+        only in prop::sample::select(Strategy::ALL.to_vec()),
+        mut steps in prop::collection::vec(step(), 1..80),
+    ) {
+        steps.iter_mut().filter_map(Step::asked_mut).for_each(|asked| asked.strategy = only);
+        Both::of(1, &[only]).run_to_its_end(steps);
+    }
+
+    #[test]
     fn where_one_strategy_decides_alone_each_lease_is_the_one_that_a_scan_finds_and_budgets_count_it(
-        by in prop::sample::select(vec![Strategy::LeastLoaded, Strategy::Priority, Strategy::Performance]),
+        by in prop::sample::select(Strategy::ALL.to_vec()),
         places in 1..3_u16,
         deeds in prop::collection::vec((0..7_u8, 0..8_usize, proptest::bool::ANY, proptest::bool::ANY), 1..80),
     ) {

@@ -61,6 +61,18 @@ pub(super) enum Step {
     },
 }
 
+impl Step {
+    /// What is asked for, if that is anything.
+    pub(super) fn asked_mut(&mut self) -> Option<&mut Asked> {
+        match self {
+            Self::TryAllocate { asked, .. }
+            | Self::Wait { asked }
+            | Self::TryBatch { asked, .. } => Some(asked),
+            _ => None,
+        }
+    }
+}
+
 pub(super) fn asked() -> impl Strategy<Value = Asked> {
     let fit =
         prop_oneof![4 => Just(Fit::All), 1 => Just(Fit::Tightest), 1 => Just(Fit::BestFraction)];
