@@ -112,6 +112,49 @@ pub(super) fn put_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Appends what `write` appends, behind its length; `width` is how many bytes that length is likely to have.
+/// Returns how many it has.
+pub(super) fn put_written(
+    out: &mut Vec<u8>,
+    width: usize,
+    write: impl FnOnce(&mut Vec<u8>) -> Result<usize, Error>,
+) -> Result<usize, Error> {
+    let at = out.len();
+    out.extend_from_slice(&[0; LEN_WIDTH_MAX][..width]);
+    let len = write(out)?;
+    let needed = len_width(len);
+    if needed != width {
+        if needed > width {
+            out.extend_from_slice(&[0; LEN_WIDTH_MAX][..needed - width]);
+        }
+        out.copy_within(at + width..at + width + len, at + needed);
+        out.truncate(at + needed + len);
+    }
+    patch_len(&mut out[at..at + needed], len);
+    Ok(needed)
+}
+
+/// The most bytes of a length.
+pub(super) const LEN_WIDTH_MAX: usize = 10;
+
+/// How many bytes a length has.
+pub(super) fn len_width(len: usize) -> usize {
+    let bits = usize::BITS - (len | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+/// Fills `out` with a length that is as wide.
+pub(super) fn patch_len(out: &mut [u8], len: usize) {
+    let mut rest = len as u64;
+    for byte in &mut *out {
+        *byte = (rest & 0x7f) as u8 | 0x80;
+        rest >>= 7;
+    }
+    if let Some(last) = out.last_mut() {
+        *last &= 0x7f;
+    }
+}
+
 /// Reads a payload from its front; every step checks what is left (rule 3).
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
@@ -198,4 +241,28 @@ impl<'a> Reader<'a> {
 
 fn short() -> Error {
     corrupt("a block ends before what it announces")
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_that_is_filled_in_afterwards_is_as_one_that_was_known() {
+        for len in [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152] {
+            let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();
+            let mut known = vec![9];
+            put_bytes(&mut known, &bytes);
+            for guess in 1..=LEN_WIDTH_MAX {
+                let mut out = vec![9];
+                let write = |out: &mut Vec<u8>| {
+                    out.extend_from_slice(&bytes);
+                    Ok(bytes.len())
+                };
+                let width = put_written(&mut out, guess, write).expect("it writes");
+                assert!(out == known, "{len} bytes, a length of {guess} bytes guessed");
+                assert_eq!(width, known.len() - 1 - len);
+            }
+        }
+    }
 }

@@ -122,11 +122,12 @@ impl Codec {
     fn append<T: Serialize>(self, value: &T, out: &mut Vec<u8>) -> Result<(), Error> {
         match self {
             #[cfg(feature = "bincode")]
-            Self::Bincode => {
-                bincode::serde::encode_into_std_write(value, out, bincode::config::standard())
-                    .map(|_| ())
-                    .map_err(|error| not_encoded::<T>(self, error))
-            }
+            Self::Bincode => bincode::serde::encode_into_writer(
+                value,
+                Appended(out),
+                bincode::config::standard(),
+            )
+            .map_err(|error| not_encoded::<T>(self, error)),
             #[cfg(feature = "postcard")]
             Self::Postcard => {
                 *out = postcard::to_extend(value, std::mem::take(out))
@@ -167,6 +168,19 @@ impl Codec {
                 .map(|(value, rest)| (value, bytes.len() - rest.len()))
                 .map_err(|error| not_decoded::<T>(self, error)),
         }
+    }
+}
+
+/// What the codec writes goes to the end of a buffer, which has room for it or grows.
+#[cfg(feature = "bincode")]
+struct Appended<'a>(&'a mut Vec<u8>);
+
+#[cfg(feature = "bincode")]
+impl bincode::enc::write::Writer for Appended<'_> {
+    #[inline]
+    fn write(&mut self, bytes: &[u8]) -> Result<(), bincode::error::EncodeError> {
+        self.0.extend_from_slice(bytes);
+        Ok(())
     }
 }
 

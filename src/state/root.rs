@@ -14,6 +14,7 @@ use std::fmt;
 use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use super::block::{put_bytes, put_written};
 use super::codec::Codec;
 use super::diff::Compare;
 use super::release::Release;
@@ -25,11 +26,16 @@ use crate::sync::{Mutex, OnceLock};
 /// Takes the encoded key and value of a row.
 pub(super) type RowSink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
 
+/// Is told that a row was appended.
+pub(super) type RowEnd<'a> = dyn FnMut(&mut Vec<u8>) -> Result<(), Error> + 'a;
+
 /// A table without its types.
 pub(super) trait Rows: Any + Compare + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn len(&self) -> usize;
     fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error>;
+    /// Appends the encoded key and value of each row to `out`, each behind its length.
+    fn append(&self, codec: Codec, out: &mut Vec<u8>, end: &mut RowEnd<'_>) -> Result<(), Error>;
 }
 
 /// The map of a table. Its hash is keyed with a seed of its own, which nobody outside learns.
@@ -88,6 +94,17 @@ impl<K: Key, V: Value> Rows for Table<K, V> {
         }
         Ok(())
     }
+
+    fn append(&self, codec: Codec, out: &mut Vec<u8>, end: &mut RowEnd<'_>) -> Result<(), Error> {
+        // As wide as that of the row before.
+        let (mut key_width, mut value_width) = (1, 1);
+        for (key, value) in &self.map {
+            key_width = put_written(out, key_width, |out| codec.encode(key, out))?;
+            value_width = put_written(out, value_width, |out| codec.encode(&**value, out))?;
+            end(out)?;
+        }
+        Ok(())
+    }
 }
 
 /// Rows that came from disk, and their table once their types are known (rule 3).
@@ -132,6 +149,19 @@ impl Recovered {
         }
         self.typed.get().map_or(Ok(()), |table| table.encode(codec, sink))
     }
+
+    fn append(&self, codec: Codec, out: &mut Vec<u8>, end: &mut RowEnd<'_>) -> Result<(), Error> {
+        if self.typed.get().is_none()
+            && let Some(raw) = self.raw()
+        {
+            return raw.each(|key, value| {
+                put_bytes(out, key);
+                put_bytes(out, value);
+                end(out)
+            });
+        }
+        self.typed.get().map_or(Ok(()), |table| table.append(codec, out, end))
+    }
 }
 
 #[derive(Clone)]
@@ -168,6 +198,19 @@ impl Slot {
         match &self.content {
             Content::Typed(rows) => rows.encode(codec, sink),
             Content::Recovered(recovered) => recovered.encode(codec, sink),
+        }
+    }
+
+    /// See [`Rows::append`].
+    pub(super) fn append(
+        &self,
+        codec: Codec,
+        out: &mut Vec<u8>,
+        end: &mut RowEnd<'_>,
+    ) -> Result<(), Error> {
+        match &self.content {
+            Content::Typed(rows) => rows.append(codec, out, end),
+            Content::Recovered(recovered) => recovered.append(codec, out, end),
         }
     }
 }

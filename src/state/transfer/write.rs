@@ -4,7 +4,7 @@ use std::io::Write;
 
 use super::pack::Compression;
 use super::{BLOCK_BYTES, END, FORMAT, HEADER_BYTES_MAX, MAGIC, ROWS, Totals};
-use crate::state::block::{put_bytes, put_len};
+use crate::state::block::{LEN_WIDTH_MAX, len_width, patch_len, put_bytes, put_len};
 use crate::state::codec::Codec;
 use crate::state::root::Root;
 use crate::{Error, ErrorKind};
@@ -17,30 +17,21 @@ pub(in crate::state) fn export(
     writer: &mut dyn Write,
 ) -> Result<u64, Error> {
     let mut out = Out { writer, written: 0, sums: blake3::Hasher::new() };
-    out.put(&[&header(root, codec, compression)?])?;
-    let mut blocks = Blocks {
-        out,
-        compression,
-        section: Vec::new(),
-        raw: Vec::new(),
-        rows: 0,
-        totals: Totals::default(),
-    };
+    out.put(&mut header(root, codec, compression)?, 0)?;
+    let (start, section) = (FRONT_BYTES, FRONT_BYTES);
+    let totals = Totals::default();
+    let mut blocks = Blocks { out, compression, start, section, rows: 0, totals };
+    let mut frame = vec![0; FRONT_BYTES];
     let filled = root.slots.iter().filter(|slot| slot.len() > 0).enumerate();
     for (number, slot) in filled {
-        slot.encode(codec, &mut |key, value| {
-            put_bytes(&mut blocks.section, key);
-            put_bytes(&mut blocks.section, value);
-            blocks.rows += 1;
-            if blocks.raw.len() + blocks.section.len() >= BLOCK_BYTES {
-                blocks.end_section(number);
-                blocks.end_block()?;
-            }
-            Ok(())
+        let mut left = slot.len();
+        slot.append(codec, &mut frame, &mut |frame| {
+            left = left.saturating_sub(1);
+            blocks.end_row(frame, number, left)
         })?;
-        blocks.end_section(number);
+        blocks.end_section(&mut frame, number);
     }
-    blocks.end()
+    blocks.end(frame)
 }
 
 /// `magic (8) | format (2) | codec (1) | compression (1) | length (4) | payload`.
@@ -73,73 +64,110 @@ struct Out<'a> {
 }
 
 impl Out<'_> {
-    fn put(&mut self, parts: &[&[u8]]) -> Result<(), Error> {
-        let mut hasher = blake3::Hasher::new();
-        for part in parts {
-            hasher.update(part);
-            self.write(part)?;
-        }
-        let sum = hasher.finalize();
+    /// Writes the frame that starts there, to which it adds the checksum.
+    fn put(&mut self, frame: &mut Vec<u8>, start: usize) -> Result<(), Error> {
+        let sum = blake3::hash(&frame[start..]);
         self.sums.update(sum.as_bytes());
-        self.write(sum.as_bytes())
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<(), Error> {
-        self.writer.write_all(bytes).map_err(|error| {
+        frame.extend_from_slice(sum.as_bytes());
+        let frame = &frame[start..];
+        self.writer.write_all(frame).map_err(|error| {
             Error::with_source(ErrorKind::Io, format!("could not write the export: {error}"), error)
         })?;
-        self.written += bytes.len() as u64;
+        self.written += frame.len() as u64;
         Ok(())
     }
 }
 
+/// What a frame of rows begins with: its kind and two lengths.
+const FRAME_HEAD_BYTES: usize = 9;
+/// Room for that and for the head of the first section, which are known when all of it is there. So that what
+/// is hashed and written is in one piece, and rows stay where they were encoded.
+const FRONT_BYTES: usize = FRAME_HEAD_BYTES + 2 * LEN_WIDTH_MAX;
+
 struct Blocks<'a> {
     out: Out<'a>,
     compression: Compression,
-    /// The rows of the section that is being filled.
-    section: Vec<u8>,
-    /// The sections of the block that is being filled.
-    raw: Vec<u8>,
+    /// Where the sections of the block begin in the frame.
+    start: usize,
+    /// Where the rows of the section that is being filled begin.
+    section: usize,
     rows: usize,
     totals: Totals,
 }
 
 impl Blocks<'_> {
-    fn end_section(&mut self, number: usize) {
+    /// Called after each row of a collection, of which `left` are to come.
+    fn end_row(&mut self, frame: &mut Vec<u8>, number: usize, left: usize) -> Result<(), Error> {
+        self.rows += 1;
+        if frame.len() - self.start >= BLOCK_BYTES {
+            self.end_section(frame, number);
+            return self.end_block(frame);
+        }
+        if self.rows == 1 {
+            // Rows of one collection are about as long; growing by and by would copy all that is there.
+            let row = frame.len() - self.section;
+            frame.reserve((row + row / 8).saturating_mul(left).min(BLOCK_BYTES));
+        }
+        Ok(())
+    }
+
+    fn end_section(&mut self, frame: &mut Vec<u8>, number: usize) {
         if self.rows == 0 {
             return;
         }
-        put_len(&mut self.raw, number);
-        put_len(&mut self.raw, self.rows);
-        self.raw.append(&mut self.section);
+        let head = len_width(number) + len_width(self.rows);
+        let mut at = self.section;
+        if at == FRONT_BYTES {
+            self.start = at - head;
+            at = self.start;
+        } else {
+            drop(frame.splice(at..at, std::iter::repeat_n(0, head)));
+        }
+        let (first, second) = frame[at..at + head].split_at_mut(len_width(number));
+        patch_len(first, number);
+        patch_len(second, self.rows);
+        self.section = frame.len();
         self.totals.rows += self.rows as u64;
         self.rows = 0;
     }
 
-    fn end_block(&mut self) -> Result<(), Error> {
-        let raw = &self.raw;
+    fn end_block(&mut self, frame: &mut Vec<u8>) -> Result<(), Error> {
+        let raw = &frame[self.start..];
+        let raw_bytes = raw.len();
         let packed = self.compression.pack(raw)?;
         // What does not get smaller is stored as it is, which its two equal lengths say.
-        let stored = packed.as_ref().filter(|packed| packed.len() < raw.len()).unwrap_or(raw);
-        let len = |bytes: &[u8]| u32::try_from(bytes.len()).map(u32::to_le_bytes);
-        let (Ok(raw_len), Ok(stored_len)) = (len(raw), len(stored)) else {
+        let packed = packed.filter(|packed| packed.len() < raw_bytes);
+        let stored_bytes = packed.as_ref().map_or(raw_bytes, Vec::len);
+        let len = |bytes: usize| u32::try_from(bytes).map(u32::to_le_bytes);
+        let (Ok(raw_len), Ok(stored_len)) = (len(raw_bytes), len(stored_bytes)) else {
             return Err(Error::new(ErrorKind::Internal, "a block of an export is beyond 4 GiB"));
         };
-        self.out.put(&[&[ROWS], &raw_len, &stored_len, stored])?;
+        if let Some(packed) = packed {
+            frame.truncate(self.start);
+            frame.extend_from_slice(&packed);
+        }
+        let start = self.start - FRAME_HEAD_BYTES;
+        frame[start] = ROWS;
+        frame[start + 1..start + 5].copy_from_slice(&raw_len);
+        frame[start + 5..start + 9].copy_from_slice(&stored_len);
+        self.out.put(frame, start)?;
         self.totals.blocks += 1;
-        self.totals.bytes += raw.len() as u64;
-        self.raw.clear();
+        self.totals.bytes += raw_bytes as u64;
+        frame.truncate(FRONT_BYTES);
+        (self.start, self.section) = (FRONT_BYTES, FRONT_BYTES);
         Ok(())
     }
 
-    fn end(mut self) -> Result<u64, Error> {
-        if !self.raw.is_empty() {
-            self.end_block()?;
+    fn end(mut self, mut frame: Vec<u8>) -> Result<u64, Error> {
+        if frame.len() > FRONT_BYTES {
+            self.end_block(&mut frame)?;
         }
         let Totals { blocks, rows, bytes } = self.totals;
-        let totals = [blocks, rows, bytes].map(u64::to_le_bytes);
-        let sums = *self.out.sums.finalize().as_bytes();
-        self.out.put(&[&[END], totals.as_flattened(), &sums])?;
+        frame.clear();
+        frame.push(END);
+        frame.extend([blocks, rows, bytes].iter().flat_map(|total| total.to_le_bytes()));
+        frame.extend_from_slice(self.out.sums.finalize().as_bytes());
+        self.out.put(&mut frame, 0)?;
         self.out.writer.flush().map_err(|error| {
             Error::with_source(ErrorKind::Io, "could not write the export to its end", error)
         })?;
