@@ -61,6 +61,7 @@ pub(super) enum Step {
     },
 }
 
+#[cfg(feature = "test-util")]
 impl Step {
     /// What is asked for, if that is anything.
     pub(super) fn asked_mut(&mut self) -> Option<&mut Asked> {
