@@ -24,6 +24,7 @@ use crate::Error;
 use crate::sync::{Mutex, OnceLock};
 
 /// Takes the encoded key and value of a row.
+#[cfg(feature = "durable")]
 pub(super) type RowSink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
 
 /// Is told that a row was appended.
@@ -33,6 +34,7 @@ pub(super) type RowEnd<'a> = dyn FnMut(&mut Vec<u8>) -> Result<(), Error> + 'a;
 pub(super) trait Rows: Any + Compare + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn len(&self) -> usize;
+    #[cfg(feature = "durable")]
     fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error>;
     /// Appends the encoded key and value of each row to `out`, each behind its length.
     fn append(&self, codec: Codec, out: &mut Vec<u8>, end: &mut RowEnd<'_>) -> Result<(), Error>;
@@ -83,6 +85,7 @@ impl<K: Key, V: Value> Rows for Table<K, V> {
         self.map.len()
     }
 
+    #[cfg(feature = "durable")]
     fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
         let mut row = Vec::new();
         for (key, value) in &self.map {
@@ -141,6 +144,7 @@ impl Recovered {
         }
     }
 
+    #[cfg(feature = "durable")]
     fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
         if self.typed.get().is_none()
             && let Some(raw) = self.raw()
@@ -194,6 +198,7 @@ impl Slot {
         }
     }
 
+    #[cfg(feature = "durable")]
     pub(super) fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
         match &self.content {
             Content::Typed(rows) => rows.encode(codec, sink),
