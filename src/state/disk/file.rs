@@ -8,8 +8,8 @@
 //! 2. Zeros are written only where nothing was since the file grew, which reads as zeros already, and not
 //!    beyond its end. What was in the file when it was opened is written by nobody but the engine. So no crash
 //!    in between leaves anything else than one without them would.
-//! 3. Where there is no room for the zeros there would have been none for the bytes soon: the error goes up, as
-//!    that of any write.
+//! 3. Where there is no room for the zeros, the rest of them is left out, and whether the bytes find room is seen when
+//!    they are written. Any other error of theirs goes up, as that of any write.
 
 use std::fs::File;
 use std::io;
@@ -74,6 +74,26 @@ impl Blank {
     }
 }
 
+/// Writes zeros there, in pieces; how many, and whether there was room for all (rule 3).
+fn put_zeros(
+    range: Range<u64>,
+    mut write: impl FnMut(u64, &[u8]) -> io::Result<()>,
+) -> io::Result<(u64, bool)> {
+    for start in range.clone().step_by(ZEROS.len()) {
+        let bytes = ZEROS.len().min((range.end - start) as usize);
+        match write(start, &ZEROS[..bytes]) {
+            Ok(()) => {}
+            Err(error) if is_full(&error) => return Ok((start - range.start, false)),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok((range.end - range.start, true))
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
 impl FileDisk {
     pub(in crate::state) fn new(file: File) -> io::Result<Self> {
         let len = file.metadata()?.len();
@@ -86,11 +106,11 @@ impl FileDisk {
         // Held meanwhile: zeros go nowhere where another write has been already.
         let mut blank = self.blank.lock();
         for range in blank.ahead_of(offset, len) {
-            for start in range.clone().step_by(ZEROS.len()) {
-                let bytes = ZEROS.len().min((range.end - start) as usize);
-                self.write_at(start, &ZEROS[..bytes])?;
+            let (bytes, room) = put_zeros(range, |start, piece| self.write_at(start, piece))?;
+            zeros += bytes;
+            if !room {
+                break;
             }
-            zeros += range.end - range.start;
         }
         Ok(zeros)
     }
@@ -163,6 +183,23 @@ mod tests {
         let mut bytes = vec![7; disk.len().expect("the file is open") as usize];
         disk.read(0, &mut bytes).expect("so long is the file");
         bytes
+    }
+
+    #[test]
+    fn zeros_that_find_no_room_are_left_out_and_other_errors_go_up() {
+        let piece = ZEROS.len() as u64;
+        let put = |kind: io::ErrorKind| {
+            put_zeros(piece..4 * piece + 9, |start, zeros| {
+                assert!(zeros.len() == ZEROS.len() || start == 4 * piece && zeros.len() == 9);
+                if start == 3 * piece { Err(kind.into()) } else { Ok(()) }
+            })
+        };
+        for full in [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded] {
+            assert!(matches!(put(full), Ok((bytes, false)) if bytes == 2 * piece));
+        }
+        assert_eq!(put(io::ErrorKind::Other).map_err(|e| e.kind()), Err(io::ErrorKind::Other));
+        let all = put_zeros(piece..4 * piece + 9, |_, _| Ok(()));
+        assert!(matches!(all, Ok((bytes, true)) if bytes == 3 * piece + 9));
     }
 
     #[test]
