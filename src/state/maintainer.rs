@@ -126,13 +126,15 @@ fn run(place: &Place, shared: &Shared, interval: Duration) {
     let inner = &*place.0.inner;
     inner.serve(&shared.parker);
     let clock = inner.kept.clock();
+    // Ordering: Relaxed, both. What was committed before the end is seen by the round below all the same: a load that
+    // sees the store cannot come before a commit that the store comes after, in the order of the journal's lock,
+    // which each of them takes next to it. What is committed before a close the close writes. A close that came before
+    // the place was taken left no token, and is seen by the first look: both took the lock of the place.
+    let is_over = || shared.ended.load(Ordering::Relaxed) || inner.closed.load(Ordering::Relaxed);
     let mut next = clock.now() + interval;
     loop {
-        let rung = shared.sleep(inner, next);
-        // Ordering: Relaxed, both. What was committed before the end is seen by the round below all the same: a load
-        // that sees the store cannot come before a commit that the store comes after, in the order of the journal's
-        // lock, which each of them takes next to it. What is committed before a close the close writes.
-        let last = shared.ended.load(Ordering::Relaxed) || inner.closed.load(Ordering::Relaxed);
+        let rung = !is_over() && shared.sleep(inner, next);
+        let last = is_over();
         if rung && !last && clock.now() < next {
             // Rule 4.
             inner.write_wanted();
