@@ -25,7 +25,7 @@
 //! 10. Of those who wait, the parkers of this crate are woken before the wakers of the host, which may wait for who
 //!     is parked.
 //! 11. A leader that has the sink may wait for others to commit before it takes the group, for a limited time
-//!     ([`gather`]).
+//!     ([`gather`]), unless it polls: those others may be tasks of the same thread.
 //! 12. While there is a `server`, who polls on another thread leaves the write to it: under one lock that is found, the
 //!     version becomes wanted (rule 8) and the waker is left; then the server is woken, once a version. When it goes,
 //!     all who wait are woken and look again.
@@ -369,7 +369,10 @@ impl<S: Sink> Journal<S> {
             } else if !(whose == Whose::Host && log.is_served())
                 && let Some(sink) = log.sink.take()
             {
-                log = self.gather(log, sink.patience());
+                // Who polls may keep those from coming whom it would wait for.
+                if whose == Whose::Parker {
+                    log = self.gather(log, sink.patience());
+                }
                 log = self.lead(log, sink, false);
                 continue;
             } else if whose == Whose::Parker

@@ -78,6 +78,20 @@ fn a_group_has_the_commits_of_those_who_waited_for_the_last_one() {
     assert_eq!(*groups.lock().expect("nobody panics with it"), [1, 2]);
 }
 
+#[test]
+fn who_polls_does_not_wait_for_others_to_join_its_group() {
+    let groups = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let journal = Arc::new(OnceLock::new());
+    let sink = Patient { journal: Arc::clone(&journal), groups: Arc::clone(&groups) };
+    let journal = journal.get_or_init(|| Journal::new(sink, Version::ZERO, (), 1 << 10));
+    assert!(publish(journal, Version::from_u64(1)));
+    journal.wait(Version::from_u64(1)).expect("the sink does not fail");
+    // Two waited for the first group, and this would wait for the other without end.
+    let poll = journal.poll(Version::from_u64(2), &mut None, Waker::noop());
+    assert!(matches!(poll, Poll::Ready(Ok(()))));
+    assert_eq!(*groups.lock().expect("nobody panics with it"), [1, 1]);
+}
+
 /// While it writes its first group another commit comes, and two who wait for it; and two more while it
 /// writes its first checkpoint.
 struct Busy {
