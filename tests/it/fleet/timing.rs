@@ -243,8 +243,11 @@ fn the_watch_is_passed_on() {
     let (fleet, hand) = fleet(2);
     let gate = Gate::new();
     let passing = Arc::clone(&gate);
+    let tried = Arc::new(AtomicU32::new(0));
+    let tries = Arc::clone(&tried);
     let spec = AgentSpec::new("slow").capability("slow").handler_fn(move |_, cx| {
         if cx.attempt().get() == 1 {
+            tries.fetch_add(1, Ordering::Relaxed);
             return Err(TaskError::retryable("once"));
         }
         passing.pass();
@@ -256,7 +259,9 @@ fn the_watch_is_passed_on() {
     let slow = Task::new(0).capability("slow").retry_backoff(Backoff::constant(ms(10)));
     let slow = fleet.submit(slow).unwrap();
     let waiting = fleet.submit(Task::new(0).capability("quick").timeout(ms(20))).unwrap();
-    eventually("the first attempt is lost", || fleet.stats().tasks_running == 0);
+    eventually("the first attempt is lost", || {
+        tried.load(Ordering::Relaxed) == 1 && fleet.stats().tasks_running == 0
+    });
     asleep(&hand);
     hand.advance(ms(10));
     gate.await_arrivals(1);
