@@ -287,13 +287,14 @@ impl<T, O> Inner<T, O> {
             }
             Cargo::Message(taken, tenure, task, cell) => {
                 let count = |handled| self.flights.count(handled);
+                let well = result.is_ok();
                 self.message_ended((agent, tenure), result, cell.as_deref(), count);
                 if signal.stops_agent() {
                     self.stop_agent(agent, tenure);
                 }
                 self.discard(task);
                 self.flights.end(agent, number);
-                self.release(taken);
+                self.release(taken, well);
             }
         }
         // Whoever drains or stops says so before it looks at the table.

@@ -151,13 +151,13 @@ impl<T, O> Record<T, O> {
 impl<T, O> State<T, O> {
     /// Gives back what an attempt held: its lease, if that was its own, and that of its group (rule 1).
     #[inline]
-    pub(super) fn end_lease(&self, agent: AgentId, paid: Paid, wakes: &mut Vec<Waker>) {
+    pub(super) fn end_lease(&self, agent: AgentId, paid: Paid, well: bool, wakes: &mut Vec<Waker>) {
         if let Some(charge) = paid.group {
             self.pool.discharge_mailed(agent, charge, wakes);
         }
         if let Some(taken) = paid.lease {
             // Of an agent that is gone it is void already.
-            let _ = self.pool.release(taken, wakes);
+            let _ = self.pool.release(taken, well, wakes);
         }
     }
 

@@ -37,6 +37,14 @@ pub(super) enum Release {
     Abandoned,
 }
 
+impl Release {
+    /// Whether the work was not done although it was tried.
+    #[inline(always)]
+    pub(super) const fn has_failed(self) -> bool {
+        matches!(self, Self::Outcome(LeaseOutcome::Failed))
+    }
+}
+
 /// A lease was void before it was completed: somebody else may have done the work.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, thiserror::Error)]
 #[error("the lease on agent {agent} {}", if *.expired { "had expired" } else { "was void: the agent is gone" })]

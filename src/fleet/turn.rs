@@ -69,7 +69,7 @@ impl<T, O> Inner<T, O> {
             let mut home = post.lock();
             if home.crew.is_down() {
                 drop(home);
-                self.release(taken);
+                self.release(taken, false);
                 // It failed since it was taken; it is wanted, or up again, when somebody comes to it once more.
                 self.runner.reschedule(agent);
                 return false;
@@ -94,7 +94,7 @@ impl<T, O> Inner<T, O> {
                 self.discard(hired);
                 let rest = post.lock().mailbox.rest(agent.generation, worker);
                 if !flies {
-                    self.release(taken);
+                    self.release(taken, true);
                 }
                 rest
             } else {
@@ -103,7 +103,7 @@ impl<T, O> Inner<T, O> {
                     Turn { agent, post, station, worker, taker, handler, factory, tenure, may_end };
                 turn.take_on(hired);
                 let rest = self.work_through(&mut turn);
-                self.release(taken);
+                self.release(taken, true);
                 rest
             };
             match rest {
@@ -115,16 +115,16 @@ impl<T, O> Inner<T, O> {
                 }
             }
         } else {
-            self.release(taken);
+            self.release(taken, true);
         }
         runs
     }
 
-    /// Gives back the lease of a turn.
-    pub(super) fn release(&self, taken: Taken) {
+    /// Gives back the lease of a turn, that went well or not.
+    pub(super) fn release(&self, taken: Taken, well: bool) {
         let mut wakes = Vec::new();
         // Of an agent that is gone it is void already.
-        let hungry = self.pool.release(taken, &mut wakes).unwrap_or(false);
+        let hungry = self.pool.release(taken, well, &mut wakes).unwrap_or(false);
         self.wake_all(wakes);
         if hungry {
             self.notify_workers(&self.state.lock());

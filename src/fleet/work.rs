@@ -374,7 +374,8 @@ impl<T, O> Inner<T, O> {
             if signal.stops_agent() {
                 self.agent_exited(state, agent, tenure, &mut after);
             }
-            state.end_lease(agent, paid, &mut after.wakes);
+            let well = result.is_ok() && !late || signal.is(Word::Cancelled);
+            state.end_lease(agent, paid, well, &mut after.wakes);
             if paid.lease.is_some() {
                 self.try_circuits(state, Some(agent), &mut after);
             }

@@ -162,7 +162,8 @@ impl Pool {
         // Rule 2 of the pool: read under the lock.
         let is_watched = pool.is_watched();
         let mut result = Ok(());
-        if is_watched || !simply(&mut shard) {
+        // The short ways are of those that went well.
+        if is_watched || how.has_failed() || !simply(&mut shard) {
             if is_watched || shard.is_noted(grant.agent()) {
                 drop(shard);
                 return ManuallyDrop::into_inner(held).give_back_watched(ending());

@@ -541,13 +541,15 @@ impl Shard {
     }
 
     /// Gives a lease back; the place of its agent. If it is known how the lease went and how long it was
-    /// held, in nanoseconds, that becomes part of the agent's past.
+    /// held, in nanoseconds, that becomes part of the agent's past. Where it did not go `well` the agent comes after
+    /// its equals, so that what failed there is tried elsewhere.
     #[inline(always)]
     pub(super) fn release(
         &mut self,
         agent: AgentId,
         charge: Option<Charge>,
         went: Option<(bool, u64)>,
+        well: bool,
     ) -> Result<u32, Gone> {
         let local = match self.find(agent) {
             Some(local) => local,
@@ -565,8 +567,7 @@ impl Shard {
         {
             score.add(succeeded, latency_ns);
         }
-        self.touch_as_it_returns(local);
-        self.join_as_it_returns(local, was_full);
+        self.join_as_it_returns(local, was_full, well);
         self.counts.taken_back += 1;
         if let Some(charge) = charge {
             self.charges.give_back(local, charge);
@@ -592,7 +593,7 @@ impl Shard {
 
     /// Takes back a lease that was just granted, as if it had not been.
     pub(super) fn undo(&mut self, agent: AgentId, charge: Option<Charge>) {
-        if self.release(agent, charge, None).is_ok() {
+        if self.release(agent, charge, None, true).is_ok() {
             self.counts.undone += 1;
         }
     }

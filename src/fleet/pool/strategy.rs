@@ -25,19 +25,18 @@ const CLASSES: u32 = 256 / LEVELS_A_CLASS;
 
 /// Which of the agents that fit and have room is taken.
 ///
-/// A fleet keeps an order for each strategy that its builder names, and a choice costs the same whatever
+/// A fleet keeps an order for each strategy that its builder names, and a choice takes the same steps whatever
 /// the number of agents. In a [strict](crate::fleet::FleetBuilder::strict) fleet each is exact. Otherwise agents
 /// are dealt to shards, threads look at a shard of their own first, and the choice is as good as the
 /// bound that each strategy states, for requests that do not run at the same time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The fewest leases; of those the higher priority, in steps of 32 levels; of those the one that a lease
-    /// came back from last; and where they were all given their last lease since, or never had one, the one whose
-    /// load changed longest ago. So who asks for one agent after the other has few agents work and the rest
-    /// stay idle, and what those few work with stays in the caches. One that fails at once is so taken
-    /// again and again: where agents may do that, choose by [`Performance`](Self::Performance), have a circuit
-    /// for their type, or take them in turn. Bound: one lease more than the fewest.
+    /// The fewest leases; of those the higher priority, in steps of 32 levels; of those first the ones whose last
+    /// change was a lease that came back, the latest first, and then the others, the longest unchanged first. A
+    /// lease that failed or expired does not count as one that came back, so the next attempt is made elsewhere
+    /// where somebody else is as free. So who asks for one agent after the other has few agents work and the rest
+    /// stay idle, and what those few work with stays in the caches. Bound: one lease more than the fewest.
     #[default]
     LeastLoaded,
     /// The highest priority; of those the one whose load changed longest ago. Bound: none, the priority is

@@ -144,6 +144,7 @@ impl Pool {
     pub(in crate::fleet) fn release(
         &self,
         taken: Taken,
+        well: bool,
         wakes: &mut Vec<Waker>,
     ) -> Result<bool, Gone> {
         let Taken { agent, charge } = taken;
@@ -152,7 +153,7 @@ impl Pool {
             let mut shard = self.shards[at].lock();
             // Rule 2: read under the lock.
             if !self.is_watched() && !shard.is_wanted(agent) {
-                shard.release(agent, charge, None)?;
+                shard.release(agent, charge, None, well)?;
                 self.publish(at, &mut shard);
                 self.owe_by(&mut shard, wakes);
                 return Ok(false);
@@ -161,7 +162,7 @@ impl Pool {
         let passed = {
             let mut desk = self.desk.lock();
             let mut shard = self.shards[at].lock();
-            let local = shard.release(agent, charge, None)?;
+            let local = shard.release(agent, charge, None, well)?;
             self.pass_on(&mut desk, &mut shard, at, local, wakes)
         };
         self.tell_freed(passed.freed);

@@ -137,7 +137,7 @@ impl Both {
         let due = self.leases.iter().position(|held| held.due.is_some_and(|due| due <= self.now));
         if let Some(due) = due {
             let held = self.leases.swap_remove(due);
-            self.model.release(held.lease.agent());
+            self.model.release(held.lease.agent(), false);
             self.void.push(held.lease);
         }
     }
@@ -409,7 +409,7 @@ impl Both {
                 let waiter = self.model.waiters.remove(index);
                 self.pool.give_up(&waiter.ticket);
                 if let Some(Ok(agent)) = waiter.answer {
-                    self.model.release(agent);
+                    self.model.release(agent, true);
                 }
             }
             Step::Release { lease, succeeded } if !self.leases.is_empty() => {
@@ -421,7 +421,7 @@ impl Both {
                 let result = held.lease.complete(outcome);
                 assert_eq!(result.map_err(|stale| stale.expired).is_err_and(|late| late), void);
                 self.learn(false);
-                self.model.release(agent);
+                self.model.release(agent, succeeded && !void);
             }
             Step::ReleaseStale { lease } if !self.void.is_empty() => {
                 let lease = self.void.swap_remove(lease % self.void.len());

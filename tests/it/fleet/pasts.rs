@@ -63,6 +63,43 @@ fn tasks_come_to_the_agent_whose_attempts_are_fast_once_each_was_tried() {
 }
 
 #[test]
+fn what_failed_on_an_agent_is_tried_elsewhere_next() {
+    let (clock, hand) = ManualClock::new();
+    let fleet = fleet(clock, Strategy::LeastLoaded);
+    let broken = AgentSpec::new("broken").handler_fn(|task: &Task<u64>, _| match *task.payload() {
+        FAILS => Err(TaskError::retryable("as told")),
+        _ => Ok(0),
+    });
+    let broken = fleet.spawn(broken).unwrap();
+    for name in ["first", "second"] {
+        fleet.spawn(AgentSpec::new(name).handler_fn(|_: &Task<u64>, _| Ok(1))).unwrap();
+    }
+    let lease = |request: &Request| fleet.try_allocate(request).unwrap();
+    // The one that came back last, before each of them.
+    let last = || {
+        lease(&Request::any().agent(broken)).complete(LeaseOutcome::Succeeded).unwrap();
+        assert_eq!(lease(&Request::any()).agent(), broken);
+    };
+    last();
+    let task = fleet.submit(Task::new(FAILS)).unwrap();
+    assert_eq!(
+        fleet.run_ready(usize::MAX),
+        2,
+        "one attempt fails, and the next is made by another"
+    );
+    assert_eq!(*task.wait(), Outcome::Completed(1));
+    last();
+    lease(&Request::any()).complete(LeaseOutcome::Failed).unwrap();
+    assert_ne!(lease(&Request::any()).agent(), broken);
+    last();
+    let brief = lease(&Request::any().ttl(Duration::from_secs(1)));
+    hand.advance(Duration::from_secs(2));
+    brief.complete(LeaseOutcome::Succeeded).unwrap_err();
+    assert_ne!(lease(&Request::any()).agent(), broken);
+    finish(&fleet);
+}
+
+#[test]
 fn failures_count_against_an_agent_also_those_of_tasks_for_it_alone() {
     let (clock, hand) = ManualClock::new();
     let fleet = fleet(clock, Strategy::Performance);

@@ -41,10 +41,11 @@ impl Shard {
         &mut self,
         ending: &Ending,
     ) -> (Result<(), Gone>, Option<u32>) {
-        let Ending { grant, key, charge, now, went, .. } = *ending;
+        let Ending { grant, key, charge, now, how, went } = *ending;
+        let well = !how.has_failed();
         let agent = grant.agent();
         let Some(key) = key else {
-            let local = self.release(agent, charge, went);
+            let local = self.release(agent, charge, went, well);
             return (local.map(drop), local.ok());
         };
         let wheel = self.timed.as_mut().expect("a lease that expires made one");
@@ -55,7 +56,7 @@ impl Shard {
         };
         wheel.remove(key);
         if now < due {
-            let local = self.release(agent, charge, went);
+            let local = self.release(agent, charge, went, well);
             return (local.map(drop), local.ok());
         }
         match self.expire(agent, charge) {
@@ -70,7 +71,8 @@ impl Shard {
         agent: AgentId,
         charge: Option<Charge>,
     ) -> Option<u32> {
-        let local = self.release(agent, charge, None).ok()?;
+        // Who did not come back in time may hang: others come before it.
+        let local = self.release(agent, charge, None, false).ok()?;
         self.counts.expired += 1;
         Some(local)
     }

@@ -8,7 +8,7 @@ use super::*;
 enum Step {
     Leave,
     Join,
-    /// It joins as a lease comes back from it.
+    /// It joins as a lease comes back from it that went well.
     Return,
 }
 
@@ -40,12 +40,6 @@ impl Shard {
         self.clock = self.clock.next();
     }
 
-    #[inline(always)]
-    pub(super) fn touch_as_it_returns(&mut self, local: u32) {
-        self.slots[local as usize].stamp = self.clock.of_return();
-        self.clock = self.clock.next();
-    }
-
     /// Gives an agent the last turn; it is in no line.
     #[inline(always)]
     pub(super) fn line_up(&mut self, local: u32) {
@@ -63,15 +57,21 @@ impl Shard {
         self.change(local, false, Step::Join);
     }
 
-    /// The same as a lease comes back. Who had no room goes to the end of the line.
+    /// Marks it as changed and joins as a lease comes back, well or not. Who had no room goes to the end of the line.
     #[inline(always)]
-    pub(super) fn join_as_it_returns(&mut self, local: u32, was_full: bool) {
+    pub(super) fn join_as_it_returns(&mut self, local: u32, was_full: bool, well: bool) {
+        self.touch(local);
+        let slot = &mut self.slots[local as usize];
+        let step = if well {
+            slot.stamp = slot.stamp.of_return();
+            Step::Return
+        } else {
+            Step::Join
+        };
         if was_full {
             self.line_up(local);
-            self.change(local, true, Step::Return);
-        } else {
-            self.change(local, false, Step::Return);
         }
+        self.change(local, was_full, step);
     }
 
     #[inline(always)]

@@ -93,9 +93,8 @@ impl Shard {
         // Turns pass without a change of the best rank.
         self.stirred |= changed || by == Strategy::RoundRobin;
         let slot = &mut slots[local as usize];
-        // Read as two bytes: a wider read would have to wait until the two that the last return wrote are in the cache.
-        let load = u32::from(slot.load) + 1;
-        slot.load = load as u16;
+        slot.load += 1;
+        let load = slot.load;
         slot.stamp = self.clock;
         if by == Strategy::RoundRobin {
             slot.turn = self.clock;
@@ -103,7 +102,7 @@ impl Shard {
         self.clock = self.clock.next();
         let agent = AgentId { slot: local << self.bits | self.number, generation: slot.generation };
         // It is routed, or it would not have been there.
-        if load < u32::from(slot.limit) {
+        if load < slot.limit {
             let rank = if by == Strategy::LeastLoaded { rank + LOAD_STEP } else { rank };
             self.stirred |= index.join(slots, by.index(), rank, local);
         }

@@ -45,12 +45,13 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
     let mut rows: Vec<_> = agents.into_iter().zip(0..).map(row).collect();
     let (mut count, mut now, mut serial) = (rows.len() as u64, 0, 0);
     let mut taken: Vec<Taken> = Vec::new();
-    let mut change = |rows: &mut Vec<Row>, agent: AgentId, up: bool| {
+    // Up, or down after it went well or not.
+    let mut change = |rows: &mut Vec<Row>, agent: AgentId, up: bool, well: bool| {
         let row = rows.iter_mut().find(|row| row.id == agent).expect("nobody leaves");
         let was_full = row.load == places;
         row.load = if up { row.load + 1 } else { row.load - 1 };
         row.turn = if up || was_full { count } else { row.turn };
-        (row.changed, row.came_back, count) = (count, !up, count + 1);
+        (row.changed, row.came_back, count) = (count, !up && well, count + 1);
     };
     for (what, which, grouped, timed) in deeds {
         let next = taken.iter().filter_map(|taken| taken.due).min();
@@ -84,7 +85,7 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
                 match pool.try_allocate(&request) {
                     Ok(lease) => {
                         assert_eq!((Some(lease.agent()), true), (best, room));
-                        change(&mut rows, lease.agent(), true);
+                        change(&mut rows, lease.agent(), true, true);
                         taken.push(Taken { lease, due, grouped });
                     }
                     Err(AllocateError::NoneIdle) => assert_eq!(best, None),
@@ -94,9 +95,11 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
             }
             4 | 5 if !taken.is_empty() => {
                 let ended = taken.swap_remove(which % taken.len());
-                change(&mut rows, ended.lease.agent(), false);
+                let fails = what == 5 && timed;
+                change(&mut rows, ended.lease.agent(), false, !fails);
                 match what {
                     4 => ended.lease.complete(LeaseOutcome::Succeeded).expect("it is good"),
+                    _ if fails => ended.lease.complete(LeaseOutcome::Failed).expect("it is good"),
                     _ => drop(ended.lease),
                 }
             }
@@ -106,7 +109,7 @@ fn run(by: Strategy, places: u16, deeds: Vec<Deed>) {
                 now = due;
                 let at = taken.iter().position(|taken| taken.due == next).expect("just seen");
                 let lease = taken.swap_remove(at).lease;
-                change(&mut rows, lease.agent(), false);
+                change(&mut rows, lease.agent(), false, false);
                 if grouped {
                     assert_eq!(pool.expire_due(), 1);
                 }

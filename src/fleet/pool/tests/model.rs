@@ -200,13 +200,13 @@ impl Model {
         }
     }
 
-    pub(super) fn release(&mut self, agent: AgentId) {
+    pub(super) fn release(&mut self, agent: AgentId, well: bool) {
         let index = self.agents.iter().position(|known| known.id == agent);
         let index = index.expect("the lease was not void");
         let was_full = !self.agents[index].has_room();
         self.agents[index].load -= 1;
         self.touch(index);
-        self.agents[index].came_back = true;
+        self.agents[index].came_back = well;
         if was_full {
             self.agents[index].turn = self.agents[index].changed;
         }
