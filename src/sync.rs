@@ -27,6 +27,7 @@ mod parker;
 #[cfg(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle))))]
 mod prefetch;
 mod shared;
+mod watch;
 #[cfg(any(phalanx_loom, phalanx_shuttle, phalanx_tsan))]
 mod weakening;
 
@@ -49,6 +50,7 @@ pub(crate) use home::{cores, home, me, unique};
 pub(crate) use parker::Parker;
 pub(crate) use prefetch::{prefetch_read, prefetch_write};
 pub(crate) use shared::Shared;
+pub(crate) use watch::watch;
 
 /// There are no such hints here.
 #[cfg(not(all(target_arch = "x86_64", not(any(phalanx_loom, phalanx_shuttle)))))]

@@ -27,12 +27,7 @@ use super::task::{Outcome, OutcomeKind, TaskErrorKind};
 use super::wakers::WakerSet;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::atomic::{AtomicBool, Ordering};
-use crate::sync::{Brief, Parker, Shared, UnsafeCell, hint, site};
-
-/// How often a thread looks before it sleeps. A model need not look twice.
-const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 50 };
-/// Pauses between two looks.
-const PAUSES: usize = 8;
+use crate::sync::{Brief, Parker, Shared, UnsafeCell, site, watch};
 
 /// Where the outcome of one task appears.
 pub(super) struct OutcomeCell<O> {
@@ -112,15 +107,7 @@ impl<O> OutcomeCell<O> {
     /// Watches for the outcome for a moment. A thread that waits for the tasks that it sent, one after the
     /// other, would else be woken for each.
     fn watch(&self) {
-        for _ in 0..LOOKS {
-            if self.ended.load(Ordering::Relaxed) {
-                return;
-            }
-            // Each look takes the line from whoever is about to write to it.
-            for _ in 0..PAUSES {
-                hint::spin_loop();
-            }
-        }
+        watch(|| self.ended.load(Ordering::Relaxed));
     }
 
     /// How the task ended, if it has.

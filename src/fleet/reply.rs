@@ -5,7 +5,9 @@
 //! 1. A cell is ended once: by the worker that ran the question, or by whoever struck it or handed it back.
 //!    Who comes second is told so.
 //! 2. Whoever leaves a waker looks for the outcome under the same lock, so no wake-up is lost.
-//! 3. Wakers and outcomes are user code: they are dropped and called outside the lock.
+//! 3. Whoever waits as a thread watches `told` for a moment before it leaves a waker. That is a hint: the lock says
+//!    whether there is an outcome.
+//! 4. Wakers and outcomes are user code: they are dropped and called outside the lock.
 
 use std::fmt;
 use std::future::Future;
@@ -16,12 +18,15 @@ use std::time::Duration;
 
 use super::task::Outcome;
 use crate::clock::{Clock, Timestamp};
-use crate::sync::{Mutex, Parker};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, Parker, watch};
 
 /// See the file's head.
 #[derive(Debug)]
 pub(super) struct ReplyCell<O> {
     state: Mutex<CellState<O>>,
+    /// Whether it has ended (rule 3).
+    told: AtomicBool,
 }
 
 #[derive(Debug)]
@@ -49,7 +54,7 @@ pub(super) enum Filled<O> {
 impl<O> ReplyCell<O> {
     pub(super) fn new() -> Self {
         let state = CellState { ended: false, abandoned: false, outcome: None, waker: None };
-        Self { state: Mutex::new(state) }
+        Self { state: Mutex::new(state), told: AtomicBool::new(false) }
     }
 
     /// Ends it, if nobody did; `count` is called under the lock if so, and before anybody sees the outcome.
@@ -63,7 +68,16 @@ impl<O> ReplyCell<O> {
             return Filled::Unwanted(outcome);
         }
         state.outcome = Some(outcome);
-        Filled::Ended(state.waker.take())
+        let waker = state.waker.take();
+        drop(state);
+        // Relaxed: rule 3. After the lock was left, so that whoever watches need not wait for it.
+        self.told.store(true, Ordering::Relaxed);
+        Filled::Ended(waker)
+    }
+
+    /// Watches for the outcome for a moment: who asks one thing after the other would else be woken for each.
+    fn watch(&self) {
+        watch(|| self.told.load(Ordering::Relaxed));
     }
 
     fn poll(&self, waker: Waker) -> Poll<Outcome<O>> {
@@ -114,7 +128,8 @@ impl<O> Reply<O> {
         Self { cell, clock }
     }
 
-    /// Waits until the question was handled, for as long as that takes.
+    /// Waits until the question was handled, for as long as that takes. The thread looks for some microseconds
+    /// before it sleeps.
     ///
     /// On a worker thread of the fleet it may wait for ever: for a question to the agent that waits, it
     /// does.
@@ -137,6 +152,9 @@ impl<O> Reply<O> {
     }
 
     fn wait_until(&self, deadline: Option<Timestamp>) -> Option<Outcome<O>> {
+        if deadline.is_none() {
+            self.cell.watch();
+        }
         if let Some(outcome) = self.cell.take() {
             return Some(outcome);
         }

@@ -24,17 +24,12 @@ use super::hand::Taker;
 use super::id::AgentId;
 use crate::clock::{Clock, Timestamp};
 use crate::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use crate::sync::{Brief, Parker, hint, left_out};
+use crate::sync::{Brief, Parker, left_out, watch};
 
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests;
-
-/// How often a worker looks before it sleeps. A model need not look twice.
-const LOOKS: usize = if cfg!(any(phalanx_loom, phalanx_shuttle)) { 0 } else { 50 };
-/// Pauses between two looks.
-const PAUSES: usize = 8;
 
 /// How many entries of agents that have ended may stand in line whatever its length.
 const GONE: usize = 64;
@@ -489,16 +484,7 @@ impl Runner {
 
     /// Watches the line for a moment; whether something came.
     fn search(&self) -> bool {
-        for _ in 0..LOOKS {
-            if self.shared.length.load(Ordering::Relaxed) > 0 {
-                return true;
-            }
-            // Each look takes the line from whoever is about to write to it.
-            for _ in 0..PAUSES {
-                hint::spin_loop();
-            }
-        }
-        false
+        watch(|| self.shared.length.load(Ordering::Relaxed) > 0)
     }
 
     /// Ends the search; whether to sleep, and until when.

@@ -5,6 +5,7 @@
 //! is a task on the one thread of all the actors.
 
 use std::future::Future;
+use std::hint;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Wake, Waker};
@@ -131,17 +132,28 @@ impl Wake for Unpark {
 
 /// Waits on this thread, which runs no task, for a future.
 pub fn wait<F: Future>(future: F) -> F::Output {
+    wait_after(0, future)
+}
+
+/// The same, by a thread that looks so many times before it sleeps.
+pub fn wait_after<F: Future>(looks: usize, future: F) -> F::Output {
     thread_local! {
         static WAKER: Waker = Waker::from(Arc::new(Unpark(thread::current())));
     }
     WAKER.with(|waker| {
         let mut future = pin!(future);
         let mut context = Context::from_waker(waker);
+        let mut looks = looks;
         loop {
             if let Poll::Ready(output) = future.as_mut().poll(&mut context) {
                 return output;
             }
-            thread::park();
+            if looks == 0 {
+                thread::park();
+            } else {
+                looks -= 1;
+                (0..8).for_each(|_| hint::spin_loop());
+            }
         }
     })
 }

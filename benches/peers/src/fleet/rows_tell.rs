@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use phalanx::fleet::{AgentId, AgentSpec, Fleet, Outcome};
 use serde_json::{Value, json};
 
-use super::actors::{Actors, Home, Threads, Tokio, wait};
+use super::actors::{Actors, Home, Threads, Tokio, wait_after};
 use super::peers_actors::{
     self as peers, Actix, Asked, Bounded, Kameo, Ractor, RactorMessage, Unbounded, UnboundedBatch,
     Xtra,
@@ -248,11 +248,21 @@ fn together<A: Actors>(name: &'static str, shape: Shape) -> Contestant<'static> 
 /// Questions in a unit.
 const QUESTIONS: u64 = 256;
 
+/// How often our asker looks before it sleeps: one of the peers' does as well.
+const WATCHED: usize = 50;
+
 pub fn ask(settings: &Settings) -> Row {
     Lineup::of(settings, ours_asked())
         .and(asked_apart("tokio", Threads::One, || async { peers::answering() }, ask_tokio))
         .and(asked_apart(
             "tokio-bounded",
+            Threads::One,
+            || async { peers::answering_bounded() },
+            ask_tokio_bounded,
+        ))
+        .and(asked_by(
+            WATCHED,
+            "tokio-watched",
             Threads::One,
             || async { peers::answering_bounded() },
             ask_tokio_bounded,
@@ -390,6 +400,17 @@ fn asked_apart<P: Send + Sync + 'static, S: Future<Output = P> + 'static>(
     open: fn() -> S,
     ask: impl AsyncFn(&P, u64) -> u64 + 'static,
 ) -> Contestant<'static> {
+    asked_by(0, name, threads, open, ask)
+}
+
+/// The asker looks so many times before it sleeps.
+fn asked_by<P: Send + Sync + 'static, S: Future<Output = P> + 'static>(
+    looks: usize,
+    name: &'static str,
+    threads: Threads,
+    open: fn() -> S,
+    ask: impl AsyncFn(&P, u64) -> u64 + 'static,
+) -> Contestant<'static> {
     Contestant::in_laps(name, move |watch| {
         let home = Tokio::apart(threads);
         let address = home.run(open);
@@ -397,7 +418,7 @@ fn asked_apart<P: Send + Sync + 'static, S: Future<Output = P> + 'static>(
         for _ in watch.units() {
             answers.begin(watch);
             for number in 0..QUESTIONS {
-                answers.answer(wait(ask(&address, number)));
+                answers.answer(wait_after(looks, ask(&address, number)));
             }
             answers.end(watch);
         }
