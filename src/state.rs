@@ -101,4 +101,4 @@ pub use stats::{RecoveryReport, StateStats};
 pub use transaction::{Abort, Transaction};
 pub use transfer::{Compression, ExportHeader, Import, ImportOptions};
 pub use version::Version;
-pub use watch::{Watch, WatchError, WatchEvent};
+pub use watch::{Watch, WatchError, WatchEvent, WatchPosition};

@@ -15,13 +15,17 @@
 //! 4. No code of the host runs under the lock: wakers are cloned before it, called and dropped after it,
 //!    and so are the rows that leave the log. Its holders do what is in proportion to the rows of a commit or to the
 //!    logarithm of the entries.
-//! 5. The log is empty until somebody watches. From then on it holds at most so many commits and rows, and
+//! 5. Versions are compared only with versions of the same log: a place says of which log it is. One that is of another
+//!    (of the state before a restart, say) has missed something, whatever the numbers are.
+//! 6. The log is empty until somebody watches. From then on it holds at most so many commits and rows, and
 //!    a commit that is larger by itself is not kept at all.
 
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::num::NonZeroU64;
 use std::task::Waker;
 
 use super::Version;
@@ -54,8 +58,12 @@ pub(super) struct Counts {
     pub(super) caught_panics: u64,
 }
 
+/// Which log: a random number, so that no two are taken for each other, in whatever processes they are.
+pub(super) type FeedId = NonZeroU64;
+
 /// The log of one manager.
 pub(super) struct Feed {
+    id: FeedId,
     log: Mutex<Log>,
     /// A hint of `Log::on` for who is about to commit.
     on: AtomicBool,
@@ -96,14 +104,19 @@ pub(super) struct Cursor {
     track: Option<usize>,
     /// The newest version that it was told of.
     after: Version,
-    /// It asked for what is not there and was not told so yet.
-    astray: bool,
+    /// The log of which that version is (rule 5), or none where no log has had it. If that is not the one that it
+    /// reads it was not told so yet.
+    of: Option<FeedId>,
     waiter: Option<u64>,
 }
 
 impl Cursor {
     pub(super) fn after(&self) -> Version {
         self.after
+    }
+
+    pub(super) fn of(&self) -> Option<FeedId> {
+        self.of
     }
 
     /// The reader is done with the commit of this version.
@@ -146,6 +159,7 @@ impl Feed {
             resyncs: 0,
         };
         Self {
+            id: random_id(),
             log: Mutex::new(log),
             on: AtomicBool::new(false),
             caught_panics: AtomicU64::new(0),
@@ -216,7 +230,7 @@ impl Feed {
         if let Some(id) = track {
             log.reach(id);
         }
-        Cursor { track, after: log.newest, astray: false, waiter: None }
+        Cursor { track, after: log.newest, of: Some(self.id), waiter: None }
     }
 
     /// Another place at the same version.
@@ -232,11 +246,17 @@ impl Feed {
         _gone = log.forget(cursor);
     }
 
-    /// Goes on behind `version`, which may be before or beyond what the log knows.
+    /// Goes on behind `version` of this log, which may be before or beyond what it knows.
     pub(super) fn seek(&self, cursor: &mut Cursor, version: Version) {
-        let log = self.log.lock();
+        self.seek_to(cursor, Some(self.id), version);
+    }
+
+    /// Goes on behind `version` of whatever log.
+    pub(super) fn seek_to(&self, cursor: &mut Cursor, of: Option<FeedId>, version: Version) {
+        let newest = self.log.lock().newest;
         cursor.after = version;
-        cursor.astray = version > log.newest;
+        // It may get there later, with other commits than those that whoever asks has seen.
+        cursor.of = of.filter(|_| version <= newest);
     }
 
     /// What comes next; with a waker, that is left behind where there is nothing yet.
@@ -245,7 +265,7 @@ impl Feed {
         let waker = waker.cloned();
         let _gone;
         let mut log = self.log.lock();
-        let look = log.look(cursor, waker.is_some());
+        let look = log.look(cursor, self.id, waker.is_some());
         _gone = match (&look, waker) {
             (Look::Nothing, Some(waker)) => log.register(cursor, waker),
             (Look::Nothing, None) => None,
@@ -345,12 +365,12 @@ impl Log {
         }
     }
 
-    fn look(&mut self, cursor: &mut Cursor, again: bool) -> Look {
+    fn look(&mut self, cursor: &mut Cursor, id: FeedId, again: bool) -> Look {
         let base = self.base;
         let track = self.track(cursor.track);
-        if cursor.astray || base.max(track.lost) > cursor.after {
+        if cursor.of != Some(id) || base.max(track.lost) > cursor.after {
             self.resyncs += 1;
-            cursor.astray = false;
+            cursor.of = Some(id);
             cursor.after = self.newest;
             return Look::Resync(self.newest);
         }
@@ -399,6 +419,12 @@ impl Track {
             receipt.waiters.push(std::mem::take(&mut self.waiters));
         }
     }
+}
+
+/// A number that nobody has drawn before, for all that is known: hash maps are seeded by the system.
+fn random_id() -> FeedId {
+    let seeded = RandomState::new().build_hasher().finish();
+    NonZeroU64::new(seeded).unwrap_or(NonZeroU64::MIN)
 }
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]

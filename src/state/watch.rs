@@ -15,10 +15,11 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use futures_core::Stream;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::changes::{Changes, Commit, Entry};
-use super::feed::{Cursor, Feed, Look};
+use super::feed::{Cursor, Feed, FeedId, Look};
 use super::{Collection, Key, StateManager, Value, Version};
 use crate::sync::Parker;
 
@@ -51,6 +52,25 @@ pub enum WatchError {
     /// The manager was closed, or its last handle dropped, and all that it committed was told.
     #[error("the state manager was closed")]
     Closed,
+}
+
+/// The place of a [`Watch`]: the version up to which it has told all, and of which opening of the state that version is.
+///
+/// It is what a reader of another process, or one that outlives this process, keeps to come back with
+/// ([`Watch::seek_to`]); it can be written down and read again. The opening is a random number of 64 bits, drawn as a
+/// manager is built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct WatchPosition {
+    of: Option<FeedId>,
+    version: Version,
+}
+
+impl WatchPosition {
+    /// The version up to which all was told.
+    #[must_use]
+    pub const fn version(&self) -> Version {
+        self.version
+    }
 }
 
 /// A reader of what commits change: of a whole state ([`StateManager::watch`]), of one collection
@@ -210,19 +230,63 @@ impl<E> Watch<E> {
 
     /// Goes to this version, forward or back: what was committed after it is told, and nothing before.
     ///
-    /// Where the log no longer has all of that, as after a restart of the process or before the first watch,
-    /// the next event is a [`WatchEvent::Resync`]. So it is for a version that is newer than the state: what was
-    /// seen there was never durable and was lost in a crash. (Once the state has come to that version again it
-    /// cannot be told from the one that was lost: across a restart resume only from versions that
-    /// [were durable](StateManager::durable_version).)
+    /// Where the log no longer has all of that, as before the first watch, the next event is a
+    /// [`WatchEvent::Resync`]. So it is for a version that is newer than the state.
+    ///
+    /// It is for versions of this manager: those of its snapshots and commits. A version that was seen before
+    /// a restart may have been lost in a crash and be another commit now, which a number alone does not tell; to come
+    /// back from there is what [`seek_to`](Self::seek_to) is for.
     pub fn seek(&mut self, version: Version) {
         self.feed.seek(&mut self.cursor, version);
     }
 
-    /// The version up to which it has told all that it watches: where to resume.
+    /// Goes to a place of which it, or any other watch of any opening of this state, once
+    /// [said](Self::position) that it was there: what was committed after it is told, and nothing before.
+    ///
+    /// A place of another opening, as from before a restart, gets a [`WatchEvent::Resync`], whether what was
+    /// seen there has survived or not: what came after it is not known. So does one of another state.
+    ///
+    /// ```
+    /// use phalanx::state::{StateManager, WatchEvent};
+    ///
+    /// let state = StateManager::in_memory();
+    /// let rows = state.collection::<u32, u32>("rows")?;
+    /// let mut watch = rows.watch();
+    /// rows.insert(1, 1)?;
+    /// let seen = watch.position();
+    /// assert!(matches!(watch.recv()?, WatchEvent::Changed(_)));
+    /// watch.seek_to(seen);
+    /// assert!(matches!(watch.recv()?, WatchEvent::Changed(_)), "again");
+    ///
+    /// // Another state, which has come to the same version.
+    /// let other = StateManager::in_memory();
+    /// let mut watch = other.watch();
+    /// other.collection::<u32, u32>("rows")?.insert(1, 2)?;
+    /// watch.seek_to(seen);
+    /// assert!(matches!(watch.recv()?, WatchEvent::Resync { .. }));
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn seek_to(&mut self, position: WatchPosition) {
+        self.feed.seek_to(&mut self.cursor, position.of, position.version);
+    }
+
+    /// The same from this place on; see [`Watch::seek_to`].
+    #[must_use]
+    pub fn from_position(mut self, position: WatchPosition) -> Self {
+        self.seek_to(position);
+        self
+    }
+
+    /// The version up to which it has told all that it watches.
     #[must_use]
     pub fn version(&self) -> Version {
         self.cursor.after()
+    }
+
+    /// Where it is: what to come back with, also to the same state opened again.
+    #[must_use]
+    pub fn position(&self) -> WatchPosition {
+        WatchPosition { of: self.cursor.of(), version: self.cursor.after() }
     }
 
     /// Blocks until there is an event.

@@ -187,6 +187,66 @@ fn a_watch_across_a_restart_goes_on_from_what_was_recovered_or_starts_over() {
 }
 
 #[test]
+fn a_version_that_was_lost_and_given_again_is_not_taken_for_the_one_that_was_seen() {
+    let disk = FaultDisk::new();
+    let (state, rows) = open(&disk);
+    let mut watch = rows.watch();
+    rows.insert(1, 1).unwrap();
+    state.flush().unwrap();
+    let durable = watch.position();
+    // Seen, and lost: they are not waited for.
+    for value in 2..5 {
+        rows.insert(1, value).unwrap();
+        while watch.try_recv().is_ok() {}
+    }
+    let seen = watch.position();
+    assert_eq!((durable.version(), seen.version()), (v(0), v(4)));
+    drop((state, rows, watch));
+
+    for watched_from in 1..6 {
+        let disk = FaultDisk::with_bytes(disk.bytes());
+        let (state, rows) = open(&disk);
+        assert_eq!(state.version(), v(1));
+        let mut first = None;
+        for version in 2..7 {
+            // As of when the log knows everything.
+            if version == watched_from + 1 {
+                first = Some(state.watch());
+            }
+            rows.insert(1, version * 10).unwrap();
+        }
+        let written = serde_json::to_string(&seen).unwrap();
+        let read = serde_json::from_str(&written).unwrap();
+        let mut back = rows.watch().from_position(read);
+        assert_eq!(back.position(), seen, "it was not told yet");
+        let mut again = rows.watch().from_position(back.position());
+        is_resync(&mut back, 6);
+        is_resync(&mut again, 6);
+        let mut from_durable = rows.watch().from_position(durable);
+        is_resync(&mut from_durable, 6);
+        // Told once, it is of this opening.
+        let here = back.position();
+        rows.insert(1, 1).unwrap();
+        let mut here = rows.watch().from_position(here);
+        for mut watch in [back, here.clone()] {
+            let Ok(WatchEvent::Changed(changes)) = watch.try_recv() else {
+                panic!("nothing is missing")
+            };
+            assert_eq!(changes.version(), v(7));
+        }
+        here.seek(v(9));
+        let beyond = here.position();
+        for value in 0..3 {
+            rows.insert(1, value).unwrap();
+        }
+        is_resync(&mut rows.watch().from_position(beyond), 10);
+        is_resync(&mut here, 10);
+        drop(first);
+        state.close().unwrap();
+    }
+}
+
+#[test]
 fn a_watch_does_not_hold_the_folder() {
     let folder = tempfile::tempdir().unwrap();
     let state = StateManager::builder().path(folder.path()).open().unwrap();
