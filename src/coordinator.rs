@@ -20,6 +20,7 @@ mod domain;
 mod log;
 mod notice;
 mod records;
+mod recovered;
 mod stored;
 #[cfg(feature = "tracing")]
 mod trace;
@@ -32,16 +33,17 @@ pub use self::builder::CoordinatorBuilder;
 pub use self::domain::Domain;
 pub use self::notice::{Notice, topics};
 pub use self::records::RecordedOutcome;
+pub use self::recovered::Resumed;
 
 use self::notice::Announcer;
 use self::records::{History, Records, RecoveredEnds};
+use crate::Error;
 use crate::ast::AstEngine;
 use crate::bus::EventBus;
 use crate::cache::Cache;
-use crate::fleet::{DrainReport, Fleet, IdempotencyKey, OutcomeKind, Task, TaskId};
-use crate::state::{Abort, StateManager, Unacknowledged, Version};
+use crate::fleet::{DrainReport, Fleet, IdempotencyKey, Task, TaskId};
+use crate::state::{StateManager, Version};
 use crate::sync::Mutex;
-use crate::{Error, ErrorKind};
 
 /// Owns one of each part and wires them. Cheap to clone; clones are the same coordinator.
 ///
@@ -116,6 +118,9 @@ pub struct ShutdownReport {
     pub drain: DrainReport,
     /// The newest version on disk; `None` for a state in memory.
     pub durable: Option<Version>,
+    /// Recovered tasks that nobody resumed, took or cancelled: they stay in the state, and the next process finds
+    /// them.
+    pub recovered_left: usize,
 }
 
 impl<D: Domain> Coordinator<D> {
@@ -162,70 +167,9 @@ impl<D: Domain> Coordinator<D> {
     /// Waits, parked, while a blocking subscriber is a full ring behind.
     ///
     /// # Errors
-    /// [`ErrorKind::Closed`] after the shutdown.
+    /// [`ErrorKind::Closed`](crate::ErrorKind::Closed) after the shutdown.
     pub fn publish(&self, event: D::Event) -> Result<(), Error> {
         self.inner.announcer.host(event)
-    }
-
-    /// Hands out the tasks that an earlier process accepted durably and gave no outcome.
-    ///
-    /// They come in the order of their ids, those that wait for others after these, and once: a second call
-    /// returns none. Submit one to run it again (it keeps its id), or end it with
-    /// [`Coordinator::cancel_recovered`]; one that waits for another that was neither is refused with
-    /// [`SubmitError::UnknownDependency`](crate::fleet::SubmitError::UnknownDependency). One that is dropped
-    /// stays in the state, and the next process finds it. One that was for a single agent has
-    /// [lost it](Task::lost_agent).
-    #[must_use]
-    pub fn take_recovered(&self) -> Vec<Task<D::Task>> {
-        std::mem::take(&mut *self.inner.recovered.lock())
-    }
-
-    /// Ends recovered tasks as cancelled, in one durable commit, all or none: nobody will run them.
-    ///
-    /// One that was submitted again is not recovered any more: cancel it by its handle.
-    ///
-    /// # Errors
-    /// [`ErrorKind::InvalidArgument`] for a task without an id, [`ErrorKind::NotFound`] for one that has
-    /// ended, [`ErrorKind::Unsupported`] without durable tasks, and those of the state: of these
-    /// [`ErrorKind::Poisoned`] may come once the tasks have ended in memory, and whether that survives is open.
-    pub fn cancel_recovered(&self, tasks: Vec<Task<D::Task>>) -> Result<(), Error> {
-        let Some(records) = &self.inner.records else {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                "nothing is recovered without durable tasks: build with `durable_tasks`",
-            ));
-        };
-        let ids: Vec<TaskId> = tasks.iter().filter_map(Task::id).collect();
-        if ids.len() < tasks.len() {
-            return Err(Error::new(
-                ErrorKind::InvalidArgument,
-                "a recovered task has the id it was accepted under; this one has none",
-            ));
-        }
-        let sequences: Vec<u64> = ids.iter().map(|_| self.inner.history.next_sequence()).collect();
-        let mut ended = None;
-        let committed = self.inner.state.transaction(|tx| {
-            ended = None;
-            for (&id, &sequence) in ids.iter().zip(&sequences) {
-                let Some(row) = records.end(id, OutcomeKind::Cancelled, tx) else {
-                    ended = Some(id);
-                    return Err(Abort::new("a task has ended"));
-                };
-                self.inner.history.cancelled(sequence, id, Some(row), tx);
-            }
-            Ok(())
-        });
-        if let Some(id) = ended {
-            let message = format!("task {id} has ended: only what has no outcome can be cancelled");
-            return Err(Error::new(ErrorKind::NotFound, message));
-        }
-        // One that took place and was not acknowledged has ended them too.
-        if committed.as_ref().err().is_none_or(|error| Unacknowledged::of(error).is_some()) {
-            for id in ids {
-                self.inner.ends.tell(id, OutcomeKind::Cancelled);
-            }
-        }
-        self.inner.state.wait_durable(committed?.1)
     }
 
     /// How a task ended, if it is among the newest 1024 outcomes; on disk like the rest of the state.
@@ -263,7 +207,7 @@ impl<D: Domain> Coordinator<D> {
     /// subscription held up goes on when the bus is closed, and is counted as left until then.
     ///
     /// # Errors
-    /// [`ErrorKind::Unsupported`] from a handler, and nothing was stopped; those of the state's flush, and
+    /// [`ErrorKind::Unsupported`](crate::ErrorKind::Unsupported) from a handler, and nothing was stopped; those of the state's flush, and
     /// everything was stopped.
     pub fn shutdown(&self, timeout: Duration) -> Result<ShutdownReport, Error> {
         self.inner.fleet.refuse_on_worker("shut down")?;
@@ -275,7 +219,8 @@ impl<D: Domain> Coordinator<D> {
             Ok(None)
         };
         self.inner.bus.close();
-        Ok(ShutdownReport { drain, durable: flushed? })
+        let recovered_left = self.recovered_waiting();
+        Ok(ShutdownReport { drain, durable: flushed?, recovered_left })
     }
 }
 

@@ -456,7 +456,7 @@ impl<R> SubmitError<R> {
         }
     }
 
-    pub(super) fn map<S>(self, f: impl FnOnce(R) -> S) -> SubmitError<S> {
+    pub(crate) fn map<S>(self, f: impl FnOnce(R) -> S) -> SubmitError<S> {
         match self {
             Self::Full(returned) => SubmitError::Full(f(returned)),
             Self::Closed(returned) => SubmitError::Closed(f(returned)),

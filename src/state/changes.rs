@@ -17,7 +17,7 @@ use super::{Collection, Key, Value, Version};
 /// What a commit did to one row: `old` is what it replaced and `new` what it left, each none where there was
 /// no row.
 ///
-/// The values are those of the state itself, shared and not cloned.
+/// The values are those of the state itself, shared and not cloned. They stay in memory as long as this does.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Change<K, V> {
@@ -77,7 +77,8 @@ impl<K, V> fmt::Debug for Changes<K, V> {
     }
 }
 
-/// What a commit changed in all collections. Cheap to clone.
+/// What a commit changed in all collections. Cheap to clone. It is visible, which does not say that it is durable:
+/// [`StateManager::wait_durable`](super::StateManager::wait_durable) does.
 #[derive(Clone)]
 pub struct Commit {
     owner: Arc<Release>,

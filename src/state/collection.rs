@@ -43,6 +43,9 @@ impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Value for 
 /// [level of durability](Collection::with_durability) of the handle; several that belong together go into
 /// one [`StateManager::transaction`].
 ///
+/// In memory it has every commit; a restart it survives as far as commits were written, which their level of
+/// durability says.
+///
 /// ```
 /// use phalanx::state::StateManager;
 ///

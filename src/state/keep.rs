@@ -31,7 +31,8 @@ const KEPT_MAX: usize = 1 << 16;
 /// [`StateBuilder::snapshots`](super::StateBuilder::snapshots).
 ///
 /// By default none is taken automatically, and of those kept by number the last 16 stay. Snapshots kept by
-/// name stay until they are dropped by hand; only their number is limited.
+/// name stay until they are dropped by hand; only their number is limited. All of them are kept in memory: none survives
+/// a restart, but what is [exported](Snapshot::export_to_file).
 #[derive(Clone, Debug)]
 #[must_use = "a policy does nothing until a builder has it"]
 pub struct SnapshotPolicy {
@@ -83,8 +84,8 @@ impl SnapshotPolicy {
         self
     }
 
-    /// Keeps a snapshot of every version that this divides, by the commit that makes it. Default: none; at
-    /// least 1. Costs that commit two pointers, whatever the state's size.
+    /// Keeps a snapshot of every version that this divides, by the commit that makes it; a commit counts as one change,
+    /// however many rows it has. Default: none; at least 1. Costs that commit two pointers, whatever the state's size.
     pub fn every_commits(mut self, commits: u64) -> Self {
         self.every_commits = Some(commits);
         self

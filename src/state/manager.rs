@@ -48,6 +48,9 @@ const RUNS_MAX: u32 = 1000;
 
 /// A handle of the state. Cheap to clone; clones are the same state.
 ///
+/// All of it is in memory; a restart it survives as far as the store has it, which the
+/// [levels of durability](Durability) say, and without a store not at all.
+///
 /// Reads never wait for the disk. A commit does at [`Durability::Synced`], and at any level where it finds the
 /// pending deltas at their limit. The store's folder is held until the last handle, the last [`Collection`] and the
 /// [`Maintainer`](super::Maintainer) are dropped, or until [`StateManager::close`]; dropping them does *not* write what nobody waited for.

@@ -15,7 +15,7 @@ use super::diff::{foreign, touched, writes};
 use super::manager::Inner;
 use super::release::Held;
 use super::root::{Root, Slot};
-use super::{Diff, Import, Snapshot, StateManager, Transaction, Version};
+use super::{Diff, Durability, Import, Snapshot, StateManager, Transaction, Version};
 use crate::sync::atomic::Ordering;
 use crate::{Error, ErrorKind};
 
@@ -41,6 +41,18 @@ impl StateManager {
     /// [`StateManager::transaction`], and after an error nothing was committed but where
     /// [`Unacknowledged::of`](super::Unacknowledged::of) says so.
     pub fn apply(&self, diff: &Diff) -> Result<Version, Error> {
+        self.apply_at(diff, None)
+    }
+
+    /// [`apply`](Self::apply) as a commit of this level, whatever that of the state is.
+    ///
+    /// # Errors
+    /// Those of [`apply`](Self::apply).
+    pub fn apply_with(&self, diff: &Diff, level: Durability) -> Result<Version, Error> {
+        self.apply_at(diff, Some(level))
+    }
+
+    fn apply_at(&self, diff: &Diff, level: Option<Durability>) -> Result<Version, Error> {
         let inner = &*self.inner;
         if !inner.owns(&diff.from.root) {
             return Err(foreign());
@@ -48,9 +60,12 @@ impl StateManager {
         inner.check_open()?;
         let (from, to) = (&diff.from.root, &diff.to.root);
         let parts = touched(from, to).filter_map(|(id, from, to)| writes(id, from, to));
-        let tx = Transaction::of_writes(Arc::clone(from), parts, false);
+        let mut tx = Transaction::of_writes(Arc::clone(from), parts, false);
         if tx.is_read_only() {
             return Ok(self.version());
+        }
+        if let Some(level) = level {
+            tx.set_durability(level);
         }
         inner.commit(tx)?.ok_or_else(|| {
             Error::new(
@@ -83,10 +98,22 @@ impl StateManager {
     /// [`StateManager::transaction`], and after an error nothing was committed but where
     /// [`Unacknowledged::of`](super::Unacknowledged::of) says so.
     pub fn restore(&self, snapshot: &Snapshot) -> Result<Version, Error> {
+        self.restore_at(snapshot, None)
+    }
+
+    /// [`restore`](Self::restore) as a commit of this level, whatever that of the state is.
+    ///
+    /// # Errors
+    /// Those of [`restore`](Self::restore).
+    pub fn restore_with(&self, snapshot: &Snapshot, level: Durability) -> Result<Version, Error> {
+        self.restore_at(snapshot, Some(level))
+    }
+
+    fn restore_at(&self, snapshot: &Snapshot, level: Option<Durability>) -> Result<Version, Error> {
         if !self.inner.owns(&snapshot.root) {
             return Err(foreign());
         }
-        self.inner.commit_whole(&mut |now| {
+        self.inner.commit_whole(level, &mut |now| {
             let parts = touched(now, &snapshot.root).filter_map(|(id, now, then)| {
                 // A collection that was made since is empty in it.
                 writes(id, now, then)
@@ -116,8 +143,20 @@ impl StateManager {
     /// [`StateManager::transaction`], and after an error nothing was committed but where
     /// [`Unacknowledged::of`](super::Unacknowledged::of) says so.
     pub fn import(&self, import: &Import) -> Result<Version, Error> {
+        self.import_at(import, None)
+    }
+
+    /// [`import`](Self::import) as a commit of this level, whatever that of the state is.
+    ///
+    /// # Errors
+    /// Those of [`import`](Self::import).
+    pub fn import_with(&self, import: &Import, level: Durability) -> Result<Version, Error> {
+        self.import_at(import, Some(level))
+    }
+
+    fn import_at(&self, import: &Import, level: Option<Durability>) -> Result<Version, Error> {
         let codec = import.codec()?;
-        self.inner.commit_whole(&mut |now| {
+        self.inner.commit_whole(level, &mut |now| {
             let unopened = |name: &str, why: &str| {
                 let message = format!("open the collection {name:?} first: {why} needs its types");
                 Error::new(ErrorKind::InvalidArgument, message)
@@ -146,8 +185,16 @@ impl Inner {
     /// Rule 3 of the file.
     fn commit_whole(
         &self,
+        level: Option<Durability>,
         work_out: &mut dyn FnMut(&Arc<Root>) -> Result<Transaction, Error>,
     ) -> Result<Version, Error> {
+        let work_out = &mut |now: &Arc<Root>| {
+            let mut tx = work_out(now)?;
+            if let Some(level) = level {
+                tx.set_durability(level);
+            }
+            Ok(tx)
+        };
         for _ in 0..TRIES {
             // Rule 4.
             if !self.has_room()? {

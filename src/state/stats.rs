@@ -6,7 +6,7 @@ use super::Version;
 
 /// Counters and gauges of a [`StateManager`](super::StateManager), read at one moment.
 ///
-/// Each number is true by itself; two of them may be a few commits apart.
+/// Each number is true by itself; two of them may be a few commits apart. Counters begin at zero with each opening.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct StateStats {

@@ -26,7 +26,7 @@ use crate::sync::Parker;
 /// How many commits one poll looks at that have nothing to do with the watch, before it lets others run.
 const LOOKS_MAX: u32 = 256;
 
-/// What a [`Watch`] tells.
+/// What a [`Watch`] tells: of commits in memory, which a crash may still undo.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum WatchEvent<E> {
     /// What a commit changed of what is watched.
@@ -86,6 +86,9 @@ impl WatchPosition {
 /// watch of a manager, so one to come back to begins before it is needed.
 ///
 /// Watching slows no commit down: it leaves its rows in the log and wakes who waits for that collection.
+/// It lives in memory alone: after a restart only its [position](Self::position) is left, if the host kept that, and a
+/// watch that begins there starts over.
+///
 /// A watch keeps neither the manager nor its folder open. Dropping it ends it. A clone is another reader at
 /// the same place.
 ///

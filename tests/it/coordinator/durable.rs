@@ -55,6 +55,73 @@ fn gated() -> (AgentSpec<u64, u64>, mpsc::Sender<()>) {
 }
 
 #[test]
+fn what_was_recovered_is_resumed_as_agents_come_and_what_is_refused_waits_on() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (first, _results) = open(folder.path());
+    let (spec, release) = gated();
+    let gated = first.fleet().spawn(spec).expect("there is room");
+    let any = first.fleet().submit(Task::new(10)).expect("there is room");
+    let for_one = first.fleet().submit(Task::new(12).to(gated)).expect("there is room");
+    let after_it = first.fleet().submit(Task::new(14).after(&for_one)).expect("there is room");
+    let crashed = crash(&first, folder.path());
+    assert_eq!((first.recovered_waiting(), first.resume_recovered().handles.len()), (0, 0));
+    drop(release);
+    assert_eq!(first.shutdown(LONG).expect("nothing fails").recovered_left, 0);
+
+    let (second, results) = open(crashed.path());
+    assert_eq!(second.recovered_waiting(), 3);
+    let resumed = second.resume_recovered();
+    assert_eq!(resumed.handles.len(), 0, "there is no agent");
+    let refused: Vec<_> = resumed.refused.iter().map(|(id, _)| *id).collect();
+    assert_eq!(refused, [any.id(), for_one.id(), after_it.id()]);
+    assert!(matches!(resumed.refused[0].1, SubmitError::NoAgent(())), "{resumed:?}");
+
+    second.fleet().spawn(doubler()).expect("there is room");
+    let resumed = second.resume_recovered();
+    let [handle] = &resumed.handles[..] else { panic!("{resumed:?}") };
+    assert_eq!((handle.id(), handle.wait().completed()), (any.id(), Some(&20)));
+    let [(one, SubmitError::NoAgent(())), (after, SubmitError::UnknownDependency(()))] =
+        &resumed.refused[..]
+    else {
+        panic!("{resumed:?}")
+    };
+    assert_eq!((*one, *after), (for_one.id(), after_it.id()));
+
+    // What waits is handed out in its order, and is what it was.
+    assert_eq!(second.recovered_waiting(), 2);
+    let mut taken = second.take_recovered().into_iter();
+    assert_eq!((taken.len(), second.recovered_waiting()), (2, 0));
+    let anywhere = taken.next().expect("two").to_any();
+    assert_eq!(anywhere.id(), Some(for_one.id()));
+    let handle = second.fleet().submit(anywhere).expect("there is room");
+    assert_eq!(handle.wait().completed(), Some(&24));
+    let last = taken.next().expect("two");
+    let handle = second.fleet().submit(last).expect("what it waits for is known now");
+    assert_eq!(handle.wait().completed(), Some(&28));
+    assert_eq!(results.len(), 3);
+    assert_eq!(second.shutdown(LONG).expect("nothing fails").recovered_left, 0);
+}
+
+#[test]
+fn a_recovered_task_that_nobody_takes_is_told_of_and_found_again() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let (first, _results) = open(folder.path());
+    let (spec, release) = gated();
+    first.fleet().spawn(spec).expect("there is room");
+    let handle = first.fleet().submit(Task::new(10)).expect("there is room");
+    let crashed = crash(&first, folder.path());
+    drop(release);
+    first.shutdown(LONG).expect("nothing fails");
+
+    let (second, _results) = open(crashed.path());
+    let report = second.shutdown(LONG).expect("nothing fails");
+    assert_eq!(report.recovered_left, 1);
+    drop((second, _results));
+    let (third, _results) = open(crashed.path());
+    assert_eq!(third.take_recovered().pop().and_then(|task| task.id()), Some(handle.id()));
+}
+
+#[test]
 fn a_recovered_task_asks_for_all_that_it_asked_for() {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let (coordinator, _results) = open(folder.path());

@@ -271,6 +271,39 @@ fn going_back_and_imports_commit_at_the_level_of_the_state() {
 }
 
 #[test]
+fn going_back_and_imports_commit_at_the_level_that_they_are_told() {
+    let mut export = Vec::new();
+    for (of_state, level) in LEVELS.into_iter().flat_map(|of| LEVELS.map(|level| (of, level))) {
+        let disk = FaultDisk::new();
+        let state = StateManager::builder().fault_disk(&disk).durability(of_state).open().unwrap();
+        let rows: Rows = state.collection("rows").unwrap();
+        let empty = state.snapshot();
+        rows.with_durability(Durability::Memory).insert(1, 1).unwrap();
+        let one = state.snapshot();
+        if export.is_empty() {
+            one.export_to(&mut export, Compression::None).unwrap();
+        }
+        let check = |version: Version| {
+            let synced = state.durable_version() == version;
+            assert_eq!(synced, level == Durability::Synced, "{of_state:?}, {level:?} at {version}");
+            assert_eq!(state.maintain().written, level == Durability::Buffered, "{level:?}");
+        };
+        check(state.restore_with(&empty, level).unwrap());
+        check(state.apply_with(&empty.diff(&one).unwrap(), level).unwrap());
+        check(state.restore_with(&empty, level).unwrap());
+        check(state.import_with(&Import::read(export.as_slice()).unwrap(), level).unwrap());
+        assert_eq!(rows.get(&1), Some(1));
+        assert_eq!(state.restore_with(&state.snapshot(), level).unwrap(), state.version());
+    }
+    let state = StateManager::in_memory();
+    let rows: Rows = state.collection("rows").unwrap();
+    let empty = state.snapshot();
+    rows.insert(1, 1).unwrap();
+    let error = state.restore_with(&empty, Durability::Synced).unwrap_err();
+    assert_eq!((error.kind(), rows.get(&1)), (ErrorKind::Unsupported, Some(1)));
+}
+
+#[test]
 fn without_a_store_every_level_but_memory_is_refused() {
     for level in [Durability::Buffered, Durability::Synced] {
         let builder = StateManager::builder().in_memory().durability(level);
