@@ -77,10 +77,9 @@ impl<D: Domain> Coordinator<D> {
     ///
     /// They come in the order of their ids, those that wait for others after these, and once: a second call
     /// returns none; [`resume_recovered`](Self::resume_recovered) submits all of them instead. Submit one to run it again
-    /// (it keeps its id), or end it with [`Coordinator::cancel_recovered`]; one that waits for another that was neither is refused with
-    /// [`SubmitError::UnknownDependency`](crate::fleet::SubmitError::UnknownDependency). One that is dropped
-    /// stays in the state, and the next process finds it. One that was for a single agent has
-    /// [lost it](Task::lost_agent).
+    /// (it keeps its id), or end it with [`Coordinator::cancel_recovered`]; one that waits for another that was
+    /// neither is refused with [`SubmitError::UnknownDependency`]. One that is dropped stays in the state, and the
+    /// next process finds it. One that was for a single agent has [lost it](Task::lost_agent).
     #[must_use]
     pub fn take_recovered(&self) -> Vec<Task<D::Task>> {
         std::mem::take(&mut *self.inner.recovered.lock())
