@@ -394,7 +394,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Takes several agents that fit, or several places of one, all of them or none. Never waits.
     ///
     /// They are chosen one after the other as by [`try_allocate`](Self::try_allocate), with the exactness of
-    /// a strict fleet; no other allocation runs meanwhile.
+    /// a strict fleet; no other allocation runs meanwhile. If there are fewer, those that were chosen are taken back
+    /// unseen, and have had their [turn](Strategy::RoundRobin) all the same; by any strategy but the load they come
+    /// after their equals.
     ///
     /// # Errors
     /// As [`try_allocate`](Self::try_allocate); `NoneIdle` if there are fewer, `PickerInBatch` if the request

@@ -228,6 +228,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// nothing any more. When it is half-open, one agent that holds no lease is allocated once: the trial, after
     /// which the circuit closes or opens again. As for the mailbox of an agent, a trial is one message of it.
     ///
+    /// The agent on trial comes before its equals where the [load](super::Strategy::LeastLoaded) decides, and before all
+    /// where the [past](super::Strategy::Performance) does, so that what others do well does not keep a circuit half-open;
+    /// by priority and in turn it comes when it is next among its equals. It waits behind agents of a higher priority,
+    /// and in a fleet that is not [strict](Self::strict) for somebody who looks into its shard: those that find agents as
+    /// free in theirs do not.
+    ///
     /// Of the leases that the host holds one that is completed counts as its
     /// [outcome](super::LeaseOutcome) says, and one that is dropped in a panic, or expires, is a failure. One that is
     /// dropped otherwise, or whose agent has ended, says nothing; if it was the trial, another agent is tried.

@@ -33,9 +33,13 @@ fn explore(preemptions: Option<usize>, body: impl Fn() + Send + Sync + 'static) 
     builder.check(body);
 }
 
+/// What decides in the models of leases that are cheap.
+const BY: [Strategy; 4] =
+    [Strategy::LeastLoaded, Strategy::Priority, Strategy::RoundRobin, Strategy::Performance];
+
 /// A holder completes while somebody kills the agent and another takes its slot.
-fn complete_against_kill() {
-    let fleet = lease_only();
+fn complete_against_kill(by: Strategy) {
+    let fleet = Fleet::<(), ()>::builder().strategies(&[by]).build().expect("it is valid");
     let agent = fleet.spawn(AgentSpec::new("first")).expect("there is room");
     let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
     let holder = thread::spawn(move || lease.complete(LeaseOutcome::Succeeded));
@@ -53,13 +57,17 @@ fn complete_against_kill() {
 
 #[test]
 fn loom_a_lease_is_completed_or_revoked_and_never_both() {
-    model(complete_against_kill);
+    for by in BY {
+        model(move || complete_against_kill(by));
+    }
 }
 
 #[test]
 #[should_panic(expected = "one of the two was first")]
 fn loom_twin_without_the_generation_check_a_dead_lease_frees_a_living_agent() {
-    weakened("fleet.release-unchecked", || model(complete_against_kill));
+    weakened("fleet.release-unchecked", || {
+        model(|| complete_against_kill(Strategy::LeastLoaded));
+    });
 }
 
 fn poll_once(request: &mut Allocation) -> Option<Result<Lease, AllocateError>> {
@@ -148,9 +156,9 @@ fn loom_a_waiting_thread_is_woken_whenever_the_agent_comes_free() {
 }
 
 /// An agent of another shard than that of the waiter comes free while the waiter begins to wait.
-fn free_against_wait() {
-    let fleet =
-        Fleet::<(), ()>::builder().shards(TWO_SHARDS).build().expect("the values are valid");
+fn free_against_wait(by: Strategy) {
+    let builder = Fleet::<(), ()>::builder().shards(TWO_SHARDS).strategies(&[by]);
+    let fleet = builder.build().expect("the values are valid");
     let agents = fleet.spawn_batch(&AgentSpec::new("one of two"), 2).expect("there is room");
     let hold = |agent| fleet.try_allocate(&Request::any().agent(agent)).expect("it is idle");
     let _first = hold(agents[0]);
@@ -165,13 +173,15 @@ fn free_against_wait() {
 
 #[test]
 fn loom_who_waits_sees_the_agent_or_is_seen_by_who_gives_it_back() {
-    model(free_against_wait);
+    for by in BY {
+        model(move || free_against_wait(by));
+    }
 }
 
 #[test]
 #[should_panic(expected = "it saw or was seen")]
 fn loom_twin_who_does_not_say_that_it_waits_sleeps_beside_a_free_agent() {
-    weakened("fleet.say-who-waits", || model(free_against_wait));
+    weakened("fleet.say-who-waits", || model(|| free_against_wait(Strategy::LeastLoaded)));
 }
 
 /// How often somebody was told of an agent.

@@ -93,7 +93,7 @@ impl Pool {
                 }
                 let Some(found) = shard.best(ask) else { continue };
                 let floor = match ask.strategy {
-                    Strategy::RoundRobin => shard.floor(ask.strategy, || 0),
+                    Strategy::RoundRobin => shard.floor(ask.strategy, || None),
                     _ => found.floor(),
                 };
                 if best.is_none_or(|(misfit, rank, _)| (found.misfit, floor) < (misfit, rank)) {
@@ -168,7 +168,7 @@ impl Pool {
                     Some(_) => return None,
                 };
                 let lap = match ask.strategy {
-                    Strategy::RoundRobin => shard.floor(ask.strategy, || 0),
+                    Strategy::RoundRobin => shard.floor(ask.strategy, || None),
                     _ => 0,
                 };
                 Some((best.misfit, lap, best.rank, at, best.local))

@@ -44,11 +44,10 @@ impl Floors {
         floors.map(|floor| floor.load(Ordering::Relaxed)).min().unwrap_or(NO_FLOOR)
     }
 
-    /// The greatest of the shards that have anything, or zero.
-    pub(super) fn greatest(&self, strategy: Strategy) -> u64 {
+    /// The greatest of the shards that have anything.
+    pub(super) fn greatest(&self, strategy: Strategy) -> Option<u64> {
         let floors = (0..WIDTH).map(|at| self.get(strategy, at));
-        let laps = floors.filter(|floor| *floor != NO_FLOOR).map(|floor| floor & !FLOOR_PENALTY);
-        laps.max().unwrap_or(0)
+        floors.filter(|floor| *floor != NO_FLOOR).map(|floor| floor & !FLOOR_PENALTY).max()
     }
 
     /// The shard to look at first: the one at `home`, unless another is better by more than the bound.

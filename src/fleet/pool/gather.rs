@@ -235,7 +235,7 @@ impl Pool {
         let at = self.shard_of(grant.agent());
         let mut shard = self.shards[at].lock();
         let local = shard
-            .release(grant.agent(), charge, None, true)
+            .release(grant.agent(), charge, None, false)
             .expect("grants of removed agents are withdrawn");
         later.passed.push(self.pass_on(desk, &mut shard, at, local, &mut later.wakes));
         later.idle.extend(Self::heeded(&shard, local));

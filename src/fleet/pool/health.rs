@@ -80,7 +80,7 @@ impl Pool {
         }
         if !shard.slot(local).standing.is_routed() {
             for granted in desk.batches.withdraw(agent) {
-                shard.release(agent, granted.charge, None, true).expect("it was just found");
+                shard.release(agent, granted.charge, None, false).expect("it was just found");
             }
         }
         Some((old, self.pass_on(&mut desk, &mut shard, at, local, wakes)))

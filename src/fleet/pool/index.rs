@@ -8,10 +8,17 @@
 //! 2. The set of ranks holds exactly those whose list is not empty, and `best` is the least of them.
 
 use super::bits::Bits;
-use super::slot::{NIL, Slot};
+use super::slot::{Link, NIL, Slot};
 
 /// The rank of an index in which nobody is.
 pub(super) const NOBODY: u32 = u32::MAX;
+
+/// Where an agent comes in the list that it joins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum End {
+    First,
+    Last,
+}
 
 /// One list.
 #[derive(Clone, Copy, Debug)]
@@ -62,41 +69,48 @@ impl Index {
         })
     }
 
-    /// Puts an agent that is in no list of this index at the end of one; whether `best` changed.
+    /// Puts an agent that is in no list of this index into one, before all others there or behind them; whether `best`
+    /// changed.
     #[inline(always)]
-    pub(super) fn join(&mut self, slots: &mut [Slot], link: usize, rank: u32, agent: u32) -> bool {
-        let bucket = self.bucket(rank);
-        let tail = std::mem::replace(&mut bucket.tail, agent);
-        let own = &mut slots[agent as usize].links[link];
-        own.prev = tail;
-        own.next = NIL;
-        if tail != NIL {
-            slots[tail as usize].links[link].next = agent;
-            return false;
-        }
-        bucket.head = agent;
-        self.open(rank)
-    }
-
-    /// The same before all others of its rank.
-    #[inline(always)]
-    pub(super) fn join_first(
+    pub(super) fn join(
         &mut self,
         slots: &mut [Slot],
         link: usize,
         rank: u32,
         agent: u32,
+        end: End,
     ) -> bool {
+        // Where it is not known beforehand one branch decides, not each step.
+        match end {
+            End::First => self.put(slots, link, rank, agent, End::First),
+            End::Last => self.put(slots, link, rank, agent, End::Last),
+        }
+    }
+
+    #[inline(always)]
+    fn put(&mut self, slots: &mut [Slot], link: usize, rank: u32, agent: u32, end: End) -> bool {
         let bucket = self.bucket(rank);
-        let head = std::mem::replace(&mut bucket.head, agent);
-        let own = &mut slots[agent as usize].links[link];
-        own.prev = NIL;
-        own.next = head;
-        if head != NIL {
-            slots[head as usize].links[link].prev = agent;
+        let place = match end {
+            End::First => &mut bucket.head,
+            End::Last => &mut bucket.tail,
+        };
+        let other = std::mem::replace(place, agent);
+        slots[agent as usize].links[link] = match end {
+            End::First => Link { prev: NIL, next: other },
+            End::Last => Link { prev: other, next: NIL },
+        };
+        if other != NIL {
+            let links = &mut slots[other as usize].links[link];
+            match end {
+                End::First => links.prev = agent,
+                End::Last => links.next = agent,
+            }
             return false;
         }
-        bucket.tail = agent;
+        match end {
+            End::First => bucket.tail = agent,
+            End::Last => bucket.head = agent,
+        }
         self.open(rank)
     }
 

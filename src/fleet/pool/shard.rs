@@ -3,8 +3,8 @@
 //! It is plain data; nothing here blocks, wakes or calls user code. Rules that hold between any two
 //! times the lock is held:
 //!
-//! 1. An agent is in the index of its class for each strategy kept, under the rank that it has now,
-//!    exactly if it has room. So who is taken is exact within the shard.
+//! 1. An agent is in the index of its class for each strategy kept, under the rank that it has now and among its
+//!    equals by age, exactly if it has room. So who is taken is exact within the shard.
 //! 2. A class counts the agents that have its set of capabilities and are degraded, or are not; one that
 //!    counts none has an empty index and is used again for others, or is dropped if all that come after it are.
 //!    The first one stays. No two classes with agents are alike.
@@ -12,15 +12,18 @@
 //!    cannot be given back twice. A slot whose generations are used up stays vacant for good.
 //! 4. What was granted less what was taken back is the sum of the loads: the leases that are held, grants not yet
 //!    collected included.
-//! 5. Laps of the round robin: a lap ends when everybody who stood in line at its start has been taken or
-//!    has gone.
+//! 5. Laps of the round robin: a lap ends when everybody who takes part in it has been taken or has gone. Those take
+//!    part who stood in line as the first lease of it was granted; without one there is no next lap, however many came and
+//!    went. So where those who ask go to the shards that are furthest behind, no shard is two laps ahead of another.
 //! 6. `only` is the strategy that is kept, if it is one. `sole` names it if it alone decides: if the shard is open and its
 //!    agents are alike, none of them degraded or paid for by their type. Then the first agent of the one class is the best
 //!    for whoever asks for any.
 //! 7. `lacking` has the sketch of what each class has not, at its place.
 
 mod expiry;
+mod laps;
 mod lists;
+mod members;
 mod places;
 mod simple;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
@@ -45,6 +48,7 @@ use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::lease::Release;
 use crate::fleet::request::Fit;
+use lists::Lists;
 
 /// The floor of a shard in which nobody has room.
 pub(super) const NO_FLOOR: u64 = u64::MAX;
@@ -150,6 +154,8 @@ pub(super) struct Shard {
     lap: u64,
     /// The turn with which the lap ends.
     lap_end: Stamp,
+    /// How many leases had been granted when it began.
+    lap_since: u64,
     live: u32,
     pub(super) counts: Counts,
     /// The pasts of the agents, if the strategy that needs them is kept.
@@ -185,6 +191,7 @@ impl Shard {
             clock: Stamp::FIRST,
             lap: 0,
             lap_end: Stamp::FIRST,
+            lap_since: 0,
             live: 0,
             counts: Counts::default(),
             scores: Vec::new(),
@@ -232,79 +239,6 @@ impl Shard {
             .map(|(local, _)| self.id(local))
     }
 
-    /// Makes room for so many more agents in one step.
-    pub(super) fn reserve(&mut self, count: usize) {
-        self.slots.reserve(count.saturating_sub(self.vacant.len()));
-    }
-
-    /// Adds an agent, for which the desk found room.
-    pub(super) fn insert(&mut self, entrant: &Entrant) -> AgentId {
-        let class = self.class_of(entrant.mask, Standing::new(entrant.condition), None);
-        let class = class.expect("the desk bounds the sets of capabilities");
-        self.classes[class as usize].live += 1;
-        self.live += 1;
-        let local = self.vacant.pop().unwrap_or_else(|| {
-            self.slots.push(Slot::vacant());
-            u32::try_from(self.slots.len() - 1).expect("max_agents fits in 32 bits")
-        });
-        let slot = &mut self.slots[local as usize];
-        slot.kind = entrant.kind;
-        slot.limit = entrant.limit;
-        slot.priority = entrant.priority;
-        slot.class = class;
-        slot.load = 0;
-        slot.standing = Standing::new(entrant.condition).heeded(entrant.era.is_some());
-        if let Some(era) = entrant.era {
-            // It is new, so all its leases are of this era.
-            self.eras.insert(local, Era { number: era, since: 0 });
-        }
-        if self.kept.has(Strategy::Performance) {
-            if self.scores.len() <= local as usize {
-                self.scores.resize(local as usize + 1, Score::default());
-            }
-            self.scores[local as usize] = Score::default();
-        }
-        self.touch(local);
-        self.line_up(local);
-        self.join(local);
-        self.id(local)
-    }
-
-    /// The class of a set of capabilities, new or used again if there is none (rule 2).
-    fn class_of(&mut self, mask: Mask, standing: Standing, payer: Option<&Payer>) -> Option<u16> {
-        let (degraded, on_trial) = standing.sort();
-        let same = |class: &Class| class.is_like(mask, (degraded, on_trial), payer);
-        let known = self.classes.iter().position(|class| class.live > 0 && same(class));
-        let place = known.or_else(|| self.classes.iter().position(|class| class.live == 0));
-        let place = u16::try_from(place.unwrap_or(self.classes.len())).ok()?;
-        if usize::from(place) == self.classes.len() {
-            let index = std::array::from_fn(|_| Index::new());
-            self.classes.push(Class { mask, degraded, on_trial, payer: None, live: 0, index });
-            self.lacking.push(0);
-        }
-        self.lacking[usize::from(place)] = !sketch(mask);
-        let class = &mut self.classes[usize::from(place)];
-        (class.mask, class.degraded, class.on_trial) = (mask, degraded, on_trial);
-        class.payer = payer.cloned();
-        self.see_whether_simple();
-        Some(place)
-    }
-
-    /// Sets who pays for an agent beside who asks. Where there are too many sorts of agents to tell one more
-    /// apart, it is taken for failed: nobody could see to its budget.
-    pub(super) fn set_payer(&mut self, local: u32, payer: Option<Payer>) {
-        let class = &self.classes[self.slots[local as usize].class as usize];
-        let standing = self.slots[local as usize].standing;
-        if class.is_like(class.mask, standing.sort(), payer.as_ref()) {
-            return;
-        }
-        let mask = class.mask;
-        match self.class_of(mask, standing, payer.as_ref()) {
-            Some(class) => self.reclass(local, class, standing),
-            None => self.set_condition(local, Condition::Failed, false),
-        }
-    }
-
     /// Who pays for agents that fit and have room, beside who asks.
     pub(super) fn payers_of_fitting(&self, ask: &Ask) -> impl Iterator<Item = &Payer> {
         let link = ask.strategy.index();
@@ -325,70 +259,6 @@ impl Shard {
     ) -> Result<Option<Charge>, Refused> {
         let agent = self.classes[self.slots[local as usize].class as usize].payer.as_ref();
         self.charges.take(local, ask.group, agent, budgets, asking)
-    }
-
-    /// Sets how many leases a live agent may hold. More of them may be held already.
-    pub(super) fn set_limit(&mut self, local: u32, limit: u16) {
-        self.leave(local);
-        self.slots[local as usize].limit = limit;
-        self.join(local);
-    }
-
-    /// Sets what a live agent is fit for, and whether it is on trial.
-    pub(super) fn set_condition(&mut self, local: u32, condition: Condition, on_trial: bool) {
-        let (mask, standing) = (self.mask(local), Standing::new(condition).tried(on_trial));
-        let payer = self.classes[self.slots[local as usize].class as usize].payer.clone();
-        match self.class_of(mask, standing, payer.as_ref()) {
-            Some(class) => self.reclass(local, class, standing),
-            // There is a class for its set and its payer, and who has failed may be in any of them.
-            None => {
-                let failed = Standing::new(Condition::Failed);
-                self.reclass(local, self.slots[local as usize].class, failed);
-            }
-        }
-    }
-
-    fn reclass(&mut self, local: u32, class: u16, standing: Standing) {
-        self.leave(local);
-        let old = self.slots[local as usize].class;
-        self.classes[old as usize].live -= 1;
-        self.classes[class as usize].live += 1;
-        let slot = &mut self.slots[local as usize];
-        slot.class = class;
-        slot.standing = standing.noted_as(slot.standing);
-        self.drop_empty_classes();
-        self.touch(local);
-        self.line_up(local);
-        self.join(local);
-    }
-
-    /// Ends a live agent: its leases are void. How many those were, its kind and its capabilities.
-    pub(super) fn remove(&mut self, local: u32) -> (u32, u32, Mask) {
-        self.leave(local);
-        let slot = &mut self.slots[local as usize];
-        let load = slot.load;
-        if slot.standing.is_heeded() {
-            self.eras.remove(&local);
-        }
-        slot.standing = Standing::VACANT;
-        slot.load = 0;
-        if !self.incarnations.is_empty() {
-            self.incarnations.remove(&local);
-        }
-        self.charges.give_back_all(local);
-        let slot = &mut self.slots[local as usize];
-        // Rule 3.
-        if let Some(next) = slot.generation.checked_add(1) {
-            slot.generation = next;
-            self.vacant.push(local);
-        }
-        self.live -= 1;
-        self.counts.taken_back += u64::from(load);
-        let class = &mut self.classes[slot.class as usize];
-        class.live -= 1;
-        let (kind, mask) = (slot.kind, class.mask);
-        self.drop_empty_classes();
-        (u32::from(load), kind, mask)
     }
 
     /// The best agent for a request (rule 1).
@@ -475,12 +345,12 @@ impl Shard {
     /// Grants a lease on an agent that has room.
     #[inline(always)]
     pub(super) fn lease(&mut self, local: u32) -> Grant {
-        self.leave(local);
+        self.leave(local, Lists::All);
         let slot = &mut self.slots[local as usize];
         slot.load += 1;
-        self.touch(local);
+        self.touch(local, false);
         self.line_up(local);
-        self.join(local);
+        self.join(local, Lists::All);
         self.grant(self.id(local))
     }
 
@@ -541,8 +411,8 @@ impl Shard {
     }
 
     /// Gives a lease back; the place of its agent. If it is known how the lease went and how long it was
-    /// held, in nanoseconds, that becomes part of the agent's past. Where it did not go `well` the agent comes after
-    /// its equals, so that what failed there is tried elsewhere.
+    /// held, in nanoseconds, that becomes part of the agent's past. Where it did not go `well`, or nobody ever had it,
+    /// the agent comes after its equals: what failed there is tried elsewhere.
     #[inline(always)]
     pub(super) fn release(
         &mut self,
@@ -557,7 +427,7 @@ impl Shard {
             None => return Err(Gone::Ended),
         };
         let was_full = !self.slots[local as usize].has_room();
-        self.leave_but_line(local);
+        self.leave(local, Lists::AllButLine);
         let load = &mut self.slots[local as usize].load;
         // Without the rule the lease may be of an agent that holds none.
         let unchecked = super::broken("fleet.release-unchecked");
@@ -567,7 +437,13 @@ impl Shard {
         {
             score.add(succeeded, latency_ns);
         }
-        self.join_as_it_returns(local, was_full, well);
+        self.touch(local, well);
+        // Who had no room goes to the end of the line.
+        let lists = if was_full { Lists::All } else { Lists::AllButLine };
+        if was_full {
+            self.line_up(local);
+        }
+        self.join(local, lists);
         self.counts.taken_back += 1;
         if let Some(charge) = charge {
             self.charges.give_back(local, charge);
@@ -578,20 +454,22 @@ impl Shard {
     /// Has how something went be part of an agent's past, unless it has ended.
     pub(super) fn remember(&mut self, agent: AgentId, well: bool, latency_ns: u64) {
         let Some(local) = self.find(agent) else { return };
-        self.leave_but_line(local);
+        self.leave(local, Lists::AllButLine);
         if let Some(score) = self.scores.get_mut(local as usize) {
             score.add(well, latency_ns);
         }
         // It comes last among its equals, as the order of the lists has it.
-        self.touch(local);
-        self.join_but_line(local);
+        self.touch(local, false);
+        self.join(local, Lists::AllButLine);
     }
 
     pub(super) const fn count(&mut self, released: bool, how: Release) {
         self.counts.count(released, how);
     }
 
-    /// Takes back a lease that was just granted, as if it had not been.
+    /// Takes back a lease that was just granted and that nobody saw. Its agent comes as after one that went well: by load
+    /// before its equals, where it was if nothing but that was asked for, and by any other strategy after them; and it
+    /// has lost its turn. Of several the last one first, so that by load they come in the order in which they were taken.
     pub(super) fn undo(&mut self, agent: AgentId, charge: Option<Charge>) {
         if self.release(agent, charge, None, true).is_ok() {
             self.counts.undone += 1;
@@ -602,40 +480,5 @@ impl Shard {
     #[inline(always)]
     pub(super) fn is_stirred(&mut self) -> bool {
         self.stirred && std::mem::take(&mut self.stirred)
-    }
-
-    /// The best that a strategy finds here, or [`NO_FLOOR`]. For the round robin it is the lap, which is no
-    /// earlier than `lap` when somebody comes into an empty line.
-    pub(super) fn floor(&mut self, strategy: Strategy, lap: impl FnOnce() -> u64) -> u64 {
-        let link = strategy.index();
-        if strategy != Strategy::RoundRobin {
-            let somebody = |class: &&Class| class.index[link].best() != NOBODY;
-            let floor = |class: &Class| u64::from(class.index[link].best()) | class.floor_penalty();
-            return self.classes.iter().filter(somebody).map(floor).min().unwrap_or(NO_FLOOR);
-        }
-        let heads = self.classes.iter().filter_map(|class| {
-            let head = class.index[link].first();
-            (head != NIL).then(|| (class.floor_penalty(), self.slots[head as usize].turn))
-        });
-        let Some((penalty, turn)) = heads.min() else {
-            self.lap_end = Stamp::FIRST;
-            return NO_FLOOR;
-        };
-        if self.lap_end == Stamp::FIRST {
-            self.lap = self.lap.max(lap());
-            self.lap_end = self.clock;
-        } else {
-            self.count_lap(turn);
-        }
-        self.lap | penalty
-    }
-
-    /// Ends the lap if whoever is first in line now came there since it began (rule 5).
-    #[inline(always)]
-    fn count_lap(&mut self, first: Stamp) {
-        if first >= self.lap_end {
-            self.lap += 1;
-            self.lap_end = self.clock;
-        }
     }
 }

@@ -57,7 +57,7 @@ impl Stamp {
         Self(self.0 | Self::CAME_BACK)
     }
 
-    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    #[inline(always)]
     pub(super) const fn is_of_return(self) -> bool {
         self.0 & Self::CAME_BACK != 0
     }
@@ -71,7 +71,13 @@ impl Stamp {
     /// Lesser for those that came back, of these for the later ones, and of the others for the earlier ones.
     #[inline(always)]
     pub(super) const fn age_after_return(self) -> u64 {
-        if self.0 & Self::CAME_BACK == 0 { 1 << 63 | self.0 } else { (1 << 63) - self.0 }
+        if self.is_of_return() { (1 << 63) - self.0 } else { 1 << 63 | self.0 }
+    }
+
+    /// The same, lesser than that of any agent that is not on trial: no shard lives to see 2^61 changes.
+    #[inline(always)]
+    pub(super) const fn age_on_trial(self) -> u64 {
+        self.age_after_return() - (1 << 62)
     }
 }
 
@@ -128,6 +134,7 @@ impl Standing {
     }
 
     /// Whether it has one place, which the circuit of its type is to learn something by.
+    #[inline(always)]
     pub(super) const fn is_on_trial(self) -> bool {
         self.0 & Self::ON_TRIAL != 0
     }

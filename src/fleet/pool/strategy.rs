@@ -8,7 +8,8 @@
 //!    requests that come one after the other.
 //! 3. The rank by past performance follows from the agent's score, which changes as it leaves its list.
 
-use super::slot::Slot;
+use super::index::End;
+use super::slot::{Slot, Stamp};
 
 /// How many strategies there are.
 pub(super) const STRATEGIES: usize = 4;
@@ -32,11 +33,12 @@ const CLASSES: u32 = 256 / LEVELS_A_CLASS;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Strategy {
-    /// The fewest leases; of those the higher priority, in steps of 32 levels; of those first the ones whose last
-    /// change was a lease that came back, the latest first, and then the others, the longest unchanged first. A
-    /// lease that failed or expired does not count as one that came back, so the next attempt is made elsewhere
-    /// where somebody else is as free. So who asks for one agent after the other has few agents work and the rest
-    /// stay idle, and what those few work with stays in the caches. Bound: one lease more than the fewest.
+    /// The fewest leases; of those the higher priority, in steps of 32 levels; of those first the ones that are on trial
+    /// for the circuit of their type, then the ones whose last change was a lease that came back, the latest first, and
+    /// then the others, the longest unchanged first. A lease that failed, expired, or was granted to somebody who had
+    /// given up waiting does not count as one that came back, so the next attempt is made elsewhere where somebody else
+    /// is as free. So who asks for one agent after the other has few agents work and the rest stay idle, and what those
+    /// few work with stays in the caches. Bound: one lease more than the fewest.
     #[default]
     LeastLoaded,
     /// The highest priority; of those the one whose load changed longest ago. Bound: none, the priority is
@@ -55,7 +57,8 @@ pub enum Strategy {
     /// The best past: leases on it that the host completed as succeeded cost the least time each, as moving
     /// averages of success and latency see it (each new one weighs an eighth), in classes less than a
     /// quarter apart; of one class, the one whose load changed longest ago. Agents without a past come
-    /// first, so that each is tried. Bound: none, the class is always the best. Each lease reads the clock
+    /// first, so that each is tried, and so do those on trial for the circuit of their type, whatever their past. Bound:
+    /// none, the class is always the best. Each lease reads the clock
     /// twice. On [`Clock::coarse`](crate::Clock::coarse) that is cheap, and a duration counts to the resolution of that
     /// clock: agents that differ by less look alike.
     Performance,
@@ -92,15 +95,19 @@ impl Strategy {
     pub(super) const fn age(self, slot: &Slot) -> u64 {
         match self {
             Self::RoundRobin => slot.turn.age(),
+            Self::LeastLoaded if slot.standing.is_on_trial() => slot.stamp.age_on_trial(),
             Self::LeastLoaded => slot.stamp.age_after_return(),
             Self::Priority | Self::Performance => slot.stamp.age(),
         }
     }
 
-    /// Whether an agent comes first among its equals as a lease comes back from it, and not last.
+    /// Where an agent that has just changed comes among its equals, as its age has it.
     #[inline(always)]
-    pub(super) const fn prefers_last_returned(self) -> bool {
-        matches!(self, Self::LeastLoaded)
+    pub(super) const fn end(self, changed: Stamp) -> End {
+        match self {
+            Self::LeastLoaded if changed.is_of_return() => End::First,
+            _ => End::Last,
+        }
     }
 
     /// Whether one floor is so much worse than another that the bound would be broken (rule 2).

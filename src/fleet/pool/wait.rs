@@ -168,7 +168,7 @@ impl Pool {
                 let at = self.shard_of(grant.agent());
                 let mut shard = self.shards[at].lock();
                 let local = shard
-                    .release(grant.agent(), charge, None, true)
+                    .release(grant.agent(), charge, None, false)
                     .expect("grants of removed agents are withdrawn");
                 passed = self.pass_on(&mut desk, &mut shard, at, local, &mut wakes);
                 idle = Self::heeded(&shard, local);

@@ -1,5 +1,8 @@
 //! How the attempts of tasks went, as a part of their agents' pasts.
 
+use std::future::Future;
+use std::pin::Pin;
+use std::task::{Context, Waker};
 use std::time::Duration;
 
 use super::support::finish;
@@ -96,6 +99,36 @@ fn what_failed_on_an_agent_is_tried_elsewhere_next() {
     hand.advance(Duration::from_secs(2));
     brief.complete(LeaseOutcome::Succeeded).unwrap_err();
     assert_ne!(lease(&Request::any()).agent(), broken);
+    finish(&fleet);
+}
+
+#[test]
+fn who_was_granted_to_somebody_who_had_given_up_comes_after_its_equals() {
+    let fleet = fleet(ManualClock::new().0, Strategy::LeastLoaded);
+    let other = fleet.spawn(AgentSpec::new("other")).unwrap();
+    let wanted = fleet.spawn_batch(&AgentSpec::new("wanted").capability("rust"), 2).unwrap();
+    let lease = |agent| fleet.try_allocate(&Request::any().agent(agent)).unwrap();
+    let rust = Request::any().capability("rust");
+    let mut cx = Context::from_waker(Waker::noop());
+    for batch in [false, true] {
+        let [given_back, held] = [wanted[0], wanted[1]].map(lease);
+        let (mut one, mut two) = (None, None);
+        if batch {
+            let waits = two.insert(fleet.allocate_batch_async(&rust, 2));
+            assert!(Pin::new(waits).poll(&mut cx).is_pending());
+        } else {
+            let waits = one.insert(fleet.allocate_async(&rust));
+            assert!(Pin::new(waits).poll(&mut cx).is_pending());
+        }
+        given_back.complete(LeaseOutcome::Succeeded).unwrap();
+        assert_eq!(fleet.agent(wanted[0]).unwrap().load, 1, "it was granted");
+        drop((one, two));
+        let next = fleet.try_allocate(&Request::any()).unwrap();
+        assert_eq!(next.agent(), other, "a batch: {batch}");
+        for lease in [next, held] {
+            lease.complete(LeaseOutcome::Failed).unwrap();
+        }
+    }
     finish(&fleet);
 }
 

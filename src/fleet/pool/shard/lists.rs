@@ -3,13 +3,19 @@
 
 use super::*;
 
-/// What becomes of an agent in the lists that it belongs to.
+/// Which of its lists an agent joins or leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lists {
+    All,
+    /// All but the line for turns: who has room before and after keeps its place there.
+    AllButLine,
+}
+
+/// What becomes of an agent in its lists.
 #[derive(Clone, Copy)]
 enum Step {
-    Leave,
     Join,
-    /// It joins as a lease comes back from it that went well.
-    Return,
+    Leave,
 }
 
 impl Step {
@@ -24,20 +30,29 @@ impl Step {
         agent: u32,
     ) -> bool {
         match self {
-            Self::Leave => index.leave(slots, by.index(), rank, agent),
-            Self::Return if by.prefers_last_returned() => {
-                index.join_first(slots, by.index(), rank, agent)
+            Self::Join => {
+                let end = by.end(slots[agent as usize].stamp);
+                index.join(slots, by.index(), rank, agent, end)
             }
-            Self::Join | Self::Return => index.join(slots, by.index(), rank, agent),
+            Self::Leave => index.leave(slots, by.index(), rank, agent),
         }
     }
 }
 
+/// What counts as the class of an agent's past: whoever is on trial comes before all, or its circuit would learn nothing
+/// by it as long as others did better.
+#[inline(always)]
+pub(super) fn past(slot: &Slot, score: &Score) -> u32 {
+    if slot.standing.is_on_trial() { 0 } else { score.class() }
+}
+
 impl Shard {
+    /// Marks an agent that is in no list as changed: by a lease that came back, or otherwise.
     #[inline(always)]
-    pub(super) fn touch(&mut self, local: u32) {
-        self.slots[local as usize].stamp = self.clock;
-        self.clock = self.clock.next();
+    pub(super) fn touch(&mut self, local: u32, came_back: bool) {
+        let now = self.clock;
+        self.slots[local as usize].stamp = if came_back { now.of_return() } else { now };
+        self.clock = now.next();
     }
 
     /// Gives an agent the last turn; it is in no line.
@@ -47,46 +62,20 @@ impl Shard {
         slot.turn = slot.stamp;
     }
 
+    /// Has an agent with room join its lists. It is the last that was [marked](Self::touch), so it comes first or last
+    /// among its equals.
     #[inline(always)]
-    pub(super) fn join(&mut self, local: u32) {
-        self.change(local, true, Step::Join);
+    pub(super) fn join(&mut self, local: u32, lists: Lists) {
+        self.change(local, lists, Step::Join);
     }
 
     #[inline(always)]
-    pub(super) fn join_but_line(&mut self, local: u32) {
-        self.change(local, false, Step::Join);
-    }
-
-    /// Marks it as changed and joins as a lease comes back, well or not. Who had no room goes to the end of the line.
-    #[inline(always)]
-    pub(super) fn join_as_it_returns(&mut self, local: u32, was_full: bool, well: bool) {
-        self.touch(local);
-        let slot = &mut self.slots[local as usize];
-        let step = if well {
-            slot.stamp = slot.stamp.of_return();
-            Step::Return
-        } else {
-            Step::Join
-        };
-        if was_full {
-            self.line_up(local);
-        }
-        self.change(local, was_full, step);
+    pub(super) fn leave(&mut self, local: u32, lists: Lists) {
+        self.change(local, lists, Step::Leave);
     }
 
     #[inline(always)]
-    pub(super) fn leave(&mut self, local: u32) {
-        self.change(local, true, Step::Leave);
-    }
-
-    #[inline(always)]
-    pub(super) fn leave_but_line(&mut self, local: u32) {
-        self.change(local, false, Step::Leave);
-    }
-
-    /// Has an agent with room join or leave its lists (rule 1), the line for turns too or not.
-    #[inline(always)]
-    fn change(&mut self, local: u32, line: bool, step: Step) {
+    fn change(&mut self, local: u32, lists: Lists, step: Step) {
         let slot = &self.slots[local as usize];
         if !slot.has_room() {
             return;
@@ -102,14 +91,14 @@ impl Shard {
         }
         for strategy in self.kept.iter() {
             if strategy == Strategy::RoundRobin {
-                if !line {
+                if lists == Lists::AllButLine {
                     continue;
                 }
                 // Turns pass without a change of the best rank.
                 self.stirred = true;
             }
-            let past = || self.scores[local as usize].class();
-            let rank = strategy.rank(&self.slots[local as usize], past);
+            let slot = &self.slots[local as usize];
+            let rank = strategy.rank(slot, || past(slot, &self.scores[local as usize]));
             let index = &mut class.index[strategy.index()];
             self.stirred |= step.take(strategy, index, &mut self.slots, rank, local);
         }

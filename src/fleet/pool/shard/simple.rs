@@ -2,6 +2,7 @@
 //! agents that are alike (rule 6): the same steps as elsewhere, with what is known there left out.
 
 use super::*;
+use crate::fleet::pool::index::End;
 use crate::fleet::pool::strategy::LOAD_STEP;
 
 impl Shard {
@@ -104,7 +105,7 @@ impl Shard {
         // It is routed, or it would not have been there.
         if load < slot.limit {
             let rank = if by == Strategy::LeastLoaded { rank + LOAD_STEP } else { rank };
-            self.stirred |= index.join(slots, by.index(), rank, local);
+            self.stirred |= index.join(slots, by.index(), rank, local, End::Last);
         }
         Some(self.grant(agent))
     }
@@ -185,7 +186,7 @@ impl Shard {
             // Who had room stays where it is in the line.
             if slot.load + 1 == slot.limit {
                 slot.turn = slot.stamp;
-                index.join(slots, link, 0, local);
+                index.join(slots, link, 0, local, End::Last);
                 self.stirred = true;
             }
             return;
@@ -198,6 +199,7 @@ impl Shard {
         let (load, limit) = (slot.load, slot.limit);
         slot.load = load - 1;
         slot.stamp = self.clock.of_return();
+        let end = by.end(slot.stamp);
         self.clock = self.clock.next();
         if let (Some(score), Some((succeeded, latency_ns))) = (&mut score, went) {
             score.add(succeeded, latency_ns);
@@ -207,11 +209,7 @@ impl Shard {
             self.stirred |= index.leave(slots, link, rank, local);
         }
         if load <= limit {
-            self.stirred |= if by.prefers_last_returned() {
-                index.join_first(slots, link, after, local)
-            } else {
-                index.join(slots, link, after, local)
-            };
+            self.stirred |= index.join(slots, link, after, local, end);
         }
     }
 }

@@ -22,6 +22,9 @@ impl Shard {
         let alike = self.classes.len() == 1 && self.classes[0].payer.is_none();
         let simple = alike && !self.classes[0].degraded && !self.is_closed();
         assert_eq!(self.sole, self.kept.sole().filter(|_| simple), "rule 6");
+        let most = if self.is_closed() { 0 } else { SPARE_MAX };
+        assert_eq!(self.spare_max, most, "no references to keep once it is closed");
+        assert!(self.spare <= most, "more references than it may own");
         assert!(self.charges.len() as u64 <= held, "rule 1 of the charges");
         self.charges.validate();
         if let Some(wheel) = &self.timed {
@@ -45,7 +48,7 @@ impl Shard {
                 for (rank, local) in &members {
                     let slot = &self.slots[*local as usize];
                     assert!(slot.has_room() && slot.class as usize == place, "rule 1");
-                    let past = || self.scores[*local as usize].class();
+                    let past = || lists::past(slot, &self.scores[*local as usize]);
                     assert_eq!(strategy.rank(slot, past), *rank, "rule 1");
                     ages.push((*rank, strategy.age(slot)));
                 }
@@ -63,7 +66,7 @@ impl Shard {
                 let naive = naive.map(|(local, slot)| {
                     let misfit = ask.misfit(self.mask(local)).expect("nothing is asked for");
                     let misfit = misfit | self.classes[slot.class as usize].penalty();
-                    let past = || self.scores[local as usize].class();
+                    let past = || lists::past(slot, &self.scores[local as usize]);
                     (misfit, strategy.rank(slot, past), strategy.age(slot), local)
                 });
                 let plain = |best: Best| (best.misfit, best.rank, best.age, best.local);

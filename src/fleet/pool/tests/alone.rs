@@ -294,10 +294,28 @@ proptest! {
     #[test]
     fn where_one_strategy_is_kept_every_choice_is_the_one_that_a_naive_scan_makes(
         only in prop::sample::select(Strategy::ALL.to_vec()),
+        alike in proptest::bool::ANY,
         mut steps in prop::collection::vec(step(), 1..80),
     ) {
         steps.iter_mut().filter_map(Step::asked_mut).for_each(|asked| asked.strategy = only);
+        if alike {
+            steps.iter_mut().for_each(Step::make_alike);
+        }
         Both::of(1, &[only]).run_to_its_end(steps);
+    }
+
+    #[test]
+    fn where_one_strategy_is_kept_every_choice_across_shards_is_as_near_as_is_stated(
+        only in prop::sample::select(Strategy::ALL.to_vec()),
+        shards in prop::sample::select(vec![2_usize, 4, 16]),
+        alike in proptest::bool::ANY,
+        mut steps in prop::collection::vec(step(), 1..80),
+    ) {
+        steps.iter_mut().filter_map(Step::asked_mut).for_each(|asked| asked.strategy = only);
+        if alike {
+            steps.iter_mut().for_each(Step::make_alike);
+        }
+        Both::of(shards, &[only]).run_to_its_end(steps);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The pool at its limits: names, sets, leases; and what it says of those who starve.
 
 use super::*;
+use crate::Error;
 
 /// Agents without capabilities, or with those named.
 pub(super) fn join(
@@ -72,6 +73,43 @@ fn live_agents_have_as_many_sets_of_capabilities_as_there_may_be_and_no_more() {
     }
     pool.remove(agents[7], &mut Vec::new()).expect("it lives");
     join(&pool, &one_more, 1, 1).expect("a set is free again");
+}
+
+#[test]
+fn agents_are_told_apart_by_what_more_than_64_capabilities_come_to() {
+    let names: Vec<Arc<str>> = (0..70).map(|n: u8| Arc::from(n.to_string())).collect();
+    let others = [&names[..66], &names[67..]].concat();
+    for shards in [1, 2] {
+        let pool = pool_of(2, shards, Strategy::LeastLoaded);
+        let has_all = join(&pool, &names, 1, 1).expect("there is room")[0];
+        let lacks_one = join(&pool, &others, 1, 1).expect("there is room")[0];
+        // All that one after the other are found for a request.
+        let found = |fit, asked: &[usize]| -> Vec<AgentId> {
+            let asked = asked.iter().map(|at| &names[*at]);
+            let request = asked.fold(Request::any().fit(fit), Request::capability);
+            let mut held = Vec::new();
+            while let Ok(lease) = pool.try_allocate(&request) {
+                held.push(lease);
+            }
+            held.iter().map(Lease::agent).collect()
+        };
+        for fit in [Fit::All, Fit::Tightest, Fit::BestFraction] {
+            assert_eq!(found(fit, &[66]), [has_all], "{fit:?}");
+        }
+        for fit in [Fit::All, Fit::Tightest] {
+            assert_eq!(found(fit, &[3, 66]), [has_all], "{fit:?}");
+        }
+        assert_eq!(found(Fit::All, &[3, 65]).len(), 2);
+        assert_eq!(found(Fit::Tightest, &[3]), [lacks_one, has_all], "it has one less");
+        assert_eq!(found(Fit::BestFraction, &[3, 66]), [has_all, lacks_one]);
+        pool.validate();
+        // Where all are alike it is not known from that either.
+        pool.remove(has_all, &mut Vec::new()).expect("it lives");
+        for fit in [Fit::All, Fit::Tightest, Fit::BestFraction] {
+            assert_eq!(found(fit, &[66]), [], "{fit:?}");
+        }
+        assert_eq!(found(Fit::BestFraction, &[3, 66]), [lacks_one]);
+    }
 }
 
 #[test]

@@ -178,6 +178,19 @@ impl Model {
         self.agents[index].turn = self.agents[index].changed;
     }
 
+    /// Takes so many for a batch that is to have more, and takes them back.
+    pub(super) fn take_in_vain(&mut self, asked: &Asked, named: Option<AgentId>, count: usize) {
+        let mut taken = Vec::new();
+        for _ in 0..count {
+            let best = self.best(asked, named).expect("there are so many places");
+            self.take(best);
+            taken.push(best);
+        }
+        for index in taken.into_iter().rev() {
+            self.give_back(index, true);
+        }
+    }
+
     pub(super) fn possible(&self, asked: &Asked) -> bool {
         self.agents.iter().any(|agent| Self::misfit(asked, agent).is_some())
     }
@@ -203,6 +216,11 @@ impl Model {
     pub(super) fn release(&mut self, agent: AgentId, well: bool) {
         let index = self.agents.iter().position(|known| known.id == agent);
         let index = index.expect("the lease was not void");
+        self.give_back(index, well);
+        self.serve(index);
+    }
+
+    fn give_back(&mut self, index: usize, well: bool) {
         let was_full = !self.agents[index].has_room();
         self.agents[index].load -= 1;
         self.touch(index);
@@ -210,6 +228,5 @@ impl Model {
         if was_full {
             self.agents[index].turn = self.agents[index].changed;
         }
-        self.serve(index);
     }
 }

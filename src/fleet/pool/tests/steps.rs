@@ -72,6 +72,20 @@ impl Step {
             _ => None,
         }
     }
+
+    /// Has it be one of a fleet whose agents are all alike, so that the strategy decides alone.
+    pub(super) fn make_alike(&mut self) {
+        match self {
+            Self::Spawn { capabilities, condition, .. } => {
+                (*capabilities, *condition) = (0, Condition::Fit);
+            }
+            Self::SetCondition { .. } => *self = Self::Tick,
+            _ => {}
+        }
+        if let Some(asked) = self.asked_mut() {
+            asked.capabilities = 0;
+        }
+    }
 }
 
 pub(super) fn asked() -> impl Strategy<Value = Asked> {

@@ -119,8 +119,15 @@ impl World {
         if random.percent(40) {
             builder = builder.verifier(Arc::clone(&core) as _);
         }
-        let kept = [Strategy::LeastLoaded, Strategy::Priority, Strategy::RoundRobin];
-        builder = builder.strategies(&[kept[random.below(3)]]);
+        let all = [
+            Strategy::LeastLoaded,
+            Strategy::Priority,
+            Strategy::RoundRobin,
+            Strategy::Performance,
+        ];
+        // Mostly one alone, and several by turns of whoever asks for nothing else.
+        let kept = &all[random.below(all.len())..];
+        builder = builder.strategies(if random.percent(80) { &kept[..1] } else { kept });
         builder = match random.below(3) {
             0 => builder.shards(some(random.below(4))),
             _ => builder.strict(),

@@ -214,3 +214,39 @@ fn a_shutdown_waits_no_longer_than_it_may_for_an_observer_that_is_told_of_an_exp
     assert!(lease.complete(LeaseOutcome::Succeeded).is_err());
     finish(&fleet);
 }
+
+#[test]
+fn an_agent_on_trial_is_not_kept_waiting_by_others_that_do_well() {
+    let taken_first = [Strategy::LeastLoaded, Strategy::Performance];
+    let taken_in_turn = [Strategy::Priority, Strategy::RoundRobin];
+    for strategy in taken_first.into_iter().chain(taken_in_turn) {
+        let (clock, hand) = ManualClock::new();
+        let builder = Fleet::<u64, u64>::builder().strategies(&[strategy]).strict();
+        let fleet = builder.clock(clock).breaker("obedient", breaker()).build().unwrap();
+        let guarded = fleet.spawn(AgentSpec::new("obedient")).unwrap();
+        let others = fleet.spawn_batch(&AgentSpec::new("other"), 2).unwrap();
+        let lease = |agent| fleet.try_allocate(&Request::any().agent(agent)).unwrap();
+        for other in &others {
+            lease(*other).complete(LeaseOutcome::Succeeded).unwrap();
+        }
+        (0..3).for_each(|_| lease(guarded).complete(LeaseOutcome::Failed).unwrap());
+        assert!(opened(&fleet), "{strategy:?}");
+        let held = lease(others[0]);
+        hand.advance(DELAY);
+        fleet.tick();
+        // It comes back after the other one went on trial.
+        held.complete(LeaseOutcome::Succeeded).unwrap();
+        // One lease after the other: there are always others that could have it.
+        let comes_to_guarded = |_: &usize| {
+            let lease = take(&fleet);
+            let agent = lease.agent();
+            lease.complete(LeaseOutcome::Succeeded).unwrap();
+            agent == guarded
+        };
+        let came = (1..=3).find(comes_to_guarded);
+        assert!(came.is_some(), "{strategy:?}: nobody comes to it");
+        assert!(came == Some(1) || taken_in_turn.contains(&strategy), "{strategy:?}: {came:?}");
+        assert_eq!(fleet.circuit("obedient"), Some(BreakerState::Closed), "{strategy:?}");
+        finish(&fleet);
+    }
+}

@@ -1,0 +1,107 @@
+//! Agents that join and agents that end, and what that means for those who wait.
+
+use std::sync::Arc;
+use std::task::Waker;
+
+use super::buy::KindAccounts;
+use super::desk::Kind;
+use super::{Entrant, Newcomers, Pool, RUNS_TASKS};
+use crate::Error;
+use crate::fleet::budget::Asking;
+use crate::fleet::id::AgentId;
+use crate::fleet::request::AllocateError;
+
+impl Pool {
+    /// Adds agents, all or none, and grants them to those who wait.
+    pub(in crate::fleet) fn insert(
+        &self,
+        newcomers: &Newcomers<'_>,
+        count: usize,
+        wakes: &mut Vec<Waker>,
+    ) -> Result<Vec<AgentId>, Error> {
+        let mut desk = self.desk.lock();
+        let base = if newcomers.runs_tasks { RUNS_TASKS } else { 0 };
+        let mask = desk.intern(newcomers.capabilities, base, count, self.max_agents)?;
+        let mut agents = Vec::with_capacity(count);
+        if count == 0 {
+            return Ok(agents);
+        }
+        let kind = Kind {
+            name: Arc::clone(newcomers.name),
+            labels: Arc::from(newcomers.labels),
+            resources: newcomers.resources,
+            limit: newcomers.limit,
+        };
+        let (kind, shares) = desk.enter(kind, mask, count);
+        let Newcomers { priority, limit, condition, era, .. } = *newcomers;
+        let entrant = Entrant { kind, mask, priority, limit, condition, era };
+        let accounts = self.budgets.as_ref().map(KindAccounts::of);
+        for (at, share) in shares.into_iter().enumerate().filter(|(_, share)| *share > 0) {
+            let mut shard = self.shards[at].lock();
+            shard.reserve(share);
+            for _ in 0..share {
+                let agent = shard.insert(&entrant);
+                let local = shard.find(agent).expect("it was just added");
+                if let Some(accounts) = &accounts {
+                    shard.set_payer(local, accounts.payer(newcomers.name, agent));
+                }
+                if desk.has_askers() {
+                    desk.offer(&mut shard, local, self.budgets.is_some(), wakes);
+                }
+                agents.push(agent);
+            }
+            self.publish(at, &mut shard);
+            self.owe_by(&mut shard, wakes);
+        }
+        self.plan_by(&mut desk, wakes);
+        self.say_who_waits(&desk);
+        Ok(agents)
+    }
+
+    /// Ends an agent: it is not allocated any more, and its leases are void. How many were held.
+    pub(in crate::fleet) fn remove(&self, agent: AgentId, wakes: &mut Vec<Waker>) -> Option<u32> {
+        let mut desk = self.desk.lock();
+        let at = self.shard_of(agent);
+        let (load, kind, mask) = {
+            let mut shard = self.shards[at].lock();
+            let local = shard.find(agent)?;
+            let removed = shard.remove(local);
+            self.publish(at, &mut shard);
+            self.owe_by(&mut shard, wakes);
+            removed
+        };
+        desk.leave(kind, mask, at, 1, &self.left);
+        // A grant that nobody has noticed yet is not a lease that somebody loses.
+        let withdrawn = desk.void_grants(agent);
+        let void = withdrawn.len() + desk.batches.withdraw(agent).len();
+        let load = load - u32::try_from(void).expect("no more than the agent's load");
+        self.follow_accounts_at(&desk);
+        for ticket in withdrawn {
+            if ticket.ask.agent == Some(agent) {
+                desk.answer(ticket, Err(AllocateError::AgentGone), None, wakes);
+            } else if let Some(granted) = self.take_asked(&ticket.ask, Asking::Waiting, true) {
+                // The waiter was woken for the first grant and has not looked yet.
+                desk.answer(ticket, Ok(granted), None, wakes);
+            } else if desk.closed {
+                desk.answer(ticket, Err(AllocateError::Closed), None, wakes);
+            } else {
+                desk.waiting.insert(ticket, None);
+                self.say_who_waits(&desk);
+                // Rule 2: what came free between the look and the word.
+                if let Some(granted) = self.take_asked(&ticket.ask, Asking::Waiting, true) {
+                    desk.waiting.remove(&ticket);
+                    desk.answer(ticket, Ok(granted), None, wakes);
+                }
+            }
+        }
+        if desk.closed {
+            desk.batches.refuse(|_, _| Some(AllocateError::Closed), wakes);
+        }
+        desk.refuse_hopeless(agent, wakes);
+        desk.tell_idlers(agent, wakes);
+        self.plan_by(&mut desk, wakes);
+        self.say_who_waits(&desk);
+        self.tell_by(wakes);
+        Some(load)
+    }
+}
