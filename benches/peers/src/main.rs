@@ -54,6 +54,8 @@ pub struct Settings {
     pub commit: String,
     /// Where files go, into folders of their own that are gone afterwards.
     pub folder: PathBuf,
+    /// How many units this crate does of each row, alone and not timed; none if the rows are measured.
+    pub units: Option<u64>,
     /// What says whether the machine is calm; nothing where that does not matter.
     pub probes: Option<Probes>,
 }
@@ -61,12 +63,14 @@ pub struct Settings {
 /// One row of a part: measures it and says what came out.
 type RowFn = fn(&Settings) -> Row;
 
-const USAGE: &str = "usage: phalanx-peers PART [--quick] [--row ID].. [--json FILE] [--folder DIR] [--calm on|off]
+const USAGE: &str = "usage: phalanx-peers PART [--quick] [--row ID].. [--json FILE] [--folder DIR] [--units N] [--calm on|off]
   PART         ast, bus, cache, fleet or state; build with the feature of the same name
   --quick      3 samples a row instead of 5, and only the peers that its reach names
   --row ID     only this row; may be given more than once
   --json FILE  write the rows there as well
   --folder DIR where the rows with files keep them, which should be on a disk; the system's temporary folder
+  --units N    no times: this crate alone does N units of each row, for whoever counts its instructions; they are
+               those of the difference between two runs
   --calm off   count all work, also what was done while a neighbour had a share of the core; on unless said";
 
 const PARTS: [&str; 5] = ["ast", "bus", "cache", "fleet", "state"];
@@ -112,7 +116,7 @@ fn main() -> ExitCode {
             Err(problem) => usage(&problem),
         };
     }
-    let Arguments { part, quick, only, json, folder, calm } = match arguments() {
+    let Arguments { part, quick, only, json, folder, units, calm } = match arguments() {
         Ok(Some(parsed)) => parsed,
         Ok(None) => {
             println!("{USAGE}");
@@ -131,8 +135,8 @@ fn main() -> ExitCode {
         let ids: Vec<_> = rows.iter().map(|(id, _)| *id).collect();
         return usage(&format!("there is no row {unknown} of {part}, but {}", ids.join(", ")));
     }
-    let probes = calm.then(Probes::new);
-    let settings = Settings { quick, commit: commit(), folder, probes };
+    let probes = (calm && units.is_none()).then(Probes::new);
+    let settings = Settings { quick, commit: commit(), folder, units, probes };
     println!("{}", table::header(&part, &settings));
     let mut done = Vec::new();
     for (id, row) in rows.iter().filter(|(id, _)| only.is_empty() || only.iter().any(|o| o == id)) {
@@ -161,6 +165,7 @@ struct Arguments {
     only: Vec<String>,
     json: Option<String>,
     folder: PathBuf,
+    units: Option<u64>,
     calm: bool,
 }
 
@@ -168,7 +173,7 @@ struct Arguments {
 fn arguments() -> Result<Option<Arguments>, String> {
     let (mut part, mut quick, mut only, mut json) = (None, false, Vec::new(), None);
     let mut folder = std::env::temp_dir();
-    let mut calm = true;
+    let (mut units, mut calm) = (None, true);
     let mut given = std::env::args().skip(1);
     while let Some(argument) = given.next() {
         match argument.as_str() {
@@ -177,6 +182,10 @@ fn arguments() -> Result<Option<Arguments>, String> {
             "--row" => only.push(given.next().ok_or("--row needs an id")?),
             "--json" => json = Some(given.next().ok_or("--json needs a file")?),
             "--folder" => folder = given.next().ok_or("--folder needs a folder")?.into(),
+            "--units" => {
+                let number = given.next().and_then(|number| number.parse().ok());
+                units = Some(number.ok_or("--units needs a number")?);
+            }
             "--calm" => {
                 calm = match given.next().as_deref() {
                     Some("on") => true,
@@ -189,7 +198,8 @@ fn arguments() -> Result<Option<Arguments>, String> {
             more => return Err(format!("one part at a time: {more} is one too many")),
         }
     }
-    Ok(Some(Arguments { part: part.ok_or("which part?")?, quick, only, json, folder, calm }))
+    let part = part.ok_or("which part?")?;
+    Ok(Some(Arguments { part, quick, only, json, folder, units, calm }))
 }
 
 fn usage(problem: &str) -> ExitCode {

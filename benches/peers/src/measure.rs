@@ -163,6 +163,9 @@ pub fn measure_or(
     mut contestants: Vec<Contestant<'_>>,
     absent: &str,
 ) -> Row {
+    if let Some(units) = settings.units {
+        return done(spec, contestants, units);
+    }
     let sampled = catch_unwind(AssertUnwindSafe(|| {
         let Some(probing) = probing(settings, &spec, &contestants) else {
             let samples = as_they_come(settings, &mut spec, &mut contestants)?;
@@ -191,6 +194,20 @@ pub fn measure_or(
             Row::not_run(spec, format!("a contestant panicked: {}", said.unwrap_or("no message")))
         }
     }
+}
+
+/// Has this crate do so many units that nobody times.
+fn done(spec: Spec, contestants: Vec<Contestant<'_>>, units: u64) -> Row {
+    let how = (spec.unit, spec.time);
+    let ours = contestants.into_iter().find(|one| one.name == OURS);
+    let reason = match ours {
+        Some(mut ours) => {
+            (ours.run)(&mut Watch::new(units, how, None));
+            format!("{units} units were done, and not timed")
+        }
+        None => "this crate does not take part".to_owned(),
+    };
+    Row::not_run(spec, reason)
 }
 
 /// Whom to ask whether the machine is calm, where that matters: in rows of which everybody times laps by the clock on

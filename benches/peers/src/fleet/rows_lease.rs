@@ -133,6 +133,35 @@ impl<const N: usize> Asked<N> {
     }
 }
 
+impl Asked<1> {
+    /// The same with so many leases out at any time: each pair takes one and gives back the one that was taken so many
+    /// pairs before.
+    fn with_leases_out(self, name: &'static str, out: usize) -> Contestant<'static> {
+        let request = self.requests[0].clone();
+        let take = move |fleet: &Fleet<(), ()>| fleet.try_allocate(&request).expect("one is idle");
+        let mut held: Vec<_> = (0..out).map(|_| take(&self.fleet)).collect();
+        let mut oldest = 0;
+        Contestant::in_laps(name, move |watch| {
+            let asked = &self;
+            let mut received = 0_u64;
+            for _ in watch.units() {
+                watch.begin();
+                for _ in 0..PAIRS {
+                    let ended = std::mem::replace(&mut held[oldest], take(&asked.fleet));
+                    received += u64::from(ended.complete(LeaseOutcome::Succeeded).is_ok());
+                    oldest = if oldest + 1 == out { 0 } else { oldest + 1 };
+                }
+                watch.end(PAIRS);
+            }
+            let sample = watch.sample(None);
+            assert_eq!(received, sample.operations, "each lease is good until it is given back");
+            let choose = |_| Some((0, pair(&asked.fleet, &asked.requests[0])?));
+            let chosen: Vec<_> = (0..LOOKED_AT).filter_map(choose).collect();
+            Sample { checksum: Some((asked.best)(&chosen) as u64), ..sample }
+        })
+    }
+}
+
 /// What a strategy is asked, for so many agents.
 type Open<const N: usize> = fn(usize) -> Asked<N>;
 
@@ -192,14 +221,25 @@ pub fn least_loaded_1k(settings: &Settings) -> Row {
     )
 }
 
+/// How many leases are out where not one at a time is.
+const OUT: usize = 1000;
+
+/// Who takes and gives back one lease at a time has the same agent each time, whatever the number of agents: the one
+/// that came back last. With many out each pair is of another one.
 pub fn least_loaded_100k(settings: &Settings) -> Row {
-    beside_1k(
-        settings,
-        least_loaded,
-        "least-loaded-100k",
-        "the least loaded of 100,000 agents, exactly, and back (ns a pair)",
-        &[("self-1k", 1.0 / 1.8)],
-    )
+    let many_out = least_loaded(HUNDRED_THOUSAND).with_leases_out("self-1000-out", OUT);
+    let mut work = strategy_work(HUNDRED_THOUSAND);
+    work["self-1000-out"] = json!("1000 leases are out, and the oldest is given back each time");
+    Lineup::of(settings, least_loaded(HUNDRED_THOUSAND).contestant(OURS))
+        .and(least_loaded(AGENTS).contestant("self-1k"))
+        .and(many_out)
+        .measure(
+            PAIR,
+            "least-loaded-100k",
+            "the least loaded of 100,000 agents, exactly, and back, one lease at a time (ns a pair)",
+            work,
+            &[("self-1k", 1.0 / 1.8)],
+        )
 }
 
 // By priority.
