@@ -84,6 +84,7 @@ mod picker;
 mod pool;
 mod post;
 mod progress;
+mod purse;
 mod record;
 mod reply;
 mod request;
@@ -263,7 +264,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             era: None,
         };
         let prewarmed = spec.is_prewarmed();
-        let launches = inner.charge_launches(&spec.name, count)?;
+        let launches = inner.charge_launches(&spec.name, spec.group, count)?;
         let (mut wakes, mut after) = (Vec::new(), After::new());
         let agents = {
             let mut guard = inner.state.lock();

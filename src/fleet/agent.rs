@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::async_context::AsyncContext;
-use super::id::AgentId;
+use super::id::{AgentId, GroupKey};
 use super::request::{Priority, add_capability};
 use super::supervise::{HeartbeatPolicy, RestartPolicy};
 use super::supervision::{StuckAction, StuckRule, Supervised, SupervisionGroup};
@@ -91,6 +91,7 @@ pub struct AgentSpec<T, O> {
     pub(super) supervised: Option<Supervised>,
     pub(super) heartbeat: Option<HeartbeatPolicy>,
     pub(super) stuck: Option<StuckRule>,
+    pub(super) group: Option<GroupKey>,
 }
 
 impl<T, O> AgentSpec<T, O> {
@@ -110,6 +111,7 @@ impl<T, O> AgentSpec<T, O> {
             supervised: None,
             heartbeat: None,
             stuck: None,
+            group: None,
         }
     }
 
@@ -132,6 +134,14 @@ impl<T, O> AgentSpec<T, O> {
     #[must_use]
     pub const fn max_leases(mut self, limit: NonZeroU32) -> Self {
         self.max_leases = limit;
+        self
+    }
+
+    /// Sets whose budget its [launch](super::Meter::Launches) is charged to, beside the fleet's and that of its type: an
+    /// agent that is spawned for a swarm or a tenant. Default: nobody's. Who leases it is another matter.
+    #[must_use]
+    pub const fn group(mut self, group: GroupKey) -> Self {
+        self.group = Some(group);
         self
     }
 
@@ -402,6 +412,7 @@ impl<T, O> Clone for AgentSpec<T, O> {
             supervised: self.supervised.clone(),
             heartbeat: self.heartbeat,
             stuck: self.stuck,
+            group: self.group,
         }
     }
 }
@@ -421,6 +432,7 @@ impl<T, O> fmt::Debug for AgentSpec<T, O> {
             .field("supervised", &self.supervised)
             .field("heartbeat", &self.heartbeat)
             .field("stuck_after", &self.stuck)
+            .field("group", &self.group)
             .finish()
     }
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::id::{AgentId, Attempt, TaskId};
+use super::purse::{Purse, WeakTreasury};
 use super::signal::{Signal, Word};
 use super::supervision::Watch;
 
@@ -20,6 +21,8 @@ pub struct AsyncContext {
     pub(super) signal: Arc<Signal>,
     /// Who hears what it says, if somebody does.
     pub(super) watch: Option<Arc<Watch>>,
+    /// What it pays with, if there are budgets.
+    pub(super) purse: Option<Purse<WeakTreasury>>,
 }
 
 impl AsyncContext {

@@ -84,7 +84,16 @@ impl fmt::Display for Scope {
     }
 }
 
-/// What is counted.
+/// What is counted, and what a fleet charges whom with:
+///
+/// | meter | the fleet, the group | the type, the agent |
+/// |---|---|---|
+/// | [`Leases`](Self::Leases) | each lease while it is held | so |
+/// | [`QueuedTasks`](Self::QueuedTasks) | each task while it has not ended | only a task [for one agent](super::Task::to) |
+/// | [`Launches`](Self::Launches) | each agent that is spawned; the group is [that of its spec](super::AgentSpec::group) | the type; never the agent |
+/// | [`Units`](Self::Units) | what a task [costs](super::Task::cost), and what its handler [spends](super::TaskContext::spend) | what a task for one agent costs, and what handlers spend |
+///
+/// A limit on what nobody is charged with is never reached; what a host [reserves](Payer::reserve) by itself counts too.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Meter {

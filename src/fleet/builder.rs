@@ -364,6 +364,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         };
         let inner = Arc::new_cyclic(|me| Inner {
             me: me.clone(),
+            treasury: me.clone(),
             hears: me.clone(),
             pool,
             state: Tasks::new(state),

@@ -51,7 +51,9 @@ impl<T> Task<T> {
 
     /// Sets how many of the host's units it costs; in place of what was set for that kind. Default: none.
     ///
-    /// They are reserved when it is submitted. Once an attempt of it has begun they are used up, however it ends:
+    /// They are reserved when it is submitted, from the fleet and the [group](Self::group), and of a task
+    /// [for one agent](Self::to) from that agent and its type too; what a handler finds out that it uses it
+    /// [spends](super::TaskContext::spend). Once an attempt of it has begun they are used up, however it ends:
     /// they stay in use until [`Account::reset_spent`](super::Account::reset_spent). A task that never ran gives
     /// them back. It matters in a fleet with [budgets](super::FleetBuilder::budgets).
     #[must_use]
@@ -111,7 +113,7 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    fn tell_warnings(&self, warnings: Vec<Warning>) {
+    pub(super) fn tell_warnings(&self, warnings: Vec<Warning>) {
         for warning in warnings {
             self.notice(&FleetEvent::BudgetWarning { warning });
         }
@@ -128,14 +130,17 @@ impl<T, O> Inner<T, O> {
         budgets.payer(&scopes)
     }
 
-    /// Reserves the launch of so many agents of a type. They are to be spent once they are there.
+    /// Reserves the launch of so many agents of a type, for their group. They are to be spent once they are there.
     pub(super) fn charge_launches(
         &self,
         name: &std::sync::Arc<str>,
+        group: Option<GroupKey>,
         count: usize,
     ) -> Result<Option<Reservation>, Error> {
         let Some(budgets) = self.pool.budgets() else { return Ok(None) };
-        let payer = budgets.payer(&[Scope::Type(std::sync::Arc::clone(name))]);
+        let mut scopes = vec![Scope::Type(std::sync::Arc::clone(name))];
+        scopes.extend(group.map(Scope::Group));
+        let payer = budgets.payer(&scopes);
         if !payer.is_metered(Meter::Launches) {
             return Ok(None);
         }

@@ -245,6 +245,7 @@ impl<T, O> Inner<T, O> {
             agent,
             signal: Arc::clone(&signal),
             watch: watch.clone(),
+            purse: self.weak_purse(cargo.task().request().named_group()),
         };
         let payload = cargo.task();
         let fleet = Weak::clone(&self.me);

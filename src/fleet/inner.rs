@@ -36,6 +36,7 @@ use super::log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
 use super::pool::{Feed, Pool};
 use super::post::{Counters, Posts, Station};
 use super::progress::Progress;
+use super::purse::WeakTreasury;
 use super::runner::{Runner, Seat};
 use super::signal::{Signals, Whose, Word};
 use super::stats::FleetStats;
@@ -54,6 +55,8 @@ use crate::{Error, ErrorKind};
 /// See the file's head.
 pub(super) struct Inner<T, O> {
     pub(super) me: Weak<Self>,
+    /// The same for what handlers spend.
+    pub(super) treasury: WeakTreasury,
     /// The same, for what attempts say.
     pub(super) hears: Weak<dyn Hears>,
     pub(super) pool: Arc<Pool>,

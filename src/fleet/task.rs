@@ -7,6 +7,7 @@ use super::budget::Exceeded;
 use super::dependencies::MAX_DEPENDENCIES;
 use super::id::{AgentId, Attempt, TaskId};
 use super::options::{DEFAULTS, Options};
+use super::purse::{Purse, Treasury};
 use super::request::{Priority, Request};
 use super::signal::{Signal, Word};
 use super::supervision::Watch;
@@ -154,6 +155,8 @@ pub struct TaskContext<'a> {
     pub(super) signal: &'a Signal,
     /// Who hears what it says, if somebody does.
     pub(super) watch: Option<&'a Watch>,
+    /// What it pays with, if there are budgets.
+    pub(super) purse: Option<Purse<&'a dyn Treasury>>,
 }
 
 impl TaskContext<'_> {

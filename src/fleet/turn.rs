@@ -210,7 +210,8 @@ impl<T, O> Inner<T, O> {
         let ran = guarded(|| {
             let signal = &station.signal;
             let (task_id, attempt, watch) = (None, Attempt::NONE, None);
-            let mut context = TaskContext { task: task_id, attempt, agent, signal, watch };
+            let purse = self.purse(None);
+            let mut context = TaskContext { task: task_id, attempt, agent, signal, watch, purse };
             loop {
                 *left = left.saturating_sub(1);
                 // Neither payload nor output is anything to drop.
@@ -360,6 +361,7 @@ impl<T, O> Inner<T, O> {
             agent: turn.agent,
             signal: followed.map_or(&turn.station.signal, |(.., signal)| signal),
             watch,
+            purse: self.purse(task.request().named_group()),
         };
         guarded(|| handler.handle(task, &mut context))
             .unwrap_or_else(|what| Err(self.after_panic(turn, &what)))

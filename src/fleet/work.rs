@@ -276,7 +276,9 @@ impl<T, O> Inner<T, O> {
             }
             Ok(mut handler) => {
                 let (task_id, watch) = (Some(id), watch.as_deref());
-                let mut context = TaskContext { task: task_id, attempt, agent, signal, watch };
+                let purse = self.purse(task.request().named_group());
+                let mut context =
+                    TaskContext { task: task_id, attempt, agent, signal, watch, purse };
                 let mut ran = (None, None);
                 // Taken apart at once: a small output stays in registers.
                 match guarded(|| match handler.handle(&task, &mut context) {

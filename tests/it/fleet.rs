@@ -22,6 +22,7 @@ mod results;
 mod retire;
 mod scaling;
 mod simulation;
+mod spending;
 mod stop;
 mod storm;
 mod submit;
