@@ -29,6 +29,7 @@ mod keep;
 mod kill;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod linear;
+mod long;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod maintainer;
 #[cfg(all(feature = "durable", feature = "bincode"))]

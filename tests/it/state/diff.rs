@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::bomb::{Bomb, on_next_use};
+use super::long::cases;
 
 fn open(disk: &FaultDisk) -> StateManager {
     StateManager::builder().fault_disk(disk).open().expect("the disk is sound")
@@ -491,7 +492,7 @@ fn values(model: &Model) -> [BTreeMap<u8, u16>; 2] {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(96), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_diff_is_the_models_and_applying_or_going_back_leads_to_its_other_side(

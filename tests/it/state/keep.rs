@@ -12,6 +12,8 @@ use phalanx::{ErrorKind, ManualClock};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::long::cases;
+
 fn open(policy: SnapshotPolicy) -> (StateManager, Collection<u32, u64>, ManualClock) {
     let (clock, hand) = ManualClock::new();
     let builder = StateManager::builder().in_memory().clock(clock);
@@ -231,7 +233,7 @@ impl Model {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(128), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_is_kept_is_what_a_naive_policy_keeps(ops in vec(op(), 1..60)) {

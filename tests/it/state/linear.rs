@@ -15,6 +15,7 @@
 mod check;
 mod record;
 
+use super::long::long;
 use check::check;
 use phalanx::state::{FaultDisk, StateManager, Version};
 use record::{Operation, record};
@@ -33,11 +34,11 @@ const OPERATIONS: u64 = 200;
 
 #[test]
 fn what_threads_saw_and_wrote_is_linearizable() {
-    let long = std::env::var_os("PHALANX_LONG_TESTS").is_some();
     let mut overlapped = 0;
-    for seed in 0..3 {
+    for seed in 0..if long() { 30 } else { 3 } {
         for (kind, state) in states() {
-            let history = record(&state, seed, 4, if long { 10 * OPERATIONS } else { OPERATIONS });
+            let history =
+                record(&state, seed, 4, if long() { 10 * OPERATIONS } else { OPERATIONS });
             if let Err(broken) = check(&history, state.version()) {
                 panic!("{kind}, seed {seed}: {broken}");
             }

@@ -6,6 +6,8 @@ use phalanx::state::{Abort, Collection, Durability, FaultDisk, Snapshot, StateMa
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::long::cases;
+
 type Rows = BTreeMap<u8, u16>;
 /// Two collections.
 type Model = [Rows; 2];
@@ -224,7 +226,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(48), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_snapshot_and_every_recovery_is_the_model_at_its_version(ops in vec(op(), 1..60)) {

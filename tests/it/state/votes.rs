@@ -11,9 +11,14 @@ use std::thread;
 use phalanx::Error;
 use phalanx::state::{Collection, FaultDisk, StateManager};
 
+use super::long::long;
 use super::power::loss::survivors;
 
-const TERMS: u64 = 12;
+/// Of either form the steps below have no divisor in common with it.
+fn terms() -> u64 {
+    if long() { 60 } else { 12 }
+}
+
 const CANDIDATES: u32 = 4;
 
 struct Voter {
@@ -50,6 +55,7 @@ type Told = Mutex<Vec<(u64, u32, u64)>>;
 /// All candidates ask at once, each in an order of its own, and some twice.
 fn elections(voter: &Voter, disk: &FaultDisk) -> Vec<(u64, u32, u64)> {
     let told = Told::default();
+    let terms = terms();
     let ask = |term, candidate| {
         if voter.ask(term, candidate).expect("the disk works") {
             told.lock().expect("no thread panics").push((term, candidate, disk.calls()));
@@ -59,8 +65,8 @@ fn elections(voter: &Voter, disk: &FaultDisk) -> Vec<(u64, u32, u64)> {
         for candidate in 0..CANDIDATES {
             let ask = &ask;
             scope.spawn(move || {
-                for step in 0..TERMS {
-                    let term = 1 + (step * [1, 5, 7, 11][candidate as usize] + 3) % TERMS;
+                for step in 0..terms {
+                    let term = 1 + (step * [1, 17, 7, 11][candidate as usize] + 3) % terms;
                     ask(term, candidate);
                     if step % 3 == 0 {
                         ask(term, candidate);
@@ -80,7 +86,8 @@ fn second_votes(waits: bool) -> Vec<String> {
     let first = disk.calls();
     let voter = Voter::open(&disk, waits).expect("the disk works");
     let told = elections(&voter, &disk);
-    assert!(told.len() as u64 >= TERMS, "every term has a vote: {told:?}");
+    assert!(told.len() as u64 >= terms(), "every term has a vote: {told:?}");
+    let effort = if long() { 200 } else { 2 };
     let mut second = Vec::new();
     for call in first..=disk.calls() {
         let mut votes = BTreeMap::new();
@@ -88,7 +95,7 @@ fn second_votes(waits: bool) -> Vec<String> {
             let before = (*at <= call).then(|| votes.insert(*term, *candidate)).flatten();
             assert!(before.is_none_or(|before| before == *candidate), "two without a crash");
         }
-        for survivor in survivors(&disk.rewound(call, |_| false), call, 2) {
+        for survivor in survivors(&disk.rewound(call, |_| false), call, effort) {
             let again = Voter::open(&survivor.disk, true).expect("the disk was closed once");
             for (term, candidate) in &votes {
                 let other = (candidate + 1) % CANDIDATES;

@@ -8,6 +8,8 @@ use phalanx::state::{
 use proptest::collection::vec;
 use proptest::prelude::*;
 
+use super::long::cases;
+
 /// Which collection, which key, what value or none to remove.
 type Write = (bool, u8, Option<u16>);
 /// Which collection, which key, what it was and what it is.
@@ -344,7 +346,7 @@ impl Run {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 256, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: cases(256), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_reader_is_told_each_version_once_in_order_or_to_start_over(
