@@ -45,7 +45,7 @@ pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManage
     match (codec, found.data) {
         (None, None) => {
             let file = folder.new_data()?;
-            let disk = FileDisk::new(file).map_err(unread)?;
+            let disk = FileDisk::new(file);
             let opened = Opened::rehearse(Box::new(disk), true, None, &settings)?;
             let opened = opened.live()?;
             folder.name_data()?;
@@ -57,7 +57,7 @@ pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManage
             path.display()
         ))),
         (codec, Some(file)) => {
-            let disk = FileDisk::new(file).map_err(unread)?;
+            let disk = FileDisk::new(file);
             let opened = Opened::rehearse(Box::new(disk), false, codec, &settings)?;
             if codec.is_some() {
                 return opened.live()?.finish(Some(folder), settings);

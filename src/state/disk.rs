@@ -6,8 +6,10 @@
 //!    memory, over what is there, in the order in which it was written.
 //! 2. Going live replays those writes and syncs in their order, so underneath it looks as if the engine had
 //!    opened directly: a crash in between is one that the engine knows how to recover from.
-//! 3. Nothing is retried. An error goes up as it came.
+//! 3. What was rehearsed has been synced when going live returns, whether or not the engine ended with a sync.
+//! 4. Nothing is retried. An error goes up as it came, but for that of zeros that found no room (`disk/ahead.rs`).
 
+mod ahead;
 #[cfg(feature = "test-util")]
 pub(super) mod fault;
 mod file;
@@ -32,6 +34,7 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
     fn sync(&self) -> io::Result<()>;
 }
 
+use ahead::Ahead;
 pub(super) use file::FileDisk;
 
 /// What went through a disk.
@@ -39,6 +42,7 @@ pub(super) use file::FileDisk;
 pub(super) struct Counters {
     syncs: AtomicU64,
     bytes_written: AtomicU64,
+    zeros_written: AtomicU64,
 }
 
 impl Counters {
@@ -49,6 +53,10 @@ impl Counters {
     pub(super) fn bytes_written(&self) -> u64 {
         self.bytes_written.load(Ordering::Relaxed)
     }
+
+    pub(super) fn zeros_written(&self) -> u64 {
+        self.zeros_written.load(Ordering::Relaxed)
+    }
 }
 
 /// A disk on which an opening is first rehearsed (rules 1 and 2). Clones are the same disk.
@@ -57,7 +65,7 @@ pub(super) struct Stage(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
-    disk: Box<dyn Disk>,
+    disk: Ahead,
     counters: Arc<Counters>,
     live: AtomicBool,
     rehearsal: Mutex<Rehearsal>,
@@ -85,9 +93,11 @@ impl Stage {
     pub(super) fn new(disk: Box<dyn Disk>) -> io::Result<Self> {
         let len = disk.len()?;
         let rehearsal = Rehearsal { len, shown: len, pages: BTreeMap::new(), script: Vec::new() };
+        let counters = Arc::<Counters>::default();
+        let disk = Ahead::new(disk, len, Arc::clone(&counters));
         Ok(Self(Arc::new(Inner {
             disk,
-            counters: Arc::default(),
+            counters,
             live: AtomicBool::new(false),
             rehearsal: Mutex::new(rehearsal),
         })))
@@ -97,17 +107,22 @@ impl Stage {
         Arc::clone(&self.0.counters)
     }
 
-    /// Does underneath what was rehearsed, syncs, and from here on goes straight to the disk.
+    /// Does underneath what was rehearsed, and from here on goes straight to the disk.
     pub(super) fn go_live(&self) -> io::Result<()> {
         let mut rehearsal = self.0.rehearsal.lock();
+        let mut synced = true;
         for step in rehearsal.script.drain(..) {
+            synced = matches!(step, Step::Sync);
             match step {
                 Step::SetLen(len) => self.0.set_len(len)?,
                 Step::Write(offset, data) => self.0.write(offset, &data)?,
                 Step::Sync => self.0.sync()?,
             }
         }
-        self.0.sync()?;
+        // Rule 3.
+        if !synced {
+            self.0.sync()?;
+        }
         rehearsal.pages.clear();
         // Ordering: Release, pairs with the Acquire load in `is_live`: whoever goes straight to the disk
         // finds the rehearsed writes there. It changes under the lock that every rehearsed call takes.
@@ -208,7 +223,7 @@ impl redb::StorageBackend for Stage {
         if self.0.is_live() {
             return self.0.disk.read(offset, out);
         }
-        self.0.rehearsal.lock().read(&*self.0.disk, offset, out)
+        self.0.rehearsal.lock().read(&self.0.disk, offset, out)
     }
 
     fn set_len(&self, len: u64) -> Result<(), io::Error> {
@@ -231,6 +246,38 @@ impl redb::StorageBackend for Stage {
         if self.0.is_live() {
             return self.0.write(offset, data);
         }
-        self.0.rehearsal.lock().write(&*self.0.disk, offset, data)
+        self.0.rehearsal.lock().write(&self.0.disk, offset, data)
+    }
+}
+
+#[cfg(all(test, feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use redb::StorageBackend;
+
+    use super::fault::FaultDisk;
+    use super::*;
+
+    #[test]
+    fn what_was_rehearsed_reaches_the_disk_by_going_live_alone_and_is_synced_once() {
+        for synced in [false, true] {
+            let disk = FaultDisk::with_bytes(vec![1; 100]);
+            let stage = Stage::new(Box::new(disk.clone())).expect("the disk works");
+            stage.write(10, &[2; 10]).expect("it stays in memory");
+            stage.set_len(50).expect("it stays in memory");
+            if synced {
+                stage.sync_data().expect("it stays in memory");
+            }
+            let mut seen = [0; 50];
+            stage.read(0, &mut seen).expect("so long it is");
+            assert_eq!(disk.calls(), 0, "nothing before");
+            stage.go_live().expect("the disk works");
+            assert_eq!((disk.bytes(), disk.unsynced()), (seen.to_vec(), 0));
+            assert_eq!((disk.calls(), disk.syncs()), (3, 1), "and nothing twice");
+            stage.write(0, &[3]).expect("the disk works");
+            assert_eq!(disk.unsynced(), 1, "from here on it goes straight there");
+        }
+        let disk = FaultDisk::new();
+        Stage::new(Box::new(disk.clone())).and_then(|stage| stage.go_live()).expect("it works");
+        assert_eq!(disk.calls(), 0, "there is nothing to sync");
     }
 }

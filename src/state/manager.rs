@@ -486,6 +486,7 @@ impl StateManager {
             stats.poisoned = counts.poisoned;
             stats.syncs = durable.counters.syncs();
             stats.bytes_written = durable.counters.bytes_written();
+            stats.zeros_written = durable.counters.zeros_written();
         }
         stats
     }

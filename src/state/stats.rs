@@ -36,8 +36,11 @@ pub struct StateStats {
     pub groups: u64,
     /// Syncs of the store's file, those of opening and of checkpoints included.
     pub syncs: u64,
-    /// Bytes written to the store's file, without the zeros that go ahead of them into new parts of it.
+    /// Bytes written to the store's file, without the zeros that go ahead of them.
     pub bytes_written: u64,
+    /// Zeros written to new parts of the store's file ahead of what goes there, in bytes: at most 256 KiB for each
+    /// 256 KiB by which it grows.
+    pub zeros_written: u64,
     /// Commits that are not durable yet.
     pub pending_commits: u64,
     /// Bytes of deltas that wait in memory to be written.

@@ -23,6 +23,8 @@ mod faults;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod golden;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod growing;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod hostile;
 mod keep;
 #[cfg(all(feature = "durable", feature = "bincode", unix))]

@@ -2,11 +2,12 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. Every write, sync and change of length is one call, counted from 1.
+//! 1. Every write, sync and change of length is one call, counted from 1. Reads, and looks at the length, are counted
+//!    apart.
 //! 2. A crash ends the disk: every later call fails, and what the machine finds afterwards is what had been
 //!    synced, plus those of the later writes that the test lets survive.
-//! 3. A failed write may have left any part of itself behind; this one leaves nothing. A failed sync makes
-//!    nothing durable, and what was written stays readable, as a page cache does it.
+//! 3. A failed write leaves as much of itself behind as the test says. A failed sync makes nothing durable, and
+//!    what was written stays readable, as a page cache does it.
 //! 4. A sync that is left out reports success and makes nothing durable: so does code from which that sync was
 //!    removed. The next sync makes up for it.
 //! 5. A recording holds every call that was made since it began, so one run gives the disk after each of them.
@@ -29,6 +30,10 @@ pub enum Fault {
     Io,
     /// The call reports that the device is full; later ones work.
     NoSpace,
+    /// As [`Fault::Io`], but if the call is a write, so many of its bytes are written before.
+    IoAfter(usize),
+    /// As [`Fault::NoSpace`], but if the call is a write, so many of its bytes are written before.
+    NoSpaceAfter(usize),
     /// The power goes: this call and all later ones do nothing.
     Crash,
 }
@@ -45,7 +50,9 @@ struct State {
     unsynced: Vec<Arc<Change>>,
     calls: u64,
     syncs: u64,
+    reads: u64,
     fail: Option<(u64, Fault)>,
+    fail_read: Option<u64>,
     crashed: bool,
     recording: Option<Arc<Recording>>,
 }
@@ -117,6 +124,17 @@ impl FaultDisk {
         self.0.lock().fail = Some((call, fault));
     }
 
+    /// How many reads, and looks at the length, there were.
+    #[must_use]
+    pub fn reads(&self) -> u64 {
+        self.0.lock().reads
+    }
+
+    /// Makes one read, or look at the length, report an input/output error: the next is `reads() + 1`.
+    pub fn fail_read_at(&self, read: u64) {
+        self.0.lock().fail_read = Some(read);
+    }
+
     /// How many changes a power loss now would put at risk.
     #[must_use]
     pub fn unsynced(&self) -> usize {
@@ -138,7 +156,7 @@ impl FaultDisk {
     /// Keeps all calls from here on, for [`FaultDisk::rewound`]. They take the memory of what they write.
     pub fn record(&self) {
         let mut state = self.0.lock();
-        let start = State { recording: None, fail: None, ..state.clone() };
+        let start = State { recording: None, fail: None, fail_read: None, ..state.clone() };
         state.recording = Some(Arc::new(Recording { start, calls: Mutex::default() }));
     }
 
@@ -212,6 +230,10 @@ impl fmt::Debug for FaultDisk {
     }
 }
 
+fn injected() -> io::Error {
+    io::Error::other("injected input/output error")
+}
+
 fn put(bytes: &mut Vec<u8>, offset: u64, data: &[u8]) {
     let end = offset as usize + data.len();
     if bytes.len() < end {
@@ -235,24 +257,43 @@ impl Change {
 }
 
 impl State {
-    fn call(&mut self) -> io::Result<()> {
+    /// Begins a call; `change` is what it is about to do, if it is no sync.
+    fn call(&mut self, change: Option<&Change>) -> io::Result<()> {
         self.alive()?;
         self.calls += 1;
-        match self.fail {
-            Some((call, fault)) if call == self.calls => {
-                self.fail = None;
-                self.record(Call::Failed);
-                match fault {
-                    Fault::Io => Err(io::Error::other("injected input/output error")),
-                    Fault::NoSpace => Err(io::ErrorKind::StorageFull.into()),
-                    Fault::Crash => {
-                        self.crashed = true;
-                        self.alive()
-                    }
-                }
+        let call = self.calls;
+        let Some((_, fault)) = self.fail.take_if(|(at, _)| *at == call) else { return Ok(()) };
+        match (fault, change) {
+            (
+                Fault::IoAfter(bytes @ 1..) | Fault::NoSpaceAfter(bytes @ 1..),
+                Some(Change::Write(offset, data)),
+            ) => {
+                let part = data[..bytes.min(data.len())].to_vec();
+                self.make(Change::Write(*offset, part));
             }
-            _ => Ok(()),
+            _ => self.record(Call::Failed),
         }
+        match fault {
+            Fault::Io | Fault::IoAfter(_) => Err(injected()),
+            Fault::NoSpace | Fault::NoSpaceAfter(_) => Err(io::ErrorKind::StorageFull.into()),
+            Fault::Crash => {
+                self.crashed = true;
+                self.alive()
+            }
+        }
+    }
+
+    fn read(&mut self) -> io::Result<()> {
+        self.alive()?;
+        self.reads += 1;
+        let read = self.reads;
+        self.fail_read.take_if(|at| *at == read).map_or(Ok(()), |_| Err(injected()))
+    }
+
+    fn make(&mut self, change: Change) {
+        let change = Arc::new(change);
+        self.record(Call::Change(Arc::clone(&change)));
+        self.change(change);
     }
 
     fn alive(&self) -> io::Result<()> {
@@ -298,24 +339,22 @@ impl State {
 impl FaultDisk {
     fn apply(&self, change: Change) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.call()?;
-        let change = Arc::new(change);
-        state.record(Call::Change(Arc::clone(&change)));
-        state.change(change);
+        state.call(Some(&change))?;
+        state.make(change);
         Ok(())
     }
 }
 
 impl Disk for FaultDisk {
     fn len(&self) -> io::Result<u64> {
-        let state = self.0.lock();
-        state.alive()?;
+        let mut state = self.0.lock();
+        state.read()?;
         Ok(state.bytes.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let state = self.0.lock();
-        state.alive()?;
+        let mut state = self.0.lock();
+        state.read()?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX);
         let there = from.checked_add(out.len()).and_then(|end| state.bytes.get(from..end));
         out.copy_from_slice(there.ok_or(io::ErrorKind::UnexpectedEof)?);
@@ -332,7 +371,7 @@ impl Disk for FaultDisk {
 
     fn sync(&self) -> io::Result<()> {
         let mut state = self.0.lock();
-        state.call()?;
+        state.call(None)?;
         state.syncs += 1;
         state.sync();
         state.record(Call::Sync);

@@ -36,7 +36,8 @@ impl Random {
 }
 
 /// The different disks that may be found; none of them and all of them come first. `effort` is how many more are
-/// drawn; from 20 on every prefix is among them, and every change by itself and left out by itself.
+/// drawn; from 20 on every prefix is among them, and every change by itself and left out by itself; from 200 on every
+/// subset of up to ten changes. There zeros that follow each other are one change.
 pub(in crate::state) fn survivors(disk: &FaultDisk, seed: u64, effort: usize) -> Vec<Survivor> {
     let risk = disk.at_risk();
     let whole: Vec<Piece> =
@@ -44,11 +45,21 @@ pub(in crate::state) fn survivors(disk: &FaultDisk, seed: u64, effort: usize) ->
     let mut plans =
         vec![("nothing unsynced".to_owned(), vec![]), ("all".to_owned(), whole.clone())];
     if effort >= 20 {
-        for n in 0..whole.len() {
-            plans.push((format!("the first {n} changes"), whole[..n].to_vec()));
-            plans.push((format!("change {n} alone"), vec![whole[n].clone()]));
-            let others = whole.iter().filter(|(number, _)| *number != n).cloned().collect();
-            plans.push((format!("all but change {n}"), others));
+        let all = units(disk, &risk, &whole);
+        for n in 0..all.len() {
+            plans.push((format!("the first {n} changes"), all[..n].concat()));
+            plans.push((format!("change {n} alone"), all[n].to_vec()));
+            plans.push((
+                format!("all but change {n}"),
+                [&all[..n], &all[n + 1..]].concat().concat(),
+            ));
+        }
+        if effort >= 200 && all.len() <= 10 {
+            for subset in 0..1_u32 << all.len() {
+                let chosen = (0..all.len()).filter(|n| subset >> n & 1 == 1).map(|n| all[n]);
+                plans
+                    .push((format!("the changes {subset:b}"), chosen.collect::<Vec<_>>().concat()));
+            }
         }
     }
     if !whole.is_empty() {
@@ -65,6 +76,27 @@ pub(in crate::state) fn survivors(disk: &FaultDisk, seed: u64, effort: usize) ->
         }
     }
     found
+}
+
+/// Whether a change wrote zeros ahead.
+pub(in crate::state) fn is_zeros(change: &AtRisk, bytes: &[u8]) -> bool {
+    let AtRisk::Write { offset, len } = *change else { return false };
+    let from = offset as usize;
+    len <= 4096 && bytes.get(from..from + len).is_some_and(|b| b.iter().all(|byte| *byte == 0))
+}
+
+/// Whether the last change wrote zeros ahead, and the one before as well: a loss of power now leaves what one before
+/// it left.
+pub(in crate::state) fn went_on_with_zeros(disk: &FaultDisk) -> bool {
+    let (risk, bytes) = (disk.at_risk(), disk.bytes());
+    risk.len() >= 2 && risk[risk.len() - 2..].iter().all(|change| is_zeros(change, &bytes))
+}
+
+/// The changes, with zeros that follow each other as one.
+fn units<'a>(disk: &FaultDisk, risk: &[AtRisk], whole: &'a [Piece]) -> Vec<&'a [Piece]> {
+    let bytes = disk.bytes();
+    let zeros = |piece: &Piece| is_zeros(&risk[piece.0], &bytes);
+    whole.chunk_by(|a, b| zeros(a) && zeros(b)).collect()
 }
 
 fn size(change: &AtRisk) -> usize {

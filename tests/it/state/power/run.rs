@@ -25,6 +25,8 @@ enum Mark {
 pub(super) struct Recorded {
     pub(super) disk: FaultDisk,
     pub(super) width: usize,
+    /// How many of them went ahead of what was written.
+    pub(super) zeros: u64,
     marks: Vec<(u64, Mark)>,
 }
 
@@ -32,6 +34,8 @@ pub(super) struct Recorded {
 #[derive(Debug)]
 pub(super) struct Promise {
     pub(super) exists: bool,
+    /// It was opened by that call, and nothing was done since.
+    pub(super) opened: bool,
     pub(super) acknowledged: Version,
     pub(super) committed: Version,
     pub(super) checkpointed: Option<Version>,
@@ -44,7 +48,7 @@ impl Recorded {
     fn new(width: usize) -> Self {
         let disk = FaultDisk::new();
         disk.record();
-        Self { disk, width, marks: Vec::new() }
+        Self { disk, width, zeros: 0, marks: Vec::new() }
     }
 
     pub(super) fn calls(&self) -> u64 {
@@ -59,6 +63,7 @@ impl Recorded {
     pub(super) fn promise(&self, call: u64) -> Promise {
         let mut promise = Promise {
             exists: false,
+            opened: false,
             acknowledged: Version::ZERO,
             committed: Version::ZERO,
             checkpointed: None,
@@ -70,7 +75,7 @@ impl Recorded {
                 // What goes on at call 7 is what was begun after at most 6.
                 Mark::Doing(what) if *at < call => promise.doing = (what, *at),
                 Mark::Doing(_) => {}
-                Mark::Opened => promise.exists = true,
+                Mark::Opened => (promise.exists, promise.opened) = (true, *at == call),
                 Mark::Committing(version) => promise.committed = promise.committed.max(*version),
                 Mark::Acknowledged(version) => promise.acknowledged = *version,
                 Mark::Checkpointed(version) => promise.checkpointed = Some(*version),
@@ -123,6 +128,7 @@ impl Recorded {
         run.mark(Mark::Committing(Version::from_u64(10)));
         let builder = StateManager::builder().fault_disk(&run.disk).checkpoint_every_commits(4);
         let state = builder.import(import).open().expect("the store is empty");
+        run.mark(Mark::Opened);
         run.mark(Mark::Acknowledged(state.version()));
         run.commits(&state, 2);
         run.close(&state);
@@ -138,6 +144,7 @@ impl Recorded {
     fn close(&mut self, state: &StateManager) {
         self.mark(Mark::Doing("close"));
         state.close().expect("the disk works");
+        self.zeros += state.stats().zeros_written;
         self.mark(Mark::Closed);
     }
 
