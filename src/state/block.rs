@@ -248,6 +248,26 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_length_is_as_wide_as_it_is_said_to_be_however_long() {
+        let powers = (0..usize::BITS).map(|bits| 1_usize << bits);
+        let around = powers.flat_map(|power| [power - 1, power, power + 1]);
+        for len in around.chain([usize::MAX - 1, usize::MAX]) {
+            let mut put = Vec::new();
+            put_len(&mut put, len);
+            assert_eq!(len_width(len), put.len(), "of {len}");
+            let mut patched = vec![0xaa; put.len()];
+            patch_len(&mut patched, len);
+            assert_eq!(patched, put, "of {len}");
+            let mut reader = Reader::new(&put);
+            assert_eq!(reader.len().expect("it is one"), len);
+            assert!(reader.is_empty());
+        }
+        assert_eq!([(1 << 28) - 1, 1 << 28].map(len_width), [4, 5]);
+        #[cfg(target_pointer_width = "64")]
+        assert_eq!([(1 << 35) - 1, 1 << 35, usize::MAX].map(len_width), [5, 6, LEN_WIDTH_MAX]);
+    }
+
+    #[test]
     fn a_length_that_is_filled_in_afterwards_is_as_one_that_was_known() {
         for len in [0, 1, 127, 128, 16_383, 16_384, 2_097_151, 2_097_152] {
             let bytes: Vec<u8> = (0..len).map(|at| (at % 251) as u8).collect();

@@ -3,8 +3,9 @@
 //! Rules that hold here:
 //!
 //! 1. The identity of a codec is one byte that never changes its meaning; every stored block carries it.
-//! 2. Decoding reads all of the bytes or fails, and claims no more memory than [`CLAIM_BYTES_MAX`].
-//! 3. What was encoded within [`ROW_BYTES_MAX`] is decoded within [`CLAIM_BYTES_MAX`].
+//! 2. Decoding reads all of the bytes or fails. No length is believed that is longer than the bytes that are left; what
+//!    the types of the host make of the bytes that are there is theirs, and bounded by nothing but their number.
+//! 3. What was encoded within [`ROW_BYTES_MAX`] is decoded within [`CLAIM_BYTES_MAX`], where the codec counts.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;

@@ -177,7 +177,7 @@ pub struct ImportOptions {
 
 impl ImportOptions {
     /// How much an export may come to in memory: the bytes of its rows once they are unpacked, and 64 more
-    /// for each row. Default: 16 GiB; any number.
+    /// for each row. What they become once they are decoded is for their types. Default: 16 GiB; any number.
     ///
     /// A few megabytes of a compressed file can claim thousands of times as much: set it to what the
     /// machine has to spare where the file comes from somebody else.

@@ -61,3 +61,5 @@ mod watch;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod watch_hostile;
 mod watch_model;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod written;

@@ -3,12 +3,16 @@
 //! Rules that hold here:
 //!
 //! 1. The identity of a compression is one byte that never changes its meaning.
-//! 2. Unpacking is told how many bytes come out and makes no more than that, whatever the packed bytes say.
+//! 2. Unpacking is told how many bytes come out and makes no more than that, whatever the packed bytes say. What it
+//!    keeps beside them is bounded as well.
 
 use crate::{Error, ErrorKind};
 
 #[cfg(feature = "zstd")]
 const ZSTD_LEVEL: i32 = 3;
+/// How much of what was unpacked a block may refer back to, as a power of two: what that level does at most.
+#[cfg(feature = "zstd")]
+const ZSTD_WINDOW_LOG_MAX: u32 = 21;
 
 /// How the rows of an export are compressed; all but the first are features of the crate.
 ///
@@ -139,9 +143,14 @@ impl Compression {
             Self::Zstd => {
                 use std::io::Read;
                 out.clear();
-                let unpacked = zstd::stream::read::Decoder::with_buffer(packed)
-                    // One byte more than there may be, to see it.
-                    .and_then(|decoder| decoder.take(len as u64 + 1).read_to_end(out));
+                let decoder = zstd::stream::read::Decoder::with_buffer(packed);
+                let bounded = decoder.and_then(|mut decoder| {
+                    decoder.window_log_max(ZSTD_WINDOW_LOG_MAX)?;
+                    Ok(decoder)
+                });
+                // One byte more than there may be, to see it.
+                let unpacked =
+                    bounded.and_then(|decoder| decoder.take(len as u64 + 1).read_to_end(out));
                 checked(unpacked.map_err(|error| damaged(&error))?)
             }
         }
@@ -185,6 +194,48 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// As long as several windows, with what repeats within one and what does not.
+    #[test]
+    fn what_is_longer_than_a_window_comes_out() {
+        let mut word = 7u64;
+        let mut raw = Vec::new();
+        while raw.len() < 9 << 20 {
+            word = word.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            let far = (word >> 33) as usize % (4 << 20);
+            match raw.len().checked_sub(far) {
+                Some(from) if word & (1 << 60) != 0 => raw.extend_from_within(from..from + far / 9),
+                _ => raw.extend((0..5000).map(|at| ((word >> (at % 50)) + at) as u8)),
+            }
+        }
+        for compression in all() {
+            let packed = compression.pack(&raw).expect("it is in order").expect("it packs");
+            assert!(packed.len() < raw.len());
+            let mut out = Vec::new();
+            compression.unpack(&packed, &mut out, raw.len()).expect("it was packed");
+            assert!(out == raw, "{}", compression.name());
+        }
+    }
+
+    #[cfg(feature = "zstd")]
+    #[test]
+    fn packed_bytes_that_ask_for_a_larger_window_than_any_that_is_written_are_refused() {
+        let frame = |window_log: u8| {
+            let mut frame = b"\x28\xb5\x2f\xfd\0".to_vec();
+            frame.push((window_log - 10) << 3);
+            // The last block, a raw one.
+            frame.extend_from_slice(&(100_u32 << 3 | 1).to_le_bytes()[..3]);
+            frame.extend_from_slice(&[7; 100]);
+            frame
+        };
+        let unpack = |window_log| {
+            let mut out = Vec::new();
+            Compression::Zstd.unpack(&frame(window_log), &mut out, 100).map(|()| out)
+        };
+        assert_eq!(unpack(ZSTD_WINDOW_LOG_MAX as u8).expect("it is in order"), [7; 100]);
+        let error = unpack(ZSTD_WINDOW_LOG_MAX as u8 + 1).expect_err("it asks for too much");
+        assert_eq!(error.kind(), ErrorKind::Corrupt);
     }
 
     #[test]

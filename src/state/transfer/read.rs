@@ -4,7 +4,8 @@
 //!
 //! 1. A frame is verified before anything but its lengths is believed, and no memory is reserved for a
 //!    length: it grows with the bytes that come.
-//! 2. Every length has a limit, and all of them together have one: a small file cannot claim all memory.
+//! 2. Every length has a limit, and all of them together have one: a small file cannot claim all memory. Nothing of a
+//!    block is kept that would go beyond it.
 //! 3. What is read is all there and nothing more: the end frame comes, its totals are those that were
 //!    found, and no byte follows it.
 
@@ -237,11 +238,11 @@ impl<'a> In<'a> {
         if raw > BLOCK_BYTES_MAX || stored > raw {
             return Err(corrupt(format!("an export has a block of {stored} bytes for {raw}")));
         }
-        self.store(stored)?;
-        self.verify("block")?;
         if raw as u64 > left {
             return Err(too_large());
         }
+        self.store(stored)?;
+        self.verify("block")?;
         if stored == raw {
             return Ok(&self.stored);
         }

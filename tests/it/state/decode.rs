@@ -10,6 +10,9 @@ pub(crate) mod rows;
 pub(crate) mod seeds;
 pub(crate) mod store;
 
+use phalanx::ErrorKind;
+use phalanx::state::{FaultDisk, StateManager};
+
 use super::power::loss::Random;
 
 /// How often the check got far enough to have something to compare.
@@ -43,6 +46,24 @@ fn mutant(seeds: &[Vec<u8>], round: u64) -> Vec<u8> {
         }
     }
     bytes
+}
+
+#[test]
+fn a_newer_format_or_an_unknown_codec_of_any_block_is_named() {
+    for (what, kind) in [(store::IDENTITY, 1), (store::GROUP, 2), (store::CHUNK, 3)] {
+        for (format, codec, said) in [(9, 1, "format 9"), (1, 77, "codec number 77")] {
+            // All but the checksum.
+            let block = [b"PHXS", &[format, 0, codec, kind, 0, 0, 0, 0][..]].concat();
+            let entry = [what | store::RAW_HEAD, 1, 0, block.len() as u8, 0];
+            let disk = FaultDisk::with_bytes(
+                store::built(&[&entry, &block[..]].concat()).expect("the engine takes any blocks"),
+            );
+            let error = StateManager::builder().fault_disk(&disk).open().expect_err("it is newer");
+            assert_eq!(error.kind(), ErrorKind::UnsupportedVersion, "{error}");
+            assert!(error.to_string().contains(said), "kind {kind}: {error}");
+            assert_eq!(disk.calls(), 0, "a refused open changed the disk: {error}");
+        }
+    }
 }
 
 #[test]

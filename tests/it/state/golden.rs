@@ -32,6 +32,27 @@ fn write(folder: &Path) {
     state.close().unwrap();
 }
 
+#[cfg(feature = "postcard")]
+#[test]
+fn a_store_of_format_1_in_postcard_is_read() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/state/format-1-postcard");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["state.header", "state.redb"] {
+        fs::copy(golden.join(name), folder.path().join(name)).unwrap();
+    }
+    let state = StateManager::builder().path(folder.path()).open().unwrap();
+    let report = state.recovery();
+    assert_eq!(report.version, Version::from_u64(6));
+    assert_eq!(report.checkpoint, Some(Version::from_u64(4)));
+    assert_eq!((report.checkpoint_rows, report.commits, report.repaired), (5, 2, false));
+    expect(&state, 3..=6);
+    let leaders = state.collection::<String, u64>("leaders").unwrap();
+    state.wait_durable(leaders.insert("south".into(), 1).unwrap()).unwrap();
+    assert_eq!(state.checkpoint().unwrap(), Version::from_u64(7));
+    state.close().unwrap();
+    expect(&StateManager::builder().path(folder.path()).open().unwrap(), 3..=6);
+}
+
 #[test]
 fn write_the_golden_store() {
     let given = std::env::var_os("PHALANX_WRITE_GOLDEN");

@@ -3,14 +3,14 @@
 use std::path::{Path, PathBuf};
 
 use phalanx::state::{
-    Compression, ExportHeader, FaultDisk, Import, StateManager, Version, WatchEvent,
+    Codec, Compression, ExportHeader, FaultDisk, Import, StateManager, Version, WatchEvent,
 };
 use phalanx::{Error, ErrorKind};
 use serde::{Deserialize, Serialize};
 
 use super::stored::{self, Stored, row};
 
-fn compressions() -> Vec<Compression> {
+pub(super) fn compressions() -> Vec<Compression> {
     vec![
         Compression::None,
         #[cfg(feature = "lz4")]
@@ -39,7 +39,11 @@ fn expect(state: &StateManager) {
     assert_eq!(snapshot.total_len(), 6);
 }
 
-fn exported(state: &StateManager, compression: Compression) -> Vec<u8> {
+pub(super) fn encoded_by(codec: Codec, disk: &FaultDisk) -> StateManager {
+    StateManager::builder().fault_disk(disk).codec(codec).open().unwrap()
+}
+
+pub(super) fn exported(state: &StateManager, compression: Compression) -> Vec<u8> {
     let mut bytes = Vec::new();
     let written = state.snapshot().export_to(&mut bytes, compression).unwrap();
     assert_eq!(written, bytes.len() as u64);
@@ -295,6 +299,12 @@ fn an_export_never_takes_more_memory_than_allowed() {
     assert_eq!(read(6 * 64).unwrap_err(), ErrorKind::LimitReached);
     assert_eq!(read(6 * 64 + 100).unwrap_err(), ErrorKind::LimitReached);
     read(6 * 64 + 300).unwrap();
+    // What goes beyond it is not even read.
+    let head = header_bytes(&bytes);
+    let mut rest = &bytes[..];
+    let error = Import::options().max_bytes(100).read(&mut rest).unwrap_err();
+    assert_eq!(error.kind(), ErrorKind::LimitReached);
+    assert_eq!(bytes.len() - rest.len(), head + 9, "the header, and the head of a block");
     // Every block announces a megabyte and is tiny: the second one is one too many.
     #[cfg(feature = "zstd")]
     {
@@ -460,11 +470,7 @@ fn a_file_is_read_as_it_was_written_and_what_had_its_name_is_replaced() {
 #[test]
 fn an_export_of_another_codec_is_imported_by_its_types() {
     let disk = FaultDisk::new();
-    let state = StateManager::builder()
-        .fault_disk(&disk)
-        .codec(phalanx::state::Codec::Postcard)
-        .open()
-        .unwrap();
+    let state = encoded_by(Codec::Postcard, &disk);
     state.collection::<u64, Stored>("agents").unwrap();
     state.collection::<String, u64>("leaders").unwrap();
     state.import(&Import::read(&exported(&small(), Compression::None)[..]).unwrap()).unwrap();
@@ -553,6 +559,24 @@ fn exports_of_format_1_are_read() {
         state.import(&import).unwrap();
         expect(&state);
     }
+    #[cfg(feature = "postcard")]
+    {
+        let path = golden("postcard");
+        if std::env::var_os("PHALANX_WRITE_GOLDEN").is_some() {
+            let state = encoded_by(Codec::Postcard, &FaultDisk::new());
+            state.collection::<u64, Stored>("agents").unwrap();
+            state.collection::<String, u64>("leaders").unwrap();
+            let small = Import::read(&exported(&small(), Compression::None)[..]).unwrap();
+            state.import(&small).unwrap();
+            state.snapshot().export_to_file(&path, Compression::None).unwrap();
+        }
+        let import = Import::read_file(&path).unwrap();
+        assert_eq!(import.header().version(), Version::from_u64(1));
+        let state = other();
+        state.import(&import).unwrap();
+        expect(&state);
+    }
+    assert_eq!(ExportHeader::read_file(golden("postcard")).unwrap().codec_name(), "postcard");
     // Those that this build cannot unpack say what they are.
     for name in ["none", "lz4", "zstd"] {
         assert_eq!(ExportHeader::read_file(golden(name)).unwrap().compression_name(), name);

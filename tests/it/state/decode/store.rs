@@ -22,7 +22,7 @@ pub(crate) const IDENTITY: u8 = 0;
 pub(crate) const GROUP: u8 = 1;
 pub(crate) const CHUNK: u8 = 2;
 /// The head is in the input; its checksum too; another codec than the store's.
-const RAW_HEAD: u8 = 4;
+pub(crate) const RAW_HEAD: u8 = 4;
 const RAW: u8 = 8;
 const POSTCARD: u8 = 16;
 
@@ -101,7 +101,8 @@ pub(crate) fn check(input: &[u8]) -> bool {
     true
 }
 
-fn built(mut input: &[u8]) -> Result<Vec<u8>, redb::Error> {
+/// The file of the engine that holds these entries.
+pub(crate) fn built(mut input: &[u8]) -> Result<Vec<u8>, redb::Error> {
     let memory = Memory::default();
     let db = Database::builder().create_with_backend(memory.clone())?;
     let tx = db.begin_write()?;
