@@ -29,12 +29,15 @@
 //! 4. Damage is an error and never wrong data; an open that fails leaves the folder as it was. (In a store
 //!    that was not closed, damage to what was written last cannot be told from a write that was cut off:
 //!    what is recovered may then be an older version, and [`RecoveryReport::repaired`] is set.)
-//! 5. No thread is started unasked: what no call has to wait for is done by [`StateManager::maintain`], which the
+//! 5. A checkpoint stalls no commit: it is written beside the groups, a step at a time, and counts from one atomic
+//!    step on. Who waits for durability waits for one group before its own and one step, as long as steps keep up with
+//!    the groups; only whoever wrote a group does more of them, after all others were told.
+//! 6. No thread is started unasked: what no call has to wait for is done by [`StateManager::maintain`], which the
 //!    host calls, by the thread of [`StateManager::maintain_every`] where it asks for one, or where it falls.
-//! 6. A [`Watch`] tells every commit that changed what it watches, in order and once, or that something is
+//! 7. A [`Watch`] tells every commit that changed what it watches, in order and once, or that something is
 //!    missing.
-//! 7. A level of durability never leaves a commit out: what survives is all up to one version.
-//! 8. No change that the rule of a collection refuses is committed.
+//! 8. A level of durability never leaves a commit out: what survives is all up to one version.
+//! 9. No change that the rule of a collection refuses is committed.
 //!
 //! What it is not: a database larger than memory, shared between processes, or one that queries.
 

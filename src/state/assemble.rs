@@ -96,7 +96,7 @@ fn fill(
         let version = import.header().version().max(Version::ZERO.next());
         put(version, &mut |sink| {
             export::chunks_of(version, import, &mut |index, block| {
-                recovery.chunk(version, index, block)?;
+                recovery.chunk(version, index, &block)?;
                 sink(index, block)
             })
         })?;
@@ -156,7 +156,7 @@ impl Opened {
         }
         let stage = Stage::new(disk).map_err(unread)?;
         let opened = catch_unwind(AssertUnwindSafe(|| {
-            let (mut store, repaired) = RedbStore::open(stage.clone())?;
+            let (mut store, repaired) = RedbStore::open(stage.clone(), settings.cache_bytes)?;
             if new {
                 let codec = settings.codec.or(Codec::preferred()).ok_or_else(no_codec)?;
                 store.initialize(&store::identity(codec)?)?;
@@ -212,10 +212,12 @@ impl Opened {
     fn finish(self, folder: Option<Folder>, settings: Settings) -> Result<StateManager, Error> {
         let Self { mut store, stage, codec, mut recovery, started } = self;
         if let Some(import) = &settings.import {
-            let filled = fill(import, |version, chunks| store.checkpoint(version, chunks))?;
-            let found = std::mem::replace(&mut recovery, filled).report;
-            recovery.report.created = found.created;
-            recovery.report.repaired = found.repaired;
+            let filled = fill(import, |version, chunks| store::fill(&mut store, version, chunks))?;
+            let found = std::mem::replace(&mut recovery, filled);
+            recovery.report.created = found.report.created;
+            recovery.report.repaired = found.report.repaired;
+            recovery.report.unfinished_checkpoint = found.report.unfinished_checkpoint;
+            recovery.progress.leftovers = found.progress.leftovers;
         }
         let root = root(&mut recovery, &settings);
         let Recovery { mut report, progress, .. } = recovery;

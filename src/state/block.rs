@@ -15,9 +15,6 @@ use super::codec::Codec;
 use crate::{Error, ErrorKind};
 
 #[cfg(feature = "durable")]
-/// The format that this build writes. It reads this one.
-pub(super) const FORMAT: u16 = 1;
-#[cfg(feature = "durable")]
 const MAGIC: [u8; 4] = *b"PHXS";
 #[cfg(feature = "durable")]
 const HEAD: usize = 12;
@@ -37,6 +34,20 @@ pub(super) enum Kind {
 }
 
 #[cfg(feature = "durable")]
+impl Kind {
+    /// The newest format of such blocks, which this build writes. It reads this one and those before it.
+    ///
+    /// Beside the chunks of a checkpoint of format 2 there may be groups that it covers, which are skipped. A
+    /// build that expects none refuses them by their format, rather than as damage.
+    fn format(self) -> u16 {
+        match self {
+            Self::Store | Self::Group => 1,
+            Self::Chunk => 2,
+        }
+    }
+}
+
+#[cfg(feature = "durable")]
 /// Closes a payload into a block.
 pub(super) fn seal(kind: Kind, codec: Codec, payload: &[u8]) -> Result<Vec<u8>, Error> {
     let len = u32::try_from(payload.len()).map_err(|_| {
@@ -47,7 +58,7 @@ pub(super) fn seal(kind: Kind, codec: Codec, payload: &[u8]) -> Result<Vec<u8>, 
     })?;
     let mut block = Vec::with_capacity(HEAD + payload.len() + CHECKSUM);
     block.extend_from_slice(&MAGIC);
-    block.extend_from_slice(&FORMAT.to_le_bytes());
+    block.extend_from_slice(&kind.format().to_le_bytes());
     block.push(codec.id());
     block.push(kind as u8);
     block.extend_from_slice(&len.to_le_bytes());
@@ -74,17 +85,20 @@ pub(super) fn open(kind: Kind, block: &[u8]) -> Result<(Codec, &[u8]), Error> {
     if [m0, m1, m2, m3] != MAGIC {
         return Err(corrupt("a block does not start with the mark of this crate"));
     }
-    let format = u16::from_le_bytes([f0, f1]);
-    if format != FORMAT {
-        return Err(Error::new(
-            ErrorKind::UnsupportedVersion,
-            format!("the store has format {format}; this build reads format {FORMAT}"),
-        ));
-    }
-    let codec = Codec::from_id(codec)?;
     if found != kind as u8 {
         return Err(corrupt(format!("a block of kind {found} stands where {kind:?} belongs")));
     }
+    let format = u16::from_le_bytes([f0, f1]);
+    if format == 0 || format > kind.format() {
+        return Err(Error::new(
+            ErrorKind::UnsupportedVersion,
+            format!(
+                "a {kind:?} of the store has format {format}; this build reads formats 1 to {}",
+                kind.format()
+            ),
+        ));
+    }
+    let codec = Codec::from_id(codec)?;
     if u32::from_le_bytes([l0, l1, l2, l3]) as usize != payload.len() {
         return Err(corrupt("the length of a block does not match its bytes"));
     }

@@ -40,6 +40,10 @@ pub(super) struct Settings {
     #[cfg(feature = "durable")]
     pub(super) checkpoint_every_commits: u64,
     #[cfg(feature = "durable")]
+    pub(super) checkpoint_step_bytes: usize,
+    #[cfg(feature = "durable")]
+    pub(super) cache_bytes: usize,
+    #[cfg(feature = "durable")]
     pub(super) max_pending_bytes: usize,
 }
 
@@ -58,6 +62,10 @@ impl Default for Settings {
             checkpoint_every_bytes: 16 << 20,
             #[cfg(feature = "durable")]
             checkpoint_every_commits: 100_000,
+            #[cfg(feature = "durable")]
+            checkpoint_step_bytes: 1 << 20,
+            #[cfg(feature = "durable")]
+            cache_bytes: 16 << 20,
             #[cfg(feature = "durable")]
             max_pending_bytes: 8 << 20,
         }
@@ -121,6 +129,14 @@ impl StateBuilder {
     #[cfg(all(feature = "durable", feature = "test-util"))]
     pub fn fault_disk(mut self, disk: &FaultDisk) -> Self {
         self.place = Some(Place::Fault(disk.clone()));
+        self
+    }
+
+    /// How many bytes the engine keeps in memory. Default: 16 MiB. With few, what is not synced yet reaches the disk
+    /// early.
+    #[cfg(all(feature = "durable", feature = "test-util"))]
+    pub fn engine_cache_bytes(mut self, bytes: usize) -> Self {
+        self.settings.cache_bytes = bytes;
         self
     }
 
@@ -202,6 +218,11 @@ impl StateBuilder {
     /// It bounds what a recovery replays. A checkpoint writes the whole state, so once the state is larger
     /// than this, the size of the last checkpoint counts instead: what checkpoints write is then at most
     /// as much again as the deltas.
+    ///
+    /// A checkpoint is written [step by step](StateBuilder::checkpoint_step_bytes), so deltas go on to come until
+    /// it is done. For each group three times its bytes are done of it, or a step where that is more: so a recovery
+    /// replays about a third of the size of the state beyond this at most, and the next checkpoint finds the last one
+    /// done.
     #[cfg(feature = "durable")]
     pub fn checkpoint_every_bytes(mut self, bytes: u64) -> Self {
         self.settings.checkpoint_every_bytes = bytes;
@@ -213,6 +234,25 @@ impl StateBuilder {
     #[cfg(feature = "durable")]
     pub fn checkpoint_every_commits(mut self, commits: u64) -> Self {
         self.settings.checkpoint_every_commits = commits;
+        self
+    }
+
+    /// How many bytes of a checkpoint are written or removed at once. Default: 1 MiB; from 1 byte to 1 GiB. A step
+    /// goes on to the end of a row, so it may have the bytes of one row more.
+    ///
+    /// A checkpoint never holds up a commit, and who waits for durability is held up by one step at most: the
+    /// state is encoded beside them, and each step is done between two groups. Whoever wrote a group does the
+    /// steps, after all others were told: one, and encodes the next; or as many as have three times the bytes of the
+    /// group, where that is more, and the groups of others come in between. Only where steps for 8 MiB are left
+    /// undone, because groups of many writers came faster, does everybody wait until there are fewer. A
+    /// checkpoint goes on in [`StateManager::maintain`] where there are no groups, and
+    /// [`StateManager::checkpoint`] does all of its steps, beside the groups of others.
+    ///
+    /// A step needs no sync, but for three cases: the one that makes the checkpoint valid; one of every 8 MiB, where
+    /// no group is written meanwhile; and where the engine makes its file larger.
+    #[cfg(feature = "durable")]
+    pub fn checkpoint_step_bytes(mut self, bytes: usize) -> Self {
+        self.settings.checkpoint_step_bytes = bytes;
         self
     }
 
@@ -271,6 +311,10 @@ impl StateBuilder {
         #[cfg(feature = "durable")]
         if settings.checkpoint_every_bytes == 0 || settings.checkpoint_every_commits == 0 {
             return invalid("a checkpoint is due after at least 1 byte and 1 commit");
+        }
+        #[cfg(feature = "durable")]
+        if settings.checkpoint_step_bytes == 0 || settings.checkpoint_step_bytes > 1 << 30 {
+            return invalid("a step of a checkpoint writes from 1 byte to 1 GiB");
         }
         #[cfg(feature = "durable")]
         if settings.max_pending_bytes == 0 || settings.max_pending_bytes > 1 << 30 {

@@ -3,12 +3,15 @@
 //! The payload of a chunk is `version (8) | index (8) | last (1) | rows in all chunks (8) | sections`; a
 //! section is `name | rows | (key | value)*` with LEB128 lengths. Rules that hold here:
 //!
-//! 1. A chunk ends at the first row that takes it past [`CHUNK_BYTES`], so it is bounded by that and one row.
+//! 1. A chunk ends at the first row that takes it past its limit, [`CHUNK_BYTES`] at most, so it is bounded by
+//!    that and one row.
 //! 2. The last chunk says so and tells the number of rows, so a missing chunk is never a shorter state.
+//! 3. What is encoded in parts holds no lock between them, nor while it encodes one.
 
 use super::block::{self, Kind, put_bytes, put_len};
 use super::codec::Codec;
-use super::root::Root;
+use super::release::Held;
+use super::root::Cursor;
 use super::{Import, Version};
 use crate::Error;
 
@@ -17,37 +20,86 @@ use crate::Error;
 pub(super) const CHUNK_BYTES: usize = (124 << 10) - 256;
 
 /// Takes the number of a chunk and its block.
-pub(super) type ChunkSink<'a> = dyn FnMut(u64, &[u8]) -> Result<(), Error> + 'a;
+pub(super) type ChunkSink<'a> = dyn FnMut(u64, Vec<u8>) -> Result<(), Error> + 'a;
 
-/// Encodes a root and hands each block to `sink`; there is at least one.
-pub(super) fn chunks(root: &Root, codec: Codec, sink: &mut ChunkSink<'_>) -> Result<(), Error> {
-    let mut writer = Writer::new(root.version);
-    for slot in &root.slots {
-        slot.encode(codec, &mut |key, value| writer.row(codec, &slot.name, (key, value), sink))?;
-        writer.end_section(&slot.name);
-    }
-    writer.end_chunk(codec, true, sink)
+/// Encodes a root in parts, each whenever one likes.
+pub(super) struct Parts {
+    // Before the root, which keeps its values from being freed here.
+    cursor: Option<Box<dyn Cursor>>,
+    root: Held,
+    codec: Codec,
+    slot: usize,
+    writer: Writer,
 }
 
-/// The same of rows that are encoded already.
+impl Parts {
+    /// There is at least one chunk, and each ends past so many bytes.
+    pub(super) fn new(root: Held, codec: Codec, chunk_bytes: usize) -> Self {
+        let writer = Writer::new(root.version, chunk_bytes.min(CHUNK_BYTES));
+        Self { cursor: None, root, codec, slot: 0, writer }
+    }
+
+    /// Hands over chunks of so many bytes together at least, or all that are left; whether there are more.
+    pub(super) fn next(&mut self, bytes: usize, sink: &mut ChunkSink<'_>) -> Result<bool, Error> {
+        let mut done = 0;
+        let mut sink = |index, block: Vec<u8>| {
+            done += block.len();
+            sink(index, block)?;
+            Ok(done < bytes)
+        };
+        while let Some(slot) = self.root.slots.get(self.slot) {
+            if self.cursor.is_none() {
+                self.cursor = slot.cursor();
+            }
+            let (writer, codec) = (&mut self.writer, self.codec);
+            let more = match &mut self.cursor {
+                Some(cursor) => cursor.encode(codec, &mut |key, value| {
+                    writer.row(codec, &slot.name, (key, value), &mut sink)
+                })?,
+                None => false,
+            };
+            if more {
+                return Ok(true);
+            }
+            self.writer.end_section(&slot.name);
+            self.cursor = None;
+            self.slot += 1;
+        }
+        self.writer.end_chunk(self.codec, true, &mut sink)?;
+        Ok(false)
+    }
+
+    /// The image again, once nothing more of it is needed.
+    pub(super) fn into_root(self) -> Held {
+        self.root
+    }
+}
+
+/// The chunks of rows that are encoded already.
 pub(super) fn chunks_of(
     version: Version,
     import: &Import,
     sink: &mut ChunkSink<'_>,
 ) -> Result<(), Error> {
+    let mut writer = Writer::new(version, CHUNK_BYTES);
     let codec = import.codec()?;
-    let mut writer = Writer::new(version);
+    let mut sink = |index, block| sink(index, block).map(|()| true);
     for (name, rows) in import.collections() {
         for (key, value) in rows {
-            writer.row(codec, name, (key, value), sink)?;
+            writer.row(codec, name, (key, value), &mut sink)?;
         }
         writer.end_section(name);
     }
-    writer.end_chunk(codec, true, sink)
+    writer.end_chunk(codec, true, &mut sink)?;
+    Ok(())
 }
+
+/// Takes a chunk; whether it takes another one now.
+type Sink<'a> = dyn FnMut(u64, Vec<u8>) -> Result<bool, Error> + 'a;
 
 struct Writer {
     version: Version,
+    chunk_bytes: usize,
     index: u64,
     total: u64,
     sections: Vec<u8>,
@@ -56,26 +108,27 @@ struct Writer {
 }
 
 impl Writer {
-    fn new(version: Version) -> Self {
+    fn new(version: Version, chunk_bytes: usize) -> Self {
         let (sections, rows) = (Vec::new(), Vec::new());
-        Self { version, index: 0, total: 0, sections, rows, count: 0 }
+        Self { version, chunk_bytes, index: 0, total: 0, sections, rows, count: 0 }
     }
 
+    /// Whether the sink takes another chunk.
     fn row(
         &mut self,
         codec: Codec,
         name: &str,
         (key, value): (&[u8], &[u8]),
-        sink: &mut ChunkSink<'_>,
-    ) -> Result<(), Error> {
+        sink: &mut Sink<'_>,
+    ) -> Result<bool, Error> {
         put_bytes(&mut self.rows, key);
         put_bytes(&mut self.rows, value);
         self.count += 1;
-        if self.sections.len() + self.rows.len() >= CHUNK_BYTES {
-            self.end_section(name);
-            self.end_chunk(codec, false, sink)?;
+        if self.sections.len() + self.rows.len() < self.chunk_bytes {
+            return Ok(true);
         }
-        Ok(())
+        self.end_section(name);
+        self.end_chunk(codec, false, sink)
     }
 
     fn end_section(&mut self, name: &str) {
@@ -89,12 +142,7 @@ impl Writer {
         self.count = 0;
     }
 
-    fn end_chunk(
-        &mut self,
-        codec: Codec,
-        last: bool,
-        sink: &mut ChunkSink<'_>,
-    ) -> Result<(), Error> {
+    fn end_chunk(&mut self, codec: Codec, last: bool, sink: &mut Sink<'_>) -> Result<bool, Error> {
         let mut payload = Vec::with_capacity(self.sections.len() + 25);
         payload.extend_from_slice(&self.version.as_u64().to_le_bytes());
         payload.extend_from_slice(&self.index.to_le_bytes());
@@ -102,8 +150,8 @@ impl Writer {
         payload.extend_from_slice(&self.total.to_le_bytes());
         payload.append(&mut self.sections);
         let block = block::seal(Kind::Chunk, codec, &payload)?;
-        sink(self.index, &block)?;
+        let more = sink(self.index, block)?;
         self.index += 1;
-        Ok(())
+        Ok(more)
     }
 }

@@ -29,8 +29,11 @@
 //! 12. While there is a `server`, who polls on another thread leaves the write to it: under one lock that is found, the
 //!     version becomes wanted (rule 8) and the waker is left; then the server is woken, once a version. When it goes,
 //!     all who wait are woken and look again.
+//!
+//! Those of checkpoints stand in [`steps`].
 
 mod gather;
+mod steps;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -40,8 +43,12 @@ use std::time::Duration;
 
 use gather::Gather;
 
+pub(super) use steps::{Advance, Draft, Step};
+
 use super::contain::{contained, wake};
 use super::{Durability, Version};
+use steps::Checkpoints;
+
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, Parker, left_out, me, site};
 use crate::{Error, ErrorKind};
@@ -50,15 +57,24 @@ use crate::{Error, ErrorKind};
 pub(super) trait Sink: Send {
     /// The state at one version, of which a checkpoint is made.
     type Image: Clone;
+    type Draft: Draft<Image = Self::Image>;
 
-    /// Writes the deltas from version `first` on and syncs.
-    fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error>;
+    /// Writes the deltas from version `first` on and syncs; how many bytes that were.
+    fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<u64, Error>;
     /// How long a leader waits at most for others to be part of its group.
     fn patience(&self) -> Duration;
+    /// The version of the newest valid checkpoint.
+    fn checkpointed(&self) -> Version;
     /// Whether enough was appended since the last checkpoint.
-    fn checkpoint_due(&self) -> bool;
-    /// Writes the state as of what was appended last, and drops what came before; whether it had to.
-    fn checkpoint(&mut self, image: &Self::Image) -> Result<bool, Error>;
+    fn is_due(&self) -> bool;
+    /// About how many bytes of a checkpoint are written at once.
+    fn step_bytes(&self) -> usize;
+    /// Begins a checkpoint of the state as of what was appended last; none where that is there.
+    fn begin(&mut self, image: &Self::Image) -> Option<Self::Draft>;
+    /// What removes what others have left behind; none where nothing is.
+    fn sweep(&mut self) -> Option<Self::Draft>;
+    /// Does one step with a draft that is ready; how many bytes it wrote or removed.
+    fn step(&mut self, draft: &mut Self::Draft) -> Result<(Step, u64), Error>;
     /// Lets go of the store.
     fn close(self) -> Result<(), Error>;
 }
@@ -68,6 +84,10 @@ pub(super) trait Sink: Send {
 pub(super) struct Counts {
     pub(super) groups: u64,
     pub(super) checkpoints: u64,
+    pub(super) checkpoint_steps: u64,
+    pub(super) checkpoint_pending: bool,
+    pub(super) checkpoint_image: Option<Version>,
+    pub(super) checkpoints_failed: u64,
     pub(super) stalls: u64,
     pub(super) pending_commits: u64,
     pub(super) pending_bytes: u64,
@@ -144,6 +164,7 @@ struct Log<S: Sink> {
     sink: Option<S>,
     /// Whether the sink was let go of.
     ended: bool,
+    checkpoints: Checkpoints<S::Draft>,
     status: Status,
     /// Rule 2.
     pending: Vec<Vec<u8>>,
@@ -153,8 +174,6 @@ struct Log<S: Sink> {
     committed: Version,
     /// Rule 8.
     wanted: Version,
-    /// The newest that a checkpoint of this log is of.
-    checkpointed: Option<Version>,
     image: S::Image,
     /// Rule 9; zero where nobody has the sink.
     leader: usize,
@@ -172,17 +191,21 @@ pub(super) struct Journal<S: Sink> {
     /// Rule 3.
     durable: AtomicU64,
     max_pending_bytes: usize,
+    /// About how many bytes of a checkpoint one step writes.
+    step_bytes: usize,
 }
 
 impl<S: Sink> Journal<S> {
     pub(super) fn new(
-        sink: S,
+        mut sink: S,
         recovered: Version,
         image: S::Image,
         max_pending_bytes: usize,
     ) -> Self {
+        let step_bytes = sink.step_bytes();
         Self {
             log: Mutex::new(Log {
+                checkpoints: Checkpoints::new(sink.checkpointed(), sink.sweep()),
                 sink: Some(sink),
                 ended: false,
                 status: Status::Open,
@@ -191,7 +214,6 @@ impl<S: Sink> Journal<S> {
                 writing_bytes: 0,
                 committed: recovered,
                 wanted: recovered,
-                checkpointed: None,
                 image,
                 leader: 0,
                 waiters: BTreeMap::new(),
@@ -202,6 +224,7 @@ impl<S: Sink> Journal<S> {
             }),
             durable: AtomicU64::new(recovered.as_u64()),
             max_pending_bytes,
+            step_bytes,
         }
     }
 
@@ -285,13 +308,18 @@ impl<S: Sink> Journal<S> {
 
     pub(super) fn counts(&self) -> Counts {
         let log = self.log.lock();
-        Counts {
+        let mut counts = Counts {
             pending_commits: log.committed.as_u64() - self.durable().as_u64(),
             pending_bytes: (log.pending_bytes + log.writing_bytes) as u64,
             waiters: log.waiters.len() as u64,
             poisoned: matches!(log.status, Status::Poisoned(_)),
             ..log.counts
+        };
+        // Where the log has ended nobody gets on with it.
+        if log.status.check().is_ok() {
+            log.checkpoints.count(&mut counts);
         }
+        counts
     }
 
     /// Blocks until `version` is durable, leading where nobody else does.
@@ -381,6 +409,7 @@ impl<S: Sink> Journal<S> {
                 Err(error)
             } else {
                 let server = log.ask(version, whose).filter(|_| !left_out("state.journal.ring"));
+                log.checkpoints.awaits(version);
                 let old = log.register(key, &mut mine, whose);
                 let others = log.waiters.len();
                 let leader = log.gather.arrived(others);
@@ -395,20 +424,6 @@ impl<S: Sink> Journal<S> {
             drop(gone);
             return Poll::Ready(result);
         }
-    }
-
-    /// Writes a checkpoint now, of all that was committed, and returns its version.
-    pub(super) fn checkpoint(&self) -> Result<Version, Error> {
-        self.with_sink(|log, sink| {
-            // Commits may come meanwhile; the lead covers what is there before it.
-            let version = log.committed;
-            let log = self.lead(log, sink, true);
-            // Whatever became of the log since: others may have closed it, or failed, once the sink was free.
-            if log.checkpointed < Some(version) {
-                log.status.check_waits()?;
-            }
-            Ok(version)
-        })
     }
 
     /// Takes no more commits, makes those that are there durable, and lets go of the store. Whoever else
@@ -440,8 +455,10 @@ impl<S: Sink> Journal<S> {
                 continue;
             }
             log.forget(&mut key);
+            let draft = log.checkpoints.end();
             log.leader = me();
             drop(log);
+            let dropped = contained(|| drop(draft));
             // All is written by now, so a panic of the engine as it goes takes nothing along.
             let closed = contained(|| sink.close());
             let mut log = self.log.lock();
@@ -450,10 +467,12 @@ impl<S: Sink> Journal<S> {
             if poisoned.is_ok() {
                 log.status = Status::Closed;
             }
-            let waiters = log.take_waiters();
+            let (waiters, steppers) = (log.take_waiters(), log.checkpoints.take_steppers());
             drop(log);
             if !left_out("state.journal.close") {
-                let panics = wake(waiters.into_values()) + u64::from(closed.is_none());
+                let panics = wake(steppers.into_iter().chain(waiters.into_values()))
+                    + u64::from(dropped.is_none())
+                    + u64::from(closed.is_none());
                 self.log.lock().counts.caught_panics += panics;
             }
             return poisoned.and(closed.unwrap_or(Ok(())));
@@ -504,13 +523,25 @@ impl<S: Sink> Journal<S> {
         log
     }
 
-    /// Writes what is pending as one group; then, when it is due or `checkpoint` asks for it, a checkpoint.
+    /// Writes what is pending as one group, and does what it owes of a checkpoint.
     fn lead<'a>(
+        &'a self,
+        log: MutexGuard<'a, Log<S>>,
+        sink: S,
+        asked: bool,
+    ) -> MutexGuard<'a, Log<S>> {
+        let (log, owed) = self.write(log, sink, asked);
+        self.pay(log, owed)
+    }
+
+    /// Writes what is pending as one group, and after it does a step of a checkpoint that is ready; begins one where
+    /// it is due or `asked` for. Up to where steps are owed for the group.
+    fn write<'a>(
         &'a self,
         mut log: MutexGuard<'a, Log<S>>,
         mut sink: S,
-        checkpoint: bool,
-    ) -> MutexGuard<'a, Log<S>> {
+        asked: bool,
+    ) -> (MutexGuard<'a, Log<S>>, u64) {
         let group = std::mem::take(&mut log.pending);
         let image = log.image.clone();
         let last = log.committed;
@@ -519,46 +550,48 @@ impl<S: Sink> Journal<S> {
         drop(log);
 
         let first = Version::from_u64(last.as_u64() + 1 - group.len() as u64);
-        let mut written =
-            if group.is_empty() { Ok(()) } else { engine(|| sink.append(first, &group)) };
-        let mut panics = 0;
-        if written.is_ok() {
-            let waiters = {
+        let (mut panics, mut owed) = (0, 0);
+        // Without a group there is nothing to make durable: what is not so then was lost (rule 3).
+        let mut written = if group.is_empty() {
+            Ok(())
+        } else {
+            engine(|| sink.append(first, &group)).map(|bytes| {
                 let mut log = self.log.lock();
-                log.counts.groups += u64::from(!group.is_empty());
+                log.counts.groups += 1;
+                owed = log.checkpoints.owe(bytes);
                 let expected = log.waiters.len() + 1;
                 log.gather.expect(expected);
                 // Ordering: Release, pairs with the Acquire load in `durable`; see there.
                 self.durable
                     .store(last.as_u64(), site("state.journal.durable.store", Ordering::Release));
-                log.take_waiters()
-            };
-            // Acknowledged before the checkpoint, which takes longer.
-            panics += wake(waiters.into_values());
-            if checkpoint || sink.checkpoint_due() {
-                written = engine(|| sink.checkpoint(&image)).map(|done| {
-                    let mut log = self.log.lock();
-                    log.counts.checkpoints += u64::from(done);
-                    log.checkpointed = Some(last);
-                });
-            }
+                let waiters = log.take_waiters();
+                drop(log);
+                // Acknowledged before anything else.
+                panics += wake(waiters.into_values());
+            })
+        };
+        if written.is_ok() {
+            written = self.step_after(&mut sink);
         }
 
         let mut log = self.log.lock();
+        if written.is_ok() {
+            // Nothing is owed of one that was begun just now.
+            owed = Self::begin(&mut log, &mut sink, &image, asked).unwrap_or(owed);
+        }
         log.sink = Some(sink);
         log.leader = 0;
         log.writing_bytes = 0;
-        if let Err(error) = written {
-            log.status = Status::Poisoned(error.to_string());
-        }
-        let waiters = log.take_waiters();
+        let gone = written.err().and_then(|error| log.poison(&error));
+        let (waiters, steppers) = (log.take_waiters(), log.checkpoints.take_steppers());
         drop(log);
-        panics += wake(waiters.into_values());
-        // It may be the last reference to values of the host.
+        panics += wake(steppers.into_iter().chain(waiters.into_values()));
+        // They may be the last references to values of the host.
+        panics += u64::from(contained(|| drop(gone)).is_none());
         panics += u64::from(contained(|| drop(image)).is_none());
         let mut log = self.log.lock();
         log.counts.caught_panics += panics;
-        log
+        (log, owed)
     }
 }
 
@@ -595,14 +628,7 @@ impl<S: Sink> Log<S> {
 
     /// Rule 9.
     fn check_parks(&self) -> Result<(), Error> {
-        if self.leader == me() {
-            return Err(Error::new(
-                ErrorKind::Reentrant,
-                "the disk was to be waited for from within a write by the same thread, as by a waker or the \
-                 `Serialize` of a value; do that outside of them, or commit there at a level that does not wait",
-            ));
-        }
-        Ok(())
+        if self.leader == me() { Err(reentrant()) } else { Ok(()) }
     }
 
     fn forget(&mut self, key: &mut Option<WaiterKey>) -> Option<Waker> {
@@ -612,6 +638,14 @@ impl<S: Sink> Log<S> {
     fn take_waiters(&mut self) -> BTreeMap<WaiterKey, Waker> {
         std::mem::take(&mut self.waiters)
     }
+}
+
+fn reentrant() -> Error {
+    Error::new(
+        ErrorKind::Reentrant,
+        "the disk was to be waited for from within a write by the same thread, as by a waker or the \
+         `Serialize` of a value; do that outside of them, or commit there at a level that does not wait",
+    )
 }
 
 /// A panic of the engine, or of what a checkpoint encodes, is a failure of the store like any other.

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
-use super::journal::{Journal, Sink};
+use super::journal::{self, Journal, Sink, Step};
 use super::turn::Turn;
 use super::{Durability, Version};
-use crate::Error;
 use crate::sync::{Mutex, Parker, UnsafeCell, thread, weakened};
+use crate::{Error, ErrorKind};
 
 /// How many deltas were written and synced, and whether it was closed.
 struct Medium(UnsafeCell<u64>, UnsafeCell<bool>);
@@ -22,36 +22,131 @@ struct Medium(UnsafeCell<u64>, UnsafeCell<bool>);
 // SAFETY: loom reports every access that nothing orders.
 unsafe impl Sync for Medium {}
 
+/// What fails once.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Fails {
+    #[default]
+    Nothing,
+    Encoding,
+    Step,
+}
+
 struct Written {
     medium: Arc<Medium>,
     /// How long a leader waits for others; in a model a time does not end.
     patience: Duration,
+    /// The newest valid checkpoint.
+    checkpointed: Version,
+    /// Whether there is a draft.
+    drafts: bool,
+    fails: Fails,
+}
+
+/// One part, and a step more once it is valid.
+struct Draft {
+    version: Version,
+    encoded: bool,
+    fails: bool,
+    abandoned: bool,
+}
+
+impl journal::Draft for Draft {
+    type Image = Version;
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn has_image(&self) -> bool {
+        !self.encoded
+    }
+
+    fn is_ready(&self) -> bool {
+        self.encoded
+    }
+
+    fn prepare(&mut self, _: usize) -> Result<Option<Version>, Error> {
+        assert!(!self.encoded, "it is prepared where it is not ready");
+        if self.fails {
+            return Err(Error::new(ErrorKind::Codec, "a row has no form"));
+        }
+        self.encoded = true;
+        Ok(Some(self.version))
+    }
+
+    fn abandon(&mut self) {
+        (self.encoded, self.abandoned) = (true, true);
+    }
 }
 
 impl Sink for Written {
-    type Image = ();
+    type Image = Version;
+    type Draft = Draft;
 
     #[expect(unsafe_code, reason = "loom watches the cell")]
-    fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<(), Error> {
+    fn append(&mut self, first: Version, deltas: &[Vec<u8>]) -> Result<u64, Error> {
         self.medium.0.with_mut(|count| {
             // SAFETY: the leader alone holds the sink; loom reports it if not.
             let count = unsafe { &mut *count };
             assert_eq!(*count + 1, first.as_u64(), "a group starts where the last one ended");
             *count += deltas.len() as u64;
         });
-        Ok(())
+        Ok(0)
     }
 
     fn patience(&self) -> Duration {
         self.patience
     }
 
-    fn checkpoint_due(&self) -> bool {
+    fn checkpointed(&self) -> Version {
+        self.checkpointed
+    }
+
+    fn is_due(&self) -> bool {
         false
     }
 
-    fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
-        Ok(true)
+    fn step_bytes(&self) -> usize {
+        1
+    }
+
+    #[expect(unsafe_code, reason = "loom watches the cell")]
+    fn begin(&mut self, image: &Version) -> Option<Draft> {
+        self.medium.0.with(|count| {
+            // SAFETY: the leader alone holds the sink; loom reports it if not.
+            let count = unsafe { *count };
+            assert_eq!(image.as_u64(), count, "a checkpoint is of what was appended last");
+        });
+        if self.checkpointed == *image {
+            return None;
+        }
+        assert!(!self.drafts, "there are two drafts");
+        self.drafts = true;
+        let fails = self.fails == Fails::Encoding;
+        if fails {
+            self.fails = Fails::Nothing;
+        }
+        Some(Draft { version: *image, encoded: false, fails, abandoned: false })
+    }
+
+    fn sweep(&mut self) -> Option<Draft> {
+        None
+    }
+
+    #[expect(unsafe_code, reason = "loom watches the cell")]
+    fn step(&mut self, draft: &mut Draft) -> Result<(Step, u64), Error> {
+        // SAFETY: who does a step alone holds the sink; loom reports it if not.
+        self.medium.0.with(|count| assert!(unsafe { *count } >= draft.version.as_u64()));
+        assert!(draft.encoded, "a step is done where it is ready");
+        if self.fails == Fails::Step {
+            return Err(Error::new(ErrorKind::Io, "the disk is gone"));
+        }
+        if draft.abandoned || self.checkpointed == draft.version {
+            self.drafts = false;
+            return Ok((Step::Done, 1));
+        }
+        self.checkpointed = draft.version;
+        Ok((Step::Valid, 1))
     }
 
     #[expect(unsafe_code, reason = "loom watches the cell")]
@@ -74,13 +169,27 @@ struct Model {
 
 impl Model {
     fn new() -> Arc<Self> {
-        Self::patient(Duration::ZERO)
+        Self::with(Duration::ZERO, Fails::Nothing)
     }
 
     fn patient(patience: Duration) -> Arc<Self> {
+        Self::with(patience, Fails::Nothing)
+    }
+
+    fn failing(fails: Fails) -> Arc<Self> {
+        Self::with(Duration::ZERO, fails)
+    }
+
+    fn with(patience: Duration, fails: Fails) -> Arc<Self> {
         let medium = Arc::new(Medium(UnsafeCell::new(0), UnsafeCell::new(false)));
-        let written = Written { medium: Arc::clone(&medium), patience };
-        let journal = Journal::new(written, Version::ZERO, (), 1 << 10);
+        let written = Written {
+            medium: Arc::clone(&medium),
+            patience,
+            checkpointed: Version::ZERO,
+            drafts: false,
+            fails,
+        };
+        let journal = Journal::new(written, Version::ZERO, Version::ZERO, 1 << 10);
         Arc::new(Self { journal, medium, turn: Turn::new(), newest: Mutex::new(0) })
     }
 
@@ -96,7 +205,7 @@ impl Model {
             let mut newest = self.newest.lock();
             *newest += 1;
             version = Version::from_u64(*newest);
-            (version, ())
+            (version, version)
         });
         published.ok()?.expect("there is room");
         Some(version)
@@ -109,9 +218,9 @@ impl Model {
         let version = Version::from_u64(next);
         let published = self.journal.publish(&mut vec![0], Durability::Memory, || {
             *self.newest.lock() = next;
-            (version, ())
+            (version, version)
         });
-        assert!(matches!(published, Ok(Some(()))));
+        assert!(matches!(published, Ok(Some(_))));
         version
     }
 
@@ -389,3 +498,5 @@ fn loom_twin_a_server_that_is_not_rung_sleeps_on() {
 fn loom_twin_a_server_that_goes_in_silence_leaves_who_polls_waiting() {
     weakened("state.journal.unserve", || one_polls_and_one_serves(false));
 }
+
+mod checkpoints;

@@ -1,6 +1,8 @@
 //! The work that no call has to wait for, done when the host has time for it.
 
 use super::StateManager;
+#[cfg(feature = "durable")]
+use super::journal::Advance;
 
 /// What one call of [`StateManager::maintain`] did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -21,29 +23,41 @@ pub struct Maintenance {
     pub snapshot_kept: bool,
     /// Kept snapshots that went because of their age.
     pub snapshots_dropped: usize,
+    /// Steps of a checkpoint that were done, those that encode included.
+    pub checkpoint_steps: usize,
+    /// Whether there are more of them, and nobody else is at it: call it again.
+    pub checkpoint_pending: bool,
 }
+
+/// So many steps of a checkpoint are done by one call.
+#[cfg(feature = "durable")]
+const STEPS_MAX: usize = 16;
 
 impl StateManager {
     /// Does what no call had to wait for, as far as that is bounded, and returns what it did.
     ///
     /// It writes the commits at [`Durability::Buffered`](super::Durability::Buffered) that are not durable yet, as
-    /// one group with one sync, and the checkpoint after it if one is due: those that were there when it
-    /// was called are durable when it returns, unless [`Maintenance::poisoned`] says otherwise. Then it keeps the
-    /// automatic snapshot that is due by time, lets go of those that are too old, and frees old states that
-    /// writers left behind: one at least, and more until about 100,000 rows went. One state
-    /// is freed in one go, whatever its size (some 90 ms for 100 MB), and no lock is held meanwhile. A
-    /// host calls it every second or so from a thread that may be held up, and again at once where
-    /// [`Maintenance::pending_releases`] says that there is more, or has
-    /// [`StateManager::maintain_every`] do that. Nothing goes wrong without it: old states
-    /// then keep their memory up to
+    /// one group with one sync: those that were there when it was called are durable when it returns, unless
+    /// [`Maintenance::poisoned`] says otherwise. It keeps the automatic snapshot that is due by time, lets go of those
+    /// that are too old, and frees old states that writers left behind: one at least, and more until about 100,000
+    /// rows went. One state is freed in one go, whatever its size (some 90 ms for 100 MB), and no lock is held
+    /// meanwhile. Then it does up to 16 steps of a [checkpoint](StateManager::checkpoint) that is under way, half of
+    /// which encode, as long as nobody else has it.
+    ///
+    /// A host calls it every second or so from a thread that may be held up, and again at once where
+    /// [`Maintenance::pending_releases`] or [`Maintenance::checkpoint_pending`] say that there is more, or has
+    /// [`StateManager::maintain_every`] do that. Nothing goes wrong without it: whoever writes groups then does the steps of checkpoints, a checkpoint that is under way
+    /// rests where no groups come and keeps
+    /// [its version](super::StateStats::checkpoint_image) in memory, and old states keep theirs up to
     /// [`StateBuilder::max_pending_releases`](super::StateBuilder::max_pending_releases), and after that
     /// writers free them.
     pub fn maintain(&self) -> Maintenance {
         let inner = &*self.inner;
-        let (written, poisoned) = inner.write_wanted();
+        let (written, mut poisoned) = inner.write_wanted();
         let (snapshot_kept, snapshots_dropped) = inner.kept.run(inner);
         let (released, released_rows_max) = inner.owner.run();
         let pending_releases = inner.owner.counts().waiting;
+        let (checkpoint_steps, checkpoint_pending) = self.maintain_checkpoint(&mut poisoned);
         Maintenance {
             written,
             poisoned,
@@ -52,6 +66,22 @@ impl StateManager {
             pending_releases: usize::try_from(pending_releases).unwrap_or(usize::MAX),
             snapshot_kept,
             snapshots_dropped,
+            checkpoint_steps,
+            checkpoint_pending,
         }
+    }
+
+    fn maintain_checkpoint(&self, poisoned: &mut bool) -> (usize, bool) {
+        #[cfg(feature = "durable")]
+        if let Some(journal) = self.inner.journal() {
+            let step = |_: &usize| matches!(journal.advance(None), Ok(Advance::Stepped));
+            let steps = (0..STEPS_MAX).take_while(step).count();
+            let counts = journal.counts();
+            *poisoned = counts.poisoned;
+            // Otherwise there is nothing to do, or others have it.
+            return (steps, steps == STEPS_MAX && counts.checkpoint_pending);
+        }
+        let _ = poisoned;
+        (0, false)
     }
 }

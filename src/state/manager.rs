@@ -330,8 +330,10 @@ impl StateManager {
 
     /// Blocks until `version` survives the process.
     ///
-    /// The first that waits writes all pending commits as one group with one sync, for itself and everybody
-    /// else, and after it the checkpoint if one is due. Where more waited for the last group than are there yet, it first waits for them to commit again, for half of what
+    /// The first that waits writes all pending commits as one group
+    /// with one sync, for itself and everybody else, tells them, and does its part of a checkpoint if one is due:
+    /// a [step](StateBuilder::checkpoint_step_bytes), or more after a group of more bytes. Where more
+    /// waited for the last group than are there yet, it first waits for them to commit again, for half of what
     /// a write with its sync takes by the builder's clock and 5 ms at most, and ever more rarely where they do not
     /// come.
     ///
@@ -347,7 +349,8 @@ impl StateManager {
     /// [`StateManager::wait_durable`] as a future of no particular runtime.
     ///
     /// Its `poll` may be the one that leads, and then *blocks for the group, its write and its sync* (0.1 to
-    /// 15 ms, or a checkpoint's time): on a runtime where that matters, have [`StateManager::maintain_every`] run.
+    /// 15 ms, and what it does of a checkpoint): on a runtime where that matters, have
+    /// [`StateManager::maintain_every`] run.
     /// While it does, its thread writes for who polls, and no `poll` waits for the disk but on that thread itself.
     ///
     /// Cancel safe: a dropped wait takes nobody's wake-up along, and the commit stays committed.
@@ -385,13 +388,22 @@ impl StateManager {
         Ok(version)
     }
 
-    /// Writes the whole state as a checkpoint now and drops the deltas before it; returns its version.
+    /// Writes the whole state as a checkpoint now and removes the deltas before it; returns its version.
     ///
-    /// It happens by itself as the builder says. It blocks for the time of encoding and writing all rows,
-    /// and whoever waits for durability meanwhile waits as long; reads and commits go on.
+    /// It happens by itself as the builder says. It blocks for the time of encoding and writing all rows, and
+    /// twice that where another one is under way, which has to be finished first. Reads and commits go on, and who
+    /// waits for durability meanwhile waits for one [step](StateBuilder::checkpoint_step_bytes) of it at most,
+    /// beside the syncs of two groups. A close does not wait for it: a checkpoint that is under way then ends with
+    /// [`ErrorKind::Closed`], and counts for nothing unless it was valid already.
+    ///
+    /// Until all of it is encoded, it keeps the version in memory that it is of, as a
+    /// [`Snapshot`] does; so does one that was begun by itself and rests until the next group or
+    /// [`StateManager::maintain`]. [`StateStats::checkpoint_image`](super::StateStats::checkpoint_image) says which.
     ///
     /// # Errors
-    /// Those of [`StateManager::wait_durable`].
+    /// Those of [`StateManager::wait_durable`]. Where a row cannot be encoded, because the code of a key or value
+    /// fails or panics, an error with the reason, and [`ErrorKind::Internal`] for a panic: the checkpoint is given
+    /// up, what was valid before stays so, and the store goes on.
     pub fn checkpoint(&self) -> Result<Version, Error> {
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.inner.durable {
@@ -478,6 +490,10 @@ impl StateManager {
             let counts = durable.journal.counts();
             stats.groups = counts.groups;
             stats.checkpoints = counts.checkpoints;
+            stats.checkpoint_steps = counts.checkpoint_steps;
+            stats.checkpoint_pending = counts.checkpoint_pending;
+            stats.checkpoint_image = counts.checkpoint_image;
+            stats.checkpoints_failed = counts.checkpoints_failed;
             stats.stalls = counts.stalls;
             stats.pending_commits = counts.pending_commits;
             stats.pending_bytes = counts.pending_bytes;
@@ -528,6 +544,11 @@ impl Inner {
 
     pub(super) fn rules(&self) -> &Rules {
         &self.rules
+    }
+
+    #[cfg(feature = "durable")]
+    pub(super) fn journal(&self) -> Option<&Journal<Keeper>> {
+        self.durable.as_ref().map(|durable| &durable.journal)
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {

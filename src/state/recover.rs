@@ -4,7 +4,9 @@
 //!
 //! 1. Versions have no gap: a checkpoint is whole, and every group starts right after what lies before it.
 //!    Whatever is missing in between is an error, never a state.
-//! 2. A block is copied only after it was verified, once; its rows are places in the copy.
+//! 2. What the checkpoint covers and what belongs to an unfinished one is not read: it is only there until
+//!    somebody has removed it.
+//! 3. A block is copied only after it was verified, once; its rows are places in the copy.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -14,7 +16,7 @@ use super::RecoveryReport;
 use super::Version;
 use super::block::{self, Kind, Reader, corrupt};
 use super::codec::Codec;
-use super::store::{Load, Progress};
+use super::store::{Leftovers, Load, Progress};
 use super::stored::StoredRows;
 use super::transaction::{PUT, REMOVE};
 use crate::{Error, ErrorKind};
@@ -155,7 +157,7 @@ impl Load for Recovery {
             }
             self.version = version;
             self.report.checkpoint = Some(version);
-            self.progress.checkpointed = Some(version);
+            self.progress.checkpointed = version;
         }
         Ok(())
     }
@@ -182,11 +184,17 @@ impl Load for Recovery {
                 Error::with_source(ErrorKind::Corrupt, message, error)
             })?;
             self.report.commits += 1;
-            self.progress.delta_commits += 1;
+            self.progress.delta.commits += 1;
         }
         self.report.groups += 1;
-        self.progress.delta_bytes += block.len() as u64;
+        self.progress.delta.bytes += block.len() as u64;
         Ok(())
+    }
+
+    fn leftovers(&mut self, leftovers: Leftovers) {
+        self.report.unfinished_checkpoint = leftovers.unfinished;
+        self.report.covered_groups = leftovers.covered;
+        self.progress.leftovers = leftovers.any;
     }
 }
 

@@ -18,26 +18,37 @@ use super::block::{put_bytes, put_written};
 use super::codec::Codec;
 use super::diff::Compare;
 use super::release::Release;
+#[cfg(feature = "durable")]
+use super::stored::StoredCursor;
 use super::stored::StoredRows;
 use super::{Key, Value, Version};
 use crate::Error;
 use crate::sync::{Mutex, OnceLock};
 
-/// Takes the encoded key and value of a row.
-#[cfg(feature = "durable")]
-pub(super) type RowSink<'a> = dyn FnMut(&[u8], &[u8]) -> Result<(), Error> + 'a;
-
 /// Is told that a row was appended.
 pub(super) type RowEnd<'a> = dyn FnMut(&mut Vec<u8>) -> Result<(), Error> + 'a;
+
+/// Takes the encoded key and value of a row; whether it takes another one now.
+#[cfg(feature = "durable")]
+pub(super) type RowPart<'a> = dyn FnMut(&[u8], &[u8]) -> Result<bool, Error> + 'a;
+
+/// The rows of one collection at one version, handed over in as many parts as one likes. It holds what it has
+/// not handed over yet, and no lock.
+#[cfg(feature = "durable")]
+pub(super) trait Cursor: Send {
+    /// Hands over rows until `sink` takes no more or there are none left; whether it was `sink` that ended it.
+    fn encode(&mut self, codec: Codec, sink: &mut RowPart<'_>) -> Result<bool, Error>;
+}
 
 /// A table without its types.
 pub(super) trait Rows: Any + Compare + Send + Sync {
     fn as_any(&self) -> &dyn Any;
     fn len(&self) -> usize;
-    #[cfg(feature = "durable")]
-    fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error>;
     /// Appends the encoded key and value of each row to `out`, each behind its length.
     fn append(&self, codec: Codec, out: &mut Vec<u8>, end: &mut RowEnd<'_>) -> Result<(), Error>;
+    /// The rows for a checkpoint, in parts, each whenever one likes. Clones each key.
+    #[cfg(feature = "durable")]
+    fn cursor(&self) -> Box<dyn Cursor>;
 }
 
 /// The map of a table. Its hash is keyed with a seed of its own, which nobody outside learns.
@@ -85,19 +96,6 @@ impl<K: Key, V: Value> Rows for Table<K, V> {
         self.map.len()
     }
 
-    #[cfg(feature = "durable")]
-    fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
-        let mut row = Vec::new();
-        for (key, value) in &self.map {
-            row.clear();
-            let split = codec.encode(key, &mut row)?;
-            codec.encode(&**value, &mut row)?;
-            let (key, value) = row.split_at(split);
-            sink(key, value)?;
-        }
-        Ok(())
-    }
-
     fn append(&self, codec: Codec, out: &mut Vec<u8>, end: &mut RowEnd<'_>) -> Result<(), Error> {
         // As wide as that of the row before.
         let (mut key_width, mut value_width) = (1, 1);
@@ -107,6 +105,33 @@ impl<K: Key, V: Value> Rows for Table<K, V> {
             end(out)?;
         }
         Ok(())
+    }
+
+    #[cfg(feature = "durable")]
+    fn cursor(&self) -> Box<dyn Cursor> {
+        Box::new(TableCursor { rows: self.map.clone().into_iter(), row: Vec::new() })
+    }
+}
+
+#[cfg(feature = "durable")]
+struct TableCursor<K: Key, V: Value> {
+    rows: <Map<K, V> as IntoIterator>::IntoIter,
+    row: Vec<u8>,
+}
+
+#[cfg(feature = "durable")]
+impl<K: Key, V: Value> Cursor for TableCursor<K, V> {
+    fn encode(&mut self, codec: Codec, sink: &mut RowPart<'_>) -> Result<bool, Error> {
+        for (key, value) in &mut self.rows {
+            self.row.clear();
+            let split = codec.encode(&key, &mut self.row)?;
+            codec.encode(&*value, &mut self.row)?;
+            let (key, value) = self.row.split_at(split);
+            if !sink(key, value)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 
@@ -144,16 +169,6 @@ impl Recovered {
         }
     }
 
-    #[cfg(feature = "durable")]
-    fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
-        if self.typed.get().is_none()
-            && let Some(raw) = self.raw()
-        {
-            return raw.each(sink);
-        }
-        self.typed.get().map_or(Ok(()), |table| table.encode(codec, sink))
-    }
-
     fn append(&self, codec: Codec, out: &mut Vec<u8>, end: &mut RowEnd<'_>) -> Result<(), Error> {
         if self.typed.get().is_none()
             && let Some(raw) = self.raw()
@@ -165,6 +180,16 @@ impl Recovered {
             });
         }
         self.typed.get().map_or(Ok(()), |table| table.append(codec, out, end))
+    }
+
+    #[cfg(feature = "durable")]
+    fn cursor(&self) -> Option<Box<dyn Cursor>> {
+        if self.typed.get().is_none()
+            && let Some(raw) = self.raw()
+        {
+            return Some(Box::new(StoredCursor::new(raw)));
+        }
+        self.typed.get().map(|table| table.cursor())
     }
 }
 
@@ -198,14 +223,6 @@ impl Slot {
         }
     }
 
-    #[cfg(feature = "durable")]
-    pub(super) fn encode(&self, codec: Codec, sink: &mut RowSink<'_>) -> Result<(), Error> {
-        match &self.content {
-            Content::Typed(rows) => rows.encode(codec, sink),
-            Content::Recovered(recovered) => recovered.encode(codec, sink),
-        }
-    }
-
     /// See [`Rows::append`].
     pub(super) fn append(
         &self,
@@ -216,6 +233,15 @@ impl Slot {
         match &self.content {
             Content::Typed(rows) => rows.append(codec, out, end),
             Content::Recovered(recovered) => recovered.append(codec, out, end),
+        }
+    }
+
+    /// None where there are no rows.
+    #[cfg(feature = "durable")]
+    pub(super) fn cursor(&self) -> Option<Box<dyn Cursor>> {
+        match &self.content {
+            Content::Typed(rows) => Some(rows.cursor()),
+            Content::Recovered(recovered) => recovered.cursor(),
         }
     }
 }

@@ -49,8 +49,20 @@ pub struct StateStats {
     pub stalls: u64,
     /// Waiters for a durable version at this moment, blocked threads and pending futures alike.
     pub waiters: u64,
-    /// Checkpoints written since the manager was made.
+    /// Checkpoints that became valid since the manager was made.
     pub checkpoints: u64,
+    /// Steps of checkpoints since the manager was made: each writes a part of one, makes it valid, or removes some
+    /// of what it replaces.
+    pub checkpoint_steps: u64,
+    /// Whether steps are left to do: of a checkpoint, or of removing what one replaces.
+    pub checkpoint_pending: bool,
+    /// The version of which a checkpoint is being written, until all of it is encoded. What was replaced or
+    /// removed since is kept in memory for it meanwhile, as by a [`Snapshot`](super::Snapshot).
+    pub checkpoint_image: Option<Version>,
+    /// Checkpoints that were given up because a row could not be encoded: the code of a key or value failed
+    /// or panicked. The store goes on without them; [`StateManager::checkpoint`](super::StateManager::checkpoint)
+    /// tells the reason.
+    pub checkpoints_failed: u64,
     /// Snapshots that are kept at this moment, by name and by number.
     pub kept_snapshots: u64,
     /// Snapshots that the [`SnapshotPolicy`](super::SnapshotPolicy) asked for and that were kept.
@@ -87,6 +99,12 @@ pub struct RecoveryReport {
     pub checkpoint: Option<Version>,
     /// Rows read from the checkpoint.
     pub checkpoint_rows: u64,
+    /// The version of a checkpoint that was not finished, if there was one. Nothing of it counts: what was recovered
+    /// comes from the one before it and the commits since, and it is removed step by step later on.
+    pub unfinished_checkpoint: Option<Version>,
+    /// Groups of commits that were passed over because the checkpoint covers them. They are removed step by step
+    /// later on.
+    pub covered_groups: u64,
     /// Groups of commits replayed on top.
     pub groups: u64,
     /// Commits replayed on top.

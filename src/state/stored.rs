@@ -18,6 +18,10 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::block::Reader;
+#[cfg(feature = "durable")]
+use super::codec::Codec;
+#[cfg(feature = "durable")]
+use super::root::{Cursor, RowPart};
 use crate::Error;
 
 /// Bytes of one of the blocks. Neither a block nor their number reaches 2^32.
@@ -220,6 +224,58 @@ impl StoredRows {
             }
         }
         Ok(())
+    }
+}
+
+/// The rows of [`StoredRows::each`] in as many parts as one likes.
+#[cfg(feature = "durable")]
+pub(super) struct StoredCursor {
+    rows: Arc<StoredRows>,
+    /// Of the sections, and how many bytes and rows of that one were handed over.
+    section: usize,
+    bytes: usize,
+    taken: usize,
+    /// Of the changes, which come after all sections.
+    change: usize,
+    /// Whether one of them replaces a row of a section.
+    replaces: bool,
+}
+
+#[cfg(feature = "durable")]
+impl StoredCursor {
+    pub(super) fn new(rows: Arc<StoredRows>) -> Self {
+        let replaces = rows.changes.iter().any(|change| change.replaces);
+        Self { rows, section: 0, bytes: 0, taken: 0, change: 0, replaces }
+    }
+}
+
+#[cfg(feature = "durable")]
+impl Cursor for StoredCursor {
+    fn encode(&mut self, _: Codec, sink: &mut RowPart<'_>) -> Result<bool, Error> {
+        let rows = &*self.rows;
+        while let Some(section) = rows.sections.get(self.section) {
+            let mut reader = Reader::new(&rows.bytes(section.place)[self.bytes..]);
+            let before = self.bytes;
+            while self.taken < section.rows {
+                let (key, value) = (reader.bytes()?, reader.bytes()?);
+                self.bytes = before + reader.at();
+                self.taken += 1;
+                let replaced = self.replaces && rows.find(key).is_some();
+                if !replaced && !sink(key, value)? {
+                    return Ok(true);
+                }
+            }
+            (self.section, self.bytes, self.taken) = (self.section + 1, 0, 0);
+        }
+        while let Some(change) = rows.changes.get(self.change) {
+            self.change += 1;
+            if let Some(value) = change.value
+                && !sink(rows.bytes(change.key), rows.bytes(value))?
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
     }
 }
 

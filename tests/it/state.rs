@@ -3,6 +3,8 @@
 mod basics;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod bomb;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod checkpoint;
 mod compare;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod damage;

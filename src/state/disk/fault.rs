@@ -13,14 +13,16 @@
 //! 5. A recording holds every call that was made since it began, so one run gives the disk after each of them.
 //!    What a store does never depends on what a power loss would leave: leaving a sync out afterwards, as
 //!    [`FaultDisk::rewound`] does, shows the same as leaving it out at the time.
+//! 6. A call that is held waits outside the lock, before it does anything.
 
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::Disk;
-use crate::sync::Mutex;
+use crate::sync::{Mutex, Parker};
 
 /// How a call of a [`FaultDisk`] fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +55,8 @@ struct State {
     reads: u64,
     fail: Option<(u64, Fault)>,
     fail_read: Option<u64>,
+    hold: Option<u64>,
+    held: Option<Waker>,
     crashed: bool,
     recording: Option<Arc<Recording>>,
 }
@@ -135,6 +139,38 @@ impl FaultDisk {
         self.0.lock().fail_read = Some(read);
     }
 
+    /// Makes one call wait until [`FaultDisk::let_go`]: the next is `calls() + 1`.
+    pub fn hold_at(&self, call: u64) {
+        self.0.lock().hold = Some(call);
+    }
+
+    /// Whether a call waits at this moment.
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.0.lock().held.is_some()
+    }
+
+    /// Lets the call go on that waits, or the one that is to wait.
+    pub fn let_go(&self) {
+        let mut state = self.0.lock();
+        state.hold = None;
+        let held = state.held.take();
+        drop(state);
+        held.into_iter().for_each(Waker::wake);
+    }
+
+    /// Rule 6.
+    fn enter(&self) {
+        let mut state = self.0.lock();
+        if state.hold == Some(state.calls + 1) {
+            let parker = Parker::new();
+            state.hold = None;
+            state.held = Some(parker.waker());
+            drop(state);
+            parker.park();
+        }
+    }
+
     /// How many changes a power loss now would put at risk.
     #[must_use]
     pub fn unsynced(&self) -> usize {
@@ -156,7 +192,14 @@ impl FaultDisk {
     /// Keeps all calls from here on, for [`FaultDisk::rewound`]. They take the memory of what they write.
     pub fn record(&self) {
         let mut state = self.0.lock();
-        let start = State { recording: None, fail: None, fail_read: None, ..state.clone() };
+        let start = State {
+            recording: None,
+            fail: None,
+            fail_read: None,
+            hold: None,
+            held: None,
+            ..state.clone()
+        };
         state.recording = Some(Arc::new(Recording { start, calls: Mutex::default() }));
     }
 
@@ -338,6 +381,7 @@ impl State {
 
 impl FaultDisk {
     fn apply(&self, change: Change) -> io::Result<()> {
+        self.enter();
         let mut state = self.0.lock();
         state.call(Some(&change))?;
         state.make(change);
@@ -370,6 +414,7 @@ impl Disk for FaultDisk {
     }
 
     fn sync(&self) -> io::Result<()> {
+        self.enter();
         let mut state = self.0.lock();
         state.call(None)?;
         state.syncs += 1;

@@ -3,72 +3,190 @@
 //! A wait that does not end is a test that does not end.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, OnceLock, mpsc};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, mpsc};
 use std::task::Wake;
 use std::thread::{self, JoinHandle};
 
 use super::*;
 
-type Log = Journal<Scripted>;
-type Shared = Arc<OnceLock<Log>>;
-type Step = Box<dyn FnOnce(&Shared) -> Result<(), Error> + Send>;
+pub(super) type Log = Journal<Scripted>;
+pub(super) type Shared = Arc<OnceLock<Log>>;
+pub(super) type Act = Box<dyn FnOnce(&Shared) -> Result<(), Error> + Send>;
 
-/// Does one step in each of its calls, whichever it is, and succeeds in those for which there is none.
-struct Scripted {
+/// What was called, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Call {
+    Append,
+    Prepare,
+    Step,
+    Close,
+}
+
+/// What a sink and its drafts do, and did.
+#[derive(Default)]
+pub(super) struct Script {
+    /// One for each call of the sink, whichever it is; those for which there is none succeed.
+    pub(super) acts: VecDeque<Act>,
+    /// The same for drafts.
+    pub(super) prepares: VecDeque<Act>,
+    pub(super) calls: Vec<Call>,
+    /// What a group and a step have each.
+    pub(super) group_bytes: u64,
+    pub(super) step_bytes: u64,
+    /// Steps after the one that makes a checkpoint valid.
+    pub(super) sweeps: usize,
+}
+
+/// Does as its script says.
+pub(super) struct Scripted {
     journal: Shared,
-    steps: VecDeque<Step>,
+    pub(super) script: Arc<Mutex<Script>>,
+    checkpointed: Version,
+}
+
+fn call(journal: &Shared, script: &Mutex<Script>, call: Call) -> Result<(), Error> {
+    let mut script = script.lock().expect("nothing panics under it");
+    script.calls.push(call);
+    let acts = if call == Call::Prepare { &mut script.prepares } else { &mut script.acts };
+    let act = acts.pop_front();
+    drop(script);
+    act.map_or(Ok(()), |act| act(journal))
+}
+
+/// One part, which is ready once it is prepared.
+pub(super) struct Plan {
+    journal: Shared,
+    script: Arc<Mutex<Script>>,
+    version: Version,
+    ready: bool,
+    valid: bool,
+    sweeps: usize,
+}
+
+impl Draft for Plan {
+    type Image = Version;
+
+    fn version(&self) -> Version {
+        self.version
+    }
+
+    fn has_image(&self) -> bool {
+        !self.ready
+    }
+
+    fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    fn prepare(&mut self, _: usize) -> Result<Option<Version>, Error> {
+        call(&self.journal, &self.script, Call::Prepare)?;
+        self.ready = true;
+        Ok(Some(self.version))
+    }
+
+    fn abandon(&mut self) {
+        (self.ready, self.valid) = (true, true);
+    }
 }
 
 impl Scripted {
-    fn call(&mut self) -> Result<(), Error> {
-        self.steps.pop_front().map_or(Ok(()), |step| step(&self.journal))
+    fn call(&self, of: Call) -> Result<(), Error> {
+        call(&self.journal, &self.script, of)
+    }
+
+    fn script(&self) -> MutexGuard<'_, Script> {
+        self.script.lock().expect("nothing panics under it")
     }
 }
 
 impl Sink for Scripted {
-    type Image = ();
+    type Image = Version;
+    type Draft = Plan;
 
-    fn append(&mut self, _: Version, _: &[Vec<u8>]) -> Result<(), Error> {
-        self.call()
+    fn append(&mut self, _: Version, _: &[Vec<u8>]) -> Result<u64, Error> {
+        self.call(Call::Append)?;
+        Ok(self.script().group_bytes)
     }
 
     fn patience(&self) -> Duration {
         Duration::ZERO
     }
 
-    fn checkpoint_due(&self) -> bool {
+    fn checkpointed(&self) -> Version {
+        self.checkpointed
+    }
+
+    fn is_due(&self) -> bool {
         false
     }
 
-    fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
-        self.call().map(|()| true)
+    fn step_bytes(&self) -> usize {
+        1
     }
 
-    fn close(mut self) -> Result<(), Error> {
-        self.call()
+    fn begin(&mut self, image: &Version) -> Option<Plan> {
+        (self.checkpointed != *image).then(|| Plan {
+            journal: Arc::clone(&self.journal),
+            script: Arc::clone(&self.script),
+            version: *image,
+            ready: false,
+            valid: false,
+            sweeps: self.script().sweeps,
+        })
+    }
+
+    fn sweep(&mut self) -> Option<Plan> {
+        None
+    }
+
+    fn step(&mut self, draft: &mut Plan) -> Result<(Step, u64), Error> {
+        self.call(Call::Step)?;
+        let bytes = self.script().step_bytes;
+        if !draft.valid {
+            draft.valid = true;
+            self.checkpointed = draft.version;
+            return Ok((Step::Valid, bytes));
+        }
+        draft.sweeps = draft.sweeps.saturating_sub(1);
+        Ok((if draft.sweeps == 0 { Step::Done } else { Step::More }, bytes))
+    }
+
+    fn close(self) -> Result<(), Error> {
+        self.call(Call::Close)
     }
 }
 
-/// A journal with one commit, over these steps.
-fn journal(steps: impl IntoIterator<Item = Step>) -> Shared {
+/// A journal with one commit, over this script.
+pub(super) fn scripted(script: Script) -> (Shared, Arc<Mutex<Script>>) {
     let journal = Shared::default();
-    let sink = Scripted { journal: Arc::clone(&journal), steps: steps.into_iter().collect() };
-    assert!(journal.set(Journal::new(sink, Version::ZERO, (), 1 << 10)).is_ok());
+    let script = Arc::new(Mutex::new(script));
+    let sink = Scripted {
+        journal: Arc::clone(&journal),
+        script: Arc::clone(&script),
+        checkpointed: Version::ZERO,
+    };
+    assert!(journal.set(Journal::new(sink, Version::ZERO, Version::ZERO, 1 << 10)).is_ok());
     commit(get(&journal), 1);
-    journal
+    (journal, script)
 }
 
-fn get(journal: &Shared) -> &Log {
+/// The same with what its sink does.
+fn journal(acts: impl IntoIterator<Item = Act>) -> Shared {
+    scripted(Script { acts: acts.into_iter().collect(), ..Script::default() }).0
+}
+
+pub(super) fn get(journal: &Shared) -> &Log {
     journal.get().expect("it is there before it is used")
 }
 
-fn v(number: u64) -> Version {
+pub(super) fn v(number: u64) -> Version {
     Version::from_u64(number)
 }
 
-fn commit(journal: &Log, version: u64) {
-    let published = journal.publish(&mut vec![0], Durability::Buffered, || (v(version), ()));
-    assert_eq!(published.ok(), Some(Some(())));
+pub(super) fn commit(journal: &Log, version: u64) {
+    let swap = || (v(version), v(version));
+    let published = journal.publish(&mut vec![0], Durability::Buffered, swap);
+    assert_eq!(published.ok(), Some(Some(v(version - 1))));
 }
 
 /// A waker that does something once.
@@ -82,13 +200,13 @@ impl Wake for Does {
 }
 
 /// Has the host wait for `version` while somebody leads.
-fn when_woken(journal: &Log, version: u64, does: impl FnOnce() + Send + 'static) {
+pub(super) fn when_woken(journal: &Log, version: u64, does: impl FnOnce() + Send + 'static) {
     let waker = Arc::new(Does(Mutex::new(Some(Box::new(does))))).into();
     assert!(journal.poll(v(version), &mut None, &waker).is_pending());
 }
 
 /// A thread for each version that waits for it; they all do when it returns.
-fn waits(journal: &Shared, versions: &[u64]) -> Vec<JoinHandle<Result<(), Error>>> {
+pub(super) fn waits(journal: &Shared, versions: &[u64]) -> Vec<JoinHandle<Result<(), Error>>> {
     let before = get(journal).counts().waiters;
     let waits = versions.iter().map(|&version| {
         let journal = Arc::clone(journal);
@@ -102,9 +220,9 @@ fn waits(journal: &Shared, versions: &[u64]) -> Vec<JoinHandle<Result<(), Error>
 }
 
 /// Three commits come while the first is written, and one thread for each waits; what the next call does.
-fn three_behind_one(next: Step) -> (Shared, Vec<Result<(), Error>>) {
+fn three_behind_one(next: Act) -> (Shared, Vec<Result<(), Error>>) {
     let (give, take) = mpsc::channel();
-    let first: Step = Box::new(move |journal| {
+    let first: Act = Box::new(move |journal| {
         for version in 2..=4 {
             commit(get(journal), version);
         }
@@ -129,7 +247,7 @@ fn those_who_wait_while_one_writes_share_the_next_group() {
 #[test]
 fn all_of_a_group_that_fails_are_told_and_a_close_beside_it_too() {
     let (give, take) = mpsc::channel();
-    let fails: Step = Box::new(move |journal| {
+    let fails: Act = Box::new(move |journal| {
         let closes = Arc::clone(journal);
         let close = thread::spawn(move || get(&closes).close());
         // It refuses commits from its beginning, and waits for who leads.
@@ -148,9 +266,38 @@ fn all_of_a_group_that_fails_are_told_and_a_close_beside_it_too() {
 }
 
 #[test]
+fn the_last_group_of_a_close_that_fails_is_told_to_who_waits_for_it() {
+    let (give, take) = mpsc::channel();
+    let fails: Act = Box::new(move |journal| {
+        give.send(waits(journal, &[1])).expect("the test takes them");
+        Err(Error::new(ErrorKind::Io, "the disk is gone"))
+    });
+    let journal = journal([fails]);
+    let ended = get(&journal).close();
+    assert_eq!(ended.map_err(|error| error.kind()), Err(ErrorKind::Poisoned));
+    for wait in take.recv().expect("it was written by the close") {
+        let ended = wait.join().expect("a wait does not panic");
+        assert_eq!(ended.map_err(|error| error.kind()), Err(ErrorKind::Poisoned));
+    }
+    assert_eq!((get(&journal).durable(), get(&journal).counts().groups), (v(0), 0));
+}
+
+#[test]
+fn a_lead_without_a_group_makes_nothing_durable() {
+    let fails: Act = Box::new(|_| Err(Error::new(ErrorKind::Io, "the disk is gone")));
+    let journal = journal([fails]);
+    get(&journal).wait(v(1)).expect_err("it is not written");
+    // Nobody does, once the log has ended; but what is lost stays so whoever might.
+    let mut log = get(&journal).log.lock();
+    let sink = log.sink.take().expect("it is put back");
+    drop(get(&journal).lead(log, sink, false));
+    assert_eq!(get(&journal).durable(), v(0));
+}
+
+#[test]
 fn who_leads_and_would_wait_for_itself_is_told_so_and_commits_nothing() {
     let (give, take) = mpsc::channel();
-    let step: Step = Box::new(move |shared| {
+    let step: Act = Box::new(move |shared| {
         commit(get(shared), 2);
         let inner = Arc::clone(shared);
         when_woken(get(shared), 2, move || {
@@ -184,7 +331,7 @@ fn who_leads_and_would_wait_for_itself_is_told_so_and_commits_nothing() {
 
 #[test]
 fn a_waker_of_the_host_may_wait_for_a_thread_that_waits_for_the_disk() {
-    let step: Step = Box::new(|journal| {
+    let step: Act = Box::new(|journal| {
         let (give, take) = mpsc::channel::<JoinHandle<Result<(), Error>>>();
         when_woken(get(journal), 1, move || {
             let wait = take.recv().expect("there is one");
@@ -201,13 +348,13 @@ fn a_waker_of_the_host_may_wait_for_a_thread_that_waits_for_the_disk() {
 
 #[test]
 fn a_checkpoint_that_was_written_is_told_as_written_whoever_closes_next() {
-    let checkpoint: Step = Box::new(|shared| {
+    let checkpoint: Act = Box::new(|shared| {
         commit(get(shared), 2);
         let inner = Arc::clone(shared);
         when_woken(get(shared), 2, move || get(&inner).close().expect("the sink does not fail"));
         Ok(())
     });
-    let journal = journal([Box::new(|_: &Shared| Ok(())) as Step, checkpoint]);
+    let journal = journal([Box::new(|_: &Shared| Ok(())) as Act, checkpoint]);
     assert_eq!(get(&journal).checkpoint().ok(), Some(v(1)));
     assert_eq!(get(&journal).check().map_err(|error| error.kind()), Err(ErrorKind::Closed));
     assert_eq!(get(&journal).durable(), v(2));
@@ -215,8 +362,8 @@ fn a_checkpoint_that_was_written_is_told_as_written_whoever_closes_next() {
 
 #[test]
 fn an_engine_that_panics_as_it_goes_is_counted_and_all_is_written() {
-    let panics: Step = Box::new(|_| panic!("a hostile engine"));
-    let journal = journal([Box::new(|_: &Shared| Ok(())) as Step, panics]);
+    let panics: Act = Box::new(|_| panic!("a hostile engine"));
+    let journal = journal([Box::new(|_: &Shared| Ok(())) as Act, panics]);
     for _ in 0..2 {
         get(&journal).close().expect("all is durable");
     }

@@ -23,8 +23,9 @@ struct Patient {
 
 impl Sink for Patient {
     type Image = ();
+    type Draft = Endless;
 
-    fn append(&mut self, _: Version, deltas: &[Vec<u8>]) -> Result<(), Error> {
+    fn append(&mut self, _: Version, deltas: &[Vec<u8>]) -> Result<u64, Error> {
         let mut groups = self.groups.lock().expect("nobody panics with it");
         groups.push(deltas.len());
         if groups.len() == 1 {
@@ -33,19 +34,35 @@ impl Sink for Patient {
             assert!(publish(journal, next));
             assert!(journal.poll(next, &mut None, Waker::noop()).is_pending());
         }
-        Ok(())
+        Ok(1)
     }
 
     fn patience(&self) -> Duration {
         Duration::MAX
     }
 
-    fn checkpoint_due(&self) -> bool {
+    fn checkpointed(&self) -> Version {
+        Version::ZERO
+    }
+
+    fn is_due(&self) -> bool {
         false
     }
 
-    fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
-        Ok(true)
+    fn step_bytes(&self) -> usize {
+        1
+    }
+
+    fn begin(&mut self, (): &()) -> Option<Endless> {
+        None
+    }
+
+    fn sweep(&mut self) -> Option<Endless> {
+        None
+    }
+
+    fn step(&mut self, _: &mut Endless) -> Result<(Step, u64), Error> {
+        Ok((Step::Done, 1))
     }
 
     fn close(self) -> Result<(), Error> {
@@ -93,7 +110,7 @@ fn who_polls_does_not_wait_for_others_to_join_its_group() {
 }
 
 /// While it writes its first group another commit comes, and two who wait for it; and two more while it
-/// writes its first checkpoint.
+/// does its first step of a checkpoint.
 struct Busy {
     journal: Arc<OnceLock<Journal<Self>>>,
     waker: Waker,
@@ -114,6 +131,31 @@ impl Busy {
     }
 }
 
+/// It is always ready, and never done.
+struct Endless(Version);
+
+impl Draft for Endless {
+    type Image = ();
+
+    fn version(&self) -> Version {
+        self.0
+    }
+
+    fn has_image(&self) -> bool {
+        false
+    }
+
+    fn is_ready(&self) -> bool {
+        true
+    }
+
+    fn prepare(&mut self, _: usize) -> Result<Option<()>, Error> {
+        Ok(None)
+    }
+
+    fn abandon(&mut self) {}
+}
+
 fn commit(journal: &Journal<Busy>, version: u64) {
     let published =
         journal.publish(&mut vec![0], Durability::Memory, || (Version::from_u64(version), ()));
@@ -122,23 +164,40 @@ fn commit(journal: &Journal<Busy>, version: u64) {
 
 impl Sink for Busy {
     type Image = ();
+    type Draft = Endless;
 
-    fn append(&mut self, _: Version, _: &[Vec<u8>]) -> Result<(), Error> {
+    fn append(&mut self, _: Version, _: &[Vec<u8>]) -> Result<u64, Error> {
         self.call();
-        Ok(())
+        Ok(1)
     }
 
     fn patience(&self) -> Duration {
         Duration::ZERO
     }
 
-    fn checkpoint_due(&self) -> bool {
-        true
+    fn checkpointed(&self) -> Version {
+        Version::ZERO
     }
 
-    fn checkpoint(&mut self, (): &()) -> Result<bool, Error> {
+    fn is_due(&self) -> bool {
+        false
+    }
+
+    fn step_bytes(&self) -> usize {
+        1
+    }
+
+    fn begin(&mut self, (): &()) -> Option<Endless> {
+        None
+    }
+
+    fn sweep(&mut self) -> Option<Endless> {
+        Some(Endless(Version::ZERO))
+    }
+
+    fn step(&mut self, _: &mut Endless) -> Result<(Step, u64), Error> {
         self.call();
-        Ok(true)
+        Ok((Step::More, 1 << 10))
     }
 
     fn close(self) -> Result<(), Error> {
@@ -147,7 +206,7 @@ impl Sink for Busy {
 }
 
 #[test]
-fn wakers_that_panic_before_and_after_a_checkpoint_do_not_take_the_sink_along() {
+fn wakers_that_panic_before_and_after_a_step_do_not_take_the_sink_along() {
     let hostile = Arc::new(Hostile(AtomicU64::new(0)));
     let journal = Arc::new(OnceLock::new());
     let waker = Arc::clone(&hostile).into();

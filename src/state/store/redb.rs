@@ -1,17 +1,26 @@
 //! The store on redb.
 //!
 //! Tables: `meta` (the identity), `deltas` (first version of a group -> block), `checkpoint`
-//! ((version, index) -> chunk). Commits use redb's default: checksummed roots, one phase, one sync. After a
-//! crash redb then verifies the checksums of the whole file, which an opening here does anyway.
+//! ((version, index) -> chunk), and two like the last: `unfinished`, of a checkpoint that is not valid yet, and
+//! `obsolete`, of the one before the valid one. A checkpoint becomes valid as the tables change their names.
+//! Commits use redb's default: checksummed roots, one phase, one sync. After a crash redb then verifies the
+//! checksums of the whole file, which an opening here does anyway.
+//!
+//! Most steps of a checkpoint are commits that redb does not sync (`Durability::None`): they are there for later
+//! transactions, and survive together with the next commit that is synced, or with a close; after a crash
+//! before that none of them is there. redb syncs within one only where its file grows.
 
 use ::redb::{
-    CommitError, Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError,
-    TableDefinition, TableError, TransactionError,
+    CommitError, Database, DatabaseError, Durability, Key, ReadTransaction, ReadableDatabase,
+    ReadableTable, ReadableTableMetadata, SetDurabilityError, StorageError, Table, TableDefinition,
+    TableError, TransactionError, WriteTransaction,
 };
 use std::io;
+use std::ops::RangeBounds;
 use std::sync::Arc;
 
-use super::{Chunks, Load, Store};
+use super::draft::Part;
+use super::{Leftovers, Load, Store, Swept};
 use crate::state::Version;
 use crate::state::disk::Stage;
 use crate::sync::atomic::{AtomicBool, Ordering};
@@ -20,10 +29,12 @@ use crate::{Error, ErrorKind};
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const DELTAS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("deltas");
 const CHECKPOINT: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("checkpoint");
+const UNFINISHED: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("unfinished");
+const OBSOLETE: TableDefinition<'_, (u64, u64), &[u8]> = TableDefinition::new("obsolete");
 const IDENTITY: &str = "identity";
 
-/// The engine's cache. State is read from memory, so it only serves opening and checkpoints.
-const CACHE_BYTES: usize = 16 << 20;
+/// So many rows are removed in one step, or fewer where they have too many bytes.
+const SWEEP_ROWS_MAX: u64 = 256;
 
 #[derive(Debug)]
 pub(in crate::state) struct RedbStore {
@@ -31,12 +42,13 @@ pub(in crate::state) struct RedbStore {
 }
 
 impl RedbStore {
-    /// Opens or makes the engine's file; whether it had to repair it.
-    pub(in crate::state) fn open(stage: Stage) -> Result<(Self, bool), Error> {
+    /// Opens or makes the engine's file; whether it had to repair it. State is read from memory, so the engine's
+    /// cache only serves opening and checkpoints.
+    pub(in crate::state) fn open(stage: Stage, cache_bytes: usize) -> Result<(Self, bool), Error> {
         let repaired = Arc::new(AtomicBool::new(false));
         let noticed = Arc::clone(&repaired);
         let mut db = Database::builder()
-            .set_cache_size(CACHE_BYTES)
+            .set_cache_size(cache_bytes)
             .set_repair_callback(move |_| noticed.store(true, Ordering::Relaxed))
             .create_with_backend(stage)
             .map_err(opening)?;
@@ -64,6 +76,50 @@ impl RedbStore {
         }
         tx.commit().map_err(writing)
     }
+
+    /// A transaction that is lost in a crash, where it is not synced, unless one that is follows.
+    fn begin(&self, sync: bool) -> Result<WriteTransaction, Error> {
+        let mut tx = self.db.begin_write().map_err(writing)?;
+        if !sync {
+            tx.set_durability(Durability::None).map_err(writing)?;
+        }
+        Ok(tx)
+    }
+}
+
+/// Removes rows of the range until so many bytes were removed in this step; whether there are more.
+fn sweep<K: Key, R: for<'k> std::borrow::Borrow<K::SelfType<'k>>>(
+    swept: &mut Swept,
+    bytes: u64,
+    table: &mut Table<'_, K, &'static [u8]>,
+    range: impl RangeBounds<R> + Clone + 'static,
+) -> Result<bool, Error> {
+    let rows = table.extract_from_if(range.clone(), |_, _| true).map_err(writing)?;
+    for row in rows {
+        let (_, block) = row.map_err(writing)?;
+        swept.rows += 1;
+        swept.bytes += block.value().len() as u64;
+        if swept.rows >= SWEEP_ROWS_MAX || swept.bytes >= bytes {
+            break;
+        }
+    }
+    let left = table.range(range).map_err(writing)?.next().is_some();
+    Ok(left)
+}
+
+/// A table of chunks; none in a store that never had it.
+fn first_chunk(
+    tx: &ReadTransaction,
+    table: TableDefinition<'_, (u64, u64), &'static [u8]>,
+) -> Result<Option<Version>, Error> {
+    match tx.open_table(table) {
+        Ok(table) => {
+            let first = table.first().map_err(reading)?;
+            Ok(first.map(|(key, _)| Version::from_u64(key.value().0)))
+        }
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(reading(error)),
+    }
 }
 
 impl Store for RedbStore {
@@ -81,16 +137,23 @@ impl Store for RedbStore {
     fn load(&self, load: &mut dyn Load) -> Result<(), Error> {
         let tx = self.db.begin_read().map_err(reading)?;
         let chunks = tx.open_table(CHECKPOINT).map_err(reading)?;
+        let mut covered = 0;
         for row in chunks.iter().map_err(reading)? {
             let (key, block) = row.map_err(reading)?;
             let (version, index) = key.value();
             load.chunk(Version::from_u64(version), index, block.value())?;
+            covered = version;
         }
         let deltas = tx.open_table(DELTAS).map_err(reading)?;
-        for row in deltas.iter().map_err(reading)? {
+        let mut left = deltas.len().map_err(reading)?;
+        for row in deltas.range(covered.saturating_add(1)..).map_err(reading)? {
             let (first, block) = row.map_err(reading)?;
             load.group(Version::from_u64(first.value()), block.value())?;
+            left = left.saturating_sub(1);
         }
+        let unfinished = first_chunk(&tx, UNFINISHED)?;
+        let any = left > 0 || unfinished.is_some() || first_chunk(&tx, OBSOLETE)?.is_some();
+        load.leftovers(Leftovers { unfinished, covered: left, any });
         Ok(())
     }
 
@@ -103,21 +166,46 @@ impl Store for RedbStore {
         tx.commit().map_err(writing)
     }
 
-    fn checkpoint(&mut self, version: Version, chunks: &mut Chunks<'_>) -> Result<(), Error> {
-        let tx = self.db.begin_write().map_err(writing)?;
-        tx.delete_table(CHECKPOINT).map_err(writing)?;
-        // Every group is covered: a checkpoint is of what was appended last.
-        tx.delete_table(DELTAS).map_err(writing)?;
-        {
-            let mut table = tx.open_table(CHECKPOINT).map_err(writing)?;
-            chunks(&mut |index, block| {
-                table.insert((version.as_u64(), index), block).map_err(writing)?;
-                Ok(())
-            })?;
-            tx.open_table(DELTAS).map_err(writing)?;
-        }
+    fn put(&mut self, version: Version, part: &Part, sync: bool) -> Result<(), Error> {
+        let tx = self.begin(sync)?;
+        put(&tx, version, part)?;
         tx.commit().map_err(writing)
     }
+
+    fn finish(&mut self, version: Version, part: &Part) -> Result<(), Error> {
+        let tx = self.db.begin_write().map_err(writing)?;
+        put(&tx, version, part)?;
+        // It is empty: nothing is put before all is swept.
+        tx.delete_table(OBSOLETE).map_err(writing)?;
+        tx.rename_table(CHECKPOINT, OBSOLETE).map_err(writing)?;
+        tx.rename_table(UNFINISHED, CHECKPOINT).map_err(writing)?;
+        tx.commit().map_err(writing)
+    }
+
+    fn sweep(&mut self, version: Version, bytes: usize, sync: bool) -> Result<Swept, Error> {
+        let tx = self.begin(sync)?;
+        let (mut swept, bytes) = (Swept::default(), bytes as u64);
+        for table in [UNFINISHED, OBSOLETE] {
+            if !swept.more {
+                let mut chunks = tx.open_table(table).map_err(writing)?;
+                swept.more = sweep(&mut swept, bytes, &mut chunks, (0u64, 0u64)..)?;
+            }
+        }
+        if !swept.more {
+            let mut deltas = tx.open_table(DELTAS).map_err(writing)?;
+            swept.more = sweep(&mut swept, bytes, &mut deltas, ..=version.as_u64())?;
+        }
+        tx.commit().map_err(writing)?;
+        Ok(swept)
+    }
+}
+
+fn put(tx: &WriteTransaction, version: Version, part: &Part) -> Result<(), Error> {
+    let mut table = tx.open_table(UNFINISHED).map_err(writing)?;
+    for (index, block) in part {
+        table.insert((version.as_u64(), *index), block.as_slice()).map_err(writing)?;
+    }
+    Ok(())
 }
 
 fn opening(error: DatabaseError) -> Error {
@@ -161,6 +249,7 @@ impl WriteError for TransactionError {}
 impl WriteError for TableError {}
 impl WriteError for StorageError {}
 impl WriteError for CommitError {}
+impl WriteError for SetDurabilityError {}
 
 fn writing(error: impl WriteError) -> Error {
     let error = error.into();

@@ -356,57 +356,31 @@ fn somebody_waits(state: &StateManager) {
     }
 }
 
-/// A value that keeps whoever writes a checkpoint of it until it is let go.
-mod slow {
-    use super::{Arc, OnceLock};
-    use serde::{Deserialize, Serialize, Serializer};
-    use std::sync::Barrier;
-
-    pub(super) type Gate = Arc<OnceLock<(Barrier, Barrier)>>;
-
-    #[derive(Clone, Deserialize)]
-    pub(super) struct Slow {
-        #[serde(skip)]
-        pub(super) gate: Gate,
-    }
-
-    impl Serialize for Slow {
-        fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-            if let Some((entered, leave)) = self.gate.get() {
-                entered.wait();
-                leave.wait();
-            }
-            serializer.serialize_unit_struct("Slow")
-        }
-    }
-}
-
 #[test]
 fn a_close_refuses_commits_from_its_beginning_and_writes_what_was_there() {
     let disk = FaultDisk::new();
     let (state, rows) = open(&disk);
-    let gate = slow::Gate::default();
-    let slow = state.collection::<u32, slow::Slow>("slow").unwrap();
-    slow.insert(1, slow::Slow { gate: Arc::clone(&gate) }).unwrap();
-    assert!(gate.set((std::sync::Barrier::new(2), std::sync::Barrier::new(2))).is_ok());
-    let (entered, leave) = gate.get().unwrap();
+    rows.insert(0, 0).unwrap();
+    disk.hold_at(disk.calls() + 1);
     thread::scope(|scope| {
-        let leader = scope.spawn(|| state.checkpoint());
-        entered.wait();
+        let leader = scope.spawn(|| state.flush());
+        while !disk.is_held() {
+            thread::yield_now();
+        }
         // The store is busy, and takes commits all the same.
         let version = rows.with_durability(Durability::Memory).insert(1, 1).unwrap();
         let closing = scope.spawn(|| state.close());
         somebody_waits(&state);
         let refused = rows.insert(2, 2);
         let again = scope.spawn(|| state.close());
-        leave.wait();
+        disk.let_go();
         assert_eq!(refused.unwrap_err().kind(), ErrorKind::Closed);
         leader.join().unwrap().unwrap();
         closing.join().unwrap().unwrap();
         again.join().unwrap().unwrap();
         assert_eq!(state.durable_version(), version);
     });
-    assert_eq!((after_a_cut(&disk), rows.get(&2)), (vec![(1, 1)], None));
+    assert_eq!((after_a_cut(&disk), rows.get(&2)), (vec![(0, 0), (1, 1)], None));
 }
 
 /// Opens a store in which the call after so many more fails, and every group has a checkpoint.
@@ -446,19 +420,25 @@ fn a_maintain_says_that_the_store_has_failed_whatever_call_it_failed_in() {
 fn a_synced_commit_ends_well_where_only_the_checkpoint_after_it_fails() {
     let mut checkpoints = 0;
     for call in 1..20 {
-        let (disk, state, rows) = failing(call);
-        let rows = rows.with_durability(Durability::Synced);
-        let ended = rows.insert(1, 1);
-        let durable = state.durable_version() == v(1);
+        let disk = FaultDisk::new();
+        let builder = StateManager::builder().fault_disk(&disk).checkpoint_every_commits(1);
+        let state = builder.durability(Durability::Synced).open().unwrap();
+        let rows: Rows = state.collection("rows").unwrap();
+        // After this one a checkpoint waits for the next group.
+        rows.insert(1, 1).unwrap();
+        assert!(state.stats().checkpoint_pending);
+        disk.fail_at(disk.calls() + call, Fault::Io);
+        let ended = rows.insert(2, 2);
+        let durable = state.durable_version() == v(2);
         assert_eq!(ended.is_ok(), durable, "call {call}: {ended:?}");
         let unacknowledged = ended.err().as_ref().and_then(Unacknowledged::of);
-        assert_eq!(unacknowledged, (!durable).then_some(v(1)), "call {call}");
+        assert_eq!(unacknowledged, (!durable).then_some(v(2)), "call {call}");
         if durable && state.stats().poisoned {
             checkpoints += 1;
-            assert_eq!(after_a_cut(&disk), [(1, 1)], "call {call}");
-            let refused = rows.insert(2, 2).unwrap_err();
+            assert_eq!(after_a_cut(&disk), [(1, 1), (2, 2)], "call {call}");
+            let refused = rows.insert(3, 3).unwrap_err();
             assert_eq!((refused.kind(), Unacknowledged::of(&refused)), (ErrorKind::Poisoned, None));
-            assert_eq!((rows.get(&2), state.version()), (None, v(1)), "it never happened");
+            assert_eq!((rows.get(&3), state.version()), (None, v(2)), "it never happened");
             assert_eq!(state.close().unwrap_err().kind(), ErrorKind::Poisoned);
         }
     }

@@ -8,8 +8,12 @@ use phalanx::{Error, ErrorKind};
 
 use super::script::{Tables, check, commit_next};
 
+/// A row is larger, so that a checkpoint has as many steps as there are rows.
+const STEP_BYTES: usize = 20;
+
 fn open(disk: &FaultDisk) -> Result<StateManager, Error> {
-    StateManager::builder().fault_disk(disk).checkpoint_every_commits(4).open()
+    let builder = StateManager::builder().fault_disk(disk);
+    builder.checkpoint_every_commits(4).checkpoint_step_bytes(STEP_BYTES).open()
 }
 
 /// What a run got to before it failed.
@@ -20,7 +24,8 @@ struct Reached {
     error: Option<Error>,
 }
 
-/// Groups of one and of two commits, automatic checkpoints and one asked for, and an orderly end.
+/// Groups of one and of two commits, with automatic checkpoints a step after each; one asked for, and an orderly
+/// end in the middle of another.
 fn run(disk: &FaultDisk, reached: &mut Reached) -> Result<(), Error> {
     let state = open(disk)?;
     reached.acknowledged = state.durable_version();
@@ -67,16 +72,23 @@ fn attempt(disk: &FaultDisk) -> Reached {
     reached
 }
 
-/// Recovers, checks, and goes on from there for one commit and another recovery.
+/// Recovers, checks, and goes on from there for one commit, a checkpoint, and another recovery.
 fn recovers(disk: &FaultDisk, reached: &Reached) {
     let state = open(disk).unwrap_or_else(|error| panic!("{error:?} after {reached:?}"));
     let version = check(&state, reached.acknowledged, reached.committed);
     let next = commit_next(&state, &Tables::open(&state).unwrap()).unwrap();
     assert_eq!(next.as_u64(), version.as_u64() + 1);
     state.wait_durable(next).unwrap();
-    drop(state);
+    let state_again = open(&disk.after_power_loss(|_, _| 0)).unwrap();
+    check(&state_again, next, next);
+    // Whatever an earlier one has left: this one is valid and alone.
+    assert_eq!(state.checkpoint().unwrap(), next);
+    state.close().unwrap();
     let state = open(&disk.after_power_loss(|_, _| 0)).unwrap();
     check(&state, next, next);
+    let report = state.recovery();
+    assert_eq!((report.checkpoint, report.unfinished_checkpoint), (Some(next), None));
+    assert_eq!((report.groups, report.covered_groups), (0, 0));
 }
 
 /// An empty store, and how many calls the workload makes on it.
@@ -243,7 +255,8 @@ fn a_flipped_bit_in_a_store_that_was_not_closed_is_never_wrong_data() {
     let disk = FaultDisk::with_bytes(prepared().0);
     let state = open(&disk).unwrap();
     let tables = Tables::open(&state).unwrap();
-    let newest = Version::from_u64(7);
+    // The last thing synced is a group, in the middle of a checkpoint.
+    let newest = Version::from_u64(6);
     while state.version() < newest {
         let version = commit_next(&state, &tables).unwrap();
         state.wait_durable(version).unwrap();

@@ -1,7 +1,8 @@
 //! A store that a released format wrote is read by every later build.
 //!
-//! The files in `format-1` were written by `write_the_golden_store` (run it with the variable
-//! `PHALANX_WRITE_GOLDEN` set to an empty folder); they are never written again.
+//! The files in `format-1` were written by the builds before checkpoints were written in steps, those in `format-2`
+//! by `write_the_golden_store` (run it with the variable `PHALANX_WRITE_GOLDEN` set to an empty folder); they are
+//! never written again.
 
 use std::fs;
 use std::path::Path;
@@ -10,10 +11,10 @@ use phalanx::state::{StateManager, Version};
 
 use super::stored::{Stored, expect, row};
 
-/// Six commits, of which a checkpoint covers four.
+/// Eight commits, of which a checkpoint covers four, and part of another checkpoint that was not finished.
 fn write(folder: &Path) {
-    let builder = StateManager::builder().path(folder).checkpoint_every_commits(4);
-    let state = builder.open().unwrap();
+    let builder = StateManager::builder().path(folder);
+    let state = builder.checkpoint_every_bytes(u64::MAX).checkpoint_step_bytes(20).open().unwrap();
     let agents = state.collection::<u64, Stored>("agents").unwrap();
     let leaders = state.collection::<String, u64>("leaders").unwrap();
     for number in 1..=6 {
@@ -28,7 +29,20 @@ fn write(folder: &Path) {
             })
             .unwrap();
         state.wait_durable(version).unwrap();
+        if number == 4 {
+            state.checkpoint().unwrap();
+        }
     }
+    state.close().unwrap();
+    // One that is due at once, of which the group of the last commit writes a part.
+    let builder = StateManager::builder().path(folder).checkpoint_every_commits(1);
+    let state = builder.checkpoint_step_bytes(20).open().unwrap();
+    let leaders = state.collection::<String, u64>("leaders").unwrap();
+    for number in [7, 6] {
+        state.wait_durable(leaders.insert("north".into(), number).unwrap()).unwrap();
+    }
+    let stats = state.stats();
+    assert!(stats.checkpoint_pending && stats.checkpoint_steps > 0 && stats.checkpoints == 0);
     state.close().unwrap();
 }
 
@@ -65,14 +79,36 @@ fn write_the_golden_store() {
     }
 }
 
-#[test]
-fn a_store_of_format_1_is_read() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/state/format-1");
-    // The engine writes to its file while it is open; the golden one stays as it is.
+/// A copy: the engine writes to its file while it is open, and the golden one stays as it is.
+fn golden(name: &str) -> tempfile::TempDir {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/state").join(name);
     let folder = tempfile::tempdir().unwrap();
     for name in ["state.header", "state.redb"] {
         fs::copy(golden.join(name), folder.path().join(name)).unwrap();
     }
+    folder
+}
+
+#[test]
+fn a_store_of_format_2_is_read() {
+    let folder = golden("format-2");
+    let state = StateManager::builder().path(folder.path()).open().unwrap();
+    let report = state.recovery();
+    assert_eq!(report.version, Version::from_u64(8));
+    assert_eq!(report.checkpoint, Some(Version::from_u64(4)));
+    assert_eq!(report.unfinished_checkpoint, Some(Version::from_u64(7)));
+    assert_eq!((report.checkpoint_rows, report.commits, report.repaired), (5, 4, false));
+    expect(&state, 3..=6);
+    assert_eq!(state.checkpoint().unwrap(), Version::from_u64(8));
+    state.close().unwrap();
+    let state = StateManager::builder().path(folder.path()).open().unwrap();
+    expect(&state, 3..=6);
+    assert_eq!((state.recovery().commits, state.recovery().unfinished_checkpoint), (0, None));
+}
+
+#[test]
+fn a_store_of_format_1_is_read() {
+    let folder = golden("format-1");
     let state = StateManager::builder().path(folder.path()).open().unwrap();
     let report = state.recovery();
     assert_eq!(report.version, Version::from_u64(6));
@@ -85,4 +121,9 @@ fn a_store_of_format_1_is_read() {
     let version = leaders.insert("south".into(), 1).unwrap();
     assert_eq!(version, Version::from_u64(7));
     state.wait_durable(version).unwrap();
+    // From the next checkpoint on in the newer one.
+    assert_eq!(state.checkpoint().unwrap(), version);
+    state.close().unwrap();
+    let state = StateManager::builder().path(folder.path()).open().unwrap();
+    assert_eq!((state.recovery().checkpoint, state.recovery().commits), (Some(version), 0));
 }

@@ -13,15 +13,26 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// Stops whoever writes it, in the middle of a checkpoint, until it is told to go on.
 #[derive(Clone, Deserialize)]
-struct Gated {
+pub(super) struct Gated {
     #[serde(skip)]
-    gate: Option<Arc<Gate>>,
+    pub(super) gate: Option<Arc<Gate>>,
 }
 
-struct Gate {
-    shut: AtomicBool,
+pub(super) struct Gate {
+    pub(super) shut: AtomicBool,
     entered: mpsc::SyncSender<()>,
     leave: std::sync::Mutex<mpsc::Receiver<()>>,
+}
+
+impl Gate {
+    /// It lets everybody pass; tells who has entered; lets them leave.
+    pub(super) fn open() -> (Arc<Self>, mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let (entered, has_entered) = mpsc::sync_channel(1);
+        let (leave, may_leave) = mpsc::channel();
+        let leave_lock = std::sync::Mutex::new(may_leave);
+        let gate = Self { shut: AtomicBool::new(false), entered, leave: leave_lock };
+        (Arc::new(gate), has_entered, leave)
+    }
 }
 
 impl Serialize for Gated {
@@ -54,22 +65,26 @@ impl Wake for Counted {
     }
 }
 
+/// Waits until somebody is held in a call of the disk.
+fn until_held(disk: &FaultDisk) {
+    while !disk.is_held() {
+        thread::yield_now();
+    }
+}
+
 #[test]
 fn a_waker_that_panics_keeps_nobody_from_being_woken_and_the_log_goes_on() {
-    let state = StateManager::builder().fault_disk(&FaultDisk::new()).open().unwrap();
-    let rows = state.collection::<u32, Gated>("rows").unwrap();
-    let (entered, has_entered) = mpsc::sync_channel(1);
-    let (leave, may_leave) = mpsc::channel();
-    let leave_lock = std::sync::Mutex::new(may_leave);
-    let gate = Arc::new(Gate { shut: AtomicBool::new(false), entered, leave: leave_lock });
-    rows.insert(1, Gated { gate: Some(Arc::clone(&gate)) }).unwrap();
-    gate.shut.store(true, Ordering::SeqCst);
+    let disk = FaultDisk::new();
+    let state = StateManager::builder().fault_disk(&disk).open().unwrap();
+    let rows = state.collection::<u32, u32>("rows").unwrap();
+    let first = rows.insert(1, 1).unwrap();
     let (hostile, counted) = (Arc::new(Hostile(AtomicU32::new(0))), Arc::new(Counted::default()));
+    disk.hold_at(disk.calls() + 1);
     thread::scope(|scope| {
-        let leader = scope.spawn(|| state.checkpoint());
-        has_entered.recv().unwrap();
-        // The leader is in its checkpoint: whoever comes now waits for it.
-        let version = rows.insert(2, Gated { gate: None }).unwrap();
+        let leader = scope.spawn(|| state.wait_durable(first));
+        until_held(&disk);
+        // The leader writes: whoever comes now waits for it.
+        let version = rows.insert(2, 2).unwrap();
         let mut first = pin!(state.wait_durable_async(version));
         let mut second = pin!(state.wait_durable_async(version));
         let waker = Waker::from(Arc::clone(&hostile));
@@ -77,7 +92,7 @@ fn a_waker_that_panics_keeps_nobody_from_being_woken_and_the_log_goes_on() {
         let waker = Waker::from(Arc::clone(&counted));
         let mut context = Context::from_waker(&waker);
         assert!(second.as_mut().poll(&mut context).is_pending());
-        leave.send(()).unwrap();
+        disk.let_go();
         leader.join().expect("a waker of somebody else is not the leader's affair").unwrap();
         assert_eq!(hostile.0.load(Ordering::SeqCst), 1);
         assert_eq!(counted.0.load(Ordering::SeqCst), 1, "the other is woken all the same");
@@ -110,27 +125,49 @@ impl Drop for Leaving {
 
 #[test]
 fn a_leader_that_drops_a_hostile_value_gives_the_lead_back() {
-    let state = StateManager::builder().fault_disk(&FaultDisk::new()).open().unwrap();
+    let disk = FaultDisk::new();
+    let state = StateManager::builder().fault_disk(&disk).open().unwrap();
     let rows = state.collection::<u32, Leaving>("rows").unwrap();
-    let (entered, has_entered) = mpsc::sync_channel(1);
-    let (leave, may_leave) = mpsc::channel();
-    let leave_lock = std::sync::Mutex::new(may_leave);
-    let gate = Arc::new(Gate { shut: AtomicBool::new(false), entered, leave: leave_lock });
-    rows.insert(1, Leaving { gate: Some(Arc::clone(&gate)) }).unwrap();
-    gate.shut.store(true, Ordering::SeqCst);
+    let gate = Gate::open().0;
+    let first = rows.insert(1, Leaving { gate: Some(gate) }).unwrap();
+    disk.hold_at(disk.calls() + 1);
     thread::scope(|scope| {
-        let leader = scope.spawn(|| state.checkpoint().map(|_| ()));
-        has_entered.recv().unwrap();
+        let leader = scope.spawn(|| state.wait_durable(first));
+        until_held(&disk);
         let version = rows.insert(1, Leaving { gate: None }).unwrap();
         let mut wait = pin!(state.wait_durable_async(version));
         let counted = Arc::new(Counted::default());
         let waker = Waker::from(Arc::clone(&counted));
         let mut context = Context::from_waker(&waker);
         assert!(wait.as_mut().poll(&mut context).is_pending());
-        leave.send(()).unwrap();
+        disk.let_go();
         leader.join().expect("the drop is not the leader's affair").unwrap();
-        assert_eq!((counted.0.load(Ordering::SeqCst), state.stats().caught_panics), (1, 1));
+        assert_eq!(counted.0.load(Ordering::SeqCst), 1);
+        assert_eq!(state.stats().caught_panics, 1);
         assert!(matches!(wait.as_mut().poll(&mut context), Poll::Ready(Ok(()))));
+    });
+    state.close().unwrap();
+}
+
+#[test]
+fn a_checkpoint_that_drops_a_hostile_value_is_done_all_the_same() {
+    let state = StateManager::builder().fault_disk(&FaultDisk::new()).open().unwrap();
+    let rows = state.collection::<u32, Leaving>("rows").unwrap();
+    let (gate, has_entered, leave) = Gate::open();
+    rows.insert(1, Leaving { gate: Some(Arc::clone(&gate)) }).unwrap();
+    gate.shut.store(true, Ordering::SeqCst);
+    thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| state.checkpoint());
+        has_entered.recv().unwrap();
+        // Nobody but the checkpoint has the value any more.
+        let version = rows.insert(1, Leaving { gate: None }).unwrap();
+        state.wait_durable(version).expect("the checkpoint holds nobody up");
+        assert_eq!(state.stats().caught_panics, 0);
+        leave.send(()).unwrap();
+        let checkpointed = checkpoint.join().expect("the drop is not its affair").unwrap();
+        assert_eq!((checkpointed.as_u64(), version.as_u64()), (1, 2));
+        let stats = state.stats();
+        assert_eq!((stats.caught_panics, stats.checkpoints), (1, 1));
     });
     state.close().unwrap();
 }
@@ -163,17 +200,122 @@ impl Serialize for Unwritable {
     }
 }
 
+/// A key whose clone panics where it is told to.
+#[derive(Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+struct Clumsy {
+    number: u32,
+    #[serde(skip)]
+    left: Left,
+}
+
+/// Of no concern to what the key is.
+#[derive(Clone, Debug, Default)]
+struct Left(Option<Arc<AtomicBool>>);
+
+impl PartialEq for Left {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Left {}
+
+impl std::hash::Hash for Left {
+    fn hash<H: std::hash::Hasher>(&self, _: &mut H) {}
+}
+
+impl PartialOrd for Left {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Left {
+    fn cmp(&self, _: &Self) -> std::cmp::Ordering {
+        std::cmp::Ordering::Equal
+    }
+}
+
+impl Clone for Clumsy {
+    fn clone(&self) -> Self {
+        if self.left.0.as_ref().is_some_and(|armed| armed.load(Ordering::SeqCst)) {
+            panic::panic_any(Again);
+        }
+        Self { number: self.number, left: self.left.clone() }
+    }
+}
+
+/// A checkpoint of a state ends in a panic of its values or keys, others go on, and one that has none is written.
+fn ends_alone(disk: &FaultDisk, state: &StateManager, disarm: impl Fn()) {
+    let other = state.collection::<u32, u32>("other").unwrap();
+    let durable = |number| state.wait_durable(other.insert(number, number).unwrap());
+    durable(1).unwrap();
+    let version = state.version();
+    assert_eq!(state.checkpoint().unwrap_err().kind(), ErrorKind::Internal);
+    let stats = state.stats();
+    assert_eq!((stats.checkpoints_failed, stats.checkpoints, stats.poisoned), (1, 0, false));
+    assert_eq!((stats.checkpoint_pending, stats.checkpoint_image), (false, None));
+    assert_eq!(state.durable_version(), version);
+    durable(2).unwrap();
+    let survivor = StateManager::builder().fault_disk(&disk.after_power_loss(|_, _| 0));
+    let survivor = survivor.open().unwrap();
+    assert_eq!((survivor.version(), survivor.recovery().checkpoint), (state.version(), None));
+    disarm();
+    assert_eq!(state.checkpoint().unwrap(), state.version());
+    state.close().unwrap();
+    let again = StateManager::builder().fault_disk(disk).open().unwrap();
+    let report = again.recovery();
+    assert_eq!((report.checkpoint, report.unfinished_checkpoint), (Some(state.version()), None));
+}
+
 #[test]
-fn a_value_that_panics_in_a_checkpoint_poisons_the_store_and_reopening_works() {
+fn a_value_or_key_that_panics_in_a_checkpoint_ends_it_and_nothing_else() {
+    // Some of it is written before that.
+    let open = |disk| {
+        let state = StateManager::builder().fault_disk(disk).checkpoint_step_bytes(1).open();
+        let state = state.unwrap();
+        let before = state.collection::<u32, String>("before").unwrap();
+        for key in 0..4 {
+            before.insert(key, "x".repeat(100)).unwrap();
+        }
+        state
+    };
     let disk = FaultDisk::new();
-    let state = StateManager::builder().fault_disk(&disk).open().unwrap();
+    let state = open(&disk);
     let rows = state.collection::<u32, Unwritable>("rows").unwrap();
-    let left = Some(Arc::new(AtomicU32::new(1)));
-    let version = rows.insert(1, Unwritable { left }).unwrap();
-    assert_eq!(state.checkpoint().unwrap_err().kind(), ErrorKind::Poisoned);
-    state.wait_durable(version).expect("the group was written before the checkpoint");
-    assert_eq!(state.close().unwrap_err().kind(), ErrorKind::Poisoned);
+    let left = Arc::new(AtomicU32::new(1));
+    rows.insert(1, Unwritable { left: Some(Arc::clone(&left)) }).unwrap();
+    ends_alone(&disk, &state, || left.store(u32::MAX, Ordering::SeqCst));
+
+    let disk = FaultDisk::new();
+    let state = open(&disk);
+    let rows = state.collection::<Clumsy, u32>("rows").unwrap();
+    let armed = Arc::new(AtomicBool::new(false));
+    rows.insert(Clumsy { number: 1, left: Left(Some(Arc::clone(&armed))) }, 1).unwrap();
+    armed.store(true, Ordering::SeqCst);
+    ends_alone(&disk, &state, || armed.store(false, Ordering::SeqCst));
+}
+
+#[test]
+fn a_checkpoint_that_fails_by_itself_is_tried_again_after_as_much_again() {
+    let disk = FaultDisk::new();
+    let builder = StateManager::builder().fault_disk(&disk).checkpoint_every_commits(4);
+    let state = builder.open().unwrap();
+    let rows = state.collection::<u32, Unwritable>("rows").unwrap();
+    let left = Arc::new(AtomicU32::new(1));
+    rows.insert(1, Unwritable { left: Some(Arc::clone(&left)) }).unwrap();
+    let other = state.collection::<u32, u32>("other").unwrap();
+    let mut failed = Vec::new();
+    for number in 2..=20 {
+        state.wait_durable(other.insert(1, number).unwrap()).expect("the store goes on");
+        failed.push(state.stats().checkpoints_failed);
+        // Each is tried once.
+        left.store(if number < 16 { 0 } else { u32::MAX }, Ordering::SeqCst);
+    }
+    let stats = state.stats();
+    assert!((2..=4).contains(&stats.checkpoints_failed), "{failed:?}");
+    assert!(stats.checkpoints > 0, "{stats:?}");
+    state.close().unwrap();
     let again = StateManager::builder().fault_disk(&disk).open().unwrap();
-    assert_eq!(again.version(), version);
-    assert_eq!(again.collection::<u32, Unwritable>("rows").unwrap().len(), 1);
+    assert_eq!(again.version(), state.version());
 }

@@ -22,6 +22,8 @@ const PHASES: [&str; 4] = ["opening", "appending", "checkpointing", "closing"];
 
 fn open(folder: &Path) -> StateManager {
     let builder = StateManager::builder().path(folder).checkpoint_every_commits(16);
+    // A row a step, so that a kill finds parts of a checkpoint on the disk.
+    let builder = builder.checkpoint_step_bytes(20);
     builder.open().expect("a store that was opened once opens again")
 }
 

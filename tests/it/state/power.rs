@@ -101,6 +101,18 @@ fn whatever_a_power_loss_leaves_of_large_checkpoints_nothing_acknowledged_is_los
     assert!(recorded.zeros > 1 << 19, "{} zeros went ahead", recorded.zeros);
 }
 
+/// What steps of a checkpoint have written is on the disk, or a part of it, before any group syncs it.
+#[test]
+fn whatever_a_power_loss_leaves_of_steps_that_reached_the_disk_unsynced_nothing_is_lost() {
+    let recorded = Recorded::crowded(3000);
+    let early = recorded.unsynced_steps();
+    assert!(early > 3, "{early} steps wrote to the disk and did not sync");
+    let every = if long() { 1 } else { 3 };
+    let found = lose_power(&recorded, if long() { 60 } else { 4 }, |call| call % every == 0);
+    println!("{found} disks after {} calls", recorded.calls());
+    assert!(found as u64 > recorded.calls(), "{found} disks");
+}
+
 #[test]
 fn whatever_a_power_loss_leaves_of_an_import_it_is_there_in_whole_or_not_at_all() {
     let recorded = Recorded::import();

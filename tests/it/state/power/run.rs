@@ -1,12 +1,18 @@
 //! The recorded runs, and what they were told.
 
 use phalanx::Error;
-use phalanx::state::{Compression, FaultDisk, Import, StateManager, Version};
+use phalanx::state::{Compression, FaultDisk, Import, StateBuilder, StateManager, Version};
 
 use crate::state::script::{Tables, commit_next, commit_wide};
 
+/// Checkpoints are written a row at a time, so parts of them are there between the groups.
+fn builder(disk: &FaultDisk, cache_bytes: usize) -> StateBuilder {
+    let builder = StateManager::builder().fault_disk(disk).checkpoint_every_commits(4);
+    builder.checkpoint_step_bytes(20).engine_cache_bytes(cache_bytes)
+}
+
 pub(super) fn open(disk: &FaultDisk) -> Result<StateManager, Error> {
-    StateManager::builder().fault_disk(disk).checkpoint_every_commits(4).open()
+    builder(disk, 16 << 20).open()
 }
 
 /// What a run learned or was about to do.
@@ -27,6 +33,7 @@ pub(super) struct Recorded {
     pub(super) width: usize,
     /// How many of them went ahead of what was written.
     pub(super) zeros: u64,
+    cache_bytes: usize,
     marks: Vec<(u64, Mark)>,
 }
 
@@ -48,11 +55,19 @@ impl Recorded {
     fn new(width: usize) -> Self {
         let disk = FaultDisk::new();
         disk.record();
-        Self { disk, width, zeros: 0, marks: Vec::new() }
+        Self { disk, width, zeros: 0, cache_bytes: 16 << 20, marks: Vec::new() }
     }
 
     pub(super) fn calls(&self) -> u64 {
         self.disk.calls()
+    }
+
+    /// How often something was acknowledged while the disk had got what was not synced: of a step of a checkpoint.
+    pub(super) fn unsynced_steps(&self) -> usize {
+        let acknowledged =
+            self.marks.iter().filter(|(_, mark)| matches!(mark, Mark::Acknowledged(_)));
+        let unsynced = |call| self.disk.rewound(call, |_| false).unsynced() > 0;
+        acknowledged.filter(|(call, _)| unsynced(*call)).count()
     }
 
     fn mark(&mut self, mark: Mark) {
@@ -88,7 +103,16 @@ impl Recorded {
     /// A creation; groups of one and of two commits, checkpoints that come by themselves and one that is asked
     /// for; an orderly end, one without a close, and the openings after them.
     pub(super) fn run(width: usize) -> Self {
-        let mut run = Self::new(width);
+        Self::new(width).record()
+    }
+
+    /// The same where the engine writes to the disk what is not synced yet, as it has no room for it.
+    pub(super) fn crowded(width: usize) -> Self {
+        Self { cache_bytes: 0, ..Self::new(width) }.record()
+    }
+
+    fn record(mut self) -> Self {
+        let run = &mut self;
         run.mark(Mark::Doing("creation"));
         let state = run.open();
         run.commits(&state, 7);
@@ -106,7 +130,7 @@ impl Recorded {
         let state = run.open();
         run.commits(&state, 2);
         run.close(&state);
-        run
+        self
     }
 
     /// A new store, an import into it, a few commits, and its end.
@@ -126,7 +150,7 @@ impl Recorded {
         run.close(&state);
         run.mark(Mark::Doing("import"));
         run.mark(Mark::Committing(Version::from_u64(10)));
-        let builder = StateManager::builder().fault_disk(&run.disk).checkpoint_every_commits(4);
+        let builder = builder(&run.disk, run.cache_bytes);
         let state = builder.import(import).open().expect("the store is empty");
         run.mark(Mark::Opened);
         run.mark(Mark::Acknowledged(state.version()));
@@ -136,7 +160,7 @@ impl Recorded {
     }
 
     fn open(&mut self) -> StateManager {
-        let state = open(&self.disk).expect("the disk works");
+        let state = builder(&self.disk, self.cache_bytes).open().expect("the disk works");
         self.mark(Mark::Opened);
         state
     }

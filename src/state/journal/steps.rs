@@ -1,0 +1,464 @@
+//! Checkpoints, a step at a time.
+//!
+//! Three drive them, with the same steps: a leader after its group, whoever wants a checkpoint now, and
+//! [`StateManager::maintain`](crate::state::StateManager::maintain). Rules that hold here, beside the journal's:
+//!
+//! 1. A checkpoint is begun only by a leader, of the image it took along with its group, after that group was
+//!    appended: so it is of what was appended last and of nothing that was not.
+//! 2. There is one draft at most. Who prepares its next part, or writes it, has taken it out of the log, and puts it
+//!    back (or ends it) whatever happens. It is prepared without the sink. It is written by whoever has the
+//!    sink and finds it ready, one part at a time: the sink is put back after each.
+//! 3. Whoever puts back the sink or a draft then wakes all who wait for either.
+//! 4. What cannot be encoded has touched nothing that counts: the draft is abandoned, which is told, and groups go
+//!    on. Only a failure of the sink ends the log, and only who has the sink ends it.
+//! 5. `awaited` is the newest version that somebody has waited for. Where it is pending, whoever would do a step
+//!    writes the group first: so who waits is overtaken by the one step that is under way, and no other.
+//! 6. While there is a draft each group owes [`PACE`] times its bytes of steps, and its leader does them, or waits
+//!    for others to, until they are done. While no more than [`DEBT_BYTES_MAX`] is owed it waits for nobody, and
+//!    leaves the rest to the next one; beyond that, steps come before groups, rule 5 or not. So groups never outrun
+//!    what removes them.
+//! 7. Where the log ends, so does the draft: who finds that puts none back.
+
+use std::collections::BTreeMap;
+use std::task::Waker;
+
+use super::{Counts, Journal, Log, Sink, Status, engine};
+use crate::state::Version;
+use crate::state::contain::{contained, wake};
+use crate::sync::{MutexGuard, Parker, left_out, me};
+use crate::{Error, ErrorKind};
+
+/// A checkpoint writes the state, and removes the one before it and what it covers: each at most about as large as the
+/// groups after which the next one is due. So with this the next one finds all of that done.
+const PACE: u64 = 3;
+
+/// Rule 6. What is owed is less than this where groups are small beside it.
+const DEBT_BYTES_MAX: u64 = 8 << 20;
+
+/// A checkpoint that is being written.
+pub(in crate::state) trait Draft: Send {
+    type Image;
+
+    fn version(&self) -> Version;
+    /// Whether it holds its image, or some of it.
+    fn has_image(&self) -> bool;
+    /// Whether the sink can do a step with it.
+    fn is_ready(&self) -> bool;
+    /// Encodes so many bytes at least, for the next step; gives back the image with the last part.
+    fn prepare(&mut self, bytes: usize) -> Result<Option<Self::Image>, Error>;
+    /// Gives up what is not written. It is ready from then on, to remove what is.
+    fn abandon(&mut self);
+}
+
+/// What a step came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::state) enum Step {
+    More,
+    /// With it the checkpoint became valid; there is more to do.
+    Valid,
+    Done,
+}
+
+/// What became of an attempt to get on with a checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::state) enum Advance {
+    /// There is nothing to do.
+    Idle,
+    Stepped,
+    /// Others have the sink or the draft; the waker is called when they have put it back.
+    Busy,
+}
+
+/// Rule 2.
+enum Job<D> {
+    None,
+    Resting(D),
+    Taken {
+        version: Version,
+        has_image: bool,
+        /// The number of the thread that has it.
+        by: usize,
+    },
+}
+
+/// What the log knows of its checkpoints.
+pub(super) struct Checkpoints<D> {
+    job: Job<D>,
+    /// The newest valid one.
+    valid: Version,
+    /// The newest that could not be encoded, since one was begun last: rule 4.
+    failed: Option<(Version, ErrorKind, String)>,
+    /// Rule 5.
+    awaited: Version,
+    /// Bytes of all steps, and how many have to be done: rule 6.
+    done: u64,
+    owed: u64,
+    /// Who waits to get on with the draft: parkers of this crate.
+    steppers: Vec<Waker>,
+}
+
+impl<D: Draft> Checkpoints<D> {
+    pub(super) fn new(valid: Version, leftovers: Option<D>) -> Self {
+        Self {
+            job: leftovers.map_or(Job::None, Job::Resting),
+            valid,
+            failed: None,
+            awaited: Version::ZERO,
+            done: 0,
+            owed: 0,
+            steppers: Vec::new(),
+        }
+    }
+
+    /// Somebody waits for `version` (rule 5).
+    pub(super) fn awaits(&mut self, version: Version) {
+        self.awaited = self.awaited.max(version);
+    }
+
+    /// The draft, if `ready` is what it is.
+    fn take(&mut self, ready: bool) -> Option<D> {
+        let taken = match &self.job {
+            Job::Resting(draft) if draft.is_ready() == ready => {
+                Job::Taken { version: draft.version(), has_image: draft.has_image(), by: me() }
+            }
+            _ => return None,
+        };
+        let taken = if left_out("state.journal.taken") { Job::None } else { taken };
+        match std::mem::replace(&mut self.job, taken) {
+            Job::Resting(draft) => Some(draft),
+            _ => None,
+        }
+    }
+
+    /// The draft if nobody has it, as the log ends (rule 7).
+    pub(super) fn end(&mut self) -> Option<D> {
+        if matches!(self.job, Job::Taken { .. }) {
+            return None;
+        }
+        match std::mem::replace(&mut self.job, Job::None) {
+            Job::Resting(draft) => Some(draft),
+            _ => None,
+        }
+    }
+
+    fn version(&self) -> Option<Version> {
+        match &self.job {
+            Job::None => None,
+            Job::Resting(draft) => Some(draft.version()),
+            Job::Taken { version, .. } => Some(*version),
+        }
+    }
+
+    /// The version whose image it holds.
+    fn image(&self) -> Option<Version> {
+        let has_image = match &self.job {
+            Job::None => false,
+            Job::Resting(draft) => draft.has_image(),
+            Job::Taken { has_image, .. } => *has_image,
+        };
+        self.version().filter(|_| has_image)
+    }
+
+    fn is_idle(&self) -> bool {
+        matches!(self.job, Job::None)
+    }
+
+    fn is_mine(&self) -> bool {
+        matches!(self.job, Job::Taken { by, .. } if by == me())
+    }
+
+    /// A group of so many bytes was written; up to where its leader has to see steps done (rule 6).
+    pub(super) fn owe(&mut self, bytes: u64) -> u64 {
+        if self.is_idle() {
+            return self.done;
+        }
+        self.owed = self.owed.max(self.done).saturating_add(PACE.saturating_mul(bytes));
+        self.owed
+    }
+
+    fn is_behind(&self) -> bool {
+        self.owed.saturating_sub(self.done) > DEBT_BYTES_MAX
+    }
+
+    pub(super) fn take_steppers(&mut self) -> Vec<Waker> {
+        if left_out("state.journal.steppers") {
+            Vec::new()
+        } else {
+            std::mem::take(&mut self.steppers)
+        }
+    }
+
+    /// As far as the log goes on.
+    pub(super) fn count(&self, counts: &mut Counts) {
+        counts.checkpoint_pending = !self.is_idle();
+        counts.checkpoint_image = self.image();
+    }
+}
+
+impl<S: Sink> Journal<S> {
+    /// Writes a checkpoint now, of all that was committed, and returns its version.
+    pub(in crate::state) fn checkpoint(&self) -> Result<Version, Error> {
+        let mut wanted = None;
+        loop {
+            let (wanted, valid) = self.with_sink(|log, sink| {
+                // Commits may come meanwhile; the lead covers what is there before it.
+                let committed = log.committed;
+                let wanted = *wanted.get_or_insert(committed);
+                let log = self.lead(log, sink, true);
+                let checkpoints = &log.checkpoints;
+                let done =
+                    checkpoints.valid >= wanted && checkpoints.version() != Some(checkpoints.valid);
+                Ok((wanted, done.then_some(checkpoints.valid)))
+            })?;
+            // There may be another one under way, which is older and has to be finished first.
+            if let Some(version) = valid {
+                return Ok(version);
+            }
+            if let Some(version) = self.finish(wanted)? {
+                return Ok(version);
+            }
+        }
+    }
+
+    /// Gets on with the checkpoint that there is, up to its end; the newest if it is of `version` or later.
+    fn finish(&self, version: Version) -> Result<Option<Version>, Error> {
+        let parker = Parker::new();
+        let waker = parker.waker();
+        loop {
+            let step = self.advance(Some(&waker));
+            let log = self.log.lock();
+            let checkpoints = &log.checkpoints;
+            let valid = (checkpoints.valid >= version).then_some(checkpoints.valid);
+            let step = match step {
+                // Whatever became of the log since: it was written.
+                Err(_) if valid.is_some() => return Ok(valid),
+                step => step?,
+            };
+            if step == Advance::Idle || valid.is_some() && checkpoints.version() != valid {
+                return match &checkpoints.failed {
+                    Some((failed, kind, reason)) if valid.is_none() && *failed >= version => {
+                        Err(Error::new(*kind, reason.clone()))
+                    }
+                    _ => Ok(valid),
+                };
+            }
+            drop(log);
+            if step == Advance::Busy {
+                parker.park();
+            }
+        }
+    }
+
+    /// Prepares the next part of a checkpoint, or writes it where the sink is free. With a waker it is an error to
+    /// find that this thread has what it would wait for.
+    pub(in crate::state) fn advance(&self, waker: Option<&Waker>) -> Result<Advance, Error> {
+        let mut log = self.log.lock();
+        log.status.check()?;
+        if let Some(draft) = log.checkpoints.take(false) {
+            drop(log);
+            self.prepare(draft);
+            return Ok(Advance::Stepped);
+        }
+        if log.checkpoints.is_idle() {
+            return Ok(Advance::Idle);
+        }
+        if let Some(sink) = log.sink.take() {
+            let awaited = self.durable() < log.checkpoints.awaited;
+            if awaited && !log.checkpoints.is_behind() {
+                // Rule 5. It is for those who wait to see the steps done that it owes.
+                drop(self.write(log, sink, false).0);
+                return Ok(Advance::Stepped);
+            }
+            if let Some(draft) = log.checkpoints.take(true) {
+                self.step_alone(log, sink, draft);
+                return Ok(Advance::Stepped);
+            }
+            log.sink = Some(sink);
+        }
+        if let Some(waker) = waker {
+            if log.checkpoints.is_mine() {
+                return Err(super::reentrant());
+            }
+            log.check_parks()?;
+            log.checkpoints.steppers.push(waker.clone());
+        }
+        Ok(Advance::Busy)
+    }
+
+    /// After its group, for a leader that has put the sink back: prepares the next part if nobody does, and sees to it
+    /// that what was owed is done.
+    pub(super) fn pay<'a>(
+        &'a self,
+        mut log: MutexGuard<'a, Log<S>>,
+        owed: u64,
+    ) -> MutexGuard<'a, Log<S>> {
+        if log.status.check().is_err() {
+            return log;
+        }
+        if let Some(draft) = log.checkpoints.take(false) {
+            drop(log);
+            self.prepare(draft);
+            log = self.log.lock();
+        }
+        let mut parker = None;
+        while log.checkpoints.done < owed && !log.checkpoints.is_idle() {
+            let waits = log.checkpoints.is_behind();
+            drop(log);
+            let parker = parker.get_or_insert_with(Parker::new);
+            let waker = waits.then(|| parker.waker());
+            let advanced = self.advance(waker.as_ref());
+            match advanced {
+                Ok(Advance::Stepped) => {}
+                Ok(Advance::Busy) if waits => parker.park(),
+                _ => return self.log.lock(),
+            }
+            log = self.log.lock();
+        }
+        log
+    }
+
+    /// Without the sink.
+    fn prepare(&self, mut draft: S::Draft) {
+        let prepared = engine(|| draft.prepare(self.step_bytes));
+        let mut panics = 0;
+        let failed = match prepared {
+            Ok(image) => {
+                // It may be the last reference to values of the host.
+                panics += u64::from(contained(|| drop(image)).is_none());
+                None
+            }
+            Err(error) => {
+                panics += u64::from(contained(|| draft.abandon()).is_none());
+                Some(error)
+            }
+        };
+        let mut log = self.log.lock();
+        if let Some(error) = failed {
+            // Rule 4.
+            log.counts.checkpoints_failed += 1;
+            let reason = format!("a checkpoint could not be encoded, and was given up: {error}");
+            log.checkpoints.failed = Some((draft.version(), error.kind(), reason));
+        }
+        let gone = log.rest(draft);
+        let steppers = log.checkpoints.take_steppers();
+        drop(log);
+        panics += wake(steppers) + u64::from(contained(|| drop(gone)).is_none());
+        if panics > 0 {
+            self.log.lock().counts.caught_panics += panics;
+        }
+    }
+
+    /// For a leader after its group: does one step if the draft is ready.
+    pub(super) fn step_after(&self, sink: &mut S) -> Result<(), Error> {
+        let mut log = self.log.lock();
+        if log.status.check().is_err() {
+            return Ok(());
+        }
+        // Others may be preparing it, so it is taken under the lock and the lock let go of.
+        let ready = log.checkpoints.take(true);
+        drop(log);
+        ready.map_or(Ok(()), |draft| self.step(sink, draft))
+    }
+
+    /// Begins a checkpoint of `image` where that is to be; then, up to where steps are owed of it.
+    pub(super) fn begin(
+        log: &mut Log<S>,
+        sink: &mut S,
+        image: &S::Image,
+        asked: bool,
+    ) -> Option<u64> {
+        let begins = log.status.check().is_ok() && log.checkpoints.is_idle();
+        if !begins || !asked && !sink.is_due() {
+            return None;
+        }
+        // Rule 1.
+        let newest = left_out("state.journal.image").then(|| log.image.clone());
+        let draft = sink.begin(newest.as_ref().unwrap_or(image))?;
+        let checkpoints = &mut log.checkpoints;
+        checkpoints.job = Job::Resting(draft);
+        checkpoints.failed = None;
+        checkpoints.owed = checkpoints.done;
+        Some(checkpoints.owed)
+    }
+
+    /// Does a step with a draft that is ready and was taken; who calls it has the sink.
+    fn step(&self, sink: &mut S, mut draft: S::Draft) -> Result<(), Error> {
+        let stepped = engine(|| sink.step(&mut draft));
+        let mut log = self.log.lock();
+        log.counts.checkpoint_steps += 1;
+        let step = match stepped {
+            Ok((step, bytes)) => {
+                log.checkpoints.done = log.checkpoints.done.saturating_add(bytes);
+                step
+            }
+            Err(error) => {
+                log.checkpoints.job = Job::None;
+                drop(log);
+                let panicked = contained(|| drop(draft)).is_none();
+                self.log.lock().counts.caught_panics += u64::from(panicked);
+                return Err(error);
+            }
+        };
+        if step == Step::Valid {
+            log.checkpoints.valid = draft.version();
+            log.counts.checkpoints += 1;
+        }
+        let gone = if step == Step::Done {
+            log.checkpoints.job = Job::None;
+            Some(draft)
+        } else {
+            log.rest(draft)
+        };
+        drop(log);
+        let panicked = contained(|| drop(gone)).is_none();
+        if panicked {
+            self.log.lock().counts.caught_panics += 1;
+        }
+        Ok(())
+    }
+
+    /// Takes the sink for one step, and puts it back or ends the log.
+    fn step_alone(&self, mut log: MutexGuard<'_, Log<S>>, mut sink: S, draft: S::Draft) {
+        log.leader = me();
+        drop(log);
+        let written = self.step(&mut sink, draft);
+        let mut log = self.log.lock();
+        log.sink = Some(sink);
+        log.leader = 0;
+        let gone = written.err().and_then(|error| log.poison(&error));
+        let waiters = if left_out("state.journal.step.waiters") {
+            BTreeMap::new()
+        } else {
+            log.take_waiters()
+        };
+        let steppers = log.checkpoints.take_steppers();
+        drop(log);
+        let mut panics = wake(steppers.into_iter().chain(waiters.into_values()));
+        panics += u64::from(contained(|| drop(gone)).is_none());
+        if panics > 0 {
+            self.log.lock().counts.caught_panics += panics;
+        }
+    }
+}
+
+impl<S: Sink> Log<S> {
+    /// Puts a draft back; gives it back instead where the log has ended, to be dropped under no lock (rule 7).
+    fn rest(&mut self, draft: S::Draft) -> Option<S::Draft> {
+        if self.status.check().is_err() {
+            self.checkpoints.job = Job::None;
+            return Some(draft);
+        }
+        self.checkpoints.job = Job::Resting(draft);
+        None
+    }
+
+    /// Ends the log. The first failure is the reason. Gives back the draft, to be dropped under no lock (rule 7).
+    pub(super) fn poison(&mut self, error: &Error) -> Option<S::Draft> {
+        self.status.check_waits().ok()?;
+        self.status = Status::Poisoned(error.to_string());
+        self.checkpoints.end()
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;

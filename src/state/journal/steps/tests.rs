@@ -1,0 +1,300 @@
+//! Checkpoints beside groups: who comes first, what fails, and what is owed.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+use std::task::{Wake, Waker};
+use std::thread;
+
+use super::super::scripted_tests::{
+    Act, Call, Log, Script, Shared, commit, get, scripted, v, waits, when_woken,
+};
+use super::*;
+
+fn kind<R>(result: Result<R, Error>) -> Result<R, ErrorKind> {
+    result.map_err(|error| error.kind())
+}
+
+fn calls(script: &Mutex<Script>) -> Vec<Call> {
+    script.lock().expect("nothing panics under it").calls.clone()
+}
+
+/// Succeeds in so many calls before `act`.
+fn after(calls: usize, act: Act) -> VecDeque<Act> {
+    let nothing = (0..calls).map(|_| Box::new(|_: &Shared| Ok(())) as Act);
+    nothing.chain([act]).collect()
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Commits version 2 and leaves a waker for it, as somebody who waits does.
+fn somebody_waits(journal: &Log) -> Arc<Woken> {
+    commit(journal, 2);
+    let woken = Arc::new(Woken(AtomicBool::new(false)));
+    let waker = Waker::from(Arc::clone(&woken));
+    assert!(journal.poll(v(2), &mut None, &waker).is_pending());
+    woken
+}
+
+#[test]
+fn who_waits_during_a_sweep_is_overtaken_by_no_other_step() {
+    let (give, take) = mpsc::channel();
+    // Within the first step that removes something.
+    let waits: Act = Box::new(move |journal| {
+        give.send(somebody_waits(get(journal))).expect("the test takes it");
+        Ok(())
+    });
+    let (journal, script) =
+        scripted(Script { acts: after(2, waits), sweeps: 9, ..Script::default() });
+    assert_eq!(kind(get(&journal).checkpoint()), Ok(v(1)));
+    use Call::{Append, Prepare, Step};
+    let calls = calls(&script);
+    assert_eq!(calls[..6], [Append, Prepare, Step, Step, Append, Step], "{calls:?}");
+    assert_eq!(calls[6..], [Step; 7]);
+    assert!(take.recv().expect("it was left").0.load(Ordering::SeqCst));
+    assert_eq!(get(&journal).durable(), v(2));
+}
+
+#[test]
+fn what_nobody_waits_for_is_not_written_by_who_does_the_steps() {
+    let commits: Act = Box::new(|journal| {
+        commit(get(journal), 2);
+        Ok(())
+    });
+    let (journal, _) = scripted(Script { acts: after(2, commits), sweeps: 9, ..Script::default() });
+    assert_eq!(kind(get(&journal).checkpoint()), Ok(v(1)));
+    assert_eq!((get(&journal).durable(), get(&journal).counts().groups), (v(1), 1));
+}
+
+/// The journal after a checkpoint was asked for whose encoding is `prepare`, and how that ended; the commits of two
+/// groups are durable.
+fn failing(prepare: Act) -> (Shared, Result<Version, ErrorKind>) {
+    let (journal, _) = scripted(Script { prepares: [prepare].into(), ..Script::default() });
+    let ended = kind(get(&journal).checkpoint());
+    (journal, ended)
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_encoded_is_told_and_groups_go_on() {
+    let fails: Act = Box::new(|_| Err(Error::new(ErrorKind::Codec, "a row has no form")));
+    let panics: Act = Box::new(|_| panic!("the clone of a key"));
+    for (prepare, reason) in [(fails, ErrorKind::Codec), (panics, ErrorKind::Internal)] {
+        let (journal, ended) = failing(prepare);
+        let journal = get(&journal);
+        assert_eq!(ended, Err(reason));
+        let counts = journal.counts();
+        assert_eq!((counts.checkpoints_failed, counts.checkpoints), (1, 0));
+        assert_eq!((counts.poisoned, counts.checkpoint_pending), (false, false));
+        commit(journal, 2);
+        journal.wait(v(2)).expect("the sink does not fail");
+        // What failed is no concern of the next one.
+        assert_eq!(kind(journal.checkpoint()), Ok(v(2)));
+        assert_eq!((journal.counts().checkpoints_failed, journal.counts().checkpoints), (1, 1));
+        journal.close().expect("the sink does not fail");
+    }
+}
+
+#[test]
+fn a_checkpoint_that_fails_beside_a_group_is_no_affair_of_the_group() {
+    let (ask, asked) = mpsc::channel::<()>();
+    let fails: Act = Box::new(move |_| {
+        asked.recv().expect("a group asks for it");
+        Err(Error::new(ErrorKind::Codec, "a row has no form"))
+    });
+    let beside: Act = Box::new(move |journal| {
+        ask.send(()).expect("it is being encoded");
+        while get(journal).counts().checkpoints_failed == 0 {
+            thread::yield_now();
+        }
+        Ok(())
+    });
+    let script = Script { acts: after(1, beside), prepares: [fails].into(), ..Script::default() };
+    let (journal, script) = scripted(script);
+    let journal = get(&journal);
+    thread::scope(|scope| {
+        let checkpoint = scope.spawn(|| kind(journal.checkpoint()));
+        while calls(&script).last() != Some(&Call::Prepare) {
+            thread::yield_now();
+        }
+        commit(journal, 2);
+        journal.wait(v(2)).expect("it is written");
+        assert_eq!(checkpoint.join().expect("it does not panic"), Err(ErrorKind::Codec));
+    });
+    assert_eq!((journal.durable(), journal.counts().poisoned), (v(2), false));
+    journal.close().expect("the sink does not fail");
+}
+
+#[test]
+fn a_close_waits_for_nobody_who_encodes_and_is_not_concerned_where_that_fails() {
+    let closes: Act = Box::new(|journal| {
+        commit(get(journal), 2);
+        get(journal).close().expect("the sink does not fail");
+        Err(Error::new(ErrorKind::Codec, "a row has no form"))
+    });
+    let (journal, ended) = failing(closes);
+    assert_eq!(ended, Err(ErrorKind::Closed));
+    assert_eq!(get(&journal).durable(), v(2));
+    get(&journal).close().expect("it was closed in order");
+    assert!(!get(&journal).counts().checkpoint_pending);
+}
+
+#[test]
+fn who_encodes_may_wait_for_the_disk_and_not_for_its_own_checkpoint() {
+    let (give, take) = mpsc::channel();
+    let waits: Act = Box::new(move |journal| {
+        let journal = get(journal);
+        commit(journal, 2);
+        journal.wait(v(2))?;
+        give.send(kind(journal.checkpoint())).expect("the test takes it");
+        Ok(())
+    });
+    let (journal, ended) = failing(waits);
+    assert_eq!(ended, Ok(v(1)));
+    assert_eq!(take.recv().expect("it was encoded"), Err(ErrorKind::Reentrant));
+    assert_eq!(get(&journal).durable(), v(2));
+}
+
+#[test]
+fn a_step_that_fails_ends_the_log_and_the_checkpoint_and_is_told() {
+    for at in [1, 2] {
+        let (give, take) = mpsc::channel();
+        let fails: Act = Box::new(move |journal| {
+            commit(get(journal), 2);
+            give.send(waits(journal, &[2])).expect("the test takes them");
+            Err(Error::new(ErrorKind::Io, "the disk is gone"))
+        });
+        let (journal, _) = scripted(Script { acts: after(at, fails), ..Script::default() });
+        let journal = get(&journal);
+        // One that is valid is not told as lost because of what comes after.
+        let ended = kind(journal.checkpoint());
+        assert_eq!(ended, if at == 2 { Ok(v(1)) } else { Err(ErrorKind::Poisoned) });
+        for wait in take.recv().expect("they wait") {
+            let wait = wait.join().expect("a wait does not panic");
+            assert_eq!(kind(wait), Err(ErrorKind::Poisoned));
+        }
+        let counts = journal.counts();
+        assert_eq!((journal.durable(), counts.poisoned), (v(1), true));
+        assert_eq!((counts.checkpoint_pending, counts.checkpoint_image), (false, None));
+    }
+}
+
+#[test]
+fn a_log_that_ends_holds_no_draft() {
+    let (journal, script) = scripted(Script::default());
+    let journal = get(&journal);
+    {
+        let mut log = journal.log.lock();
+        let sink = log.sink.take().expect("nobody has it");
+        // Begun, and its part not prepared.
+        drop(journal.write(log, sink, true));
+    }
+    assert_eq!(journal.counts().checkpoint_image, Some(v(1)));
+    // The sink, the test, and the draft.
+    assert_eq!(Arc::strong_count(&script), 3);
+    commit(journal, 2);
+    let fails: Act = Box::new(|_| Err(Error::new(ErrorKind::Io, "the disk is gone")));
+    script.lock().expect("nothing panics under it").acts.push_back(fails);
+    assert_eq!(kind(journal.wait(v(2))), Err(ErrorKind::Poisoned));
+    assert_eq!(Arc::strong_count(&script), 2, "its image was let go of");
+}
+
+/// A journal with a checkpoint that is begun and not done, over groups and steps of so many bytes.
+fn begun(group_bytes: u64, step_bytes: u64, sweeps: usize) -> (Shared, Arc<Mutex<Script>>) {
+    let script = Script { group_bytes, step_bytes, sweeps, ..Script::default() };
+    let (journal, script) = scripted(script);
+    {
+        let journal = get(&journal);
+        let mut log = journal.log.lock();
+        let sink = log.sink.take().expect("nobody has it");
+        drop(journal.write(log, sink, true));
+    }
+    script.lock().expect("nothing panics under it").calls.clear();
+    (journal, script)
+}
+
+#[test]
+fn a_leader_does_three_times_the_bytes_of_its_group_in_steps_and_one_step_at_least() {
+    for (group_bytes, steps) in [(0, 1), (4, 2), (10, 3), (11, 4)] {
+        let (journal, script) = begun(group_bytes, 10, 99);
+        drop(get(&journal).pay(get(&journal).log.lock(), 0));
+        commit(get(&journal), 2);
+        get(&journal).wait(v(2)).expect("the sink does not fail");
+        let made = calls(&script);
+        let done = made.iter().filter(|call| **call == Call::Step).count();
+        assert_eq!(done, steps, "of {group_bytes} bytes: {made:?}");
+        assert_eq!(made[..3], [Call::Prepare, Call::Append, Call::Step]);
+    }
+}
+
+#[test]
+fn the_sink_is_put_back_between_the_steps_of_one_leader() {
+    let (journal, script) = begun(10, 10, 99);
+    drop(get(&journal).pay(get(&journal).log.lock(), 0));
+    commit(get(&journal), 2);
+    let (give, take) = mpsc::channel();
+    // Within the second step after the group.
+    let waits: Act = Box::new(move |journal| {
+        commit(get(journal), 3);
+        give.send(waits(journal, &[3])).expect("the test takes them");
+        Ok(())
+    });
+    script.lock().expect("nothing panics under it").acts = after(2, waits);
+    get(&journal).wait(v(2)).expect("the sink does not fail");
+    let made = calls(&script);
+    let third = made.iter().skip(4).position(|call| *call == Call::Append);
+    for wait in take.recv().expect("they wait") {
+        wait.join().expect("a wait does not panic").expect("it is written");
+    }
+    assert!(third <= Some(0), "it comes next, whoever writes it: {made:?}");
+    assert_eq!(get(&journal).durable(), v(3));
+}
+
+#[test]
+fn steps_come_before_groups_where_groups_have_outrun_them() {
+    const MIB: u64 = 1 << 20;
+    let (journal, script) = begun(10 * MIB, MIB, 999);
+    drop(get(&journal).pay(get(&journal).log.lock(), 0));
+    commit(get(&journal), 2);
+    // Within the first step after the group, of which 29 more are owed.
+    let waits: Act = Box::new(move |journal| {
+        commit(get(journal), 3);
+        let polled = get(journal).poll(v(3), &mut None, Waker::noop());
+        assert!(polled.is_pending());
+        Ok(())
+    });
+    script.lock().expect("nothing panics under it").acts = after(1, waits);
+    get(&journal).wait(v(2)).expect("the sink does not fail");
+    let made = calls(&script);
+    let groups = made.iter().enumerate().filter(|(_, call)| **call == Call::Append);
+    let groups: Vec<usize> = groups.map(|(at, _)| at).collect();
+    // As soon as no more than 8 MiB are owed.
+    assert_eq!(groups, [1, 24], "{made:?}");
+}
+
+#[test]
+fn a_waker_of_the_host_may_wait_for_a_thread_that_waits_for_a_step() {
+    let (give, take) = mpsc::channel();
+    let step: Act = Box::new(move |shared| {
+        commit(get(shared), 2);
+        let inner = Arc::clone(shared);
+        // One who wants this very checkpoint, and waits for the sink as this step has it.
+        let wants = thread::spawn(move || kind(get(&inner).finish(v(1))));
+        while get(shared).log.lock().checkpoints.steppers.is_empty() {
+            thread::yield_now();
+        }
+        when_woken(get(shared), 2, move || {
+            give.send(wants.join().expect("it does not panic")).expect("the test takes it");
+        });
+        Ok(())
+    });
+    let (journal, _) = scripted(Script { acts: after(1, step), ..Script::default() });
+    assert_eq!(kind(get(&journal).checkpoint()), Ok(v(1)));
+    assert_eq!(take.recv().expect("it was woken"), Ok(Some(v(1))));
+    assert_eq!(get(&journal).counts().caught_panics, 0);
+}
