@@ -172,9 +172,3 @@ fn loom_twin_who_waits_for_a_group_and_is_not_woken_by_a_step_waits_for_ever() {
 fn loom_twin_a_draft_that_is_taken_and_not_missed_gets_a_second_one() {
     weakened("state.journal.taken", || explore(2, two_checkpoints));
 }
-
-#[test]
-#[should_panic(expected = "deadlock")]
-fn loom_twin_a_close_that_wakes_nobody_leaves_a_checkpoint_waiting() {
-    weakened("state.journal.close", || explore(3, a_checkpoint_beside_a_close));
-}
