@@ -161,6 +161,7 @@ fn maintain_goes_on_with_a_checkpoint_where_no_groups_come() {
     commits(&state, 4);
     let before = state.stats();
     assert!(before.checkpoint_pending && before.checkpoints == 0);
+    assert_eq!(before.checkpoint_image, Some(state.version()), "it rests, and holds its image");
     let mut steps = 0;
     loop {
         let done = state.maintain();
@@ -172,6 +173,7 @@ fn maintain_goes_on_with_a_checkpoint_where_no_groups_come() {
     }
     let after = state.stats();
     assert_eq!((after.checkpoints, after.syncs - before.syncs), (1, 1));
+    assert_eq!((after.checkpoint_pending, after.checkpoint_image), (false, None));
     assert!(steps as u64 > after.checkpoint_steps, "{steps} with those that encode");
     assert_eq!(state.maintain().checkpoint_steps, 0);
     state.close().unwrap();
@@ -302,6 +304,10 @@ fn a_checkpoint_that_is_asked_for_during_another_one_is_of_all_that_was_committe
     thread::scope(|scope| {
         let first = scope.spawn(|| state.checkpoint());
         has_entered.recv().unwrap();
+        // A host that calls it until nothing is left does not spin while another one encodes.
+        let done = state.maintain();
+        assert_eq!((done.checkpoint_steps, done.checkpoint_pending), (0, false));
+        assert_eq!(state.stats().checkpoint_image, Some(state.version()));
         let version = rows.insert(2, Gated { gate: None }).unwrap();
         let second = scope.spawn(|| state.checkpoint());
         while state.durable_version() < version {
