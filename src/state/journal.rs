@@ -47,7 +47,7 @@ pub(super) use steps::{Advance, Draft, Step};
 
 use super::contain::{contained, wake};
 use super::{Durability, Version};
-use steps::Checkpoints;
+use steps::{Checkpoints, Owes};
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, Parker, left_out, me, site};
@@ -67,6 +67,8 @@ pub(super) trait Sink: Send {
     fn checkpointed(&self) -> Version;
     /// Whether enough was appended since the last checkpoint.
     fn is_due(&self) -> bool;
+    /// Whether twice as much was.
+    fn is_overdue(&self) -> bool;
     /// About how many bytes of a checkpoint are written at once.
     fn step_bytes(&self) -> usize;
     /// Begins a checkpoint of the state as of what was appended last; none where that is there.
@@ -395,6 +397,16 @@ impl<S: Sink> Journal<S> {
                     format!("{version} was never committed; the newest is {}", log.committed),
                 ))
             } else if !(whose == Whose::Host && log.is_served())
+                && log.sink.is_some()
+                && log.status.check().is_ok()
+                && log.checkpoints.puts_off_groups()
+            {
+                drop(log);
+                // An error is found by the next look.
+                let _ = self.advance(None);
+                log = self.log.lock();
+                continue;
+            } else if !(whose == Whose::Host && log.is_served())
                 && let Some(sink) = log.sink.take()
             {
                 // Who polls may keep those from coming whom it would wait for.
@@ -530,18 +542,18 @@ impl<S: Sink> Journal<S> {
         sink: S,
         asked: bool,
     ) -> MutexGuard<'a, Log<S>> {
-        let (log, owed) = self.write(log, sink, asked);
-        self.pay(log, owed)
+        let (log, owes) = self.write(log, sink, asked);
+        self.pay(log, owes)
     }
 
     /// Writes what is pending as one group, and after it does a step of a checkpoint that is ready; begins one where
-    /// it is due or `asked` for. Up to where steps are owed for the group.
+    /// it is due or `asked` for.
     fn write<'a>(
         &'a self,
         mut log: MutexGuard<'a, Log<S>>,
         mut sink: S,
         asked: bool,
-    ) -> (MutexGuard<'a, Log<S>>, u64) {
+    ) -> (MutexGuard<'a, Log<S>>, Owes) {
         let group = std::mem::take(&mut log.pending);
         let image = log.image.clone();
         let last = log.committed;
@@ -550,7 +562,7 @@ impl<S: Sink> Journal<S> {
         drop(log);
 
         let first = Version::from_u64(last.as_u64() + 1 - group.len() as u64);
-        let (mut panics, mut owed) = (0, 0);
+        let (mut panics, mut owes) = (0, Owes::default());
         // Without a group there is nothing to make durable: what is not so then was lost (rule 3).
         let mut written = if group.is_empty() {
             Ok(())
@@ -558,7 +570,7 @@ impl<S: Sink> Journal<S> {
             engine(|| sink.append(first, &group)).map(|bytes| {
                 let mut log = self.log.lock();
                 log.counts.groups += 1;
-                owed = log.checkpoints.owe(bytes);
+                owes.bytes = log.checkpoints.owe(bytes);
                 let expected = log.waiters.len() + 1;
                 log.gather.expect(expected);
                 // Ordering: Release, pairs with the Acquire load in `durable`; see there.
@@ -576,8 +588,11 @@ impl<S: Sink> Journal<S> {
 
         let mut log = self.log.lock();
         if written.is_ok() {
-            // Nothing is owed of one that was begun just now.
-            owed = Self::begin(&mut log, &mut sink, &image, asked).unwrap_or(owed);
+            owes.all = sink.is_overdue();
+            if Self::begin(&mut log, &mut sink, &image, asked) {
+                // Its group came before it.
+                owes.bytes = 0;
+            }
         }
         log.sink = Some(sink);
         log.leader = 0;
@@ -591,7 +606,7 @@ impl<S: Sink> Journal<S> {
         panics += u64::from(contained(|| drop(image)).is_none());
         let mut log = self.log.lock();
         log.counts.caught_panics += panics;
-        (log, owed)
+        (log, owes)
     }
 }
 

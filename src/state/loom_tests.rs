@@ -40,6 +40,8 @@ struct Written {
     /// Whether there is a draft.
     drafts: bool,
     fails: Fails,
+    /// What each group has: a step has 1.
+    group_bytes: u64,
 }
 
 /// One part, and a step more once it is valid.
@@ -91,7 +93,7 @@ impl Sink for Written {
             assert_eq!(*count + 1, first.as_u64(), "a group starts where the last one ended");
             *count += deltas.len() as u64;
         });
-        Ok(0)
+        Ok(self.group_bytes)
     }
 
     fn patience(&self) -> Duration {
@@ -103,6 +105,10 @@ impl Sink for Written {
     }
 
     fn is_due(&self) -> bool {
+        false
+    }
+
+    fn is_overdue(&self) -> bool {
         false
     }
 
@@ -169,18 +175,22 @@ struct Model {
 
 impl Model {
     fn new() -> Arc<Self> {
-        Self::with(Duration::ZERO, Fails::Nothing)
+        Self::with(Duration::ZERO, Fails::Nothing, 0)
     }
 
     fn patient(patience: Duration) -> Arc<Self> {
-        Self::with(patience, Fails::Nothing)
+        Self::with(patience, Fails::Nothing, 0)
     }
 
     fn failing(fails: Fails) -> Arc<Self> {
-        Self::with(Duration::ZERO, fails)
+        Self::with(Duration::ZERO, fails, 0)
     }
 
-    fn with(patience: Duration, fails: Fails) -> Arc<Self> {
+    fn of_large_groups(fails: Fails) -> Arc<Self> {
+        Self::with(Duration::ZERO, fails, 100 << 20)
+    }
+
+    fn with(patience: Duration, fails: Fails, group_bytes: u64) -> Arc<Self> {
         let medium = Arc::new(Medium(UnsafeCell::new(0), UnsafeCell::new(false)));
         let written = Written {
             medium: Arc::clone(&medium),
@@ -188,6 +198,7 @@ impl Model {
             checkpointed: Version::ZERO,
             drafts: false,
             fails,
+            group_bytes,
         };
         let journal = Journal::new(written, Version::ZERO, Version::ZERO, 1 << 10);
         Arc::new(Self { journal, medium, turn: Turn::new(), newest: Mutex::new(0) })

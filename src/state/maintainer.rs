@@ -146,7 +146,8 @@ fn run(place: &Place, shared: &Shared, interval: Duration) {
         if last {
             return;
         }
-        next = if done.pending_releases > 0 { begun } else { begun + interval };
+        let more = done.pending_releases > 0 || done.checkpoint_pending;
+        next = if more { begun } else { begun + interval };
     }
 }
 

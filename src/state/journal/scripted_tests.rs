@@ -33,6 +33,7 @@ pub(super) struct Script {
     /// What a group and a step have each.
     pub(super) group_bytes: u64,
     pub(super) step_bytes: u64,
+    pub(super) overdue: bool,
     /// Steps after the one that makes a checkpoint valid.
     pub(super) sweeps: usize,
 }
@@ -118,6 +119,10 @@ impl Sink for Scripted {
 
     fn is_due(&self) -> bool {
         false
+    }
+
+    fn is_overdue(&self) -> bool {
+        self.script().overdue
     }
 
     fn step_bytes(&self) -> usize {

@@ -12,12 +12,15 @@
 //! 4. What cannot be encoded has touched nothing that counts: the draft is abandoned, which is told, and groups go
 //!    on. Only a failure of the sink ends the log, and only who has the sink ends it.
 //! 5. `awaited` is the newest version that somebody has waited for. Where it is pending, whoever would do a step
-//!    writes the group first: so who waits is overtaken by the one step that is under way, and no other.
-//! 6. While there is a draft each group owes [`PACE`] times its bytes of steps, and its leader does them, or waits
-//!    for others to, until they are done. While no more than [`DEBT_BYTES_MAX`] is owed it waits for nobody, and
-//!    leaves the rest to the next one; beyond that, steps come before groups, rule 5 or not. So groups never outrun
-//!    what removes them.
-//! 7. Where the log ends, so does the draft: who finds that puts none back.
+//!    writes the group first: so who waits is overtaken by the one step that is under way, and no other, but for rule 6.
+//! 6. While there is a draft each group owes [`PACE`] times its bytes of steps, and its leader does them. While others
+//!    are at it, it leaves up to [`DEBT_BYTES_MAX`] undone, together with what is undone of earlier groups, and waits
+//!    for them where that is more. Where more than that is undone which no leader is at (groups that were written for
+//!    others under rule 5), steps come before groups. So no thread brings a second group before the first is
+//!    paid for, and what is owed has a bound: that, and one group for each thread that waits.
+//! 7. Once twice as much was appended as makes a checkpoint due, each leader goes on until the draft is done or
+//!    others are at it. So a process ends a checkpoint however short it lives, if it writes a few groups.
+//! 8. Where the log ends, so does the draft: who finds that puts none back.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
@@ -32,7 +35,7 @@ use crate::{Error, ErrorKind};
 /// groups after which the next one is due. So with this the next one finds all of that done.
 const PACE: u64 = 3;
 
-/// Rule 6. What is owed is less than this where groups are small beside it.
+/// Rule 6.
 const DEBT_BYTES_MAX: u64 = 8 << 20;
 
 /// A checkpoint that is being written.
@@ -69,6 +72,15 @@ pub(in crate::state) enum Advance {
     Busy,
 }
 
+/// What a leader has to do after its group.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Owes {
+    /// Rule 6.
+    pub(super) bytes: u64,
+    /// Rule 7.
+    pub(super) all: bool,
+}
+
 /// Rule 2.
 enum Job<D> {
     None,
@@ -93,6 +105,8 @@ pub(super) struct Checkpoints<D> {
     /// Bytes of all steps, and how many have to be done: rule 6.
     done: u64,
     owed: u64,
+    /// Of what is owed, what leaders are at.
+    paying: u64,
     /// Who waits to get on with the draft: parkers of this crate.
     steppers: Vec<Waker>,
 }
@@ -106,6 +120,7 @@ impl<D: Draft> Checkpoints<D> {
             awaited: Version::ZERO,
             done: 0,
             owed: 0,
+            paying: 0,
             steppers: Vec::new(),
         }
     }
@@ -130,7 +145,7 @@ impl<D: Draft> Checkpoints<D> {
         }
     }
 
-    /// The draft if nobody has it, as the log ends (rule 7).
+    /// The draft if nobody has it, as the log ends (rule 8).
     pub(super) fn end(&mut self) -> Option<D> {
         if matches!(self.job, Job::Taken { .. }) {
             return None;
@@ -167,17 +182,25 @@ impl<D: Draft> Checkpoints<D> {
         matches!(self.job, Job::Taken { by, .. } if by == me())
     }
 
-    /// A group of so many bytes was written; up to where its leader has to see steps done (rule 6).
+    /// A group of so many bytes was written (rule 6).
     pub(super) fn owe(&mut self, bytes: u64) -> u64 {
         if self.is_idle() {
-            return self.done;
+            return 0;
         }
-        self.owed = self.owed.max(self.done).saturating_add(PACE.saturating_mul(bytes));
-        self.owed
+        let owes = PACE.saturating_mul(bytes);
+        self.owed = self.owed.max(self.done).saturating_add(owes);
+        owes
     }
 
-    fn is_behind(&self) -> bool {
-        self.owed.saturating_sub(self.done) > DEBT_BYTES_MAX
+    /// Whether more is undone than may be, besides what leaders are at, of whom one has `mine`.
+    fn is_behind(&self, mine: u64) -> bool {
+        let undone = self.owed.saturating_sub(self.done);
+        undone.saturating_sub(self.paying.saturating_sub(mine)) > DEBT_BYTES_MAX
+    }
+
+    /// Whether steps come before groups, and there is one that whoever has the sink can do.
+    pub(super) fn puts_off_groups(&self) -> bool {
+        matches!(self.job, Job::Resting(_)) && self.is_behind(0)
     }
 
     pub(super) fn take_steppers(&mut self) -> Vec<Waker> {
@@ -264,8 +287,8 @@ impl<S: Sink> Journal<S> {
         }
         if let Some(sink) = log.sink.take() {
             let awaited = self.durable() < log.checkpoints.awaited;
-            if awaited && !log.checkpoints.is_behind() {
-                // Rule 5. It is for those who wait to see the steps done that it owes.
+            if awaited && !log.checkpoints.is_behind(0) {
+                // Rule 5. Nobody is at what it owes: rule 6.
                 drop(self.write(log, sink, false).0);
                 return Ok(Advance::Stepped);
             }
@@ -286,11 +309,11 @@ impl<S: Sink> Journal<S> {
     }
 
     /// After its group, for a leader that has put the sink back: prepares the next part if nobody does, and sees to it
-    /// that what was owed is done.
+    /// that what its group owes is done (rule 6), or all of the draft (rule 7).
     pub(super) fn pay<'a>(
         &'a self,
         mut log: MutexGuard<'a, Log<S>>,
-        owed: u64,
+        owes: Owes,
     ) -> MutexGuard<'a, Log<S>> {
         if log.status.check().is_err() {
             return log;
@@ -300,20 +323,32 @@ impl<S: Sink> Journal<S> {
             self.prepare(draft);
             log = self.log.lock();
         }
+        // What its group owes, and what is owed for others and nobody is at.
+        let until = log.checkpoints.owed.saturating_sub(log.checkpoints.paying);
+        log.checkpoints.paying += owes.bytes;
         let mut parker = None;
-        while log.checkpoints.done < owed && !log.checkpoints.is_idle() {
-            let waits = log.checkpoints.is_behind();
+        loop {
+            let checkpoints = &log.checkpoints;
+            let paid = checkpoints.done >= until && !owes.all;
+            if paid || checkpoints.is_idle() || log.status.check().is_err() {
+                break;
+            }
+            let waits = checkpoints.is_behind(owes.bytes);
             drop(log);
-            let parker = parker.get_or_insert_with(Parker::new);
-            let waker = waits.then(|| parker.waker());
+            let waker = waits.then(|| parker.get_or_insert_with(Parker::new).waker());
             let advanced = self.advance(waker.as_ref());
-            match advanced {
-                Ok(Advance::Stepped) => {}
-                Ok(Advance::Busy) if waits => parker.park(),
-                _ => return self.log.lock(),
+            if waits
+                && let Some(parker) = &parker
+                && matches!(advanced, Ok(Advance::Busy))
+            {
+                parker.park();
             }
             log = self.log.lock();
+            if !waits && matches!(advanced, Ok(Advance::Busy)) || advanced.is_err() {
+                break;
+            }
         }
+        log.checkpoints.paying -= owes.bytes;
         log
     }
 
@@ -360,25 +395,20 @@ impl<S: Sink> Journal<S> {
         ready.map_or(Ok(()), |draft| self.step(sink, draft))
     }
 
-    /// Begins a checkpoint of `image` where that is to be; then, up to where steps are owed of it.
-    pub(super) fn begin(
-        log: &mut Log<S>,
-        sink: &mut S,
-        image: &S::Image,
-        asked: bool,
-    ) -> Option<u64> {
+    /// Begins a checkpoint of `image` where that is to be; whether it did.
+    pub(super) fn begin(log: &mut Log<S>, sink: &mut S, image: &S::Image, asked: bool) -> bool {
         let begins = log.status.check().is_ok() && log.checkpoints.is_idle();
         if !begins || !asked && !sink.is_due() {
-            return None;
+            return false;
         }
         // Rule 1.
         let newest = left_out("state.journal.image").then(|| log.image.clone());
-        let draft = sink.begin(newest.as_ref().unwrap_or(image))?;
+        let Some(draft) = sink.begin(newest.as_ref().unwrap_or(image)) else { return false };
         let checkpoints = &mut log.checkpoints;
         checkpoints.job = Job::Resting(draft);
         checkpoints.failed = None;
         checkpoints.owed = checkpoints.done;
-        Some(checkpoints.owed)
+        true
     }
 
     /// Does a step with a draft that is ready and was taken; who calls it has the sink.
@@ -442,7 +472,7 @@ impl<S: Sink> Journal<S> {
 }
 
 impl<S: Sink> Log<S> {
-    /// Puts a draft back; gives it back instead where the log has ended, to be dropped under no lock (rule 7).
+    /// Puts a draft back; gives it back instead where the log has ended, to be dropped under no lock (rule 8).
     fn rest(&mut self, draft: S::Draft) -> Option<S::Draft> {
         if self.status.check().is_err() {
             self.checkpoints.job = Job::None;
@@ -452,7 +482,7 @@ impl<S: Sink> Log<S> {
         None
     }
 
-    /// Ends the log. The first failure is the reason. Gives back the draft, to be dropped under no lock (rule 7).
+    /// Ends the log. The first failure is the reason. Gives back the draft, to be dropped under no lock (rule 8).
     pub(super) fn poison(&mut self, error: &Error) -> Option<S::Draft> {
         self.status.check_waits().ok()?;
         self.status = Status::Poisoned(error.to_string());

@@ -49,6 +49,10 @@ impl Sink for Patient {
         false
     }
 
+    fn is_overdue(&self) -> bool {
+        false
+    }
+
     fn step_bytes(&self) -> usize {
         1
     }
@@ -180,6 +184,10 @@ impl Sink for Busy {
     }
 
     fn is_due(&self) -> bool {
+        false
+    }
+
+    fn is_overdue(&self) -> bool {
         false
     }
 

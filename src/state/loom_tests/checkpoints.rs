@@ -49,6 +49,28 @@ fn a_checkpoint_beside_a_group() {
     assert!(!counts.checkpoint_pending && counts.checkpoints == 1, "{counts:?}");
 }
 
+/// The same with a group that owes more than may be left undone: who wrote it waits for whoever has the draft.
+fn a_checkpoint_beside_a_large_group(fails: Fails) {
+    let model = Model::of_large_groups(fails);
+    model.commit();
+    let (ended, waited, model) = beside(
+        model,
+        |model| model.journal.checkpoint().map_err(|error| error.kind()),
+        |model| {
+            let waited = model.try_commit().map(|version| model.journal.wait(version));
+            waited.is_some_and(|waited| waited.is_ok())
+        },
+    );
+    let expected = match fails {
+        Fails::Nothing => ended.is_ok() && waited,
+        Fails::Encoding => ended == Err(ErrorKind::Codec) && waited,
+        Fails::Step => ended == Err(ErrorKind::Poisoned),
+    };
+    assert!(expected, "{ended:?}, {waited}");
+    let counts = model.journal.counts();
+    assert!(!counts.checkpoint_pending, "{counts:?}");
+}
+
 /// Two want one, of which the later may have to wait for that of the other and write another.
 fn two_checkpoints() {
     let model = Model::new();
@@ -122,6 +144,21 @@ fn an_encoding_that_fails_beside_a_group() {
 #[test]
 fn loom_a_checkpoint_beside_a_group_is_done_and_of_what_was_appended() {
     explore(3, a_checkpoint_beside_a_group);
+}
+
+#[test]
+fn loom_who_wrote_a_large_group_waits_for_its_steps_and_no_longer() {
+    explore(2, || a_checkpoint_beside_a_large_group(Fails::Nothing));
+    explore(2, || a_checkpoint_beside_a_large_group(Fails::Encoding));
+    explore(2, || a_checkpoint_beside_a_large_group(Fails::Step));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_who_wrote_a_large_group_and_is_not_woken_waits_for_ever() {
+    weakened("state.journal.steppers", || {
+        explore(2, || a_checkpoint_beside_a_large_group(Fails::Nothing));
+    });
 }
 
 #[test]

@@ -222,7 +222,7 @@ fn begun(group_bytes: u64, step_bytes: u64, sweeps: usize) -> (Shared, Arc<Mutex
 fn a_leader_does_three_times_the_bytes_of_its_group_in_steps_and_one_step_at_least() {
     for (group_bytes, steps) in [(0, 1), (4, 2), (10, 3), (11, 4)] {
         let (journal, script) = begun(group_bytes, 10, 99);
-        drop(get(&journal).pay(get(&journal).log.lock(), 0));
+        drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
         commit(get(&journal), 2);
         get(&journal).wait(v(2)).expect("the sink does not fail");
         let made = calls(&script);
@@ -235,7 +235,7 @@ fn a_leader_does_three_times_the_bytes_of_its_group_in_steps_and_one_step_at_lea
 #[test]
 fn the_sink_is_put_back_between_the_steps_of_one_leader() {
     let (journal, script) = begun(10, 10, 99);
-    drop(get(&journal).pay(get(&journal).log.lock(), 0));
+    drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
     commit(get(&journal), 2);
     let (give, take) = mpsc::channel();
     // Within the second step after the group.
@@ -255,26 +255,74 @@ fn the_sink_is_put_back_between_the_steps_of_one_leader() {
     assert_eq!(get(&journal).durable(), v(3));
 }
 
-#[test]
-fn steps_come_before_groups_where_groups_have_outrun_them() {
-    const MIB: u64 = 1 << 20;
-    let (journal, script) = begun(10 * MIB, MIB, 999);
-    drop(get(&journal).pay(get(&journal).log.lock(), 0));
-    commit(get(&journal), 2);
-    // Within the first step after the group, of which 29 more are owed.
-    let waits: Act = Box::new(move |journal| {
-        commit(get(journal), 3);
-        let polled = get(journal).poll(v(3), &mut None, Waker::noop());
-        assert!(polled.is_pending());
+const MIB: u64 = 1 << 20;
+
+/// Commits this version within a call of the sink, and leaves a waker for it.
+fn somebody_waits_for(version: u64) -> Act {
+    Box::new(move |journal| {
+        commit(get(journal), version);
+        assert!(get(journal).poll(v(version), &mut None, Waker::noop()).is_pending());
         Ok(())
-    });
-    script.lock().expect("nothing panics under it").acts = after(1, waits);
+    })
+}
+
+/// Where groups were written, among all calls.
+fn groups(script: &Mutex<Script>) -> Vec<usize> {
+    let calls = calls(script).into_iter().enumerate();
+    calls.filter(|(_, call)| *call == Call::Append).map(|(at, _)| at).collect()
+}
+
+#[test]
+fn one_large_group_puts_off_no_group_of_others() {
+    let (journal, script) = begun(64 * MIB, MIB, 999);
+    drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
+    commit(get(&journal), 2);
+    // Within the first step after the group, of which 191 more are owed.
+    script.lock().expect("nothing panics under it").acts = after(1, somebody_waits_for(3));
     get(&journal).wait(v(2)).expect("the sink does not fail");
-    let made = calls(&script);
-    let groups = made.iter().enumerate().filter(|(_, call)| **call == Call::Append);
-    let groups: Vec<usize> = groups.map(|(at, _)| at).collect();
-    // As soon as no more than 8 MiB are owed.
-    assert_eq!(groups, [1, 24], "{made:?}");
+    assert_eq!(groups(&script), [1, 3]);
+}
+
+#[test]
+fn steps_come_before_groups_where_nobody_is_at_what_earlier_ones_owe() {
+    let (journal, script) = begun(10 * MIB, MIB, 999);
+    let journal = get(&journal);
+    // Whoever wants the checkpoint writes both groups, the second one 21 steps after the first, which owes 30.
+    script.lock().expect("nothing panics under it").acts =
+        [somebody_waits_for(2), Box::new(|_: &Shared| Ok(())) as Act, somebody_waits_for(3)].into();
+    assert_eq!(kind(journal.finish(v(1))), Ok(Some(v(1))));
+    let groups = groups(&script);
+    assert_eq!(groups, [2, 25]);
+}
+
+#[test]
+fn who_would_lead_does_steps_first_where_nobody_is_at_what_earlier_groups_owe() {
+    let (journal, script) = begun(10 * MIB, MIB, 999);
+    let journal = get(&journal);
+    // Steps without a group of their own, beside which a group is written for another: it owes 30.
+    script.lock().expect("nothing panics under it").acts = [somebody_waits_for(2)].into();
+    for _ in 0..3 {
+        assert_eq!(kind(journal.advance(None)), Ok(Advance::Stepped));
+    }
+    assert_eq!(groups(&script), [2]);
+    commit(journal, 3);
+    journal.wait(v(3)).expect("the sink does not fail");
+    let groups = groups(&script);
+    assert_eq!(groups, [2, 25]);
+    // Both are paid by whoever wrote the second one.
+    let done = calls(&script).iter().filter(|call| **call == Call::Step).count();
+    assert_eq!(done, 1 + 30 + 30);
+}
+
+#[test]
+fn a_leader_goes_on_to_the_end_of_a_checkpoint_that_is_overdue() {
+    let (journal, script) = begun(0, 1, 9);
+    script.lock().expect("nothing panics under it").overdue = true;
+    commit(get(&journal), 2);
+    get(&journal).wait(v(2)).expect("the sink does not fail");
+    let counts = get(&journal).counts();
+    assert_eq!((counts.checkpoints, counts.checkpoint_steps), (1, 10));
+    assert!(!counts.checkpoint_pending);
 }
 
 #[test]
