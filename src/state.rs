@@ -29,9 +29,9 @@
 //! 4. Damage is an error and never wrong data; an open that fails leaves the folder as it was. (In a store
 //!    that was not closed, damage to what was written last cannot be told from a write that was cut off:
 //!    what is recovered may then be an older version, and [`RecoveryReport::repaired`] is set.)
-//! 5. A checkpoint stalls no commit: it is written beside the groups, a step at a time, and counts from one atomic
-//!    step on. Who waits for durability waits for one group before its own and one step, as long as steps keep up with
-//!    the groups; only whoever wrote a group does more of them, after all others were told.
+//! 5. A checkpoint is written beside the groups, a step at a time, and counts from one atomic step on. Who waits for
+//!    durability waits for one group before its own and one step; whoever wrote a group does steps in proportion to it
+//!    after that, and where many write large groups, steps come first until they have kept up.
 //! 6. No thread is started unasked: what no call has to wait for is done by [`StateManager::maintain`], which the
 //!    host calls, by the thread of [`StateManager::maintain_every`] where it asks for one, or where it falls.
 //! 7. A [`Watch`] tells every commit that changed what it watches, in order and once, or that something is

@@ -220,9 +220,10 @@ impl StateBuilder {
     /// as much again as the deltas.
     ///
     /// A checkpoint is written [step by step](StateBuilder::checkpoint_step_bytes), so deltas go on to come until
-    /// it is done. For each group three times its bytes are done of it, or a step where that is more: so a recovery
-    /// replays about a third of the size of the state beyond this at most, and the next checkpoint finds the last one
-    /// done.
+    /// it is done. For each group three times its bytes are done of it, or a step where that is more; and from twice
+    /// this on, whoever writes a group goes on until the checkpoint is done. So a recovery replays little more than
+    /// twice this, or than twice the size of the last checkpoint where that is more, and one group for each thread that
+    /// writes.
     #[cfg(feature = "durable")]
     pub fn checkpoint_every_bytes(mut self, bytes: u64) -> Self {
         self.settings.checkpoint_every_bytes = bytes;
@@ -240,16 +241,22 @@ impl StateBuilder {
     /// How many bytes of a checkpoint are written or removed at once. Default: 1 MiB; from 1 byte to 1 GiB. A step
     /// goes on to the end of a row, so it may have the bytes of one row more.
     ///
-    /// A checkpoint never holds up a commit, and who waits for durability is held up by one step at most: the
-    /// state is encoded beside them, and each step is done between two groups. Whoever wrote a group does the
-    /// steps, after all others were told: one, and encodes the next; or as many as have three times the bytes of the
-    /// group, where that is more, and the groups of others come in between. Only where steps for 8 MiB are left
-    /// undone, because groups of many writers came faster, does everybody wait until there are fewer. A
-    /// checkpoint goes on in [`StateManager::maintain`] where there are no groups, and
-    /// [`StateManager::checkpoint`] does all of its steps, beside the groups of others.
+    /// The state is encoded beside commits and groups, and each step is done between two groups: so who waits
+    /// for durability is held up by one step. Whoever wrote a group does the steps, after all other threads were told:
+    /// one, and encodes the next; or as many as have three times the bytes of the group, where that is more, or all
+    /// that are left where the checkpoint is
+    /// [overdue](StateBuilder::checkpoint_every_bytes). The groups of others come in between. That is the
+    /// time a commit takes that waits: one at [`Durability::Synced`](super::Durability::Synced), or one that found
+    /// [no room](StateBuilder::max_pending_bytes).
     ///
-    /// A step needs no sync, but for three cases: the one that makes the checkpoint valid; one of every 8 MiB, where
-    /// no group is written meanwhile; and where the engine makes its file larger.
+    /// Where many threads write large groups, and more than 8 MiB of steps are left undone that nobody is at, steps come
+    /// before groups until there are fewer, and who wrote a group waits for others that have the checkpoint,
+    /// even for one that encodes: the `Serialize` of a row must not wait for a thread that waits for durability.
+    ///
+    /// A checkpoint goes on in [`StateManager::maintain`] where there are no groups, and
+    /// [`StateManager::checkpoint`] does all of its steps. A step needs no sync, but for three cases: the one
+    /// that makes the checkpoint valid; one of every 8 MiB, where no group is written meanwhile; and where the engine
+    /// makes its file larger. What steps have written a group's own sync writes out, up to 8 MiB and a step.
     #[cfg(feature = "durable")]
     pub fn checkpoint_step_bytes(mut self, bytes: usize) -> Self {
         self.settings.checkpoint_step_bytes = bytes;

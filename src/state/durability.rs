@@ -38,12 +38,12 @@ use crate::{Error, ErrorKind};
 ///
 /// `Memory` is for what can be made again; `Buffered` for a host that acknowledges nothing, or waits for
 /// itself where it does; `Synced` where the call is the acknowledgement. Commits at `Synced` that come at
-/// once share one sync. It blocks the thread for 0.1 to 10 ms, and a checkpoint's time where one is
-/// due, so a task of an async runtime commits at `Buffered` and awaits
+/// once share one sync. It blocks the thread for 0.1 to 10 ms, and for
+/// [what it does of a checkpoint](super::StateBuilder::checkpoint_step_bytes) where one is due, so a task of an async runtime commits at `Buffered` and awaits
 /// [`wait_durable_async`](StateManager::wait_durable_async), with
-/// [`maintain_every`](StateManager::maintain_every) under way. What runs within a write (the `Serialize` of
-/// a value that is in a checkpoint, or a waker that is woken) must not wait for one: it would wait for itself, so it
-/// gets [`ErrorKind::Reentrant`], and what it wanted to commit at `Synced` is not committed.
+/// [`maintain_every`](StateManager::maintain_every) under way. Code of the
+/// host never runs within a write: a waker that is woken and the `Serialize` of a value that is in a checkpoint may
+/// wait for one. (Only for the very checkpoint that it is in a `Serialize` must not: [`ErrorKind::Reentrant`].)
 ///
 /// A later level is stronger than an earlier one, which is their order.
 ///

@@ -11,8 +11,8 @@
 //! 3. `durable` grows only after the sink has reported its sync, and never once the log has ended.
 //! 4. A leader always gives the sink back (or ends the log) and then wakes every waiter: a waiter that
 //!    goes away takes nobody's wake-up along, and the next lead falls to whoever comes first. So while it
-//!    holds the sink it lets nothing unwind: wakers, the engine and what it encodes run in [`contained`],
-//!    and the image is dropped afterwards.
+//!    holds the sink it lets nothing unwind: wakers and the engine run in [`contained`], and the image is
+//!    dropped afterwards.
 //! 5. A delta enters `pending` only while that holds less than `max_pending_bytes`, however large the delta
 //!    is: a large one has no smaller chance than a small one, and there is at most one delta more.
 //! 6. No code of the host runs under the lock: wakers and old images are taken out and used outside.
@@ -23,7 +23,7 @@
 //!    has given the sink back. One that would park there for its own sake is told so, and what it wanted to commit is
 //!    not published.
 //! 10. Of those who wait, the parkers of this crate are woken before the wakers of the host, which may wait for who
-//!     is parked.
+//!     is parked, for whatever: so the host's are woken only once the sink is put back.
 //! 11. A leader that has the sink may wait for others to commit before it takes the group, for a limited time
 //!     ([`gather`]), unless it polls: those others may be tasks of the same thread.
 //! 12. While there is a `server`, who polls on another thread leaves the write to it: under one lock that is found, the
@@ -576,10 +576,10 @@ impl<S: Sink> Journal<S> {
                 // Ordering: Release, pairs with the Acquire load in `durable`; see there.
                 self.durable
                     .store(last.as_u64(), site("state.journal.durable.store", Ordering::Release));
-                let waiters = log.take_waiters();
+                let parkers = log.take_parkers();
                 drop(log);
-                // Acknowledged before anything else.
-                panics += wake(waiters.into_values());
+                // Acknowledged before anything else; the others after one step (rule 10).
+                panics += wake(parkers.into_values());
             })
         };
         if written.is_ok() {
@@ -650,6 +650,12 @@ impl<S: Sink> Log<S> {
         self.waiters.remove(&key.take()?)
     }
 
+    /// Those that are no code of the host's.
+    fn take_parkers(&mut self) -> BTreeMap<WaiterKey, Waker> {
+        let others = self.waiters.split_off(&(Whose::Host, 0));
+        std::mem::replace(&mut self.waiters, others)
+    }
+
     fn take_waiters(&mut self) -> BTreeMap<WaiterKey, Waker> {
         std::mem::take(&mut self.waiters)
     }
@@ -658,8 +664,8 @@ impl<S: Sink> Log<S> {
 fn reentrant() -> Error {
     Error::new(
         ErrorKind::Reentrant,
-        "the disk was to be waited for from within a write by the same thread, as by a waker or the \
-         `Serialize` of a value; do that outside of them, or commit there at a level that does not wait",
+        "the disk was to be waited for from within a write by the same thread, or a checkpoint from within \
+         its own encoding, as by the `Serialize` of a value; do that outside of it",
     )
 }
 

@@ -23,10 +23,10 @@ pub struct Maintenance {
     pub snapshot_kept: bool,
     /// Kept snapshots that went because of their age.
     pub snapshots_dropped: usize,
-    /// Steps of a checkpoint that were done, those that encode included.
-    pub checkpoint_steps: usize,
-    /// Whether there are more of them, and nobody else is at it: call it again.
-    pub checkpoint_pending: bool,
+    /// How often it went on with a checkpoint: encoded a part, did a step, or wrote a group before one.
+    pub checkpoint_advances: usize,
+    /// Whether there is more of that, and nobody else is at it: call it again.
+    pub checkpoint_more: bool,
 }
 
 /// So many steps of a checkpoint are done by one call.
@@ -41,11 +41,13 @@ impl StateManager {
     /// [`Maintenance::poisoned`] says otherwise. It keeps the automatic snapshot that is due by time, lets go of those
     /// that are too old, and frees old states that writers left behind: one at least, and more until about 100,000
     /// rows went. One state is freed in one go, whatever its size (some 90 ms for 100 MB), and no lock is held
-    /// meanwhile. Then it does up to 16 steps of a [checkpoint](StateManager::checkpoint) that is under way, half of
-    /// which encode, as long as nobody else has it.
+    /// meanwhile. Then it goes on up to 16 times with a [checkpoint](StateManager::checkpoint) that is under way, as
+    /// long as nobody else has it: it encodes or does a step, or first writes a group for which somebody waits.
+    /// Like anybody who writes a group it does
+    /// [steps in proportion to it](super::StateBuilder::checkpoint_step_bytes), besides.
     ///
     /// A host calls it every second or so from a thread that may be held up, and again at once where
-    /// [`Maintenance::pending_releases`] or [`Maintenance::checkpoint_pending`] say that there is more, or has
+    /// [`Maintenance::pending_releases`] or [`Maintenance::checkpoint_more`] say that there is more, or has
     /// [`StateManager::maintain_every`] do that. Nothing goes wrong without it: whoever writes groups then does the steps of checkpoints, a checkpoint that is under way
     /// rests where no groups come and keeps
     /// [its version](super::StateStats::checkpoint_image) in memory, and old states keep theirs up to
@@ -57,7 +59,7 @@ impl StateManager {
         let (snapshot_kept, snapshots_dropped) = inner.kept.run(inner);
         let (released, released_rows_max) = inner.owner.run();
         let pending_releases = inner.owner.counts().waiting;
-        let (checkpoint_steps, checkpoint_pending) = self.maintain_checkpoint(&mut poisoned);
+        let (checkpoint_advances, checkpoint_more) = self.maintain_checkpoint(&mut poisoned);
         Maintenance {
             written,
             poisoned,
@@ -66,8 +68,8 @@ impl StateManager {
             pending_releases: usize::try_from(pending_releases).unwrap_or(usize::MAX),
             snapshot_kept,
             snapshots_dropped,
-            checkpoint_steps,
-            checkpoint_pending,
+            checkpoint_advances,
+            checkpoint_more,
         }
     }
 

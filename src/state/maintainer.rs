@@ -146,7 +146,7 @@ fn run(place: &Place, shared: &Shared, interval: Duration) {
         if last {
             return;
         }
-        let more = done.pending_releases > 0 || done.checkpoint_pending;
+        let more = done.pending_releases > 0 || done.checkpoint_more;
         next = if more { begun } else { begun + interval };
     }
 }

@@ -254,8 +254,7 @@ impl StateManager {
     /// [`ErrorKind::InvalidArgument`] for a write to another manager's collection;
     /// [`ErrorKind::Rejected`] with the host's reason as its source where a
     /// [rule](Collection::validate_with) refuses a change;
-    /// [`ErrorKind::Reentrant`] where the code of a key commits within a commit of the same thread, or a waker or
-    /// the `Serialize` of a value within a write of the same thread commits what would have to wait for the disk.
+    /// [`ErrorKind::Reentrant`] where the code of a key commits within a commit of the same thread.
     ///
     /// After an error nothing was committed, but for one: a commit at [`Durability::Synced`] that took place and could
     /// not be written ends with [`ErrorKind::Poisoned`] whose source is an
@@ -348,6 +347,8 @@ impl StateManager {
 
     /// [`StateManager::wait_durable`] as a future of no particular runtime.
     ///
+    /// Its waker is called once the group is written and, where a checkpoint is under way, one step of it is done.
+    ///
     /// Its `poll` may be the one that leads, and then *blocks for the group, its write and its sync* (0.1 to
     /// 15 ms, and what it does of a checkpoint): on a runtime where that matters, have
     /// [`StateManager::maintain_every`] run.
@@ -392,8 +393,8 @@ impl StateManager {
     ///
     /// It happens by itself as the builder says. It blocks for the time of encoding and writing all rows, and
     /// twice that where another one is under way, which has to be finished first. Reads and commits go on, and who
-    /// waits for durability meanwhile waits for one [step](StateBuilder::checkpoint_step_bytes) of it at most,
-    /// beside the syncs of two groups. A close does not wait for it: a checkpoint that is under way then ends with
+    /// waits for durability meanwhile is held up as
+    /// [`checkpoint_step_bytes`](StateBuilder::checkpoint_step_bytes) says. A close does not wait for it: a checkpoint that is under way then ends with
     /// [`ErrorKind::Closed`], and counts for nothing unless it was valid already.
     ///
     /// Until all of it is encoded, it keeps the version in memory that it is of, as a
@@ -420,7 +421,7 @@ impl StateManager {
     ///
     /// # Errors
     /// [`ErrorKind::Poisoned`] where the store has failed, now or earlier, in every call; the folder is let go of even
-    /// so. What is durable [`StateManager::durable_version`] says: all, where it was a checkpoint that failed.
+    /// so. What is durable [`StateManager::durable_version`] says.
     /// [`ErrorKind::Reentrant`] from within a write of the same thread, and nothing was closed.
     pub fn close(&self) -> Result<(), Error> {
         #[cfg(feature = "durable")]

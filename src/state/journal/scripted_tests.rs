@@ -303,27 +303,24 @@ fn a_lead_without_a_group_makes_nothing_durable() {
 fn who_leads_and_would_wait_for_itself_is_told_so_and_commits_nothing() {
     let (give, take) = mpsc::channel();
     let step: Act = Box::new(move |shared| {
-        commit(get(shared), 2);
-        let inner = Arc::clone(shared);
-        when_woken(get(shared), 2, move || {
-            let journal = get(&inner);
-            let synced = journal.publish(&mut vec![0], Durability::Synced, || {
-                unreachable!("it is refused before that");
-            });
-            let refused = [
-                journal.wait(v(2)),
-                journal.make_room(true),
-                journal.checkpoint().map(drop),
-                journal.close(),
-                synced.map(drop),
-            ];
-            let kinds = refused.map(|refused| refused.map_err(|error| error.kind()));
-            assert_eq!(journal.write_wanted(), (false, false), "it is no failure");
-            // What waits for nothing goes on, and so does what another thread will wake.
-            commit(journal, 3);
-            when_woken(journal, 3, || ());
-            give.send(kinds).expect("the test takes them");
+        let journal = get(shared);
+        commit(journal, 2);
+        let synced = journal.publish(&mut vec![0], Durability::Synced, || {
+            unreachable!("it is refused before that");
         });
+        let refused = [
+            journal.wait(v(2)),
+            journal.make_room(true),
+            journal.checkpoint().map(drop),
+            journal.close(),
+            synced.map(drop),
+        ];
+        let kinds = refused.map(|refused| refused.map_err(|error| error.kind()));
+        assert_eq!(journal.write_wanted(), (false, false), "it is no failure");
+        // What waits for nothing goes on, and so does what another thread will wake.
+        commit(journal, 3);
+        when_woken(journal, 3, || ());
+        give.send(kinds).expect("the test takes them");
         Ok(())
     });
     let journal = journal([step]);
@@ -332,6 +329,23 @@ fn who_leads_and_would_wait_for_itself_is_told_so_and_commits_nothing() {
     assert_eq!(get(&journal).counts().caught_panics, 0);
     get(&journal).wait(v(3)).expect("the sink is back");
     get(&journal).close().expect("nothing was closed");
+}
+
+#[test]
+fn a_waker_of_the_host_may_wait_for_the_disk() {
+    let (give, take) = mpsc::channel();
+    let step: Act = Box::new(move |shared| {
+        let inner = Arc::clone(shared);
+        when_woken(get(shared), 1, move || {
+            commit(get(&inner), 2);
+            give.send(get(&inner).wait(v(2)).is_ok()).expect("the test takes it");
+        });
+        Ok(())
+    });
+    let journal = journal([step]);
+    get(&journal).wait(v(1)).expect("the sink does not fail");
+    assert!(take.recv().expect("it was woken"));
+    assert_eq!((get(&journal).durable(), get(&journal).counts().caught_panics), (v(2), 0));
 }
 
 #[test]

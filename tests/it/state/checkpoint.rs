@@ -89,7 +89,7 @@ fn a_wait_for_durability_during_a_checkpoint_needs_the_sync_of_its_own_group_alo
 fn who_waits_does_one_step_of_a_checkpoint_after_each_small_group_and_no_sync_for_it() {
     let disk = FaultDisk::new();
     let steps = StateManager::builder().fault_disk(&disk).checkpoint_step_bytes(1000);
-    let state = steps.checkpoint_every_commits(8).open().unwrap();
+    let state = steps.checkpoint_every_commits(24).open().unwrap();
     let rows = state.collection::<u32, Vec<u8>>("rows").unwrap();
     for key in 0..6 {
         rows.insert(key, vec![key as u8; 1000]).unwrap();
@@ -99,24 +99,22 @@ fn who_waits_does_one_step_of_a_checkpoint_after_each_small_group_and_no_sync_fo
     let count = || state.wait_durable(counts.insert(1, 1).unwrap()).unwrap();
     count();
     assert_eq!((state.stats().checkpoint_steps, state.stats().checkpoint_pending), (0, false));
-    let mut idle = 0;
-    for group in 1..=60 {
+    for group in 1..=120 {
         let before = state.stats();
         count();
         let after = state.stats();
-        idle += u32::from(after.checkpoint_steps == before.checkpoint_steps);
         // The step that makes it valid is synced as well, and may have fewer bytes than the group.
         let valid = after.checkpoints - before.checkpoints;
         let steps = after.checkpoint_steps - before.checkpoint_steps;
         assert!(steps <= 1 + valid, "group {group}: {steps} steps");
         assert_eq!(after.syncs - before.syncs, 1 + valid, "group {group}");
     }
-    // A row a step, and as many to remove; the next one is due by then, and begins.
+    // A row a step, and as many to remove.
     let stats = state.stats();
-    assert!((2..8).contains(&stats.checkpoints) && idle < 10, "{idle} groups of {stats:?}");
+    assert!((3..8).contains(&stats.checkpoints) && stats.checkpoint_steps > 30, "{stats:?}");
     let again = builder(&disk.after_power_loss(|_, _| 0)).open().unwrap();
     assert_eq!(again.version(), state.version());
-    assert!(again.recovery().checkpoint > Some(Version::from_u64(8)));
+    assert!(again.recovery().checkpoint > Some(Version::from_u64(24)));
 }
 
 #[test]
@@ -165,17 +163,17 @@ fn maintain_goes_on_with_a_checkpoint_where_no_groups_come() {
     let mut steps = 0;
     loop {
         let done = state.maintain();
-        steps += done.checkpoint_steps;
-        if !done.checkpoint_pending {
+        steps += done.checkpoint_advances;
+        if !done.checkpoint_more {
             break;
         }
-        assert!(done.checkpoint_steps > 0, "nobody else has it");
+        assert!(done.checkpoint_advances > 0, "nobody else has it");
     }
     let after = state.stats();
     assert_eq!((after.checkpoints, after.syncs - before.syncs), (1, 1));
     assert_eq!((after.checkpoint_pending, after.checkpoint_image), (false, None));
     assert!(steps as u64 > after.checkpoint_steps, "{steps} with those that encode");
-    assert_eq!(state.maintain().checkpoint_steps, 0);
+    assert_eq!(state.maintain().checkpoint_advances, 0);
     state.close().unwrap();
     let again = builder(&disk).open().unwrap();
     let report = again.recovery();
@@ -235,7 +233,7 @@ fn groups_that_a_checkpoint_covers_are_passed_over_until_they_are_removed() {
     let report = state.recovery().clone();
     assert_eq!((report.checkpoint, report.covered_groups), (Some(Version::from_u64(4)), 4));
     assert_eq!(report.groups, last.as_u64() - 4);
-    while state.maintain().checkpoint_pending {}
+    while state.maintain().checkpoint_more {}
     assert!(!state.stats().checkpoint_pending, "nobody else has it");
     state.close().unwrap();
     let state = builder(&wreck).open().unwrap();
@@ -276,7 +274,7 @@ fn a_store_that_failed_in_the_middle_of_a_checkpoint_has_no_steps_left_to_do() {
     assert_eq!(state.wait_durable(version).unwrap_err().kind(), ErrorKind::Poisoned);
     // A host that calls it until nothing is left would never end.
     let done = state.maintain();
-    assert_eq!((done.checkpoint_steps, done.checkpoint_pending), (0, false));
+    assert_eq!((done.checkpoint_advances, done.checkpoint_more), (0, false));
 }
 
 #[test]
@@ -306,7 +304,7 @@ fn a_checkpoint_that_is_asked_for_during_another_one_is_of_all_that_was_committe
         has_entered.recv().unwrap();
         // A host that calls it until nothing is left does not spin while another one encodes.
         let done = state.maintain();
-        assert_eq!((done.checkpoint_steps, done.checkpoint_pending), (0, false));
+        assert_eq!((done.checkpoint_advances, done.checkpoint_more), (0, false));
         assert_eq!(state.stats().checkpoint_image, Some(state.version()));
         let version = rows.insert(2, Gated { gate: None }).unwrap();
         let second = scope.spawn(|| state.checkpoint());
@@ -314,7 +312,8 @@ fn a_checkpoint_that_is_asked_for_during_another_one_is_of_all_that_was_committe
             thread::yield_now();
         }
         leave.send(()).unwrap();
-        assert_eq!(first.join().expect("it does not panic").unwrap(), Version::from_u64(1));
+        // Whatever was valid when it was told so.
+        assert!(first.join().expect("it does not panic").unwrap() >= Version::from_u64(1));
         assert_eq!(second.join().expect("it does not panic").unwrap(), version);
     });
     assert_eq!(state.stats().checkpoints, 2);
@@ -323,4 +322,34 @@ fn a_checkpoint_that_is_asked_for_during_another_one_is_of_all_that_was_committe
     state.close().unwrap();
     let again = builder(&disk).open().unwrap();
     assert_eq!(again.recovery().checkpoint, Some(again.version()));
+}
+
+#[test]
+fn checkpoints_are_done_however_short_the_lives_of_a_process_are() {
+    for closes in [true, false] {
+        let mut disk = FaultDisk::new();
+        let (mut most, mut last) = (0, 0);
+        for life in 0..60u32 {
+            let steps = StateManager::builder().fault_disk(&disk).checkpoint_step_bytes(1000);
+            let state = steps.checkpoint_every_commits(30).open().unwrap();
+            let report = state.recovery().clone();
+            assert_eq!(report.version.as_u64(), last);
+            most = most.max(report.commits + report.covered_groups);
+            let rows = state.collection::<u32, Vec<u8>>("rows").unwrap();
+            let counts = state.collection::<u32, u32>("counts").unwrap();
+            for key in 0..if life == 0 { 20 } else { 0 } {
+                rows.insert(key, vec![key as u8; 1000]).unwrap();
+            }
+            for number in 0..10 {
+                state.wait_durable(counts.insert(1, number).unwrap()).unwrap();
+            }
+            last = state.version().as_u64();
+            if closes {
+                state.close().unwrap();
+            } else {
+                disk = disk.after_power_loss(|_, _| 0);
+            }
+        }
+        assert!(last > 600 && most < 150, "{most} of {last} commits");
+    }
 }

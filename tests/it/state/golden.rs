@@ -34,8 +34,8 @@ fn write(folder: &Path) {
         }
     }
     state.close().unwrap();
-    // One that is due at once, of which the group of the last commit writes a part.
-    let builder = StateManager::builder().path(folder).checkpoint_every_commits(1);
+    // One that is due with the next commit, of which the group of the last one writes some.
+    let builder = StateManager::builder().path(folder).checkpoint_every_commits(3);
     let state = builder.checkpoint_step_bytes(20).open().unwrap();
     let leaders = state.collection::<String, u64>("leaders").unwrap();
     for number in [7, 6] {

@@ -246,12 +246,11 @@ fn the_sink_is_put_back_between_the_steps_of_one_leader() {
     });
     script.lock().expect("nothing panics under it").acts = after(2, waits);
     get(&journal).wait(v(2)).expect("the sink does not fail");
-    let made = calls(&script);
     for wait in take.recv().expect("they wait") {
         wait.join().expect("a wait does not panic").expect("it is written");
     }
-    let next = made.get(4).copied().unwrap_or(Call::Append);
-    assert_eq!(next, Call::Append, "it comes next, whoever writes it: {made:?}");
+    let made = calls(&script);
+    assert_eq!(made[4], Call::Append, "it comes next, whoever writes it: {made:?}");
     assert_eq!(get(&journal).durable(), v(3));
 }
 
@@ -325,13 +324,15 @@ fn a_leader_goes_on_to_the_end_of_a_checkpoint_that_is_overdue() {
     assert!(!counts.checkpoint_pending);
 }
 
-#[test]
-fn a_waker_of_the_host_may_wait_for_a_thread_that_waits_for_a_step() {
+/// One who wants the checkpoint of version 1, and waits for the sink as this call has it; a waker of the host that
+/// waits for that one; what it waited for.
+fn waker_waits_for_who_wants() -> (Act, mpsc::Receiver<Result<Option<Version>, ErrorKind>>) {
     let (give, take) = mpsc::channel();
-    let step: Act = Box::new(move |shared| {
-        commit(get(shared), 2);
+    let act: Act = Box::new(move |shared| {
+        if get(shared).log.lock().committed == v(1) {
+            commit(get(shared), 2);
+        }
         let inner = Arc::clone(shared);
-        // One who wants this very checkpoint, and waits for the sink as this step has it.
         let wants = thread::spawn(move || kind(get(&inner).finish(v(1))));
         while get(shared).log.lock().checkpoints.steppers.is_empty() {
             thread::yield_now();
@@ -341,8 +342,24 @@ fn a_waker_of_the_host_may_wait_for_a_thread_that_waits_for_a_step() {
         });
         Ok(())
     });
+    (act, take)
+}
+
+#[test]
+fn a_waker_of_the_host_may_wait_for_a_thread_that_waits_for_a_step() {
+    let (step, take) = waker_waits_for_who_wants();
     let (journal, _) = scripted(Script { acts: after(1, step), ..Script::default() });
     assert_eq!(kind(get(&journal).checkpoint()), Ok(v(1)));
+    assert_eq!(take.recv().expect("it was woken"), Ok(Some(v(1))));
+    assert_eq!(get(&journal).counts().caught_panics, 0);
+
+    // The same within a group.
+    let (group, take) = waker_waits_for_who_wants();
+    let (journal, script) = begun(0, 1, 3);
+    drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
+    script.lock().expect("nothing panics under it").acts = [group].into();
+    commit(get(&journal), 2);
+    get(&journal).wait(v(2)).expect("the sink does not fail");
     assert_eq!(take.recv().expect("it was woken"), Ok(Some(v(1))));
     assert_eq!(get(&journal).counts().caught_panics, 0);
 }
