@@ -32,17 +32,17 @@
 //!
 //! Those of checkpoints stand in [`steps`].
 
+mod future;
 mod gather;
 mod steps;
 
 use std::collections::BTreeMap;
-use std::future::Future;
-use std::pin::Pin;
-use std::task::{Context, Poll, Waker};
+use std::task::{Poll, Waker};
 use std::time::Duration;
 
 use gather::Gather;
 
+pub(super) use future::WaitDurable;
 pub(super) use steps::{Advance, Draft, Step};
 
 use super::contain::{contained, wake};
@@ -674,35 +674,6 @@ fn engine<R>(f: impl FnOnce() -> Result<R, Error>) -> Result<R, Error> {
     contained(f).unwrap_or_else(|| {
         Err(Error::new(ErrorKind::Internal, "the storage engine or the encoding of a row panicked"))
     })
-}
-
-/// The future of [`StateManager::wait_durable_async`](super::StateManager::wait_durable_async).
-pub(super) struct WaitDurable<J: AsRef<Journal<S>>, S: Sink> {
-    journal: J,
-    version: Version,
-    key: Option<WaiterKey>,
-    sink: std::marker::PhantomData<fn() -> S>,
-}
-
-impl<J: AsRef<Journal<S>>, S: Sink> WaitDurable<J, S> {
-    pub(super) fn new(journal: J, version: Version) -> Self {
-        Self { journal, version, key: None, sink: std::marker::PhantomData }
-    }
-}
-
-impl<J: AsRef<Journal<S>> + Unpin, S: Sink> Future for WaitDurable<J, S> {
-    type Output = Result<(), Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.get_mut();
-        this.journal.as_ref().poll(this.version, &mut this.key, cx.waker())
-    }
-}
-
-impl<J: AsRef<Journal<S>>, S: Sink> Drop for WaitDurable<J, S> {
-    fn drop(&mut self) {
-        self.journal.as_ref().forget(&mut self.key);
-    }
 }
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
