@@ -35,6 +35,10 @@ pub(super) enum Kind {
 
 #[cfg(feature = "durable")]
 impl Kind {
+    fn of(id: u8) -> Option<Self> {
+        [Self::Store, Self::Group, Self::Chunk].into_iter().find(|kind| *kind as u8 == id)
+    }
+
     /// The newest format of such blocks, which this build writes. It reads this one and those before it.
     ///
     /// Beside the chunks of a checkpoint of format 2 there may be groups that it covers, which are skipped. A
@@ -85,18 +89,25 @@ pub(super) fn open(kind: Kind, block: &[u8]) -> Result<(Codec, &[u8]), Error> {
     if [m0, m1, m2, m3] != MAGIC {
         return Err(corrupt("a block does not start with the mark of this crate"));
     }
-    if found != kind as u8 {
-        return Err(corrupt(format!("a block of kind {found} stands where {kind:?} belongs")));
-    }
+    // What it is comes before whether it belongs there: a newer build may have put something else there.
+    let Some(found) = Kind::of(found) else {
+        return Err(Error::new(
+            ErrorKind::UnsupportedVersion,
+            format!("a block of the store is of kind {found}; this build knows kinds 1 to 3"),
+        ));
+    };
     let format = u16::from_le_bytes([f0, f1]);
-    if format == 0 || format > kind.format() {
+    if format == 0 || format > found.format() {
         return Err(Error::new(
             ErrorKind::UnsupportedVersion,
             format!(
-                "a {kind:?} of the store has format {format}; this build reads formats 1 to {}",
-                kind.format()
+                "a {found:?} of the store has format {format}; this build reads formats 1 to {}",
+                found.format()
             ),
         ));
+    }
+    if found != kind {
+        return Err(corrupt(format!("a {found:?} stands where a {kind:?} belongs")));
     }
     let codec = Codec::from_id(codec)?;
     if u32::from_le_bytes([l0, l1, l2, l3]) as usize != payload.len() {
@@ -298,5 +309,43 @@ mod tests {
                 assert_eq!(width, known.len() - 1 - len);
             }
         }
+    }
+
+    /// A block with this format and kind in its head.
+    #[cfg(feature = "durable")]
+    fn block(format: u16, kind: u8) -> Vec<u8> {
+        let codec = Codec::preferred().expect("this build has one");
+        let mut block = seal(Kind::Store, codec, b"what").expect("it is small");
+        block.truncate(block.len() - CHECKSUM);
+        block[4..6].copy_from_slice(&format.to_le_bytes());
+        block[7] = kind;
+        let checksum = blake3::hash(&block);
+        block.extend_from_slice(checksum.as_bytes());
+        block
+    }
+
+    #[cfg(feature = "durable")]
+    #[test]
+    fn what_a_newer_build_wrote_is_told_from_damage_wherever_it_stands() {
+        let opened = |expected, format, kind| {
+            open(expected, &block(format, kind)).map(|_| ()).map_err(|error| error.kind())
+        };
+        let (newer, damage) = (Err(ErrorKind::UnsupportedVersion), Err(ErrorKind::Corrupt));
+        for expected in [Kind::Store, Kind::Group, Kind::Chunk] {
+            for found in [Kind::Store, Kind::Group, Kind::Chunk] {
+                let newest = found.format();
+                for format in 1..=newest {
+                    let read = if found == expected { Ok(()) } else { damage };
+                    assert_eq!(opened(expected, format, found as u8), read);
+                }
+                assert_eq!(opened(expected, newest + 1, found as u8), newer);
+                assert_eq!(opened(expected, 0, found as u8), newer);
+            }
+            for kind in [0, 4, u8::MAX] {
+                assert_eq!(opened(expected, 1, kind), newer);
+            }
+        }
+        let error = open(Kind::Group, &block(2, Kind::Group as u8)).expect_err("it is newer");
+        assert!(error.to_string().contains("a Group of the store has format 2"), "{error}");
     }
 }

@@ -243,14 +243,14 @@ impl StateBuilder {
     ///
     /// The state is encoded beside commits and groups, and each step is done between two groups: so who waits
     /// for durability is held up by one step. Whoever wrote a group does the steps, after all other threads were told:
-    /// one, and encodes the next; or as many as have three times the bytes of the group, where that is more, or all
-    /// that are left where the checkpoint is
-    /// [overdue](StateBuilder::checkpoint_every_bytes). The groups of others come in between. That is the
+    /// one, and encodes the next; or as many as have three times the bytes of the group, where that is more, with what
+    /// is left undone of the groups that somebody wrote for others, up to 8 MiB; or all that are left where the
+    /// checkpoint is [overdue](StateBuilder::checkpoint_every_bytes). The groups of others come in between. That is the
     /// time a commit takes that waits: one at [`Durability::Synced`](super::Durability::Synced), or one that found
     /// [no room](StateBuilder::max_pending_bytes).
     ///
-    /// Where many threads write large groups, and more than 8 MiB of steps are left undone that nobody is at, steps come
-    /// before groups until there are fewer, and who wrote a group waits for others that have the checkpoint,
+    /// Where many threads write large groups, and more than 8 MiB of steps are left undone that nobody is at, steps
+    /// come before groups until there are fewer, and who wrote a group waits for others that have the checkpoint,
     /// even for one that encodes: the `Serialize` of a row must not wait for a thread that waits for durability.
     ///
     /// A checkpoint goes on in [`StateManager::maintain`] where there are no groups, and

@@ -39,11 +39,13 @@ use crate::{Error, ErrorKind};
 /// `Memory` is for what can be made again; `Buffered` for a host that acknowledges nothing, or waits for
 /// itself where it does; `Synced` where the call is the acknowledgement. Commits at `Synced` that come at
 /// once share one sync. It blocks the thread for 0.1 to 10 ms, and for
-/// [what it does of a checkpoint](super::StateBuilder::checkpoint_step_bytes) where one is due, so a task of an async runtime commits at `Buffered` and awaits
-/// [`wait_durable_async`](StateManager::wait_durable_async), with
-/// [`maintain_every`](StateManager::maintain_every) under way. Code of the
-/// host never runs within a write: a waker that is woken and the `Serialize` of a value that is in a checkpoint may
-/// wait for one. (Only for the very checkpoint that it is in a `Serialize` must not: [`ErrorKind::Reentrant`].)
+/// [what it does of a checkpoint](super::StateBuilder::checkpoint_step_bytes) where one is due, so a task of an async
+/// runtime commits at `Buffered` and awaits [`wait_durable_async`](StateManager::wait_durable_async), with
+/// [`maintain_every`](StateManager::maintain_every) under way. Code of the host never runs within a write: a waker
+/// that is woken, the drop of a value, and the `Serialize` of one that is in a checkpoint may wait for one. (Only for
+/// the very checkpoint that it is in a `Serialize` must not: [`ErrorKind::Reentrant`]. Nor should it wait for another
+/// thread that waits for durability, which may wait
+/// [for that checkpoint](super::StateBuilder::checkpoint_step_bytes).)
 ///
 /// A later level is stronger than an earlier one, which is their order.
 ///

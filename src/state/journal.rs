@@ -37,6 +37,7 @@ mod gather;
 mod steps;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::task::{Poll, Waker};
 use std::time::Duration;
 
@@ -82,14 +83,16 @@ pub(super) trait Sink: Send {
 }
 
 /// What the journal counted.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Counts {
     pub(super) groups: u64,
     pub(super) checkpoints: u64,
     pub(super) checkpoint_steps: u64,
     pub(super) checkpoint_pending: bool,
-    pub(super) checkpoint_image: Option<Version>,
+    pub(super) checkpoint_snapshot: Option<Version>,
     pub(super) checkpoints_failed: u64,
+    /// Why the last one that was tried could not be encoded.
+    pub(super) checkpoint_failure: Option<Arc<str>>,
     pub(super) stalls: u64,
     pub(super) pending_commits: u64,
     pub(super) pending_bytes: u64,
@@ -308,6 +311,12 @@ impl<S: Sink> Journal<S> {
         self.log.lock().check_parks()
     }
 
+    /// Whether others may wait for this thread here: it has the sink (rule 9), or a checkpoint.
+    pub(super) fn may_be_waited_for(&self) -> bool {
+        let log = self.log.lock();
+        log.check_parks().is_err() || log.checkpoints.is_mine()
+    }
+
     pub(super) fn counts(&self) -> Counts {
         let log = self.log.lock();
         let mut counts = Counts {
@@ -315,12 +324,10 @@ impl<S: Sink> Journal<S> {
             pending_bytes: (log.pending_bytes + log.writing_bytes) as u64,
             waiters: log.waiters.len() as u64,
             poisoned: matches!(log.status, Status::Poisoned(_)),
-            ..log.counts
+            ..log.counts.clone()
         };
         // Where the log has ended nobody gets on with it.
-        if log.status.check().is_ok() {
-            log.checkpoints.count(&mut counts);
-        }
+        log.checkpoints.count(&mut counts, log.status.check().is_ok());
         counts
     }
 
@@ -582,8 +589,9 @@ impl<S: Sink> Journal<S> {
                 panics += wake(parkers.into_values());
             })
         };
+        let mut done = None;
         if written.is_ok() {
-            written = self.step_after(&mut sink);
+            (written, done) = self.step_after(&mut sink);
         }
 
         let mut log = self.log.lock();
@@ -602,7 +610,7 @@ impl<S: Sink> Journal<S> {
         drop(log);
         panics += wake(steppers.into_iter().chain(waiters.into_values()));
         // They may be the last references to values of the host.
-        panics += u64::from(contained(|| drop(gone)).is_none());
+        panics += u64::from(contained(|| drop((gone, done))).is_none());
         panics += u64::from(contained(|| drop(image)).is_none());
         let mut log = self.log.lock();
         log.counts.caught_panics += panics;

@@ -27,6 +27,10 @@ pub struct Maintenance {
     pub checkpoint_advances: usize,
     /// Whether there is more of that, and nobody else is at it: call it again.
     pub checkpoint_more: bool,
+    /// Whether the last checkpoint that was tried, in whatever call, was given up because a row could not be encoded:
+    /// [`StateStats::checkpoint_failure`](super::StateStats::checkpoint_failure) is the reason. The store goes on
+    /// and tries again, but until a checkpoint is valid what a recovery replays grows, without a bound.
+    pub checkpoint_failed: bool,
 }
 
 /// So many steps of a checkpoint are done by one call.
@@ -48,9 +52,9 @@ impl StateManager {
     ///
     /// A host calls it every second or so from a thread that may be held up, and again at once where
     /// [`Maintenance::pending_releases`] or [`Maintenance::checkpoint_more`] say that there is more, or has
-    /// [`StateManager::maintain_every`] do that. Nothing goes wrong without it: whoever writes groups then does the steps of checkpoints, a checkpoint that is under way
-    /// rests where no groups come and keeps
-    /// [its version](super::StateStats::checkpoint_image) in memory, and old states keep theirs up to
+    /// [`StateManager::maintain_every`] do that. Nothing goes wrong without it: whoever writes groups then does the
+    /// steps of checkpoints, a checkpoint that is under way rests where no groups come and keeps
+    /// [its version](super::StateStats::checkpoint_snapshot) in memory, and old states keep theirs up to
     /// [`StateBuilder::max_pending_releases`](super::StateBuilder::max_pending_releases), and after that
     /// writers free them.
     pub fn maintain(&self) -> Maintenance {
@@ -59,7 +63,7 @@ impl StateManager {
         let (snapshot_kept, snapshots_dropped) = inner.kept.run(inner);
         let (released, released_rows_max) = inner.owner.run();
         let pending_releases = inner.owner.counts().waiting;
-        let (checkpoint_advances, checkpoint_more) = self.maintain_checkpoint(&mut poisoned);
+        let checkpoint = self.maintain_checkpoint(&mut poisoned);
         Maintenance {
             written,
             poisoned,
@@ -68,22 +72,27 @@ impl StateManager {
             pending_releases: usize::try_from(pending_releases).unwrap_or(usize::MAX),
             snapshot_kept,
             snapshots_dropped,
-            checkpoint_advances,
-            checkpoint_more,
+            ..checkpoint
         }
     }
 
-    fn maintain_checkpoint(&self, poisoned: &mut bool) -> (usize, bool) {
+    /// Only what concerns checkpoints is filled in.
+    fn maintain_checkpoint(&self, poisoned: &mut bool) -> Maintenance {
         #[cfg(feature = "durable")]
         if let Some(journal) = self.inner.journal() {
             let step = |_: &usize| matches!(journal.advance(None), Ok(Advance::Stepped));
             let steps = (0..STEPS_MAX).take_while(step).count();
             let counts = journal.counts();
             *poisoned = counts.poisoned;
-            // Otherwise there is nothing to do, or others have it.
-            return (steps, steps == STEPS_MAX && counts.checkpoint_pending);
+            return Maintenance {
+                checkpoint_advances: steps,
+                // Otherwise there is nothing to do, or others have it.
+                checkpoint_more: steps == STEPS_MAX && counts.checkpoint_pending,
+                checkpoint_failed: counts.checkpoint_failure.is_some(),
+                ..Maintenance::default()
+            };
         }
         let _ = poisoned;
-        (0, false)
+        Maintenance::default()
     }
 }

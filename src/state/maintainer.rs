@@ -6,7 +6,7 @@
 //!    the place it gives up that polls leave their writes to it.
 //! 2. It ends when its [`Maintainer`] is dropped or the state is closed, after one whole round that begins after that.
 //! 3. Who drops the [`Maintainer`] waits for that end, but for a thread that the last round may wait for: itself, one
-//!    that has the turn of commits, and one that has the sink.
+//!    that has the turn of commits, and one that has the sink or a checkpoint.
 //! 4. Woken to write, it writes and does nothing else, so that who is polled for waits for no more than the round that
 //!    was under way.
 
@@ -57,7 +57,7 @@ impl StateManager {
     /// the latest, or when the round under way is over; automatic snapshots are kept and old ones let go of on time,
     /// and large old states are freed off the writers' path. Who awaits [`StateManager::wait_durable_async`] does not
     /// wait for the interval: the thread writes at once, or when its round is over (which may have 100,000 rows to
-    /// free, or a checkpoint to write), and no `poll` blocks for the disk. Threads that wait
+    /// free, or steps of a checkpoint to do), and no `poll` blocks for the disk. Threads that wait
     /// ([`StateManager::wait_durable`], commits at [`Durability::Synced`](super::Durability::Synced)) write for
     /// themselves as without it.
     ///
@@ -239,7 +239,7 @@ impl Inner {
     fn may_wait(&self) -> bool {
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.durable
-            && durable.journal.check_parks().is_err()
+            && durable.journal.may_be_waited_for()
         {
             return false;
         }

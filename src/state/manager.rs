@@ -391,15 +391,15 @@ impl StateManager {
 
     /// Writes the whole state as a checkpoint now and removes the deltas before it; returns its version.
     ///
-    /// It happens by itself as the builder says. It blocks for the time of encoding and writing all rows, and
-    /// twice that where another one is under way, which has to be finished first. Reads and commits go on, and who
-    /// waits for durability meanwhile is held up as
-    /// [`checkpoint_step_bytes`](StateBuilder::checkpoint_step_bytes) says. A close does not wait for it: a checkpoint that is under way then ends with
-    /// [`ErrorKind::Closed`], and counts for nothing unless it was valid already.
+    /// It happens by itself as the builder says. It blocks for the time of encoding and writing all rows and of
+    /// removing what they replace, and twice that where another one is under way, which has to be finished first.
+    /// Reads and commits go on, and who waits for durability meanwhile is held up as
+    /// [`checkpoint_step_bytes`](StateBuilder::checkpoint_step_bytes) says. A close does not wait for it: a checkpoint
+    /// that is under way then ends with [`ErrorKind::Closed`], and counts for nothing unless it was valid already.
     ///
     /// Until all of it is encoded, it keeps the version in memory that it is of, as a
     /// [`Snapshot`] does; so does one that was begun by itself and rests until the next group or
-    /// [`StateManager::maintain`]. [`StateStats::checkpoint_image`](super::StateStats::checkpoint_image) says which.
+    /// [`StateManager::maintain`]. [`StateStats::checkpoint_snapshot`](super::StateStats::checkpoint_snapshot) says which.
     ///
     /// # Errors
     /// Those of [`StateManager::wait_durable`]. Where a row cannot be encoded, because the code of a key or value
@@ -493,8 +493,9 @@ impl StateManager {
             stats.checkpoints = counts.checkpoints;
             stats.checkpoint_steps = counts.checkpoint_steps;
             stats.checkpoint_pending = counts.checkpoint_pending;
-            stats.checkpoint_image = counts.checkpoint_image;
+            stats.checkpoint_snapshot = counts.checkpoint_snapshot;
             stats.checkpoints_failed = counts.checkpoints_failed;
+            stats.checkpoint_failure = counts.checkpoint_failure.map(|reason| reason.to_string());
             stats.stalls = counts.stalls;
             stats.pending_commits = counts.pending_commits;
             stats.pending_bytes = counts.pending_bytes;

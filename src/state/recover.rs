@@ -4,8 +4,8 @@
 //!
 //! 1. Versions have no gap: a checkpoint is whole, and every group starts right after what lies before it.
 //!    Whatever is missing in between is an error, never a state.
-//! 2. What the checkpoint covers and what belongs to an unfinished one is not read: it is only there until
-//!    somebody has removed it.
+//! 2. What the checkpoint covers and what belongs to an unfinished one counts no more: it is only there until
+//!    somebody has removed it. Only the last group of it is looked at, which must not go beyond the checkpoint.
 //! 3. A block is copied only after it was verified, once; its rows are places in the copy.
 
 use std::collections::HashMap;
@@ -191,6 +191,27 @@ impl Load for Recovery {
         Ok(())
     }
 
+    fn covered(&mut self, first: Version, block: &[u8]) -> Result<(), Error> {
+        self.end_checkpoint()?;
+        let mut reader = Reader::new(self.open(Kind::Group, block)?);
+        let said = reader.version()?;
+        if said != first {
+            return Err(corrupt(format!("a group that starts at {said} stands at {first}")));
+        }
+        let mut next = first;
+        while !reader.is_empty() {
+            reader.part()?;
+            next = next.next();
+        }
+        if next > self.version.next() {
+            return Err(corrupt(format!(
+                "the group at {first} goes beyond the checkpoint of {}",
+                self.version
+            )));
+        }
+        Ok(())
+    }
+
     fn leftovers(&mut self, leftovers: Leftovers) {
         self.report.unfinished_checkpoint = leftovers.unfinished;
         self.report.covered_groups = leftovers.covered;
@@ -333,6 +354,27 @@ mod tests {
         is_corrupt(recovery.chunk(v(5), 2, &chunk(5, 2, true, 1, &[])));
         recovery.group(v(6), &group(6, &[NOTHING])).expect("it is the next");
         assert_eq!((recovery.version, recovery.report.checkpoint_rows), (v(6), 1));
+    }
+
+    #[test]
+    fn a_group_that_the_checkpoint_covers_in_part_is_never_a_state() {
+        let checkpointed = || {
+            let mut recovery = Recovery::new(CODEC);
+            recovery.chunk(v(5), 0, &chunk(5, 0, true, 1, ONE_ROW)).expect("it is whole");
+            recovery
+        };
+        let two: &[&[u8]] = &[NOTHING, NOTHING];
+        checkpointed().covered(v(3), &group(3, two)).expect("a later one is gone already");
+        let mut recovery = checkpointed();
+        recovery.covered(v(4), &group(4, two)).expect("it ends with the checkpoint");
+        recovery.finish().expect("nothing is missing");
+        assert_eq!((recovery.version, recovery.report.commits), (v(5), 0));
+        assert_eq!(rows(&recovery, "a").len(), 1);
+        is_corrupt(checkpointed().covered(v(5), &group(5, two)));
+        is_corrupt(checkpointed().covered(v(5), &group(4, &[NOTHING])));
+        let mut damaged = group(4, two);
+        damaged[20] ^= 1;
+        is_corrupt(checkpointed().covered(v(4), &damaged));
     }
 
     #[test]

@@ -58,11 +58,13 @@ pub struct StateStats {
     pub checkpoint_pending: bool,
     /// The version of which a checkpoint is being written, until all of it is encoded. What was replaced or
     /// removed since is kept in memory for it meanwhile, as by a [`Snapshot`](super::Snapshot).
-    pub checkpoint_image: Option<Version>,
+    pub checkpoint_snapshot: Option<Version>,
     /// Checkpoints that were given up because a row could not be encoded: the code of a key or value failed
-    /// or panicked. The store goes on without them; [`StateManager::checkpoint`](super::StateManager::checkpoint)
-    /// tells the reason.
+    /// or panicked. The store goes on without them, and tries again after as many commits or bytes as make one due.
     pub checkpoints_failed: u64,
+    /// Why the last of these was given up, unless one has become valid since. While it stays so the commits since the
+    /// newest valid checkpoint are all kept and replayed by a recovery, however many they become.
+    pub checkpoint_failure: Option<String>,
     /// Snapshots that are kept at this moment, by name and by number.
     pub kept_snapshots: u64,
     /// Snapshots that the [`SnapshotPolicy`](super::SnapshotPolicy) asked for and that were kept.

@@ -94,6 +94,8 @@ pub(super) fn fill(
 pub(super) trait Load {
     fn chunk(&mut self, version: Version, index: u64, block: &[u8]) -> Result<(), Error>;
     fn group(&mut self, first: Version, block: &[u8]) -> Result<(), Error>;
+    /// The last group that the checkpoint covers, if one is left: so that it covers all of it (rule 3).
+    fn covered(&mut self, first: Version, block: &[u8]) -> Result<(), Error>;
     /// What is there that counts no more, or not yet.
     fn leftovers(&mut self, leftovers: Leftovers);
 }

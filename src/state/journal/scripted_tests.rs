@@ -29,6 +29,8 @@ pub(super) struct Script {
     pub(super) acts: VecDeque<Act>,
     /// The same for drafts.
     pub(super) prepares: VecDeque<Act>,
+    /// What the drop of a draft does.
+    pub(super) dropped: Option<Act>,
     pub(super) calls: Vec<Call>,
     /// What a group and a step have each.
     pub(super) group_bytes: u64,
@@ -87,6 +89,15 @@ impl Draft for Plan {
 
     fn abandon(&mut self) {
         (self.ready, self.valid) = (true, true);
+    }
+}
+
+impl Drop for Plan {
+    fn drop(&mut self) {
+        let dropped = self.script.lock().expect("nothing panics under it").dropped.take();
+        if let Some(dropped) = dropped {
+            dropped(&self.journal).expect("it does not fail");
+        }
     }
 }
 

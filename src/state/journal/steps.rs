@@ -11,8 +11,9 @@
 //! 3. Whoever puts back the sink or a draft then wakes all who wait for either.
 //! 4. What cannot be encoded has touched nothing that counts: the draft is abandoned, which is told, and groups go
 //!    on. Only a failure of the sink ends the log, and only who has the sink ends it.
-//! 5. `awaited` is the newest version that somebody has waited for. Where it is pending, whoever would do a step
-//!    writes the group first: so who waits is overtaken by the one step that is under way, and no other, but for rule 6.
+//! 5. `awaited` is the newest version that somebody has waited for. Where it is pending, whoever would do a step, or
+//!    has done one, writes the group first: so who waits is overtaken by the one step that is under way, and no other,
+//!    but for rule 6, and is woken when it is written rather than to look on.
 //! 6. While there is a draft each group owes [`PACE`] times its bytes of steps, and its leader does them. While others
 //!    are at it, it leaves up to [`DEBT_BYTES_MAX`] undone, together with what is undone of earlier groups, and waits
 //!    for them where that is more. Where more than that is undone which no leader is at (groups that were written for
@@ -23,6 +24,7 @@
 //! 8. Where the log ends, so does the draft: who finds that puts none back.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::task::Waker;
 
 use super::{Counts, Journal, Log, Sink, Status, engine};
@@ -32,7 +34,8 @@ use crate::sync::{MutexGuard, Parker, left_out, me};
 use crate::{Error, ErrorKind};
 
 /// A checkpoint writes the state, and removes the one before it and what it covers: each at most about as large as the
-/// groups after which the next one is due. So with this the next one finds all of that done.
+/// groups after which the next one is due. So with this the next one finds all of that done as a rule. Where it does
+/// not (the state shrank, an opening found much to remove, or commits make it due and not bytes), rule 7 does the rest.
 const PACE: u64 = 3;
 
 /// Rule 6.
@@ -98,8 +101,8 @@ pub(super) struct Checkpoints<D> {
     job: Job<D>,
     /// The newest valid one.
     valid: Version,
-    /// The newest that could not be encoded, since one was begun last: rule 4.
-    failed: Option<(Version, ErrorKind, String)>,
+    /// The newest that could not be encoded, and why, until one is valid: rule 4.
+    failed: Option<(Version, ErrorKind, Arc<str>)>,
     /// Rule 5.
     awaited: Version,
     /// Bytes of all steps, and how many have to be done: rule 6.
@@ -178,7 +181,8 @@ impl<D: Draft> Checkpoints<D> {
         matches!(self.job, Job::None)
     }
 
-    fn is_mine(&self) -> bool {
+    /// Whether this thread prepares the draft, or does a step with it.
+    pub(super) fn is_mine(&self) -> bool {
         matches!(self.job, Job::Taken { by, .. } if by == me())
     }
 
@@ -211,10 +215,10 @@ impl<D: Draft> Checkpoints<D> {
         }
     }
 
-    /// As far as the log goes on.
-    pub(super) fn count(&self, counts: &mut Counts) {
-        counts.checkpoint_pending = !self.is_idle();
-        counts.checkpoint_image = self.image();
+    pub(super) fn count(&self, counts: &mut Counts, goes_on: bool) {
+        counts.checkpoint_pending = goes_on && !self.is_idle();
+        counts.checkpoint_snapshot = self.image().filter(|_| goes_on);
+        counts.checkpoint_failure = self.failed.as_ref().map(|(.., reason)| Arc::clone(reason));
     }
 }
 
@@ -260,7 +264,7 @@ impl<S: Sink> Journal<S> {
             if step == Advance::Idle || valid.is_some() && checkpoints.version() != valid {
                 return match &checkpoints.failed {
                     Some((failed, kind, reason)) if valid.is_none() && *failed >= version => {
-                        Err(Error::new(*kind, reason.clone()))
+                        Err(Error::new(*kind, reason.to_string()))
                     }
                     _ => Ok(valid),
                 };
@@ -286,9 +290,8 @@ impl<S: Sink> Journal<S> {
             return Ok(Advance::Idle);
         }
         if let Some(sink) = log.sink.take() {
-            let awaited = self.durable() < log.checkpoints.awaited;
-            if awaited && !log.checkpoints.is_behind(0) {
-                // Rule 5. Nobody is at what it owes: rule 6.
+            if self.owes_a_group(&log) {
+                // Nobody is at what it owes: rule 6.
                 drop(self.write(log, sink, false).0);
                 return Ok(Advance::Stepped);
             }
@@ -372,7 +375,7 @@ impl<S: Sink> Journal<S> {
             // Rule 4.
             log.counts.checkpoints_failed += 1;
             let reason = format!("a checkpoint could not be encoded, and was given up: {error}");
-            log.checkpoints.failed = Some((draft.version(), error.kind(), reason));
+            log.checkpoints.failed = Some((draft.version(), error.kind(), reason.into()));
         }
         let gone = log.rest(draft);
         let steppers = log.checkpoints.take_steppers();
@@ -383,16 +386,16 @@ impl<S: Sink> Journal<S> {
         }
     }
 
-    /// For a leader after its group: does one step if the draft is ready.
-    pub(super) fn step_after(&self, sink: &mut S) -> Result<(), Error> {
+    /// For a leader after its group: does one step if the draft is ready. See [`Journal::step`].
+    pub(super) fn step_after(&self, sink: &mut S) -> (Result<(), Error>, Option<S::Draft>) {
         let mut log = self.log.lock();
         if log.status.check().is_err() {
-            return Ok(());
+            return (Ok(()), None);
         }
         // Others may be preparing it, so it is taken under the lock and the lock let go of.
         let ready = log.checkpoints.take(true);
         drop(log);
-        ready.map_or(Ok(()), |draft| self.step(sink, draft))
+        ready.map_or((Ok(()), None), |draft| self.step(sink, draft))
     }
 
     /// Begins a checkpoint of `image` where that is to be; whether it did.
@@ -406,13 +409,13 @@ impl<S: Sink> Journal<S> {
         let Some(draft) = sink.begin(newest.as_ref().unwrap_or(image)) else { return false };
         let checkpoints = &mut log.checkpoints;
         checkpoints.job = Job::Resting(draft);
-        checkpoints.failed = None;
         checkpoints.owed = checkpoints.done;
         true
     }
 
-    /// Does a step with a draft that is ready and was taken; who calls it has the sink.
-    fn step(&self, sink: &mut S, mut draft: S::Draft) -> Result<(), Error> {
+    /// Does a step with a draft that is ready and was taken; who calls it has the sink. Gives back the draft if that
+    /// ended with it, to be dropped once the sink is put back: it may hold values of the host.
+    fn step(&self, sink: &mut S, mut draft: S::Draft) -> (Result<(), Error>, Option<S::Draft>) {
         let stepped = engine(|| sink.step(&mut draft));
         let mut log = self.log.lock();
         log.counts.checkpoint_steps += 1;
@@ -423,14 +426,12 @@ impl<S: Sink> Journal<S> {
             }
             Err(error) => {
                 log.checkpoints.job = Job::None;
-                drop(log);
-                let panicked = contained(|| drop(draft)).is_none();
-                self.log.lock().counts.caught_panics += u64::from(panicked);
-                return Err(error);
+                return (Err(error), Some(draft));
             }
         };
         if step == Step::Valid {
             log.checkpoints.valid = draft.version();
+            log.checkpoints.failed = None;
             log.counts.checkpoints += 1;
         }
         let gone = if step == Step::Done {
@@ -439,20 +440,28 @@ impl<S: Sink> Journal<S> {
         } else {
             log.rest(draft)
         };
-        drop(log);
-        let panicked = contained(|| drop(gone)).is_none();
-        if panicked {
-            self.log.lock().counts.caught_panics += 1;
-        }
-        Ok(())
+        (Ok(()), gone)
     }
 
-    /// Takes the sink for one step, and puts it back or ends the log.
+    /// Whether a group comes before the next step (rule 5).
+    fn owes_a_group(&self, log: &Log<S>) -> bool {
+        self.durable() < log.checkpoints.awaited && !log.checkpoints.is_behind(0)
+    }
+
+    /// Takes the sink for one step and a group that somebody waits for, and puts it back or ends the log.
     fn step_alone(&self, mut log: MutexGuard<'_, Log<S>>, mut sink: S, draft: S::Draft) {
         log.leader = me();
         drop(log);
-        let written = self.step(&mut sink, draft);
+        let (written, done) = self.step(&mut sink, draft);
         let mut log = self.log.lock();
+        if written.is_ok() && log.status.check().is_ok() && self.owes_a_group(&log) {
+            let (log, _) = self.write(log, sink, false);
+            drop(log);
+            if contained(|| drop(done)).is_none() {
+                self.log.lock().counts.caught_panics += 1;
+            }
+            return;
+        }
         log.sink = Some(sink);
         log.leader = 0;
         let gone = written.err().and_then(|error| log.poison(&error));
@@ -464,7 +473,7 @@ impl<S: Sink> Journal<S> {
         let steppers = log.checkpoints.take_steppers();
         drop(log);
         let mut panics = wake(steppers.into_iter().chain(waiters.into_values()));
-        panics += u64::from(contained(|| drop(gone)).is_none());
+        panics += u64::from(contained(|| drop((gone, done))).is_none());
         if panics > 0 {
             self.log.lock().counts.caught_panics += panics;
         }

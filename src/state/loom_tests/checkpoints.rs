@@ -200,8 +200,8 @@ fn loom_twin_who_waits_for_a_draft_and_is_not_woken_waits_for_ever() {
 
 #[test]
 #[should_panic(expected = "deadlock")]
-fn loom_twin_who_waits_for_a_group_and_is_not_woken_by_a_step_waits_for_ever() {
-    weakened("state.journal.step.waiters", || explore(3, a_checkpoint_beside_a_group));
+fn loom_twin_who_waits_for_the_sink_and_is_not_woken_by_a_step_waits_for_ever() {
+    weakened("state.journal.step.waiters", || explore(2, two_checkpoints));
 }
 
 #[test]

@@ -87,22 +87,23 @@ impl RedbStore {
     }
 }
 
-/// Removes rows of the range until so many bytes were removed in this step; whether there are more.
+/// Removes rows of the range until so many bytes were removed in this step, from whatever table; whether there are more.
 fn sweep<K: Key, R: for<'k> std::borrow::Borrow<K::SelfType<'k>>>(
     swept: &mut Swept,
     bytes: u64,
     table: &mut Table<'_, K, &'static [u8]>,
     range: impl RangeBounds<R> + Clone + 'static,
 ) -> Result<bool, Error> {
-    let rows = table.extract_from_if(range.clone(), |_, _| true).map_err(writing)?;
-    for row in rows {
+    let mut rows = table.extract_from_if(range.clone(), |_, _| true).map_err(writing)?;
+    while swept.rows < SWEEP_ROWS_MAX
+        && swept.bytes < bytes
+        && let Some(row) = rows.next()
+    {
         let (_, block) = row.map_err(writing)?;
         swept.rows += 1;
         swept.bytes += block.value().len() as u64;
-        if swept.rows >= SWEEP_ROWS_MAX || swept.bytes >= bytes {
-            break;
-        }
     }
+    drop(rows);
     let left = table.range(range).map_err(writing)?.next().is_some();
     Ok(left)
 }
@@ -146,6 +147,11 @@ impl Store for RedbStore {
         }
         let deltas = tx.open_table(DELTAS).map_err(reading)?;
         let mut left = deltas.len().map_err(reading)?;
+        let mut below = deltas.range(..=covered).map_err(reading)?;
+        if let Some(row) = below.next_back() {
+            let (first, block) = row.map_err(reading)?;
+            load.covered(Version::from_u64(first.value()), block.value())?;
+        }
         for row in deltas.range(covered.saturating_add(1)..).map_err(reading)? {
             let (first, block) = row.map_err(reading)?;
             load.group(Version::from_u64(first.value()), block.value())?;
@@ -260,3 +266,6 @@ fn writing(error: impl WriteError) -> Error {
     };
     Error::with_source(kind, format!("could not write to the engine's file: {error}"), error)
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;

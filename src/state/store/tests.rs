@@ -173,6 +173,45 @@ fn a_checkpoint_that_was_given_up_is_due_again_after_as_much_again() {
     assert!(!keeper.is_due());
 }
 
+fn append(keeper: &mut Keeper, version: u64, delta: Vec<u8>) {
+    keeper.append(Version::from_u64(version), &[delta]).expect("the store takes it");
+}
+
+#[test]
+fn what_is_appended_beside_a_checkpoint_counts_towards_the_next_one() {
+    let notes = Notes::default();
+    let settings = Settings { checkpoint_every_commits: 4, ..Settings::default() };
+    let mut keeper = keeper(&notes, &settings);
+    (1..=4).for_each(|version| append(&mut keeper, version, vec![0]));
+    assert!(keeper.is_due());
+    let mut draft = keeper.begin(&rows_of_a_mebibyte(1)).expect("it is due");
+    for version in 5..=7 {
+        append(&mut keeper, version, vec![0]);
+        if !draft.is_ready() {
+            drop(draft.prepare(keeper.step_bytes()).expect("they can be encoded"));
+        }
+        keeper.step(&mut draft).expect("the store takes it");
+    }
+    assert!(notes.take().contains(&Call::Finish { chunks: 1 }));
+    assert!(!keeper.is_due(), "three of four");
+    append(&mut keeper, 8, vec![0]);
+    assert!(keeper.is_due() && !keeper.is_overdue());
+}
+
+#[test]
+fn a_checkpoint_larger_than_the_setting_is_due_after_as_many_bytes_as_it_has() {
+    let notes = Notes::default();
+    let settings = Settings { checkpoint_every_bytes: 1 << 20, ..Settings::default() };
+    let mut keeper = keeper(&notes, &settings);
+    append(&mut keeper, 1, vec![0; 1 << 20]);
+    assert!(keeper.is_due());
+    checkpoint(&mut keeper, &rows_of_a_mebibyte(3));
+    for (version, due) in [(2, false), (3, false), (4, false), (5, true)] {
+        append(&mut keeper, version, vec![0; 900 << 10]);
+        assert_eq!(keeper.is_due(), due, "at {version}");
+    }
+}
+
 #[test]
 fn an_import_is_written_in_steps_of_a_mebibyte() {
     let mut notes = Notes::default();

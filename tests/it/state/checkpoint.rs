@@ -53,6 +53,8 @@ fn a_wait_for_durability_during_a_checkpoint_needs_the_sync_of_its_own_group_alo
     gate.shut.store(true, Ordering::SeqCst);
     let mut counted = Vec::new();
     thread::scope(|scope| {
+        // Where something fails it goes, which lets whoever encodes go on.
+        let leave = leave;
         let checkpoint = scope.spawn(|| state.checkpoint());
         for part in 0..2 {
             has_entered.recv().unwrap();
@@ -159,7 +161,7 @@ fn maintain_goes_on_with_a_checkpoint_where_no_groups_come() {
     commits(&state, 4);
     let before = state.stats();
     assert!(before.checkpoint_pending && before.checkpoints == 0);
-    assert_eq!(before.checkpoint_image, Some(state.version()), "it rests, and holds its image");
+    assert_eq!(before.checkpoint_snapshot, Some(state.version()), "it rests, and holds its image");
     let mut steps = 0;
     loop {
         let done = state.maintain();
@@ -171,7 +173,7 @@ fn maintain_goes_on_with_a_checkpoint_where_no_groups_come() {
     }
     let after = state.stats();
     assert_eq!((after.checkpoints, after.syncs - before.syncs), (1, 1));
-    assert_eq!((after.checkpoint_pending, after.checkpoint_image), (false, None));
+    assert_eq!((after.checkpoint_pending, after.checkpoint_snapshot), (false, None));
     assert!(steps as u64 > after.checkpoint_steps, "{steps} with those that encode");
     assert_eq!(state.maintain().checkpoint_advances, 0);
     state.close().unwrap();
@@ -282,6 +284,8 @@ fn a_close_in_the_middle_of_a_checkpoint_ends_it() {
     let disk = FaultDisk::new();
     let (state, rows, _gate, (has_entered, leave)) = gated(&disk);
     thread::scope(|scope| {
+        // Where something fails it goes, which lets whoever encodes go on.
+        let leave = leave;
         let checkpoint = scope.spawn(|| state.checkpoint());
         has_entered.recv().unwrap();
         rows.insert(2, Gated { gate: None }).unwrap();
@@ -300,12 +304,14 @@ fn a_checkpoint_that_is_asked_for_during_another_one_is_of_all_that_was_committe
     let disk = FaultDisk::new();
     let (state, rows, _gate, (has_entered, leave)) = gated(&disk);
     thread::scope(|scope| {
+        // Where something fails it goes, which lets whoever encodes go on.
+        let leave = leave;
         let first = scope.spawn(|| state.checkpoint());
         has_entered.recv().unwrap();
         // A host that calls it until nothing is left does not spin while another one encodes.
         let done = state.maintain();
         assert_eq!((done.checkpoint_advances, done.checkpoint_more), (0, false));
-        assert_eq!(state.stats().checkpoint_image, Some(state.version()));
+        assert_eq!(state.stats().checkpoint_snapshot, Some(state.version()));
         let version = rows.insert(2, Gated { gate: None }).unwrap();
         let second = scope.spawn(|| state.checkpoint());
         while state.durable_version() < version {

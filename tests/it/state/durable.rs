@@ -175,6 +175,8 @@ fn settings_out_of_range_are_refused_before_a_folder_is_made() {
         ("no path", StateManager::builder()),
         ("no bytes", builder().checkpoint_every_bytes(0)),
         ("no commits", builder().checkpoint_every_commits(0)),
+        ("steps of nothing", builder().checkpoint_step_bytes(0)),
+        ("too large steps", builder().checkpoint_step_bytes((1 << 30) + 1)),
         ("nothing pending", builder().max_pending_bytes(0)),
         ("too much pending", builder().max_pending_bytes(usize::MAX)),
     ] {

@@ -11,7 +11,8 @@ use super::script::{Tables, check, commit_next};
 const NEWEST: Version = Version::from_u64(10);
 
 fn builder(disk: &FaultDisk) -> StateBuilder {
-    StateManager::builder().fault_disk(disk).checkpoint_every_commits(4)
+    // A row a step, so that what fails finds a checkpoint in part.
+    StateManager::builder().fault_disk(disk).checkpoint_every_commits(4).checkpoint_step_bytes(20)
 }
 
 fn commit_ten(state: &StateManager) {

@@ -1,18 +1,38 @@
 //! A store that a released format wrote is read by every later build.
 //!
 //! The files in `format-1` were written by the builds before checkpoints were written in steps, those in `format-2`
-//! by `write_the_golden_store` (run it with the variable `PHALANX_WRITE_GOLDEN` set to an empty folder); they are
-//! never written again.
+//! and `format-2-swept` by `write_the_golden_stores` (run it with the variable `PHALANX_WRITE_GOLDEN` set to an empty
+//! folder); they are never written again.
 
 use std::fs;
 use std::path::Path;
 
-use phalanx::state::{StateManager, Version};
+use phalanx::state::{RecoveryReport, StateManager, Version};
 
 use super::stored::{Stored, expect, row};
 
-/// Eight commits, of which a checkpoint covers four, and part of another checkpoint that was not finished.
-fn write(folder: &Path) {
+/// Stores of format 2: with a part of a checkpoint that was not finished, and with some of what a checkpoint has made
+/// obsolete and covers.
+#[derive(Clone, Copy)]
+enum Stopped {
+    Unfinished,
+    Swept,
+}
+
+use Stopped::{Swept, Unfinished};
+
+impl Stopped {
+    fn name(self) -> &'static str {
+        match self {
+            Unfinished => "format-2",
+            Swept => "format-2-swept",
+        }
+    }
+}
+
+/// Eight commits, of which a checkpoint covers four, and a part of another one; or one commit more, with which that one
+/// was done and not all of what it replaces was removed.
+fn write(folder: &Path, stopped: Stopped) {
     let builder = StateManager::builder().path(folder);
     let state = builder.checkpoint_every_bytes(u64::MAX).checkpoint_step_bytes(20).open().unwrap();
     let agents = state.collection::<u64, Stored>("agents").unwrap();
@@ -38,11 +58,16 @@ fn write(folder: &Path) {
     let builder = StateManager::builder().path(folder).checkpoint_every_commits(3);
     let state = builder.checkpoint_step_bytes(20).open().unwrap();
     let leaders = state.collection::<String, u64>("leaders").unwrap();
-    for number in [7, 6] {
-        state.wait_durable(leaders.insert("north".into(), number).unwrap()).unwrap();
-    }
+    let next =
+        |number| state.wait_durable(leaders.insert("north".into(), number).unwrap()).unwrap();
+    next(7);
+    next(6);
     let stats = state.stats();
     assert!(stats.checkpoint_pending && stats.checkpoint_steps > 0 && stats.checkpoints == 0);
+    while matches!(stopped, Swept) && state.stats().checkpoints == 0 {
+        next(6);
+    }
+    assert!(state.stats().checkpoint_pending, "there is something left to remove");
     state.close().unwrap();
 }
 
@@ -67,15 +92,39 @@ fn a_store_of_format_1_in_postcard_is_read() {
     expect(&StateManager::builder().path(folder.path()).open().unwrap(), 3..=6);
 }
 
+/// What an opening of such a store finds.
+fn expect_report(report: &RecoveryReport, stopped: Stopped) {
+    let v = Version::from_u64;
+    match stopped {
+        Unfinished => {
+            assert_eq!((report.version, report.checkpoint), (v(8), Some(v(4))));
+            assert_eq!(report.unfinished_checkpoint, Some(v(7)));
+            assert_eq!((report.checkpoint_rows, report.commits), (5, 4));
+            assert_eq!((report.groups, report.covered_groups), (4, 0));
+        }
+        Swept => {
+            assert_eq!((report.version, report.checkpoint), (v(9), Some(v(7))));
+            assert_eq!(report.unfinished_checkpoint, None);
+            assert_eq!((report.checkpoint_rows, report.commits), (5, 2));
+            assert_eq!((report.groups, report.covered_groups), (2, 3));
+        }
+    }
+    assert!(!report.repaired);
+}
+
 #[test]
-fn write_the_golden_store() {
+fn write_the_golden_stores() {
     let given = std::env::var_os("PHALANX_WRITE_GOLDEN");
     let spare = tempfile::tempdir().unwrap();
-    let folder = given.as_ref().map_or(spare.path(), Path::new);
-    write(folder);
-    if given.is_none() {
-        // What this build writes is what the golden files hold.
-        expect(&StateManager::builder().path(folder).open().unwrap(), 3..=6);
+    for stopped in [Unfinished, Swept] {
+        let folder = given.as_ref().map_or(spare.path(), Path::new).join(stopped.name());
+        write(&folder, stopped);
+        if given.is_none() {
+            // What this build writes is what the golden files hold.
+            let state = StateManager::builder().path(&folder).open().unwrap();
+            expect_report(state.recovery(), stopped);
+            expect(&state, 3..=6);
+        }
     }
 }
 
@@ -91,19 +140,19 @@ fn golden(name: &str) -> tempfile::TempDir {
 
 #[test]
 fn a_store_of_format_2_is_read() {
-    let folder = golden("format-2");
-    let state = StateManager::builder().path(folder.path()).open().unwrap();
-    let report = state.recovery();
-    assert_eq!(report.version, Version::from_u64(8));
-    assert_eq!(report.checkpoint, Some(Version::from_u64(4)));
-    assert_eq!(report.unfinished_checkpoint, Some(Version::from_u64(7)));
-    assert_eq!((report.checkpoint_rows, report.commits, report.repaired), (5, 4, false));
-    expect(&state, 3..=6);
-    assert_eq!(state.checkpoint().unwrap(), Version::from_u64(8));
-    state.close().unwrap();
-    let state = StateManager::builder().path(folder.path()).open().unwrap();
-    expect(&state, 3..=6);
-    assert_eq!((state.recovery().commits, state.recovery().unfinished_checkpoint), (0, None));
+    for stopped in [Unfinished, Swept] {
+        let folder = golden(stopped.name());
+        let state = StateManager::builder().path(folder.path()).open().unwrap();
+        expect_report(state.recovery(), stopped);
+        expect(&state, 3..=6);
+        assert_eq!(state.checkpoint().unwrap(), state.version());
+        state.close().unwrap();
+        let state = StateManager::builder().path(folder.path()).open().unwrap();
+        expect(&state, 3..=6);
+        let report = state.recovery();
+        assert_eq!((report.commits, report.covered_groups), (0, 0));
+        assert_eq!(report.unfinished_checkpoint, None);
+    }
 }
 
 #[test]

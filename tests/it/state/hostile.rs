@@ -65,11 +65,21 @@ impl Wake for Counted {
     }
 }
 
+/// Lets whoever is held in a call of the disk go on, also where the test fails before it says so.
+struct Holds<'a>(&'a FaultDisk);
+
+impl Drop for Holds<'_> {
+    fn drop(&mut self) {
+        self.0.let_go();
+    }
+}
+
 /// Waits until somebody is held in a call of the disk.
-fn until_held(disk: &FaultDisk) {
+fn until_held(disk: &FaultDisk) -> Holds<'_> {
     while !disk.is_held() {
         thread::yield_now();
     }
+    Holds(disk)
 }
 
 #[test]
@@ -82,7 +92,7 @@ fn a_waker_that_panics_keeps_nobody_from_being_woken_and_the_log_goes_on() {
     disk.hold_at(disk.calls() + 1);
     thread::scope(|scope| {
         let leader = scope.spawn(|| state.wait_durable(first));
-        until_held(&disk);
+        let held = until_held(&disk);
         // The leader writes: whoever comes now waits for it.
         let version = rows.insert(2, 2).unwrap();
         let mut first = pin!(state.wait_durable_async(version));
@@ -92,7 +102,7 @@ fn a_waker_that_panics_keeps_nobody_from_being_woken_and_the_log_goes_on() {
         let waker = Waker::from(Arc::clone(&counted));
         let mut context = Context::from_waker(&waker);
         assert!(second.as_mut().poll(&mut context).is_pending());
-        disk.let_go();
+        drop(held);
         leader.join().expect("a waker of somebody else is not the leader's affair").unwrap();
         assert_eq!(hostile.0.load(Ordering::SeqCst), 1);
         assert_eq!(counted.0.load(Ordering::SeqCst), 1, "the other is woken all the same");
@@ -133,14 +143,14 @@ fn a_leader_that_drops_a_hostile_value_gives_the_lead_back() {
     disk.hold_at(disk.calls() + 1);
     thread::scope(|scope| {
         let leader = scope.spawn(|| state.wait_durable(first));
-        until_held(&disk);
+        let held = until_held(&disk);
         let version = rows.insert(1, Leaving { gate: None }).unwrap();
         let mut wait = pin!(state.wait_durable_async(version));
         let counted = Arc::new(Counted::default());
         let waker = Waker::from(Arc::clone(&counted));
         let mut context = Context::from_waker(&waker);
         assert!(wait.as_mut().poll(&mut context).is_pending());
-        disk.let_go();
+        drop(held);
         leader.join().expect("the drop is not the leader's affair").unwrap();
         assert_eq!(counted.0.load(Ordering::SeqCst), 1);
         assert_eq!(state.stats().caught_panics, 1);
@@ -157,6 +167,8 @@ fn a_checkpoint_that_drops_a_hostile_value_is_done_all_the_same() {
     rows.insert(1, Leaving { gate: Some(Arc::clone(&gate)) }).unwrap();
     gate.shut.store(true, Ordering::SeqCst);
     thread::scope(|scope| {
+        // Where something fails it goes, which lets whoever encodes go on.
+        let leave = leave;
         let checkpoint = scope.spawn(|| state.checkpoint());
         has_entered.recv().unwrap();
         // Nobody but the checkpoint has the value any more.
@@ -254,7 +266,10 @@ fn ends_alone(disk: &FaultDisk, state: &StateManager, disarm: impl Fn()) {
     assert_eq!(state.checkpoint().unwrap_err().kind(), ErrorKind::Internal);
     let stats = state.stats();
     assert_eq!((stats.checkpoints_failed, stats.checkpoints, stats.poisoned), (1, 0, false));
-    assert_eq!((stats.checkpoint_pending, stats.checkpoint_image), (false, None));
+    assert!(state.maintain().checkpoint_failed);
+    let reason = stats.checkpoint_failure.expect("none is valid since");
+    assert!(reason.contains("panicked"), "{reason}");
+    assert_eq!((stats.checkpoint_pending, stats.checkpoint_snapshot), (false, None));
     assert_eq!(state.durable_version(), version);
     durable(2).unwrap();
     let survivor = StateManager::builder().fault_disk(&disk.after_power_loss(|_, _| 0));
@@ -262,6 +277,8 @@ fn ends_alone(disk: &FaultDisk, state: &StateManager, disarm: impl Fn()) {
     assert_eq!((survivor.version(), survivor.recovery().checkpoint), (state.version(), None));
     disarm();
     assert_eq!(state.checkpoint().unwrap(), state.version());
+    assert!(!state.maintain().checkpoint_failed);
+    assert_eq!(state.stats().checkpoint_failure, None);
     state.close().unwrap();
     let again = StateManager::builder().fault_disk(disk).open().unwrap();
     let report = again.recovery();

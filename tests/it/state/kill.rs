@@ -3,9 +3,10 @@
 //! Each round aims at one phase: opening (a recovery, where the round before ended in anything but a close),
 //! appending a group, a checkpoint, a close. It kills the process some turns of a loop after it said that it
 //! begins. Which phase was hit is read off the last line in the pipe, not guessed. The process itself compares
-//! what it recovered with the model.
+//! what it recovered with the model, and says what it found of checkpoints that were under way.
 //!
-//! `PHALANX_KILL_ROUNDS` sets how many rounds there are (12); from 100 on every phase has to be hit.
+//! `PHALANX_KILL_ROUNDS` sets how many rounds there are (12); from 100 on every phase has to be hit, and from 200 on
+//! a part of a checkpoint, which one opening in thirty meets, and groups that one covers have to be found after a kill.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -14,15 +15,16 @@ use std::process::{Child, Command, Stdio};
 
 use phalanx::state::{StateManager, Version};
 
-use super::script::{Tables, check, commit_next};
+use super::script::{Tables, check, commit_also, commit_next};
 
 const FOLDER: &str = "PHALANX_TEST_STATE_FOLDER";
 const ROUNDS: &str = "PHALANX_KILL_ROUNDS";
 const PHASES: [&str; 4] = ["opening", "appending", "checkpointing", "closing"];
 
 fn open(folder: &Path) -> StateManager {
-    let builder = StateManager::builder().path(folder).checkpoint_every_commits(16);
-    // A row a step, so that a kill finds parts of a checkpoint on the disk.
+    // Checkpoints come by themselves, a row a step, and the sync of a group takes along what steps have done: so a kill
+    // finds parts of one, or of what one replaces.
+    let builder = StateManager::builder().path(folder).checkpoint_every_commits(4);
     let builder = builder.checkpoint_step_bytes(20);
     builder.open().expect("a store that was opened once opens again")
 }
@@ -41,21 +43,30 @@ fn child_of_the_kill_test() {
     loop {
         say("opening\n".into());
         let state = open(Path::new(&folder));
-        say(format!("opened {}\n", state.version().as_u64()));
+        let report = state.recovery();
+        let unfinished = u8::from(report.unfinished_checkpoint.is_some());
+        let version = state.version().as_u64();
+        say(format!("opened {version} {unfinished} {}\n", report.covered_groups));
         check(&state, Version::ZERO, state.version());
         let tables = Tables::open(&state).unwrap();
-        for _ in 0..3 {
-            for _ in 0..3 {
-                say("appending\n".into());
-                commit_next(&state, &tables).unwrap();
-                let version = commit_next(&state, &tables).unwrap();
-                state.wait_durable(version).unwrap();
-                say(format!("appended {}\n", version.as_u64()));
+        // So that a checkpoint is much larger than the groups beside it, and takes several of them.
+        let ballast = state.collection::<u32, Vec<u8>>("ballast").unwrap();
+        let rows = 0..if ballast.is_empty() { 20 } else { 0 };
+        for group in 0..9 {
+            say("appending\n".into());
+            let mut version = commit_also(&state, &tables, 0, |tx| {
+                rows.clone().for_each(|row| tx.insert(&ballast, row, vec![7; 1000]));
+            })
+            .unwrap();
+            if group % 4 == 0 {
+                version = commit_next(&state, &tables).unwrap();
             }
-            say("checkpointing\n".into());
-            let version = state.checkpoint().unwrap();
-            say(format!("checkpointed {}\n", version.as_u64()));
+            state.wait_durable(version).unwrap();
+            say(format!("appended {}\n", version.as_u64()));
         }
+        say("checkpointing\n".into());
+        let version = state.checkpoint().unwrap();
+        say(format!("checkpointed {}\n", version.as_u64()));
         say("closing\n".into());
         state.close().unwrap();
         say(format!("closed {}\n", state.version().as_u64()));
@@ -80,14 +91,24 @@ struct Heard {
     /// Whether the store was opened since it was closed.
     unclosed: bool,
     last: String,
+    /// How often an opening after a kill found a part of a checkpoint, and groups that one covers.
+    unfinished: u64,
+    covered: u64,
 }
 
 impl Heard {
     fn line(&mut self, line: String) {
+        let was_killed = self.unclosed;
         self.unclosed |= line.starts_with("opened");
         self.unclosed &= !line.starts_with("closed");
         let mut words = line.split(' ');
-        let (what, version) = (words.next(), words.next().and_then(|word| word.parse().ok()));
+        let what = words.next();
+        let mut number = || words.next().and_then(|word| word.parse::<u64>().ok());
+        let version = number();
+        if what == Some("opened") && was_killed {
+            self.unfinished += u64::from(number().is_some_and(|found| found > 0));
+            self.covered += u64::from(number().is_some_and(|found| found > 0));
+        }
         match (what, version) {
             (Some("opened"), Some(version)) => {
                 let before = self.acknowledged;
@@ -164,8 +185,10 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
         Version::from_u64(heard.acknowledged),
         Version::from_u64(heard.acknowledged + 2),
     );
+    let Heard { unfinished, covered, .. } = heard;
     println!(
-        "{rounds} rounds, up to {last}; killed while or after {hit:?}; {recoveries} recoveries"
+        "{rounds} rounds, up to {last}; killed while or after {hit:?}; {recoveries} recoveries; \
+         {unfinished} found a part of a checkpoint, {covered} groups that one covers"
     );
     assert!(last > Version::from_u64(rounds));
     for phase in PHASES.iter().filter(|_| rounds >= 100) {
@@ -173,4 +196,5 @@ fn a_killed_process_loses_nothing_that_it_acknowledged() {
         assert!(met >= rounds / 50, "{phase} was hit {met} times in {rounds}");
     }
     assert!(rounds < 100 || recoveries >= rounds / 50, "{recoveries} recoveries were hit");
+    assert!(rounds < 200 || unfinished.min(covered) > 0, "{unfinished} and {covered} were found");
 }

@@ -344,14 +344,15 @@ fn who_drops_it_within_a_checkpoint_does_not_wait_for_it() {
     encoded.insert(1, Encoded(slot.clone(), 1)).expect("it is open");
     fixture.state.flush().expect("the disk works");
     let maintainer = fixture.maintained();
-    let rows = fixture.rows.clone();
+    let rows = fixture.state.collection("large").expect("it has one type");
+    let large = rows.clone();
     slot.set(move || {
-        // So the thread's last round has something to write.
-        rows.insert(1, 1).expect("it is open");
+        // So the thread's last round has something to write, and then has to wait for the checkpoint.
+        large.insert(1, vec![0u8; 4 << 20]).expect("it is open");
         drop(maintainer);
     });
     fixture.state.checkpoint().expect("the disk works");
-    assert_eq!(fixture.rows.get(&1), Some(1), "it was encoded");
+    assert_eq!(rows.len(), 1, "it was encoded");
     drop(fixture.maintained_in_the_end());
     assert_eq!(fixture.state.durable_version(), fixture.state.version());
 }

@@ -73,7 +73,8 @@ struct Run {
 
 fn open(disk: &FaultDisk) -> (StateManager, [Collection<u8, u16>; 2]) {
     let builder = StateManager::builder().fault_disk(disk);
-    let state = builder.checkpoint_every_commits(5).max_pending_bytes(100).open().unwrap();
+    let builder = builder.checkpoint_every_commits(5).max_pending_bytes(100);
+    let state = builder.checkpoint_step_bytes(1).open().unwrap();
     let collections = ["a", "b"].map(|name| state.collection(name).unwrap());
     (state, collections)
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use phalanx::Error;
-use phalanx::state::{Collection, Snapshot, StateManager, Version};
+use phalanx::state::{Collection, Snapshot, StateManager, Transaction, Version};
 
 /// What the store holds: rows of one collection, and in the other how often each was written.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -66,8 +66,19 @@ pub(super) fn commit_wide(
     tables: &Tables,
     width: usize,
 ) -> Result<Version, Error> {
+    commit_also(state, tables, width, |_| {})
+}
+
+/// The same with what else the commit is to write.
+pub(super) fn commit_also(
+    state: &StateManager,
+    tables: &Tables,
+    width: usize,
+    also: impl Fn(&mut Transaction),
+) -> Result<Version, Error> {
     let (key, text, gone, name) = step(state.version().as_u64() + 1, width);
     let ((), version) = state.transaction(|tx| {
+        also(tx);
         tx.insert(&tables.rows, key, text.clone());
         if gone != key {
             tx.remove(&tables.rows, &gone);

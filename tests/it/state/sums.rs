@@ -16,7 +16,9 @@ type Accounts = [Collection<u32, i64>; 2];
 
 fn open(disk: &FaultDisk) -> (StateManager, Accounts) {
     let builder = StateManager::builder().fault_disk(disk).checkpoint_every_commits(16);
-    let state = builder.max_pending_bytes(200).open().expect("the disk works");
+    // A row a step, so that checkpoints are there in part while threads write groups.
+    let builder = builder.max_pending_bytes(200).checkpoint_step_bytes(1);
+    let state = builder.open().expect("the disk works");
     let accounts = ["left", "right"].map(|name| state.collection(name).expect("it has one type"));
     (state, accounts)
 }

@@ -12,7 +12,8 @@ use super::script::{Tables, check, commit_next};
 /// The bytes of a store with a checkpoint and deltas after it, as a crash leaves them, and its version.
 fn unclosed() -> (Vec<u8>, Version) {
     let disk = FaultDisk::new();
-    let open = || StateManager::builder().fault_disk(&disk).checkpoint_every_commits(4).open();
+    let builder = || StateManager::builder().fault_disk(&disk).checkpoint_step_bytes(20);
+    let open = || builder().checkpoint_every_commits(4).open();
     open().expect("the disk works").close().expect("the disk works");
     let state = open().expect("the disk works");
     let tables = Tables::open(&state).expect("they have one type each");

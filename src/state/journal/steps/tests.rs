@@ -62,6 +62,24 @@ fn who_waits_during_a_sweep_is_overtaken_by_no_other_step() {
 }
 
 #[test]
+fn who_waits_during_a_sweep_is_woken_once_and_for_its_group() {
+    let (give, take) = mpsc::channel();
+    let waits: Act = Box::new(move |shared| {
+        commit(get(shared), 2);
+        let inner = Arc::clone(shared);
+        // It panics where it is woken twice.
+        when_woken(get(shared), 2, move || {
+            give.send(get(&inner).durable()).expect("the test takes it");
+        });
+        Ok(())
+    });
+    let (journal, _) = scripted(Script { acts: after(2, waits), sweeps: 9, ..Script::default() });
+    assert_eq!(kind(get(&journal).checkpoint()), Ok(v(1)));
+    assert_eq!(take.try_recv(), Ok(v(2)));
+    assert_eq!(get(&journal).counts().caught_panics, 0);
+}
+
+#[test]
 fn what_nobody_waits_for_is_not_written_by_who_does_the_steps() {
     let commits: Act = Box::new(|journal| {
         commit(get(journal), 2);
@@ -93,9 +111,16 @@ fn a_checkpoint_that_cannot_be_encoded_is_told_and_groups_go_on() {
         assert_eq!((counts.poisoned, counts.checkpoint_pending), (false, false));
         commit(journal, 2);
         journal.wait(v(2)).expect("the sink does not fail");
+        let told = journal.counts().checkpoint_failure.expect("none is valid since");
+        assert!(
+            told.starts_with("a checkpoint could not be encoded, and was given up: "),
+            "{told}"
+        );
         // What failed is no concern of the next one.
         assert_eq!(kind(journal.checkpoint()), Ok(v(2)));
-        assert_eq!((journal.counts().checkpoints_failed, journal.counts().checkpoints), (1, 1));
+        let counts = journal.counts();
+        assert_eq!((counts.checkpoints_failed, counts.checkpoints), (1, 1));
+        assert_eq!(counts.checkpoint_failure, None);
         journal.close().expect("the sink does not fail");
     }
 }
@@ -180,28 +205,124 @@ fn a_step_that_fails_ends_the_log_and_the_checkpoint_and_is_told() {
         }
         let counts = journal.counts();
         assert_eq!((journal.durable(), counts.poisoned), (v(1), true));
-        assert_eq!((counts.checkpoint_pending, counts.checkpoint_image), (false, None));
+        assert_eq!((counts.checkpoint_pending, counts.checkpoint_snapshot), (false, None));
     }
+}
+
+/// The next call of the sink fails.
+fn fails() -> Act {
+    Box::new(|_| Err(Error::new(ErrorKind::Io, "the disk is gone")))
 }
 
 #[test]
 fn a_log_that_ends_holds_no_draft() {
-    let (journal, script) = scripted(Script::default());
-    let journal = get(&journal);
-    {
-        let mut log = journal.log.lock();
-        let sink = log.sink.take().expect("nobody has it");
-        // Begun, and its part not prepared.
-        drop(journal.write(log, sink, true));
+    for closes in [false, true] {
+        let (journal, script) = begun(0, 1, 3);
+        let journal = get(&journal);
+        assert_eq!(journal.counts().checkpoint_snapshot, Some(v(1)));
+        // The sink, the test, and the draft.
+        assert_eq!(Arc::strong_count(&script), 3);
+        if closes {
+            journal.close().expect("the sink does not fail");
+            assert_eq!(Arc::strong_count(&script), 1, "its image was let go of with the sink");
+        } else {
+            commit(journal, 2);
+            script.lock().expect("nothing panics under it").acts.push_back(fails());
+            assert_eq!(kind(journal.wait(v(2))), Err(ErrorKind::Poisoned));
+            assert_eq!(Arc::strong_count(&script), 2, "its image was let go of");
+        }
     }
-    assert_eq!(journal.counts().checkpoint_image, Some(v(1)));
-    // The sink, the test, and the draft.
-    assert_eq!(Arc::strong_count(&script), 3);
-    commit(journal, 2);
-    let fails: Act = Box::new(|_| Err(Error::new(ErrorKind::Io, "the disk is gone")));
-    script.lock().expect("nothing panics under it").acts.push_back(fails);
-    assert_eq!(kind(journal.wait(v(2))), Err(ErrorKind::Poisoned));
-    assert_eq!(Arc::strong_count(&script), 2, "its image was let go of");
+}
+
+#[test]
+fn a_log_that_ends_while_a_draft_is_prepared_does_not_get_it_back() {
+    for closes in [false, true] {
+        let ends: Act = Box::new(move |journal| {
+            let journal = get(journal);
+            commit(journal, 2);
+            let ended = if closes { journal.close() } else { journal.wait(v(2)) };
+            assert_eq!(ended.is_ok(), closes, "{ended:?}");
+            Ok(())
+        });
+        let acts = if closes { VecDeque::new() } else { after(1, fails()) };
+        let (journal, script) =
+            scripted(Script { acts, prepares: [ends].into(), ..Script::default() });
+        let expected = if closes { ErrorKind::Closed } else { ErrorKind::Poisoned };
+        assert_eq!(kind(get(&journal).checkpoint()), Err(expected));
+        assert_eq!(get(&journal).counts().checkpoints_failed, 0, "it ended as it was to");
+        // The test, and the sink where nobody has closed it.
+        assert_eq!(Arc::strong_count(&script), if closes { 1 } else { 2 });
+    }
+}
+
+#[test]
+fn what_ends_with_a_step_is_dropped_once_the_sink_is_put_back() {
+    // A step that fails of who wants it, and of a leader; and the last one.
+    for (leads, acts) in
+        [(false, after(1, fails())), (true, after(1, fails())), (false, after(9, fails()))]
+    {
+        let (give, take) = mpsc::channel();
+        let (journal, script) = begun(0, 1, 1);
+        // Whoever drops a draft may wait for the disk.
+        let dropped: Act = Box::new(move |journal| {
+            give.send(kind(get(journal).check_parks())).expect("the test takes it");
+            Ok(())
+        });
+        {
+            let mut script = script.lock().expect("nothing panics under it");
+            (script.dropped, script.acts) = (Some(dropped), acts);
+        }
+        if leads {
+            drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
+            commit(get(&journal), 2);
+            get(&journal).wait(v(2)).expect("its group is written before that");
+        } else {
+            script.lock().expect("nothing panics under it").acts.pop_front();
+            while let Ok(Advance::Stepped) = get(&journal).advance(None) {}
+        }
+        assert_eq!(take.try_recv(), Ok(Ok(())), "a leader: {leads}");
+    }
+}
+
+/// Another thread that wants a checkpoint, and waits for the one that is being encoded.
+fn another_one_wants(journal: &Shared) -> thread::JoinHandle<Result<Version, ErrorKind>> {
+    let inner = Arc::clone(journal);
+    let wants = thread::spawn(move || kind(get(&inner).checkpoint()));
+    while get(journal).log.lock().checkpoints.steppers.is_empty() {
+        assert!(!wants.is_finished(), "it waits for nobody");
+        thread::yield_now();
+    }
+    wants
+}
+
+#[test]
+fn who_wants_a_later_checkpoint_is_not_told_that_an_earlier_one_failed() {
+    let (give, take) = mpsc::channel();
+    let fails: Act = Box::new(move |journal| {
+        commit(get(journal), 2);
+        give.send(another_one_wants(journal)).expect("the test takes it");
+        Err(Error::new(ErrorKind::Codec, "a row has no form"))
+    });
+    let (journal, ended) = failing(fails);
+    // The later one may be valid before the first looks.
+    assert!(matches!(ended, Err(ErrorKind::Codec)) || ended == Ok(v(2)), "{ended:?}");
+    let other = take.recv().expect("it was encoded").join().expect("it does not panic");
+    assert_eq!(other, Ok(v(2)));
+    let counts = get(&journal).counts();
+    assert_eq!((counts.checkpoints_failed, counts.checkpoints), (1, 1));
+}
+
+#[test]
+fn who_waits_for_a_checkpoint_of_another_is_told_of_a_close_before_that_is_encoded() {
+    let closes: Act = Box::new(|journal| {
+        let other = another_one_wants(journal);
+        get(journal).close().expect("the sink does not fail");
+        assert_eq!(other.join().expect("it does not panic"), Err(ErrorKind::Closed));
+        Ok(())
+    });
+    let (journal, ended) = failing(closes);
+    assert_eq!(ended, Err(ErrorKind::Closed));
+    assert_eq!(get(&journal).counts().checkpoints_failed, 0, "the other was told what it was");
 }
 
 /// A journal with a checkpoint that is begun and not done, over groups and steps of so many bytes.
@@ -311,6 +432,39 @@ fn who_would_lead_does_steps_first_where_nobody_is_at_what_earlier_groups_owe() 
     // Both are paid by whoever wrote the second one.
     let done = calls(&script).iter().filter(|call| **call == Call::Step).count();
     assert_eq!(done, 1 + 30 + 30);
+}
+
+#[test]
+fn who_wrote_more_than_may_be_left_undone_waits_for_who_has_the_checkpoint() {
+    for (group_bytes, waits) in [(2 * MIB, false), (10 * MIB, true)] {
+        let (give, take) = mpsc::channel();
+        // Whoever encodes goes on once the group of another is written, and that one waits or has ended.
+        let encodes: Act = Box::new(move |journal| {
+            commit(get(journal), 2);
+            let inner = Arc::clone(journal);
+            let leader = thread::spawn(move || get(&inner).wait(v(2)));
+            let is_over = || leader.is_finished();
+            while get(journal).log.lock().checkpoints.steppers.is_empty() && !is_over() {
+                thread::yield_now();
+            }
+            assert_eq!(get(journal).durable(), v(2));
+            // Time enough for one that would go on all the same.
+            let ended = (0..10_000).any(|_| {
+                thread::yield_now();
+                leader.is_finished()
+            });
+            give.send((ended, leader)).expect("the test takes it");
+            Ok(())
+        });
+        let prepares = [encodes].into();
+        let script =
+            Script { group_bytes, step_bytes: MIB, sweeps: 99, prepares, ..Script::default() };
+        let (journal, _) = scripted(script);
+        assert_eq!(kind(get(&journal).checkpoint()), Ok(v(1)));
+        let (ended, leader) = take.recv().expect("it was encoded");
+        leader.join().expect("it does not panic").expect("it is written");
+        assert_eq!(ended, !waits, "after a group of {group_bytes} bytes");
+    }
 }
 
 #[test]
