@@ -2,6 +2,9 @@
 //!
 //! The rules are those of `manager.rs`.
 
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
+
 use std::sync::Arc;
 
 use super::changes::Changed;
@@ -17,6 +20,7 @@ use crate::Error;
 #[cfg(feature = "durable")]
 use crate::ErrorKind;
 use crate::sync::atomic::Ordering;
+use crate::sync::left_out;
 
 /// The most bytes that the delta of one transaction has.
 #[cfg(feature = "durable")]
@@ -34,7 +38,7 @@ impl Inner {
             let published = {
                 let _turn = self.turn.take()?;
                 now = Held::new(self.current());
-                if !tx.holds_on(&now) {
+                if !tx.holds_on(&now) && !left_out("state.commit.holds") {
                     return Ok(None);
                 }
                 self.step(&tx, &now, &mut delta, level)?
@@ -130,6 +134,13 @@ impl Inner {
         let show = || {
             let mut root = self.root.write();
             self.check_open()?;
+            if left_out("state.commit.cut") {
+                let mut half = (**root).clone();
+                half.version = next.version;
+                *root = Arc::new(half);
+                drop(root);
+                root = self.root.write();
+            }
             *root = next;
             Ok(())
         };
