@@ -5,7 +5,7 @@
 //! 1. What is spent is charged in the call that says so: to the accounts of the fleet, of the task's group, of the
 //!    agent's type and of the agent, as they are at that moment. To all of them, or to none and the handler is told.
 //! 2. It stays used, whatever becomes of the attempt.
-//! 3. A context keeps its fleet no longer than before: that of a future names it weakly.
+//! 3. A context keeps no fleet alive: it names it weakly.
 
 use std::fmt;
 use std::sync::Weak;
@@ -27,7 +27,7 @@ pub(super) trait Treasury {
     ) -> Result<(), Exceeded>;
 }
 
-/// The same for whoever outlives it, perhaps.
+/// The same for whoever may outlive it.
 pub(super) type WeakTreasury = Weak<dyn Treasury + Send + Sync>;
 
 /// How an attempt pays; by reference while its handler runs, or weakly for a future.
@@ -81,7 +81,7 @@ impl TaskContext<'_> {
     /// ```
     pub fn spend(&self, unit: Unit, amount: u64) -> Result<(), Exceeded> {
         match &self.purse {
-            Some(Purse { fleet, group }) => fleet.spend(self.agent, *group, unit, amount),
+            Some(purse) => spend(purse.fleet, purse.group, self.agent, unit, amount),
             None => Ok(()),
         }
     }
@@ -93,17 +93,28 @@ impl AsyncContext {
     /// # Errors
     /// As [`TaskContext::spend`].
     pub fn spend(&self, unit: Unit, amount: u64) -> Result<(), Exceeded> {
-        let Some(Purse { fleet, group }) = &self.purse else { return Ok(()) };
-        let fleet = fleet.upgrade();
-        fleet.map_or(Ok(()), |fleet| fleet.spend(self.agent, *group, unit, amount))
+        match &self.purse {
+            Some(purse) => spend(&purse.fleet, purse.group, self.agent, unit, amount),
+            None => Ok(()),
+        }
     }
+}
+
+fn spend(
+    fleet: &WeakTreasury,
+    group: Option<GroupKey>,
+    agent: AgentId,
+    unit: Unit,
+    amount: u64,
+) -> Result<(), Exceeded> {
+    fleet.upgrade().map_or(Ok(()), |fleet| fleet.spend(agent, group, unit, amount))
 }
 
 impl<T, O> Inner<T, O> {
     /// What the attempts of this group pay with; none where there are no budgets.
     #[inline]
-    pub(super) fn purse(&self, group: Option<GroupKey>) -> Option<Purse<&dyn Treasury>> {
-        self.pool.budgets().map(|_| Purse { fleet: self as &dyn Treasury, group })
+    pub(super) fn purse(&self, group: Option<GroupKey>) -> Option<Purse<&WeakTreasury>> {
+        self.pool.budgets().map(|_| Purse { fleet: &self.treasury, group })
     }
 
     /// The same for one that is a future.

@@ -7,7 +7,7 @@ use super::budget::Exceeded;
 use super::dependencies::MAX_DEPENDENCIES;
 use super::id::{AgentId, Attempt, TaskId};
 use super::options::{DEFAULTS, Options};
-use super::purse::{Purse, Treasury};
+use super::purse::{Purse, WeakTreasury};
 use super::request::{Priority, Request};
 use super::signal::{Signal, Word};
 use super::supervision::Watch;
@@ -156,7 +156,7 @@ pub struct TaskContext<'a> {
     /// Who hears what it says, if somebody does.
     pub(super) watch: Option<&'a Watch>,
     /// What it pays with, if there are budgets.
-    pub(super) purse: Option<Purse<&'a dyn Treasury>>,
+    pub(super) purse: Option<Purse<&'a WeakTreasury>>,
 }
 
 impl TaskContext<'_> {

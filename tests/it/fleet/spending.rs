@@ -104,6 +104,14 @@ fn a_handler_spends_from_all_whose_budget_it_is_or_from_none() {
     finish(&fleet);
 }
 
+/// Handlers that work on several threads share what they know of the attempt.
+#[test]
+fn contexts_are_shared_between_threads() {
+    fn is_shared<T: Send + Sync>() {}
+    is_shared::<TaskContext<'static>>();
+    is_shared::<AsyncContext>();
+}
+
 #[test]
 fn what_was_spent_stays_used_however_the_attempt_ends_and_is_told_at_the_soft_line() {
     let quota = Quota::new().limit(TOKENS, Limit::hard(100).warn_at(30));
