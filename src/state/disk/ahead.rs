@@ -7,7 +7,8 @@
 //!    the block, with zeros, before it. So only the sync after that one has places to write down.
 //! 2. Zeros are written only where nothing was since the disk grew, which reads as zeros already, not where the
 //!    write itself goes, and not beyond the end. What was there when the disk was opened is written by nobody but
-//!    the engine. So no crash in between leaves anything else than one without them would.
+//!    the engine. So no crash in between leaves anything else than one without them would. A block counts as written
+//!    from the first write to it on, whether its zeros were written or left out.
 //! 3. Where there is no room for the zeros, the rest of them is left out, and whether the bytes find room is seen when
 //!    they are written. Any other error of theirs goes up, as that of any write.
 
@@ -94,7 +95,9 @@ impl Ahead {
     fn write_ahead(&self, offset: u64, len: u64) -> io::Result<()> {
         // Held meanwhile: zeros go nowhere where another write has been already.
         let mut blank = self.blank.lock();
-        for range in blank.ahead_of(offset, len) {
+        // All blocks are marked before the first zeros: where these find no room the bytes go to the others all the same.
+        let ranges: Vec<_> = blank.ahead_of(offset, len).collect();
+        for range in ranges {
             match self.put_zeros(range) {
                 Ok(()) => {}
                 Err(error) if is_full(&error) => break,
@@ -234,6 +237,27 @@ mod tests {
             disk.fail_at(disk.calls() + pages as u64, fault);
             assert!(opened.write(0, &[7; PAGE as usize]).is_err());
         }
+    }
+
+    #[test]
+    fn a_write_whose_zeros_find_no_room_is_not_written_over_with_later_ones() {
+        let disk = FaultDisk::new();
+        let opened = over(disk.clone());
+        opened.set_len(4 * BLOCK_BYTES).expect("the disk works");
+        disk.fail_at(disk.calls() + 1, Fault::NoSpace);
+        // Over three blocks, of which the first has zeros before it and the last behind it.
+        let long = vec![7; 2 * BLOCK_BYTES as usize];
+        opened.write(BLOCK_BYTES / 2, &long).expect("there is room for what counts");
+        for at in [9, 11, 4] {
+            opened.write(at * BLOCK_BYTES / 4, &[8; 100]).expect("the disk works");
+        }
+        let mut bytes = vec![0; 4 * BLOCK_BYTES as usize];
+        bytes[BLOCK_BYTES as usize / 2..5 * BLOCK_BYTES as usize / 2].fill(7);
+        for at in [9, 11, 4] {
+            let start = at * BLOCK_BYTES as usize / 4;
+            bytes[start..start + 100].fill(8);
+        }
+        assert!(disk.bytes() == bytes);
     }
 
     fn content(disk: &Ahead) -> Vec<u8> {
