@@ -19,8 +19,9 @@
 //!    for them where that is more. Where more than that is undone which no leader is at (groups that were written for
 //!    others under rule 5), steps come before groups. So no thread brings a second group before the first is
 //!    paid for, and what is owed has a bound: that, and one group for each thread that waits.
-//! 7. Once twice as much was appended as makes a checkpoint due, each leader goes on until the draft is done or
-//!    others are at it. So a process ends a checkpoint however short it lives, if it writes a few groups.
+//! 7. Once twice as much was appended as makes a checkpoint due, each leader goes on until the draft is done (that
+//!    one: another may begin at once) or others are at it. So a process ends a checkpoint however short it lives, if
+//!    it writes a few groups.
 //! 8. Where the log ends, so does the draft: who finds that puts none back.
 
 use std::collections::BTreeMap;
@@ -110,6 +111,8 @@ pub(super) struct Checkpoints<D> {
     owed: u64,
     /// Of what is owed, what leaders are at.
     paying: u64,
+    /// How many drafts there were.
+    drafts: u64,
     /// Who waits to get on with the draft: parkers of this crate.
     steppers: Vec<Waker>,
 }
@@ -124,6 +127,7 @@ impl<D: Draft> Checkpoints<D> {
             done: 0,
             owed: 0,
             paying: 0,
+            drafts: 0,
             steppers: Vec::new(),
         }
     }
@@ -329,10 +333,14 @@ impl<S: Sink> Journal<S> {
         // What its group owes, and what is owed for others and nobody is at.
         let until = log.checkpoints.owed.saturating_sub(log.checkpoints.paying);
         log.checkpoints.paying += owes.bytes;
+        let draft = log.checkpoints.drafts;
         let mut parker = None;
         loop {
             let checkpoints = &log.checkpoints;
-            let paid = checkpoints.done >= until && !owes.all;
+            // The draft that was there when it began: of the next one, which may begin in a step of this thread, others
+            // have to see to the end.
+            let all = owes.all && checkpoints.drafts == draft;
+            let paid = checkpoints.done >= until && !all;
             if paid || checkpoints.is_idle() || log.status.check().is_err() {
                 break;
             }
@@ -410,6 +418,7 @@ impl<S: Sink> Journal<S> {
         let checkpoints = &mut log.checkpoints;
         checkpoints.job = Job::Resting(draft);
         checkpoints.owed = checkpoints.done;
+        checkpoints.drafts += 1;
         true
     }
 
