@@ -44,7 +44,8 @@ impl StateManager {
         self.apply_at(diff, None)
     }
 
-    /// [`apply`](Self::apply) as a commit of this level, whatever that of the state is.
+    /// [`apply`](Self::apply) as a commit of this level, whatever that of the state is. Where nothing differs, at
+    /// [`Durability::Synced`], it waits until what is there is durable.
     ///
     /// # Errors
     /// Those of [`apply`](Self::apply).
@@ -62,7 +63,7 @@ impl StateManager {
         let parts = touched(from, to).filter_map(|(id, from, to)| writes(id, from, to));
         let mut tx = Transaction::of_writes(Arc::clone(from), parts, false);
         if tx.is_read_only() {
-            return Ok(self.version());
+            return inner.unchanged(self.version(), level);
         }
         if let Some(level) = level {
             tx.set_durability(level);
@@ -101,7 +102,8 @@ impl StateManager {
         self.restore_at(snapshot, None)
     }
 
-    /// [`restore`](Self::restore) as a commit of this level, whatever that of the state is.
+    /// [`restore`](Self::restore) as a commit of this level, whatever that of the state is. Where nothing differs, at
+    /// [`Durability::Synced`], it waits until what is there is durable.
     ///
     /// # Errors
     /// Those of [`restore`](Self::restore).
@@ -146,7 +148,8 @@ impl StateManager {
         self.import_at(import, None)
     }
 
-    /// [`import`](Self::import) as a commit of this level, whatever that of the state is.
+    /// [`import`](Self::import) as a commit of this level, whatever that of the state is. Where nothing differs, at
+    /// [`Durability::Synced`], it waits until what is there is durable.
     ///
     /// # Errors
     /// Those of [`import`](Self::import).
@@ -203,7 +206,7 @@ impl Inner {
             let now = Held::new(self.current());
             let tx = work_out(&now)?;
             if tx.is_read_only() {
-                return Ok(now.version);
+                return self.unchanged(now.version, level);
             }
             // Not held while the disk is waited for; the transaction gives its own up before that.
             drop(now);
@@ -212,7 +215,15 @@ impl Inner {
             }
             self.reruns.fetch_add(1, Ordering::Relaxed);
         }
-        self.commit_held(work_out)
+        self.unchanged(self.commit_held(work_out)?, level)
+    }
+
+    /// Where nothing differs there is no commit; who asked for one that is on disk is told once that version is.
+    fn unchanged(&self, version: Version, level: Option<Durability>) -> Result<Version, Error> {
+        if level == Some(Durability::Synced) {
+            self.wait_durable(version)?;
+        }
+        Ok(version)
     }
 
     /// Commits what `work_out` makes of the newest root, while nobody else commits.

@@ -293,7 +293,13 @@ fn going_back_and_imports_commit_at_the_level_that_they_are_told() {
         check(state.restore_with(&empty, level).unwrap());
         check(state.import_with(&Import::read(export.as_slice()).unwrap(), level).unwrap());
         assert_eq!(rows.get(&1), Some(1));
-        assert_eq!(state.restore_with(&state.snapshot(), level).unwrap(), state.version());
+        // Where nothing differs there is no commit, and what is there is durable all the same if that was asked for.
+        rows.with_durability(Durability::Memory).insert(1, 2).unwrap();
+        let version = state.version();
+        let same = state.snapshot();
+        assert_eq!(state.restore_with(&same, level).unwrap(), version);
+        assert_eq!(state.apply_with(&same.diff(&same).unwrap(), level).unwrap(), version);
+        assert_eq!(state.durable_version() == version, level == Durability::Synced, "{level:?}");
     }
     let state = StateManager::in_memory();
     let rows: Rows = state.collection("rows").unwrap();
