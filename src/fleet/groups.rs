@@ -12,7 +12,9 @@
 //! 3. The queue has a lane for each group, and passes over those that are kept here: they hold up nobody, and
 //!    nobody looks at them until room comes. A worker does not starve for their sake.
 //! 4. A task for a single agent that is kept here is on its way back to the mailbox, by the rules of that. It leaves
-//!    with the room, with its agent, or with the fleet.
+//!    with the room, with its agent, or with the fleet. It is put here only while its agent lives, under the lock
+//!    under which agents end; whoever ends one takes out its tasks once that is told. Room that comes as an agent
+//!    ends sends none of them on, so that nobody hears of them before.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -116,7 +118,9 @@ impl Groups {
         let waits =
             |payer: &Payer| same && payer.wait_for_room(Meter::Leases, 1, Asking::Waiting).is_err();
         self.over.retain(|_, payer| waits(payer));
-        let freed = self.aside.extract_if(.., |(.., payer)| !waits(payer));
+        // Rule 4.
+        let goes_on = |of: AgentId, payer: &Payer| pool.lives(of) && !waits(payer);
+        let freed = self.aside.extract_if(.., |(of, _, payer)| goes_on(*of, payer));
         let freed = freed.map(|(agent, id, _)| (agent, id)).collect();
         pool.set_groups_wait(!self.over.is_empty() || !self.aside.is_empty());
         freed

@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use phalanx::ManualClock;
 use phalanx::fleet::{
-    AgentSpec, Budgets, Fleet, FleetBuilder, GroupKey, Limit, Meter, Outcome, Priority, Quota,
-    Request, ReturnReason, Scope, Task, TaskHandle,
+    AgentSpec, Budgets, Fleet, FleetBuilder, FleetEvent, GroupKey, Limit, Meter, Outcome, Priority,
+    Quota, Request, ReturnReason, Scope, Task, TaskHandle,
 };
 
 use super::hangar::{Door, Hangar, builder as flying, doubler, leases as places};
-use super::support::{Gate, eventually, finish};
+use super::support::{Gate, Witness, eventually, finish};
 
 const TEAM: GroupKey = GroupKey::new(7);
 const OTHERS: GroupKey = GroupKey::new(8);
@@ -189,6 +189,30 @@ fn a_task_for_one_agent_waits_for_its_group_and_lets_the_rest_of_the_mailbox_pas
     drop(lease);
     finish(&fleet);
     assert_eq!(used(&budgets), (0, 1));
+}
+
+#[test]
+fn room_that_comes_as_an_agent_ends_tells_of_none_of_its_tasks_before_that() {
+    let (budgets, witness) = (team(1), Witness::new());
+    let built =
+        Fleet::builder().driven().budgets(budgets.clone()).observer(witness.clone()).build();
+    let fleet = built.unwrap();
+    let spec = AgentSpec::new("echo").max_leases(NonZeroU32::new(2).unwrap());
+    let agent = fleet.spawn(spec.handler_fn(|task: &Task<u64>, _cx| Ok(*task.payload()))).unwrap();
+    let lease = fleet.try_allocate(&Request::any().agent(agent).group(TEAM)).unwrap();
+    let handle = fleet.submit(of_team(1).to(agent)).unwrap();
+    fleet.run_ready(usize::MAX);
+    assert!(handle.try_outcome().is_none(), "it waits for its group");
+    fleet.kill(agent).unwrap();
+    assert_eq!(ended(&handle), Outcome::Returned(ReturnReason::AgentGone));
+    let events = witness.events();
+    let place = |is: fn(&FleetEvent) -> bool| events.iter().position(is).unwrap();
+    let killed = place(|event| matches!(event, FleetEvent::AgentKilled { .. }));
+    let settled = place(|event| matches!(event, FleetEvent::TaskSettled { .. }));
+    assert!(killed < settled, "{events:?}");
+    assert_eq!(used(&budgets).0, 0);
+    drop(lease);
+    finish(&fleet);
 }
 
 #[test]
