@@ -315,6 +315,25 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         self.core.inner.pool.status(agent)
     }
 
+    /// What an agent is doing now, or that it has [stopped](AgentState::Stopped), however long ago; `None` if
+    /// it is none of this fleet's. Of a fleet that is like this one, an id may be one of this fleet's as well: ids
+    /// are of one fleet each. O(1); it may wait for a step of the agent's shard.
+    ///
+    /// ```
+    /// use phalanx::fleet::{AgentSpec, AgentState, Fleet};
+    ///
+    /// let fleet = Fleet::<(), ()>::builder().build()?;
+    /// let agent = fleet.spawn(AgentSpec::new("worker"))?;
+    /// assert_eq!(fleet.agent_state(agent), Some(AgentState::Ready));
+    /// fleet.kill(agent)?;
+    /// assert_eq!(fleet.agent_state(agent), Some(AgentState::Stopped));
+    /// # Ok::<(), phalanx::Error>(())
+    /// ```
+    #[must_use]
+    pub fn agent_state(&self, agent: AgentId) -> Option<AgentState> {
+        self.core.inner.pool.state(agent)
+    }
+
     /// What is true of all live agents at one moment, by slot. O(agents log agents), and no agent is
     /// allocated meanwhile.
     #[must_use]

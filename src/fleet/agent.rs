@@ -454,8 +454,8 @@ pub enum Condition {
     Failed,
 }
 
-/// What an agent is doing, derived from its condition and its leases and from nothing else. One that has
-/// stopped has no state: it is gone.
+/// What an agent is doing, derived from its condition and its leases and from nothing else, or that it has stopped,
+/// which its id tells for good.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum AgentState {
@@ -471,6 +471,9 @@ pub enum AgentState {
     Draining,
     /// It has failed.
     Failed,
+    /// It has ended: it was killed, retired or drained, its restarts were used up, or its fleet has shut down. Only
+    /// [`Fleet::agent_state`](super::Fleet::agent_state) says so: no [`AgentStatus`] is left of it.
+    Stopped,
 }
 
 impl AgentState {

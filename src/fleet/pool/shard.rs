@@ -223,6 +223,15 @@ impl Shard {
         lives.then_some(local)
     }
 
+    /// Whether an agent of this name has been here (rule 3): nobody has a name that was not given yet.
+    pub(super) fn has_ended(&self, agent: AgentId) -> bool {
+        self.slots.get((agent.slot >> self.bits) as usize).is_some_and(|slot| {
+            // The last of all generations does not go up.
+            let last = slot.generation == u32::MAX && slot.standing == Standing::VACANT;
+            agent.generation < slot.generation || (last && agent.generation == slot.generation)
+        })
+    }
+
     pub(super) fn slot(&self, local: u32) -> &Slot {
         &self.slots[local as usize]
     }

@@ -497,6 +497,11 @@ impl Both {
             assert_eq!((status.load, status.max_leases), (agent.load.into(), agent.limit.into()));
             assert_eq!(status.state, AgentState::of(agent.condition, agent.load.into()));
         }
+        for ever in &self.model.ever {
+            let live = self.model.agents.iter().find(|agent| agent.id == *ever);
+            let state = live.map(|agent| AgentState::of(agent.condition, agent.load.into()));
+            assert_eq!(self.pool.state(*ever), Some(state.unwrap_or(AgentState::Stopped)));
+        }
         let tally = self.pool.tally();
         assert_eq!(tally.live as usize, self.model.agents.len());
         let desk = self.pool.desk.lock();

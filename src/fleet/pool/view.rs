@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::desk::Kind;
 use super::shard::Shard;
+use super::slot::Slot;
 use super::{Ask, Mask, Pool, RUNS_TASKS};
 use crate::fleet::agent::{AgentState, AgentStatus};
 use crate::fleet::id::AgentId;
@@ -26,6 +27,15 @@ impl Pool {
         let shard = self.shards[self.shard_of(agent)].lock();
         let local = shard.find(agent)?;
         Some(status(&shard, local, desk.kind(shard.slot(local).kind)))
+    }
+
+    /// What the agent is doing, or that it has ended; `None` if there never was one of this name. O(1).
+    pub(in crate::fleet) fn state(&self, agent: AgentId) -> Option<AgentState> {
+        let shard = self.shards.get(self.shard_of(agent))?.lock();
+        if let Some(local) = shard.find(agent) {
+            return Some(state(shard.slot(local)));
+        }
+        shard.has_ended(agent).then_some(AgentState::Stopped)
     }
 
     /// The live agents at one moment, in the order of their slots.
@@ -57,7 +67,7 @@ pub(super) fn status(shard: &Shard, local: u32, kind: &Kind) -> AgentStatus {
     AgentStatus {
         id: shard.id(local),
         name: Arc::clone(&kind.name),
-        state: AgentState::of(slot.standing.condition().unwrap_or_default(), u32::from(slot.load)),
+        state: state(slot),
         load: u32::from(slot.load),
         // On trial it may hold fewer for now.
         max_leases: u32::from(kind.limit),
@@ -67,4 +77,8 @@ pub(super) fn status(shard: &Shard, local: u32, kind: &Kind) -> AgentStatus {
         resources: kind.resources,
         incarnation: shard.incarnations.get(&local).copied().unwrap_or(FIRST),
     }
+}
+
+fn state(slot: &Slot) -> AgentState {
+    AgentState::of(slot.standing.condition().unwrap_or_default(), u32::from(slot.load))
 }

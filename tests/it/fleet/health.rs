@@ -150,3 +150,30 @@ fn labels_and_resources_are_shown_as_the_spec_gave_them() {
     assert_eq!((labels, status.resources), (vec![("zone", "y"), ("tier", "1")], resources));
     assert!(fleet.agent(other).unwrap().labels.is_empty());
 }
+
+#[test]
+fn an_agent_that_has_ended_is_told_from_one_that_never_was() {
+    let (fleet, [first, second]) = pair();
+    assert_eq!(fleet.agent_state(first), Some(AgentState::Ready));
+    fleet.kill(first).unwrap();
+    fleet.retire(second).unwrap();
+    // Their places are taken by others.
+    let others = fleet.spawn_batch(&AgentSpec::new("agent"), 2).unwrap();
+    let _held = fleet.try_allocate(&Request::any().agent(others[0])).unwrap();
+    assert_eq!(fleet.agent_state(others[0]), Some(AgentState::Busy));
+    for gone in [first, second] {
+        assert_eq!((fleet.agent_state(gone), fleet.agent(gone)), (Some(AgentState::Stopped), None));
+    }
+    // Names of another fleet: a place that there is none of here, and an agent that has not come yet.
+    let (other, [mut later, _]) = pair();
+    let far = *other.spawn_batch(&AgentSpec::new("agent"), 200).unwrap().last().unwrap();
+    assert_eq!(fleet.agent_state(far), None);
+    for _ in 0..3 {
+        other.kill(later).unwrap();
+        later = other.spawn(AgentSpec::new("agent")).unwrap();
+    }
+    assert!(later.generation() > others[0].generation() && later.slot() < 2);
+    assert_eq!(fleet.agent_state(later), None);
+    fleet.shutdown(LONG).unwrap();
+    assert_eq!(fleet.agent_state(others[0]), Some(AgentState::Stopped));
+}
