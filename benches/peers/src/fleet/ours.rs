@@ -12,6 +12,19 @@ use phalanx::fleet::{
 
 use super::tally::{Counter, Tally};
 
+/// A fleet of so many workers, or one that the host drives.
+pub fn fleet<T, O>(workers: Option<usize>) -> Fleet<T, O>
+where
+    T: Send + Sync + 'static,
+    O: Send + Sync + 'static,
+{
+    let builder = match workers {
+        Some(workers) => Fleet::builder().workers(workers),
+        None => Fleet::builder().driven(),
+    };
+    builder.build().expect("the defaults are valid")
+}
+
 /// A fleet of which agents are only leased.
 pub fn lease_only() -> Fleet<(), ()> {
     Fleet::builder().workers(0).build().expect("the defaults are valid")
@@ -51,6 +64,17 @@ pub fn spec(max_leases: u32) -> AgentSpec<(), ()> {
 /// Agents that answer with one more than they are given.
 pub fn answering() -> AgentSpec<u64, u64> {
     AgentSpec::new("agent").handler_fn(|task, _| Ok(task.payload() + 1))
+}
+
+/// Agents that count what they are told, whose handlers are made as soon as they can be, and say that they are there.
+pub fn starting(tally: &Arc<Tally>) -> AgentSpec<u64, ()> {
+    let tally = Arc::clone(tally);
+    let spec = AgentSpec::new("agent").handler(move || {
+        let counter = Counter::new(&tally);
+        counter.started();
+        counter
+    });
+    spec.prewarmed()
 }
 
 /// Agents that count what they are told.

@@ -27,8 +27,10 @@ const AGENTS: usize = 100_000;
 // Time.
 
 pub fn spawn_100k(settings: &Settings) -> Row {
-    Lineup::of(settings, ours_spawned(OURS, true))
-        .and(ours_spawned("self-one-by-one", false))
+    Lineup::of(settings, ours_spawned(OURS, Some(1)))
+        .and(ours_spawned("self-together", None))
+        .beside(ours_one_by_one())
+        .beside(ours_lazy())
         .and(spawned::<Xtra>("xtra"))
         .and(spawned_apart::<Xtra>("xtra-apart", Threads::One))
         .beside(spawned_apart::<Xtra>("xtra-apart-2", Threads::Many(2)))
@@ -39,29 +41,63 @@ pub fn spawn_100k(settings: &Settings) -> Row {
         .measure(
             (Unit::Nanoseconds, Time::Wall),
             "spawn-100k",
-            "100,000 agents with a handler are made, each ready (ns an agent)",
+            "100,000 agents with a handler are made, until each has started (ns an agent)",
             json!({
                 "agents": AGENTS,
-                "peers": "until each has started; on one thread, or started from another (`-apart`)",
+                "ours": "prewarmed, by one worker; by the thread that makes them (`-together`); \
+                    without, so that handlers are made when they are first needed (`-lazy`)",
+                "peers": "on one thread, or started from another (`-apart`)",
             }),
             &[("best-xtra", 3.0)],
         )
 }
 
-fn ours_spawned(name: &'static str, batch: bool) -> Contestant<'static> {
-    Contestant::in_laps(name, move |watch| {
+/// By so many workers, or by the thread that makes them.
+fn ours_spawned(name: &'static str, workers: Option<usize>) -> Contestant<'static> {
+    spawned_by(name, workers, |fleet, spec| {
+        ours::spawn(fleet, spec, AGENTS);
+    })
+}
+
+fn ours_one_by_one() -> Contestant<'static> {
+    spawned_by("self-one-by-one", Some(1), |fleet, spec| {
+        for _ in 0..AGENTS {
+            fleet.spawn(spec.clone()).expect("there is room");
+        }
+    })
+}
+
+fn spawned_by(
+    name: &'static str,
+    workers: Option<usize>,
+    spawn: impl Fn(&Fleet<u64>, &AgentSpec<u64, ()>) + 'static,
+) -> Contestant<'static> {
+    let contestant = Contestant::in_laps(name, move |watch| {
         for _ in watch.units() {
-            let fleet =
-                Fleet::<u64, u64>::builder().workers(1).build().expect("defaults are valid");
-            let spec = ours::answering();
+            let (fleet, tally) = (ours::fleet(workers), Tally::new(1));
+            let spec = ours::starting(&tally);
+            tally.begin(AGENTS);
             watch.begin();
-            if batch {
-                fleet.spawn_batch(&spec, AGENTS).expect("there is room");
-            } else {
-                for _ in 0..AGENTS {
-                    fleet.spawn(spec.clone()).expect("there is room");
-                }
-            }
+            spawn(&fleet, &spec);
+            // Of a fleet with threads it runs nothing.
+            fleet.run_ready(usize::MAX);
+            tally.wait();
+            watch.end(AGENTS as u64);
+            assert_eq!(fleet.stats().agents_live, AGENTS as u64);
+        }
+        watch.sample(Some(AGENTS as u64))
+    });
+    if workers.is_some() { contestant.on_two_cores() } else { contestant }
+}
+
+/// Agents whose handlers are made when they are first needed: what this takes the peers have no like of.
+fn ours_lazy() -> Contestant<'static> {
+    Contestant::in_laps("self-lazy", move |watch| {
+        for _ in watch.units() {
+            let fleet = ours::fleet(Some(1));
+            let spec = ours::counting(&Tally::new(1));
+            watch.begin();
+            ours::spawn(&fleet, &spec, AGENTS);
             watch.end(AGENTS as u64);
             assert_eq!(fleet.stats().agents_live, AGENTS as u64);
         }
@@ -128,6 +164,7 @@ async fn end<A: Actors>(tally: &Tally, addresses: Vec<A::Address>) {
 pub fn bytes_idle(settings: &Settings) -> Row {
     let weighed = |name| weighed("bytes-idle", name, AGENTS as f64);
     Lineup::of(settings, weighed(OURS))
+        .beside(weighed("self-lazy"))
         .and(weighed("xtra"))
         .beside(weighed("tokio"))
         .beside(weighed("tokio-bounded"))
@@ -138,7 +175,11 @@ pub fn bytes_idle(settings: &Settings) -> Row {
             (Unit::Bytes, Time::None),
             "bytes-idle",
             "what each of 100,000 idle agents with a handler takes, its address included",
-            json!({ "agents": AGENTS, "measured": "Rss of a process of its own, before and after" }),
+            json!({
+                "agents": AGENTS,
+                "measured": "Rss of a process of its own, before and after",
+                "ours": "each has its handler, as the peers have; without those (`-lazy`)",
+            }),
             &[("xtra", 3.0)],
         )
 }
@@ -184,7 +225,8 @@ fn weighed(row: &'static str, name: &'static str, unit: f64) -> Contestant<'stat
 /// What one of them in a row takes: the bytes of all agents, and how many showed that they are ready.
 pub fn child(row: &str, name: &str) -> Result<(u64, u64), String> {
     match (row, name) {
-        ("bytes-idle", OURS) => Ok(ours_idle()),
+        ("bytes-idle", OURS) => Ok(ours_idle(true)),
+        ("bytes-idle", "self-lazy") => Ok(ours_idle(false)),
         ("bytes-idle", "tokio") => Ok(idle::<Unbounded>()),
         ("bytes-idle", "tokio-bounded") => Ok(idle::<Bounded>()),
         ("bytes-idle", "actix") => Ok(idle::<Actix>()),
@@ -216,11 +258,15 @@ fn idle<A: Actors>() -> (u64, u64) {
     })
 }
 
-fn ours_idle() -> (u64, u64) {
+/// Agents whose handlers have been made, or not yet.
+fn ours_idle(started: bool) -> (u64, u64) {
     let tally = Tally::new(1);
-    let fleet = Fleet::<u64>::builder().workers(1).build().expect("the defaults are valid");
+    let fleet = ours::fleet(Some(1));
     let before = resident_bytes();
-    let agents = fleet.spawn_batch(&ours::counting(&tally), AGENTS).expect("there is room");
+    let spec = if started { ours::starting(&tally) } else { ours::counting(&tally) };
+    tally.begin(if started { AGENTS } else { 0 });
+    let agents = ours::spawn(&fleet, &spec, AGENTS);
+    tally.wait();
     let bytes = resident_bytes() - before;
     // Each handles one message, to show that it can.
     tally.begin(AGENTS);

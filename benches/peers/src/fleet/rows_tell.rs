@@ -120,11 +120,7 @@ fn ours_of(
     threads: Option<usize>,
     agents: usize,
 ) -> (Fleet<u64>, Vec<AgentId>) {
-    let builder = match threads {
-        Some(threads) => Fleet::builder().workers(threads),
-        None => Fleet::builder().driven(),
-    };
-    let fleet = builder.build().expect("the defaults are valid");
+    let fleet = ours::fleet(threads);
     let agents = ours::spawn(&fleet, spec, agents);
     (fleet, agents)
 }
