@@ -85,7 +85,9 @@ impl World {
         let Some(agent) = self.any_agent() else { return };
         if self.fleet.retire(agent).is_ok() {
             let mut books = self.core.books();
-            books.agents.remove(&agent);
+            if let Some(body) = books.agents.remove(&agent) {
+                books.dismiss(&body);
+            }
             books.totals.count("retired");
             let waiting = books.letters.values().any(|letter| letter.to == agent);
             assert!(!waiting, "{agent} retired over its messages");
