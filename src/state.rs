@@ -38,6 +38,8 @@
 //!    missing.
 //! 8. A level of durability never leaves a commit out: what survives is all up to one version.
 //! 9. No change that the rule of a collection refuses is committed.
+//! 10. A store or an export that a newer [version](StateBuilder::schema_version) of the host's schema has written is
+//!     refused, and an older build of the host is let in to no row of a newer form.
 //!
 //! What it is not: a database larger than memory, shared between processes, or one that queries.
 
@@ -74,6 +76,7 @@ mod registry;
 mod release;
 mod restore;
 mod root;
+mod schema;
 mod snapshot;
 mod stats;
 #[cfg(feature = "durable")]

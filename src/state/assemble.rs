@@ -12,7 +12,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
-use super::block::{self, Kind, corrupt};
+use super::block::corrupt;
 use super::builder::Settings;
 use super::codec::Codec;
 #[cfg(feature = "test-util")]
@@ -23,9 +23,10 @@ use super::recover::Recovery;
 use super::release::Release;
 use super::root::{Content, Recovered, Root, Slot};
 use super::snapshot::no_codec;
+use super::store::identity::Identity;
 use super::store::redb::RedbStore;
 use super::store::{self, Keeper, Load, Store};
-use super::{Import, StateManager, Version, export};
+use super::{Import, StateManager, Version, export, schema};
 use crate::{Error, ErrorKind};
 
 #[cfg(feature = "test-util")]
@@ -41,36 +42,36 @@ pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManage
     }
     let folder = Folder::lock(path)?;
     let found = folder.look()?;
-    let codec = found.header.as_deref().map(header).transpose()?;
-    match (codec, found.data) {
+    let header = found.header.as_deref().map(|block| header(block, &settings)).transpose()?;
+    match (header, found.data) {
         (None, None) => {
             let file = folder.new_data()?;
             let disk = FileDisk::new(file);
             let opened = Opened::rehearse(Box::new(disk), true, None, &settings)?;
             let opened = opened.live()?;
             folder.name_data()?;
-            folder.write_header(&store::identity(opened.codec)?)?;
+            folder.write_header(&opened.identity.seal()?)?;
             opened.finish(Some(folder), settings)
         }
         (Some(_), None) => Err(corrupt(format!(
             "the state folder {} has its header but not its data",
             path.display()
         ))),
-        (codec, Some(file)) => {
+        (header, Some(file)) => {
             let disk = FileDisk::new(file);
-            let opened = Opened::rehearse(Box::new(disk), false, codec, &settings)?;
-            if codec.is_some() {
-                return opened.live()?.finish(Some(folder), settings);
-            }
+            let opened = Opened::rehearse(Box::new(disk), false, header, &settings)?;
             // A creation that was cut short has no commits; anything else has lost its header.
-            if opened.recovery.report.version != Version::ZERO {
+            if header.is_none() && opened.recovery.report.version != Version::ZERO {
                 return Err(corrupt(format!(
                     "the state folder {} has its data but not its header",
                     path.display()
                 )));
             }
             let opened = opened.live()?;
-            folder.write_header(&store::identity(opened.codec)?)?;
+            // It follows what the store says.
+            if header != Some(opened.identity) {
+                folder.write_header(&opened.identity.seal()?)?;
+            }
             opened.finish(Some(folder), settings)
         }
     }
@@ -102,6 +103,7 @@ fn fill(
         })?;
     }
     recovery.finish()?;
+    recovery.report.schema_version = import.header().schema_version();
     Ok(recovery)
 }
 
@@ -124,19 +126,20 @@ fn unread(error: io::Error) -> Error {
     Error::with_source(ErrorKind::Io, "could not read the store", error)
 }
 
-fn header(header: &[u8]) -> Result<Codec, Error> {
-    let (codec, _) = block::open(Kind::Store, header).map_err(|error| {
+fn header(header: &[u8], settings: &Settings) -> Result<Identity, Error> {
+    let header = Identity::open(header).map_err(|error| {
         let message = format!("the header of the state folder: {error}");
         Error::with_source(error.kind(), message, error)
     })?;
-    Ok(codec)
+    schema::check("the state folder", header.schema, settings.schema_version)?;
+    Ok(header)
 }
 
 /// A store whose contents were verified, and which may not be live yet.
 struct Opened {
     store: RedbStore,
     stage: Stage,
-    codec: Codec,
+    identity: Identity,
     recovery: Recovery,
     started: crate::Timestamp,
 }
@@ -146,7 +149,7 @@ impl Opened {
     fn rehearse(
         disk: Box<dyn Disk>,
         new: bool,
-        header: Option<Codec>,
+        header: Option<Identity>,
         settings: &Settings,
     ) -> Result<Self, Error> {
         let started = settings.clock.now();
@@ -159,13 +162,24 @@ impl Opened {
             let (mut store, repaired) = RedbStore::open(stage.clone(), settings.cache_bytes)?;
             if new {
                 let codec = settings.codec.or(Codec::preferred()).ok_or_else(no_codec)?;
-                store.initialize(&store::identity(codec)?)?;
+                let identity = Identity { codec, schema: settings.schema_version };
+                store.initialize(&identity.seal()?)?;
             }
             let identity = store.identity()?;
             let identity = identity.ok_or_else(|| corrupt("the store does not say what it is"))?;
-            let (codec, _) = block::open(Kind::Store, &identity)?;
-            if header.is_some_and(|header| header != codec) {
+            let identity = Identity::open(&identity)?;
+            schema::check("the store", identity.schema, settings.schema_version)?;
+            let Identity { codec, schema } = identity;
+            if header.is_some_and(|header| header.codec != codec) {
                 return Err(corrupt("the header and the data name different codecs"));
+            }
+            if let Some(header) = header
+                && header.schema > schema
+            {
+                return Err(corrupt(format!(
+                    "the header names schema version {} and the data {schema}",
+                    header.schema
+                )));
             }
             if let Some(asked) = settings.codec
                 && asked != codec
@@ -193,12 +207,13 @@ impl Opened {
             }
             recovery.report.created = new;
             recovery.report.repaired = repaired;
-            Ok((store, codec, recovery))
+            recovery.report.schema_version = schema;
+            Ok((store, identity, recovery))
         }));
-        let (store, codec, recovery) = opened.unwrap_or_else(|_| {
+        let (store, identity, recovery) = opened.unwrap_or_else(|_| {
             Err(corrupt("the engine panicked while it read its file, which is damaged"))
         })?;
-        Ok(Self { store, stage, codec, recovery, started })
+        Ok(Self { store, stage, identity, recovery, started })
     }
 
     /// Rule 1 of the file: from here on there are writes.
@@ -210,7 +225,11 @@ impl Opened {
     }
 
     fn finish(self, folder: Option<Folder>, settings: Settings) -> Result<StateManager, Error> {
-        let Self { mut store, stage, codec, mut recovery, started } = self;
+        let Self { mut store, stage, identity, mut recovery, started } = self;
+        let Identity { codec, schema } = identity;
+        if settings.schema_version > schema {
+            store.rise(Identity { codec, schema: settings.schema_version }.seal()?);
+        }
         if let Some(import) = &settings.import {
             let filled = fill(import, |version, chunks| store::fill(&mut store, version, chunks))?;
             let found = std::mem::replace(&mut recovery, filled);

@@ -42,18 +42,30 @@ impl Kind {
     /// The newest format of such blocks, which this build writes. It reads this one and those before it.
     ///
     /// Beside the chunks of a checkpoint of format 2 there may be groups that it covers, which are skipped. A
-    /// build that expects none refuses them by their format, rather than as damage.
+    /// build that expects none refuses them by their format, rather than as damage. An identity of format 2 names
+    /// the version of the host's schema; where that is zero the format stays 1.
     fn format(self) -> u16 {
         match self {
-            Self::Store | Self::Group => 1,
-            Self::Chunk => 2,
+            Self::Group => 1,
+            Self::Store | Self::Chunk => 2,
         }
     }
 }
 
 #[cfg(feature = "durable")]
-/// Closes a payload into a block.
+/// Closes a payload into a block of the newest format.
 pub(super) fn seal(kind: Kind, codec: Codec, payload: &[u8]) -> Result<Vec<u8>, Error> {
+    seal_as(kind, kind.format(), codec, payload)
+}
+
+#[cfg(feature = "durable")]
+/// Closes a payload into a block.
+pub(super) fn seal_as(
+    kind: Kind,
+    format: u16,
+    codec: Codec,
+    payload: &[u8],
+) -> Result<Vec<u8>, Error> {
     let len = u32::try_from(payload.len()).map_err(|_| {
         Error::new(
             ErrorKind::LimitReached,
@@ -62,7 +74,7 @@ pub(super) fn seal(kind: Kind, codec: Codec, payload: &[u8]) -> Result<Vec<u8>, 
     })?;
     let mut block = Vec::with_capacity(HEAD + payload.len() + CHECKSUM);
     block.extend_from_slice(&MAGIC);
-    block.extend_from_slice(&kind.format().to_le_bytes());
+    block.extend_from_slice(&format.to_le_bytes());
     block.push(codec.id());
     block.push(kind as u8);
     block.extend_from_slice(&len.to_le_bytes());
@@ -75,6 +87,13 @@ pub(super) fn seal(kind: Kind, codec: Codec, payload: &[u8]) -> Result<Vec<u8>, 
 /// Opens a block: its codec and payload.
 #[cfg(feature = "durable")]
 pub(super) fn open(kind: Kind, block: &[u8]) -> Result<(Codec, &[u8]), Error> {
+    let (_, codec, payload) = open_of_format(kind, block)?;
+    Ok((codec, payload))
+}
+
+/// Opens a block: its format, codec and payload.
+#[cfg(feature = "durable")]
+pub(super) fn open_of_format(kind: Kind, block: &[u8]) -> Result<(u16, Codec, &[u8]), Error> {
     let Some((body, checksum)) = block.split_last_chunk::<CHECKSUM>() else {
         return Err(corrupt(format!("a block of {} bytes is too short", block.len())));
     };
@@ -113,7 +132,7 @@ pub(super) fn open(kind: Kind, block: &[u8]) -> Result<(Codec, &[u8]), Error> {
     if u32::from_le_bytes([l0, l1, l2, l3]) as usize != payload.len() {
         return Err(corrupt("the length of a block does not match its bytes"));
     }
-    Ok((codec, payload))
+    Ok((format, codec, payload))
 }
 
 pub(super) fn corrupt(message: impl Into<String>) -> Error {
@@ -223,6 +242,11 @@ impl<'a> Reader<'a> {
         self.rest = rest;
         self.at += 1;
         Ok(first)
+    }
+
+    pub(super) fn u32(&mut self) -> Result<u32, Error> {
+        let bytes = self.take(4)?.first_chunk().ok_or_else(short)?;
+        Ok(u32::from_le_bytes(*bytes))
     }
 
     pub(super) fn u64(&mut self) -> Result<u64, Error> {

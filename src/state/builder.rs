@@ -28,6 +28,7 @@ pub(super) enum Place {
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) codec: Option<Codec>,
+    pub(super) schema_version: u32,
     pub(super) durability: Option<Durability>,
     pub(super) clock: Clock,
     pub(super) change_log: Limits,
@@ -51,6 +52,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             codec: None,
+            schema_version: 0,
             durability: None,
             clock: Clock::default(),
             change_log: Limits::default(),
@@ -144,6 +146,26 @@ impl StateBuilder {
     /// which it was written with; naming another than that is an error of opening.
     pub fn codec(mut self, codec: Codec) -> Self {
         self.settings.codec = Some(codec);
+        self
+    }
+
+    /// The version of the host's schema, which is that of the forms in which its rows are stored. Default: 0,
+    /// which is also that of whatever was written before there were such versions; any number. A host counts it up
+    /// with each new form that its older builds cannot read.
+    ///
+    /// A store has the highest version that anything in it was written with, and an export that of the state that
+    /// wrote it. What has a newer one than is given here is refused with [`ErrorKind::UnsupportedVersion`] and both
+    /// numbers, before any row is decoded, and stays as it is. What has an older one is read, and
+    /// [`RecoveryReport::schema_version`](super::RecoveryReport::schema_version) says which it was: its rows are of
+    /// older forms, which the types of the host have to
+    /// [read as the new](crate::docs::patterns#store-an-enum-of-forms-and-keep-one-of-them-in-memory).
+    ///
+    /// The version of an older store rises with the first group of commits, or checkpoint, that is written to it, in the same
+    /// atomic step. So an older build is let in to nothing that has a row of a newer form; and where a new build finds
+    /// rows that it cannot read, and has written nothing, the older one can be taken back. The header of the folder
+    /// follows at the next opening.
+    pub fn schema_version(mut self, version: u32) -> Self {
+        self.settings.schema_version = version;
         self
     }
 
@@ -286,8 +308,8 @@ impl StateBuilder {
     ///
     /// # Errors
     /// [`ErrorKind::InUse`] where another handle or process holds the folder;
-    /// [`ErrorKind::UnsupportedVersion`] for a newer format or a codec that this build lacks;
-    /// [`ErrorKind::Corrupt`] where something is damaged or missing; [`ErrorKind::Io`];
+    /// [`ErrorKind::UnsupportedVersion`] for a newer format, a codec that this build lacks, or a newer
+    /// [schema version](StateBuilder::schema_version), also of an import; [`ErrorKind::Corrupt`] where something is damaged or missing; [`ErrorKind::Io`];
     /// [`ErrorKind::InvalidArgument`] for settings out of range, no path, a level of durability that needs one, or a
     /// codec other than the store's; [`ErrorKind::Unsupported`] in a build without a codec.
     pub fn open(self) -> Result<StateManager, Error> {
@@ -311,6 +333,7 @@ impl StateBuilder {
                 return Err(Error::new(ErrorKind::InvalidArgument, message));
             }
             settings.codec = Some(codec);
+            import.check_schema(settings.schema_version)?;
         }
         if settings.max_pending_releases > 1024 {
             return invalid("at most 1024 old states wait to be freed");

@@ -452,7 +452,7 @@ impl StateManager {
         let id = id.into();
         let root = self.inner.kept.with(|list| list.find(id).map(|entry| Arc::clone(&entry.root)));
         let root = root.ok_or_else(|| not_kept(id))?;
-        Ok(Snapshot { root, codec: self.inner.codec })
+        Ok(self.inner.snapshot_of(root))
     }
 
     /// Lets go of one kept snapshot, and returns what it was.

@@ -84,6 +84,8 @@ pub(super) struct Inner {
     pub(super) kept: Kept,
     pub(super) registry: Mutex<HashMap<Arc<str>, Entry>>,
     pub(super) codec: Option<Codec>,
+    /// Of the host.
+    pub(super) schema_version: u32,
     /// The level of commits that ask for no other.
     pub(super) durability: Durability,
     pub(super) closed: AtomicBool,
@@ -127,7 +129,12 @@ impl StateManager {
     pub(super) fn of_memory(settings: &Settings) -> Self {
         let owner = Release::new(settings.max_pending_releases);
         let root = Root { owner, version: Version::ZERO, replaced: 0, slots: Vec::new() };
-        Self::of_root(root, settings, RecoveryReport { created: true, ..RecoveryReport::default() })
+        let recovery = RecoveryReport {
+            created: true,
+            schema_version: settings.schema_version,
+            ..RecoveryReport::default()
+        };
+        Self::of_root(root, settings, recovery)
     }
 
     /// A state in memory that starts with these collections.
@@ -144,6 +151,7 @@ impl StateManager {
                 kept: Kept::new(settings.snapshots.clone(), settings.clock.clone()),
                 registry: Mutex::new(registry),
                 codec: settings.codec.or(Codec::preferred()),
+                schema_version: settings.schema_version,
                 durability: Durability::Memory,
                 closed: AtomicBool::new(false),
                 maintained: Mutex::new(None),
@@ -186,6 +194,7 @@ impl StateManager {
                 kept: Kept::new(settings.snapshots.clone(), settings.clock.clone()),
                 registry: Mutex::new(registry),
                 codec: Some(codec),
+                schema_version: settings.schema_version,
                 durability: settings.durability.unwrap_or(Durability::Buffered),
                 closed: AtomicBool::new(false),
                 maintained: Mutex::new(None),
@@ -554,7 +563,11 @@ impl Inner {
     }
 
     pub(super) fn snapshot(&self) -> Snapshot {
-        Snapshot { root: self.current(), codec: self.codec }
+        self.snapshot_of(self.current())
+    }
+
+    pub(super) fn snapshot_of(&self, root: Arc<Root>) -> Snapshot {
+        Snapshot { root, codec: self.codec, schema_version: self.schema_version }
     }
 
     pub(super) fn current(&self) -> Arc<Root> {

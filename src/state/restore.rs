@@ -140,6 +140,8 @@ impl StateManager {
     ///
     /// # Errors
     /// [`ErrorKind::InvalidArgument`] where a collection has to be opened first (the message names it);
+    /// [`ErrorKind::UnsupportedVersion`] where its
+    /// [schema version](super::ExportHeader::schema_version) is newer than the host's;
     /// [`ErrorKind::Codec`] where a row does not decode to the types of its collection;
     /// [`ErrorKind::Corrupt`] where two rows have one key; otherwise those of
     /// [`StateManager::transaction`], and after an error nothing was committed but where
@@ -159,6 +161,7 @@ impl StateManager {
 
     fn import_at(&self, import: &Import, level: Option<Durability>) -> Result<Version, Error> {
         let codec = import.codec()?;
+        import.check_schema(self.inner.schema_version)?;
         self.inner.commit_whole(level, &mut |now| {
             let unopened = |name: &str, why: &str| {
                 let message = format!("open the collection {name:?} first: {why} needs its types");

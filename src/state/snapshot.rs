@@ -8,6 +8,7 @@ use std::sync::Arc;
 use super::codec::Codec;
 use super::release::Held;
 use super::root::Root;
+use super::transfer::Rows;
 use super::{Collection, Compression, Key, Value, Version, transfer};
 use crate::{Error, ErrorKind};
 
@@ -37,6 +38,7 @@ use crate::{Error, ErrorKind};
 pub struct Snapshot {
     pub(super) root: Arc<Root>,
     pub(super) codec: Option<Codec>,
+    pub(super) schema_version: u32,
 }
 
 impl Snapshot {
@@ -104,7 +106,7 @@ impl Snapshot {
         mut writer: impl io::Write,
         compression: Compression,
     ) -> Result<u64, Error> {
-        transfer::export(&self.root, self.codec.ok_or_else(no_codec)?, compression, &mut writer)
+        transfer::export(&self.root, self.rows()?, compression, &mut writer)
     }
 
     /// [`Snapshot::export_to`] to a file, which is there whole or not at all, and survives a power loss
@@ -120,8 +122,13 @@ impl Snapshot {
         path: impl AsRef<Path>,
         compression: Compression,
     ) -> Result<u64, Error> {
+        transfer::export_file(&self.root, self.rows()?, compression, path.as_ref())
+    }
+
+    /// What its rows are written as.
+    fn rows(&self) -> Result<Rows, Error> {
         let codec = self.codec.ok_or_else(no_codec)?;
-        transfer::export_file(&self.root, codec, compression, path.as_ref())
+        Ok(Rows { codec, schema_version: self.schema_version })
     }
 
     /// Gives it up like a writer does: where it is the last to show its version and much was replaced since,
@@ -135,7 +142,7 @@ impl Snapshot {
     /// # Errors
     /// Those of [`Snapshot::export_to`] but for the writer's.
     pub fn encoded_size_bytes(&self) -> Result<u64, Error> {
-        transfer::size(&self.root, self.codec.ok_or_else(no_codec)?)
+        transfer::size(&self.root, self.rows()?)
     }
 }
 

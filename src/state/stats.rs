@@ -95,6 +95,9 @@ pub struct StateStats {
 pub struct RecoveryReport {
     /// Whether there was nothing yet and an empty store was made.
     pub created: bool,
+    /// The [version of the schema](super::StateBuilder::schema_version) that the store had, which may be older than that
+    /// of the host; of an import that of the export, and of a new store that of the host.
+    pub schema_version: u32,
     /// The version that was recovered: every acknowledged commit is in it.
     pub version: Version,
     /// The checkpoint that recovery started from, if there was one.

@@ -14,6 +14,7 @@
 //!    [`UNSYNCED_BYTES_MAX`] a step syncs for itself.
 
 pub(super) mod draft;
+pub(super) mod identity;
 pub(super) mod redb;
 
 use std::sync::Arc;
@@ -109,11 +110,6 @@ pub(super) struct Leftovers {
     pub(super) covered: u64,
     /// Whether there is anything to remove: these, or chunks of an older checkpoint.
     pub(super) any: bool,
-}
-
-/// Says what a store is: the same block stands in the folder's header and in the store.
-pub(super) fn identity(codec: Codec) -> Result<Vec<u8>, Error> {
-    block::seal(Kind::Store, codec, codec.name().as_bytes())
 }
 
 /// The payload of a group: `first version (8) | delta*`, each delta behind its length.

@@ -5,7 +5,8 @@
 //! path.
 //!
 //! - The header: `magic (8) | format (2) | codec (1) | compression (1) | payload length (4) | payload`; the
-//!   payload is `version (8) | collections | (name | rows)*` of those that have rows.
+//!   payload is `version (8) | schema version (4) | collections | (name | rows)*` of those that have rows. In
+//!   format 1, which is written where it is zero, there is no schema version.
 //! - Blocks: `'R' | bytes unpacked (4) | bytes stored (4) | stored`; unpacked it is
 //!   `(number of the collection | rows | (key | value)*)*`. Where both lengths are equal it is not packed.
 //! - The end: `'E' | blocks (8) | rows (8) | bytes unpacked (8) | checksum of all checksums before (32)`.
@@ -31,14 +32,15 @@ use std::sync::Arc;
 use super::Version;
 use super::codec::{Codec, ROW_BYTES_MAX};
 use super::root::Root;
+use super::schema;
 use crate::Error;
 
 #[cfg(feature = "durable")]
 pub(super) use file::sync_folder;
 pub use pack::Compression;
 
-/// The format that this build writes. It reads this one.
-const FORMAT: u16 = 1;
+/// The newest format, which this build writes, unless the one before has room for all. It reads both.
+const FORMAT: u16 = 2;
 /// Its first byte is none of a text, and what changes the ends of lines changes it.
 const MAGIC: [u8; 8] = *b"\x89PHXE\r\n\x1a";
 const ROWS: u8 = b'R';
@@ -65,24 +67,31 @@ struct Totals {
     bytes: u64,
 }
 
+/// How rows are encoded, and in which of the host's forms.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Rows {
+    pub(super) codec: Codec,
+    pub(super) schema_version: u32,
+}
+
 /// Writes a root; see [`Snapshot::export_to`](super::Snapshot::export_to).
 pub(super) fn export(
     root: &Root,
-    codec: Codec,
+    rows: Rows,
     compression: Compression,
     writer: &mut dyn Write,
 ) -> Result<u64, Error> {
-    write::export(root, codec, compression, writer)
+    write::export(root, rows, compression, writer)
 }
 
 /// Writes a root to a file that is there whole or not at all.
 pub(super) fn export_file(
     root: &Root,
-    codec: Codec,
+    rows: Rows,
     compression: Compression,
     path: &Path,
 ) -> Result<u64, Error> {
-    file::replace(path, |writer| write::export(root, codec, compression, writer))
+    file::replace(path, |writer| write::export(root, rows, compression, writer))
 }
 
 /// What the header of an export says. Every build reads it, whatever its features are.
@@ -92,6 +101,7 @@ pub struct ExportHeader {
     codec: u8,
     compression: u8,
     version: Version,
+    schema_version: u32,
     collections: Vec<(String, u64)>,
 }
 
@@ -124,6 +134,12 @@ impl ExportHeader {
     #[must_use]
     pub fn version(&self) -> Version {
         self.version
+    }
+
+    /// The [version of the schema](super::StateBuilder::schema_version) of the host that wrote it.
+    #[must_use]
+    pub fn schema_version(&self) -> u32 {
+        self.schema_version
     }
 
     /// The name of the codec of its rows, or `number N` for one that no build of this version has.
@@ -279,6 +295,11 @@ impl Import {
         Codec::from_id(self.0.header.codec)
     }
 
+    /// Whether a host of this version can read its rows.
+    pub(super) fn check_schema(&self, asked: u32) -> Result<(), Error> {
+        schema::check("the export", self.0.header.schema_version, asked)
+    }
+
     pub(super) fn collections(&self) -> impl Iterator<Item = (&str, &EncodedRows)> {
         self.0.header.collections.iter().map(|(name, _)| &**name).zip(&self.0.rows)
     }
@@ -291,6 +312,6 @@ impl fmt::Debug for Import {
 }
 
 /// How many bytes an export has that is not compressed.
-pub(super) fn size(root: &Root, codec: Codec) -> Result<u64, Error> {
-    write::export(root, codec, Compression::None, &mut io::sink())
+pub(super) fn size(root: &Root, rows: Rows) -> Result<u64, Error> {
+    write::export(root, rows, Compression::None, &mut io::sink())
 }

@@ -43,6 +43,8 @@ mod model;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod power;
 mod release;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod schema;
 #[cfg(all(feature = "durable", feature = "bincode"))]
 mod script;
 #[cfg(all(feature = "durable", feature = "bincode"))]

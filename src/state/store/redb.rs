@@ -1,6 +1,6 @@
 //! The store on redb.
 //!
-//! Tables: `meta` (the identity), `deltas` (first version of a group -> block), `checkpoint`
+//! Tables: `meta` (the identity: `identity.rs`), `deltas` (first version of a group -> block), `checkpoint`
 //! ((version, index) -> chunk), and two like the last: `unfinished`, of a checkpoint that is not valid yet, and
 //! `obsolete`, of the one before the valid one. A checkpoint becomes valid as the tables change their names.
 //! Commits use redb's default: checksummed roots, one phase, one sync. After a crash redb then verifies the
@@ -9,6 +9,9 @@
 //! Most steps of a checkpoint are commits that redb does not sync (`Durability::None`): they are there for later
 //! transactions, and survive together with the next commit that is synced, or with a close; after a crash
 //! before that none of them is there. redb syncs within one only where its file grows.
+//!
+//! A newer identity is written in the transaction of the first group or valid checkpoint that follows: there is no
+//! moment in which the one is durable without the other.
 
 use ::redb::{
     CommitError, Database, DatabaseError, Durability, Key, ReadTransaction, ReadableDatabase,
@@ -39,6 +42,8 @@ const SWEEP_ROWS_MAX: u64 = 256;
 #[derive(Debug)]
 pub(in crate::state) struct RedbStore {
     db: Database,
+    /// The identity that goes with what is written next.
+    rises_to: Option<Vec<u8>>,
 }
 
 impl RedbStore {
@@ -62,7 +67,7 @@ impl RedbStore {
                 "the engine's file was closed in order and does not verify",
             ));
         }
-        Ok((Self { db }, repaired))
+        Ok((Self { db, rises_to: None }, repaired))
     }
 
     /// Makes the tables of a new store.
@@ -75,6 +80,22 @@ impl RedbStore {
             tx.open_table(CHECKPOINT).map_err(writing)?;
         }
         tx.commit().map_err(writing)
+    }
+
+    /// Gives it this identity with the first group or checkpoint that becomes durable from here on.
+    pub(in crate::state) fn rise(&mut self, identity: Vec<u8>) {
+        self.rises_to = Some(identity);
+    }
+
+    /// Commits a transaction that is synced, with the identity that waits for one.
+    fn commit(&mut self, tx: WriteTransaction) -> Result<(), Error> {
+        if let Some(identity) = &self.rises_to {
+            let mut meta = tx.open_table(META).map_err(writing)?;
+            meta.insert(IDENTITY, identity.as_slice()).map_err(writing)?;
+        }
+        tx.commit().map_err(writing)?;
+        self.rises_to = None;
+        Ok(())
     }
 
     /// A transaction that is lost in a crash, where it is not synced, unless one that is follows.
@@ -169,7 +190,7 @@ impl Store for RedbStore {
             let mut deltas = tx.open_table(DELTAS).map_err(writing)?;
             deltas.insert(first.as_u64(), group).map_err(writing)?;
         }
-        tx.commit().map_err(writing)
+        self.commit(tx)
     }
 
     fn put(&mut self, version: Version, part: &Part, sync: bool) -> Result<(), Error> {
@@ -185,7 +206,7 @@ impl Store for RedbStore {
         tx.delete_table(OBSOLETE).map_err(writing)?;
         tx.rename_table(CHECKPOINT, OBSOLETE).map_err(writing)?;
         tx.rename_table(UNFINISHED, CHECKPOINT).map_err(writing)?;
-        tx.commit().map_err(writing)
+        self.commit(tx)
     }
 
     fn sweep(&mut self, version: Version, bytes: usize, sync: bool) -> Result<Swept, Error> {

@@ -190,10 +190,10 @@ impl<'a> In<'a> {
         let payload = std::mem::take(&mut self.stored);
         self.verify("header")?;
         let format = u16::from_le_bytes([f0, f1]);
-        if format != FORMAT {
+        if format == 0 || format > FORMAT {
             return Err(Error::new(
                 ErrorKind::UnsupportedVersion,
-                format!("the export has format {format}; this build reads format {FORMAT}"),
+                format!("the export has format {format}; this build reads formats 1 to {FORMAT}"),
             ));
         }
         let mut reader = Reader::new(&payload);
@@ -201,6 +201,7 @@ impl<'a> In<'a> {
         if !version.is_possible() {
             return Err(corrupt(format!("an export is of the impossible version {version}")));
         }
+        let schema_version = if format == 1 { 0 } else { reader.u32()? };
         let count = reader.len()?;
         if count > COLLECTIONS_MAX {
             return Err(corrupt(format!("an export names {count} collections")));
@@ -221,7 +222,7 @@ impl<'a> In<'a> {
         if !reader.is_empty() {
             return Err(corrupt("the header of an export has bytes left over at its end"));
         }
-        Ok(ExportHeader { format, codec, compression, version, collections })
+        Ok(ExportHeader { format, codec, compression, version, schema_version, collections })
     }
 
     /// Reads a frame of rows, whose mark is read already.

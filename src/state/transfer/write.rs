@@ -3,21 +3,20 @@
 use std::io::Write;
 
 use super::pack::Compression;
-use super::{BLOCK_BYTES, END, FORMAT, HEADER_BYTES_MAX, MAGIC, ROWS, Totals};
+use super::{BLOCK_BYTES, END, FORMAT, HEADER_BYTES_MAX, MAGIC, ROWS, Rows, Totals};
 use crate::state::block::{LEN_WIDTH_MAX, len_width, patch_len, put_bytes, put_len};
-use crate::state::codec::Codec;
 use crate::state::root::Root;
 use crate::{Error, ErrorKind};
 
 /// Writes all of a root and returns how many bytes that were.
 pub(in crate::state) fn export(
     root: &Root,
-    codec: Codec,
+    rows: Rows,
     compression: Compression,
     writer: &mut dyn Write,
 ) -> Result<u64, Error> {
     let mut out = Out { writer, written: 0, sums: blake3::Hasher::new() };
-    out.put(&mut header(root, codec, compression)?, 0)?;
+    out.put(&mut header(root, rows, compression)?, 0)?;
     let (start, section) = (FRONT_BYTES, FRONT_BYTES);
     let totals = Totals::default();
     let mut blocks = Blocks { out, compression, start, section, rows: 0, totals };
@@ -25,7 +24,7 @@ pub(in crate::state) fn export(
     let filled = root.slots.iter().filter(|slot| slot.len() > 0).enumerate();
     for (number, slot) in filled {
         let mut left = slot.len();
-        slot.append(codec, &mut frame, &mut |frame| {
+        slot.append(rows.codec, &mut frame, &mut |frame| {
             left = left.saturating_sub(1);
             blocks.end_row(frame, number, left)
         })?;
@@ -35,9 +34,14 @@ pub(in crate::state) fn export(
 }
 
 /// `magic (8) | format (2) | codec (1) | compression (1) | length (4) | payload`.
-fn header(root: &Root, codec: Codec, compression: Compression) -> Result<Vec<u8>, Error> {
+fn header(root: &Root, rows: Rows, compression: Compression) -> Result<Vec<u8>, Error> {
+    let Rows { codec, schema_version } = rows;
+    let format = if schema_version == 0 { 1 } else { FORMAT };
     let filled = root.slots.iter().filter(|slot| slot.len() > 0);
     let mut payload = root.version.as_u64().to_le_bytes().to_vec();
+    if schema_version != 0 {
+        payload.extend_from_slice(&schema_version.to_le_bytes());
+    }
     put_len(&mut payload, filled.clone().count());
     for slot in filled {
         put_bytes(&mut payload, slot.name.as_bytes());
@@ -48,7 +52,7 @@ fn header(root: &Root, codec: Codec, compression: Compression) -> Result<Vec<u8>
         Error::new(ErrorKind::Internal, "the names of the collections do not fit into a header")
     })?;
     let mut header = MAGIC.to_vec();
-    header.extend_from_slice(&FORMAT.to_le_bytes());
+    header.extend_from_slice(&format.to_le_bytes());
     header.extend_from_slice(&[codec.id(), compression.id()]);
     header.extend_from_slice(&len.to_le_bytes());
     header.append(&mut payload);

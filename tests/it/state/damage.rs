@@ -61,10 +61,10 @@ fn a_newer_format_and_an_unknown_codec_are_named_and_nothing_is_written() {
     let header = folder.path().join("state.header");
     let good = fs::read(&header).unwrap();
 
-    fs::write(&header, sealed_header(2, 1)).unwrap();
+    fs::write(&header, sealed_header(3, 1)).unwrap();
     let error = refused(folder.path());
     assert_eq!(error.kind(), ErrorKind::UnsupportedVersion);
-    assert!(error.to_string().contains("format 2"), "{error}");
+    assert!(error.to_string().contains("format 3"), "{error}");
 
     fs::write(&header, sealed_header(1, 99)).unwrap();
     let error = refused(folder.path());

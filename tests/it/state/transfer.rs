@@ -267,7 +267,7 @@ fn what_this_build_lacks_is_named_and_the_header_is_read_all_the_same() {
         export.is(ErrorKind::UnsupportedVersion, said);
         export
     };
-    let newer = named(2, 1, 0, "format 2");
+    let newer = named(3, 1, 0, "format 3");
     assert_eq!(
         ExportHeader::read(&newer.bytes[..]).unwrap_err().kind(),
         ErrorKind::UnsupportedVersion

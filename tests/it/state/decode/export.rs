@@ -29,7 +29,8 @@ pub(crate) fn check(input: &[u8]) -> bool {
     assert_eq!(Some(import.header()), header.as_ref().ok(), "the header is read alike by itself");
     let rows = import.header().rows();
     assert!(rows * 64 <= MAX_BYTES, "{rows} rows were read");
-    let state = StateManager::builder().in_memory().import(import).open();
+    let builder = StateManager::builder().schema_version(import.header().schema_version());
+    let state = builder.in_memory().import(import).open();
     let state = state.expect("an export that was read makes a state");
     assert_eq!(state.snapshot().total_len() as u64, rows);
     let typed = [
@@ -83,7 +84,10 @@ fn mended(body: &[u8], totals: bool) -> Vec<u8> {
             end.extend_from_slice(lengths);
             end.extend_from_slice(take(&mut rest, 24 - lengths.len()));
             if totals && end.len() == 25 {
-                let found = [blocks, announced(payload), raw_bytes].map(u64::to_le_bytes);
+                // A schema version stands before the collections in all formats but the first.
+                let before = if head[8..10] == [1, 0] { 8 } else { 12 };
+                let rows = announced(payload.get(before..).unwrap_or_default());
+                let found = [blocks, rows, raw_bytes].map(u64::to_le_bytes);
                 end.truncate(1);
                 end.extend_from_slice(found.as_flattened());
             }
@@ -117,9 +121,8 @@ fn take<'a>(rest: &mut &'a [u8], len: usize) -> &'a [u8] {
     taken
 }
 
-/// How many rows the payload of a header announces, as far as it can be read.
-fn announced(payload: &[u8]) -> u64 {
-    let mut rest = payload.get(8..).unwrap_or_default();
+/// How many rows a header announces, as far as it can be read.
+fn announced(mut rest: &[u8]) -> u64 {
     let Some(collections) = length(&mut rest) else { return 0 };
     let mut rows = 0u64;
     for _ in 0..collections.min(4096) {

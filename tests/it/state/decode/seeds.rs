@@ -51,6 +51,14 @@ pub(crate) fn exports() -> Vec<Vec<u8>> {
         totals[0] = export::RAW_TOTALS;
         seeds.push(totals);
     }
+    // Of a host that names the version of its schema.
+    let builder = StateManager::builder().in_memory().schema_version(7);
+    let state = builder.codec(Codec::Bincode).open().expect("it is in memory");
+    let leaders = state.collection::<String, u64>("leaders").expect("it has one type");
+    leaders.insert("north".to_owned(), 6).expect("nothing refuses it");
+    let mut bytes = Vec::new();
+    state.snapshot().export_to(&mut bytes, Compression::None).expect("it is written to memory");
+    seeds.push(stripped(&bytes));
     seeds
 }
 
@@ -77,7 +85,13 @@ pub(crate) fn stores() -> Vec<Vec<u8>> {
     let mut identity = vec![];
     let head = [b"PHXS\x01\0\x01\x01".as_slice(), &7u32.to_le_bytes(), b"bincode"].concat();
     entry(&mut identity, store::IDENTITY, 0, 0, &[&head[..], &[0; SUM]].concat());
-    vec![[identity, seed.clone()].concat(), seed, checkpoint]
+    let mut named = vec![];
+    let body =
+        [b"PHXS\x02\0\x01\x01".as_slice(), &11u32.to_le_bytes(), b"\0\0\0\0bincode"].concat();
+    let len = (body.len() as u16).to_le_bytes();
+    named.extend_from_slice(&[store::IDENTITY | store::RAW_HEAD, 0, 0, len[0], len[1]]);
+    named.extend_from_slice(&body);
+    vec![[identity, seed.clone()].concat(), [named, seed.clone()].concat(), seed, checkpoint]
 }
 
 /// The payload of a block, as the check takes it.
