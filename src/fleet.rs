@@ -59,6 +59,7 @@ mod builder;
 mod carried;
 mod crew;
 mod dependencies;
+mod drain;
 mod drive;
 mod dues;
 mod flight;
@@ -107,6 +108,7 @@ mod timers;
 mod turn;
 mod verify;
 mod wakers;
+mod witness;
 mod work;
 
 use std::fmt;
@@ -130,6 +132,7 @@ pub use budget::{
 };
 pub use builder::FleetBuilder;
 pub use dependencies::MAX_DEPENDENCIES;
+pub use drain::AgentDrain;
 pub use graph::IfDependencyFails;
 pub(crate) use handle::Ends;
 pub use handle::TaskHandle;
@@ -351,22 +354,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     }
 
     /// Has an agent not be allocated any more: [`Condition::Draining`]. Its leases and running tasks live
-    /// on.
+    /// on; what lies in its mailbox waits, until it serves again or is [drained](Self::drain_agent).
     ///
     /// # Errors
     /// `NotFound` if the agent is gone.
     pub fn unroute(&self, agent: AgentId) -> Result<(), Error> {
         self.set_condition(agent, Condition::Draining).map(drop)
-    }
-
-    /// Ends an agent as soon as it holds no lease: it is [unrouted](Self::unroute), waited for on this thread
-    /// for so long at most, and ended. Returns whether it has ended; if not, it stays unrouted, and holds its
-    /// leases. Messages that are still in its mailbox are returned.
-    ///
-    /// # Errors
-    /// `NotFound` if the agent is gone, `Unsupported` on a worker thread of this fleet.
-    pub fn drain_agent(&self, agent: AgentId, timeout: Duration) -> Result<bool, Error> {
-        self.inner().drain_agent(agent, timeout)
     }
 
     /// Ends an agent at once.
@@ -549,11 +542,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
 
     /// Submits a task, waiting on this thread for room for as long as it takes.
     ///
-    /// Room goes to those who wait in the order of coming. A handler that waits for room keeps its
-    /// worker from making some.
+    /// Room goes to those who wait in the order of coming. A handler that waits for room would keep its
+    /// worker from making some, and all of them for ever: on a worker thread of this fleet, one that drives it
+    /// included, it does not wait, and says `Full`.
     ///
     /// # Errors
-    /// As [`submit`](Self::submit), without `Full`.
+    /// As [`submit`](Self::submit); `Full` on a worker thread of this fleet alone.
     pub fn submit_wait(&self, task: Task<T>) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
         self.inner().submit_one(task, Patience::Until(None))
     }
@@ -585,7 +579,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Submits several tasks, waiting on this thread until there is room for all of them.
     ///
     /// # Errors
-    /// As [`submit_batch`](Self::submit_batch); `Full` only for more tasks than the queue can ever hold.
+    /// As [`submit_batch`](Self::submit_batch); `Full` only for more tasks than the queue can ever hold, and on a
+    /// worker thread of this fleet, which [does not wait](Self::submit_wait).
     pub fn submit_batch_wait(
         &self,
         tasks: Vec<Task<T>>,

@@ -252,6 +252,13 @@ impl<T, O> State<T, O> {
     pub(super) fn queue_or_park(&mut self, id: TaskId, after: &mut After<T, O>) {
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
         if !record.task.dependencies().is_empty() {
+            let agent = record.task.agent();
+            let has_gone = agent.is_some_and(|agent| !self.pool.lives(agent));
+            // Nobody waits for what nobody is to run.
+            if has_gone || self.ledger.overdue.bars(agent) {
+                return self.give_back(id, after);
+            }
+            let record = self.tasks.get_mut(&id).expect("it was just found");
             if let Some(fate) = self.ledger.graph.take_doom(id) {
                 return self.decide(id, fate, after);
             }

@@ -10,10 +10,11 @@
 //!    something up rouses it.
 //! 4. A drain looks at the clock after every turn, but for a few at once of those that follow upon short ones.
 
+use std::task::Waker;
 use std::time::Duration;
 
 use super::Fleet;
-use super::inner::Inner;
+use super::inner::{Inner, State};
 use super::runner::{Ready, Seat};
 use super::work::ROUND;
 use crate::clock::Timestamp;
@@ -127,20 +128,25 @@ impl<T, O> Inner<T, O> {
         ran
     }
 
-    /// Drives until all that was accepted has ended, or the deadline passes (rule 3).
-    pub(super) fn drive_until_ended(&self, deadline: Timestamp) {
+    /// Drives until something holds, or the deadline passes (rule 3). Whoever brings that about tells those who wait for
+    /// progress, or calls the waker that it is asked with.
+    pub(super) fn drive_until(
+        &self,
+        deadline: Timestamp,
+        mut holds: impl FnMut(&State<T, O>, &Waker) -> bool,
+    ) {
         loop {
             if let Some(driver) = self.sit_down() {
-                match self.drive_on(driver, deadline) {
+                match self.drive_on(driver, deadline, &mut holds) {
                     Driven::Done => return,
                     Driven::Stopped => {}
                 }
             }
             // Others have all the seats, and whoever leaves one tells; or the fleet stops, and nobody drives.
             let mut seat_free = false;
-            self.wait_until(Some(deadline), |state| {
+            self.wait_until_told(Some(deadline), |state, waker| {
                 seat_free = !state.stopping && !state.workers.seats.is_empty();
-                seat_free || self.has_ended(state)
+                seat_free || holds(state, waker)
             });
             if !seat_free {
                 return;
@@ -148,13 +154,19 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    fn drive_on(&self, mut driver: Driver<'_, T, O>, deadline: Timestamp) -> Driven {
+    fn drive_on(
+        &self,
+        mut driver: Driver<'_, T, O>,
+        deadline: Timestamp,
+        holds: &mut impl FnMut(&State<T, O>, &Waker) -> bool,
+    ) -> Driven {
         let mut key = None;
         loop {
             // It is late by one turn, or by some that were short a moment ago (rule 4).
             let (mut most, mut now) = (1, self.clock.now());
             // A factory may take long, and nobody may wait for it.
-            let is_over = self.has_ended(&self.state.lock());
+            let waker = driver.seat().waker();
+            let is_over = holds(&self.state.lock(), &waker);
             while !is_over && now < deadline && driver.run_some(most) {
                 let began = std::mem::replace(&mut now, self.clock.now());
                 most = if now - began < SHORT { LOOK.min(2 * most) } else { 1 };
@@ -169,7 +181,7 @@ impl<T, O> Inner<T, O> {
                 let mut guard = self.state.lock();
                 let state = &mut *guard;
                 // What is ready and was left is so because it is late, or not waited for.
-                let done = self.has_ended(state) || self.clock.now() >= deadline;
+                let done = holds(state, &waker) || self.clock.now() >= deadline;
                 if done || state.stopping {
                     if let Some(key) = key {
                         state.progress.remove(key);

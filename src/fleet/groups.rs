@@ -127,7 +127,7 @@ impl Groups {
     }
 
     /// Takes out the tasks for an agent, or all.
-    fn take(&mut self, agent: Option<AgentId>) -> Vec<(AgentId, TaskId)> {
+    pub(super) fn take(&mut self, agent: Option<AgentId>) -> Vec<(AgentId, TaskId)> {
         let own = |of: AgentId| agent.is_none_or(|agent| agent == of);
         let taken = self.aside.extract_if(.., |(of, ..)| own(*of));
         taken.map(|(agent, id, _)| (agent, id)).collect()

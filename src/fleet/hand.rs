@@ -168,6 +168,11 @@ impl<T, B> Held<'_, T, B> {
         (taker.filled, self.inside.filled) = (filled, filled);
     }
 
+    /// How many payloads are not begun, for all that is known here.
+    pub(super) fn left(&self) -> usize {
+        self.inside.filled.saturating_sub(self.hand.begun.load(Ordering::Relaxed))
+    }
+
     /// Takes away what is not begun.
     pub(super) fn cut(&mut self, into: &mut VecDeque<T>) {
         if self.inside.filled > self.hand.begun.load(Ordering::Relaxed) {

@@ -303,9 +303,7 @@ impl<T, O> State<T, O> {
     pub(super) fn line_up(&mut self, id: TaskId, after: &mut After<T, O>) {
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
         if let Some(agent) = record.task.agent() {
-            record.phase = Phase::Mailed;
-            self.mailed += 1;
-            after.mail.push((agent, id));
+            self.send(id, agent, after);
         } else {
             record.phase = Phase::Queued;
             let (sort, place) = (record.sort(&self.pool), record.place);
@@ -580,7 +578,7 @@ impl<T, O> Inner<T, O> {
             OutcomeKind::Cancelled => counts.tasks_cancelled += 1,
         }
         self.release_dependants(state, id, kind, after);
-        if state.tasks.is_empty() {
+        if state.ledger.witnesses.task_ended(id, task.agent(), kind) || state.tasks.is_empty() {
             state.progress.take_into(&mut after.wakes);
             state.end_streams_if_over(&mut after.wakes);
         }

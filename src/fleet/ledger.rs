@@ -5,6 +5,7 @@ use std::fmt;
 
 use super::Fleet;
 use super::builder::FleetBuilder;
+use super::drain::Overdue;
 use super::dues::Dues;
 use super::graph::Graph;
 use super::groups::Groups;
@@ -12,6 +13,7 @@ use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{History, Keys, Known};
 use super::id::TaskId;
 use super::stream::Streams;
+use super::witness::Witnesses;
 use crate::sync::Shared;
 
 const DEFAULT_HISTORY: usize = 0;
@@ -49,6 +51,10 @@ pub(super) struct Ledger<O> {
     pub(super) dues: HashMap<TaskId, Dues>,
     /// Who waits for room in the budgets of groups.
     pub(super) groups: Groups,
+    /// Who is told of what ends.
+    pub(super) witnesses: Witnesses,
+    /// Which agents begin nothing more.
+    pub(super) overdue: Overdue,
 }
 
 impl<O> Ledger<O> {
@@ -60,6 +66,8 @@ impl<O> Ledger<O> {
             streams: Streams::none(),
             dues: HashMap::new(),
             groups: Groups::default(),
+            witnesses: Witnesses::default(),
+            overdue: Overdue::default(),
         }
     }
 }

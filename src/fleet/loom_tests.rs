@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::budget::Warning;
-use super::pool::{Emptied, Feed, Kept, Pool, PoolConfig, RUNS_TASKS};
+use super::pool::{Feed, Kept, Pool, PoolConfig, RUNS_TASKS};
 use super::*;
 use crate::clock::Clock;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -455,27 +455,4 @@ fn loom_who_can_be_allocated_can_be_told() {
 #[should_panic(expected = "who can be allocated can be told")]
 fn loom_twin_without_the_wait_a_newcomer_is_told_to_have_no_mailbox() {
     weakened("fleet.wait-for-the-mailbox", || model(join_against_tell));
-}
-
-/// An agent that is to end is waited for while its lease comes back.
-fn drain_against_complete() {
-    let fleet = lease_only();
-    let agent = fleet.spawn(AgentSpec::new("ends")).expect("there is room");
-    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
-    fleet.unroute(agent).expect("it lives");
-    let holder = thread::spawn(move || lease.complete(LeaseOutcome::Succeeded));
-    assert!(matches!(fleet.inner().pool.wait_idle(agent, None), Emptied::Idle));
-    holder.join().expect("no panic").expect("it was held");
-    assert_eq!(fleet.stats().leases_live, 0);
-}
-
-#[test]
-fn loom_who_waits_for_an_agent_to_be_idle_is_woken_by_its_last_lease() {
-    explore(Some(3), drain_against_complete);
-}
-
-#[test]
-#[should_panic(expected = "deadlock")]
-fn loom_twin_who_does_not_say_that_it_waits_for_an_agent_sleeps_beside_it() {
-    weakened("fleet.say-who-waits", || explore(Some(3), drain_against_complete));
 }

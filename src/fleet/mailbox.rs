@@ -11,7 +11,8 @@
 //!    it stops being the one only by [`Mailbox::rest`] or because the mailbox was closed.
 //! 4. Closed: both lanes are empty and nothing comes in. What was there was handed to whoever closed it.
 //! 5. The control lane goes before the work lane; each is first in, first out.
-//! 6. A generation has one agent: who comes with another one is refused, so nothing reaches the agent that
+//! 6. While it finishes, its capacity is zero, and no message comes in but those that were accepted before.
+//! 7. A generation has one agent: who comes with another one is refused, so nothing reaches the agent that
 //!    has the place later.
 
 mod lanes;
@@ -46,6 +47,8 @@ pub(super) enum Lane {
 pub(super) enum Refusal {
     /// The lane holds as many as it may.
     Full,
+    /// It finishes what it has (rule 6).
+    Finishing,
     /// The mailbox is closed, or another agent's by now.
     Gone,
 }
@@ -85,6 +88,7 @@ enum Flag {
 #[derive(Debug)]
 pub(super) struct Mailbox<M: Letter> {
     generation: u32,
+    /// Of the work lane; see rule 6.
     capacity: u32,
     /// The most messages that a worker found in the work lane since the mailbox was last idle.
     peak: u32,
@@ -97,7 +101,7 @@ pub(super) struct Mailbox<M: Letter> {
 pub(super) struct Leftovers<M: Letter> {
     /// Those that no worker has taken out, as they lay there: there may be many, and locks are held.
     pub(super) messages: Lanes<M>,
-    /// Whether it was not idle.
+    /// Whether it was not idle, and is now. One that is closed while it runs is idle once its worker rests.
     pub(super) active: bool,
 }
 
@@ -150,9 +154,11 @@ impl<M: Letter> Mailbox<M> {
         }
         match lane {
             Lane::Work if self.lanes.work_len() >= self.capacity as usize => {
-                return Err((Refusal::Full, message));
+                let full = if self.capacity == 0 { Refusal::Finishing } else { Refusal::Full };
+                return Err((full, message));
             }
             Lane::Work => self.lanes.push_work(message),
+            Lane::Control if self.capacity == 0 => return Err((Refusal::Finishing, message)),
             Lane::Control if self.lanes.control_len() >= CONTROL_CAPACITY => {
                 return Err((Refusal::Full, message));
             }
@@ -254,6 +260,43 @@ impl<M: Letter> Mailbox<M> {
         let peak = std::mem::take(&mut self.peak) as usize;
         self.lanes.give_room_back(KEPT_ROOM, peak);
         Rest::Idle
+    }
+
+    /// Has it take nothing new (rule 6).
+    pub(super) fn finish(&mut self, generation: u32) {
+        if self.is_open(generation) {
+            self.capacity = 0;
+        }
+    }
+
+    /// Has it take new messages again, if it did not.
+    pub(super) fn go_on(&mut self, generation: u32, capacity: NonZeroU32) {
+        if self.is_finishing(generation) {
+            self.capacity = capacity.get();
+        }
+    }
+
+    pub(super) fn is_finishing(&self, generation: u32) -> bool {
+        self.is_open(generation) && self.capacity == 0
+    }
+
+    /// How many of those that nobody has taken out are counted as messages.
+    pub(super) fn counted(&self) -> usize {
+        self.lanes.counted()
+    }
+
+    /// Takes out all that nobody has begun, and leaves it open; whoever runs it goes on. `None` if it is closed or
+    /// another's.
+    pub(super) fn sweep(&mut self, generation: u32) -> Option<Leftovers<M>> {
+        if !self.is_open(generation) {
+            return None;
+        }
+        let active = self.flag == Flag::Scheduled;
+        if active {
+            // Whoever was told finds nothing to begin.
+            self.flag = Flag::Idle;
+        }
+        Some(Leftovers { messages: std::mem::replace(&mut self.lanes, Lanes::new()), active })
     }
 
     /// Closes it, and hands back what nobody has begun. `None` if it was closed or another's.

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::groups::Paid;
 use super::id::{AgentId, Attempt, TaskId};
-use super::inner::{After, Inner, Phase};
+use super::inner::{After, Inner, Phase, State};
 use super::log::FleetEvent;
 use super::mailbox::Told;
 use super::post::{Home, Message};
@@ -23,11 +23,27 @@ use super::task::{Outcome, ReturnReason};
 use super::turn::Turn;
 use super::work::Attempted;
 
+impl<T, O> State<T, O> {
+    /// Has a task go to the mailbox of the agent that it is for, outside the lock; or come back, if that agent begins
+    /// nothing more.
+    pub(super) fn send(&mut self, id: TaskId, agent: AgentId, after: &mut After<T, O>) {
+        if self.ledger.overdue.bars(Some(agent)) {
+            return self.give_back(id, after);
+        }
+        let record = self.tasks.get_mut(&id).expect("the caller found the task");
+        record.phase = Phase::Mailed;
+        self.mailed += 1;
+        after.mail.push((agent, id));
+    }
+}
+
 impl<T, O> Inner<T, O> {
-    /// Whether an agent lives and runs tasks.
-    pub(super) fn has_mailbox(&self, agent: AgentId) -> bool {
-        let post = self.posts.get(agent.slot);
-        post.is_some_and(|post| post.lock().mailbox.is_open(agent.generation))
+    /// Whether an agent lives, runs tasks and takes new ones.
+    pub(super) fn takes_tasks(&self, agent: AgentId) -> bool {
+        self.posts.get(agent.slot).is_some_and(|post| {
+            let mailbox = &post.lock().mailbox;
+            mailbox.is_open(agent.generation) && !mailbox.is_finishing(agent.generation)
+        })
     }
 
     /// Puts a task into the mailbox of its agent, or ends it if the agent is gone.

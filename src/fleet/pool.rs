@@ -74,7 +74,7 @@ use shard::Shard;
 
 pub(super) use census::NotIdle;
 pub(super) use charge::Charge;
-pub(super) use health::Emptied;
+pub(super) use health::{Fitness, Idler};
 pub(super) use heed::OnCircuit;
 pub(super) use strategy::Kept;
 pub use strategy::{MAX_LEASES_PER_AGENT, Strategy};

@@ -6,7 +6,8 @@
 //!    lock, and a mailbox in it belongs to whichever agent its generation names.
 //! 2. While a mailbox says that a worker runs it, the hand of that worker holds messages of that mailbox
 //!    alone, and both are changed together under the lock of the mailbox. So whoever closes it hands back
-//!    every message that no handler has begun, at once, whatever the handler is doing.
+//!    every message that no handler has begun, at once, whatever the handler is doing. So does whoever sweeps it,
+//!    and leaves it to its worker.
 //! 3. The order of locks: the tasks' state, then a mailbox, then a hand or the runner.
 
 use std::collections::VecDeque;
@@ -300,6 +301,11 @@ impl<T, O> Held<'_, T, Beside<T, O>> {
         let mut run = VecDeque::new();
         self.cut(&mut run);
         self.join(run)
+    }
+
+    /// How many are not begun and counted as messages, for all that is known here.
+    pub(super) fn counted(&self) -> usize {
+        self.left() + self.messages.iter().filter(|message| message.counts()).count()
     }
 
     /// As [`strip`](Self::strip), for the worker itself; and how many, the first, are of the control lane.

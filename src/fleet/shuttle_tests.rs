@@ -9,14 +9,19 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use super::{
-    AgentId, AgentSpec, AllocateError, Fleet, Lease, LeaseOutcome, Outcome, Request, Task,
+    AgentDrain, AgentId, AgentSpec, AllocateError, Condition, Fleet, Lease, LeaseOutcome, Outcome,
+    Request, ReturnReason, Task,
 };
+use crate::clock::Timestamp;
 use crate::sync::atomic::{AtomicUsize, Ordering};
 use crate::sync::{Mutex, block_on, explore, thread, weakened};
 
 const SCHEDULES: usize = 400;
+/// Far beyond what a model takes.
+const LONG: Duration = Duration::from_secs(1_000_000);
 
 /// Who is held, counted beside the fleet.
 #[derive(Default)]
@@ -163,10 +168,7 @@ fn driven() {
         .collect();
     let drains = {
         let fleet = fleet.clone();
-        thread::spawn(move || {
-            // Far beyond what the model takes.
-            fleet.drain(std::time::Duration::from_secs(1_000_000)).expect("no handler runs")
-        })
+        thread::spawn(move || fleet.drain(LONG).expect("no handler runs"))
     };
     thread::yield_now();
     drop(lease);
@@ -185,13 +187,139 @@ fn shuttle_a_drain_drives_what_those_who_drove_have_left() {
     explore(SCHEDULES, driven);
 }
 
+/// An agent with messages and a task of its own is drained by two threads, while a third has it serve again and a fourth
+/// leases it again and again.
+fn drains_and_service() {
+    let fleet = Fleet::<usize, usize>::builder().workers(1).build().expect("a thread starts");
+    let spec =
+        AgentSpec::new("doubler").handler_fn(|task: &Task<usize>, _cx| Ok(task.payload() * 2));
+    let agent = fleet.spawn(spec).expect("there is room");
+    for message in 0..2 {
+        fleet.tell(agent, message).expect("there is room");
+    }
+    let task = fleet.submit(Task::new(3).to(agent)).expect("it lives");
+    let drains: Vec<_> = (0..2)
+        .map(|_| {
+            let fleet = fleet.clone();
+            thread::spawn(move || fleet.inner().drain_agent_until(agent, None))
+        })
+        .collect();
+    let host = {
+        let fleet = fleet.clone();
+        thread::spawn(move || {
+            for _ in 0..3 {
+                if let Ok(lease) = fleet.try_allocate(&Request::any()) {
+                    thread::yield_now();
+                    assert!(lease.complete(LeaseOutcome::Succeeded).is_ok(), "a drain revoked it");
+                }
+                thread::yield_now();
+            }
+        })
+    };
+    let before = fleet.set_condition(agent, Condition::Fit);
+    host.join().expect("no panic");
+    // Those that begin only after that end the agent, and whoever drains it besides.
+    let drains: Vec<_> = drains.into_iter().map(|drain| drain.join().expect("no panic")).collect();
+    let reports: Vec<&AgentDrain> = drains.iter().filter_map(|drain| drain.as_ref().ok()).collect();
+    let lives = fleet.agent(agent).is_some();
+    assert_eq!(lives, reports.iter().all(|report| !report.ended), "{reports:?}");
+    if lives {
+        assert_eq!(before.expect("it lives"), Condition::Draining);
+    }
+    for report in &reports {
+        assert!(report.messages_returned == 0 && report.messages_handled <= 2, "{report:?}");
+    }
+    assert_eq!(*task.wait(), Outcome::Completed(6));
+    assert!(fleet.drain(LONG).expect("this is no worker").is_complete());
+    assert_eq!((fleet.stats().messages_handled, fleet.stats().messages_returned), (2, 0));
+}
+
+/// One that began before an agent was to serve again ends it all the same, or nothing.
+fn service_ends_a_drain() {
+    let fleet = Fleet::<usize, usize>::builder().workers(1).build().expect("a thread starts");
+    let spec =
+        AgentSpec::new("doubler").handler_fn(|task: &Task<usize>, _cx| Ok(task.payload() * 2));
+    let agent = fleet.spawn(spec).expect("there is room");
+    fleet.tell(agent, 1).expect("there is room");
+    let drain = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.inner().drain_agent_until(agent, None))
+    };
+    thread::yield_now();
+    let before = fleet.set_condition(agent, Condition::Fit);
+    let drained = drain.join().expect("no panic");
+    match (before, drained) {
+        (Ok(Condition::Draining), Ok(drained)) => {
+            assert!(!drained.ended && fleet.agent(agent).is_some(), "it was to serve: {drained:?}");
+            let reply = fleet.ask(agent, 7).expect("it takes messages again");
+            assert_eq!(reply.wait(), Outcome::Completed(14));
+        }
+        // It came before the drain, or after that.
+        (Ok(_) | Err(_), Ok(drained)) => assert!(drained.ended, "{drained:?}"),
+        (before, Err(error)) => panic!("{error}, and it was {before:?}"),
+    }
+}
+
+/// The time of a drain has run out as it begins, or runs out later, while a worker comes to what the agent has.
+fn late(from_the_first: bool) {
+    let fleet = Fleet::<usize, usize>::builder().workers(1).build().expect("a thread starts");
+    let ran = Arc::new(AtomicUsize::new(0));
+    let spec = {
+        let ran = Arc::clone(&ran);
+        AgentSpec::new("doubler").handler_fn(move |task: &Task<usize>, _cx| {
+            ran.fetch_add(1, Ordering::SeqCst);
+            thread::yield_now();
+            Ok(task.payload() * 2)
+        })
+    };
+    let agent = fleet.spawn(spec).expect("there is room");
+    let replies = [1, 2].map(|n| fleet.ask(agent, n).expect("there is room"));
+    let task = fleet.submit(Task::new(3).to(agent)).expect("it lives");
+    let inner = fleet.inner();
+    let draining = inner.begin_drain(agent, from_the_first).expect("it lives");
+    thread::yield_now();
+    let drained = inner.see_out(draining, Some(Timestamp::ZERO), true);
+    if from_the_first {
+        assert_eq!(drained.messages_handled, 0, "it was late before that began");
+    }
+    let begun = drained.ended.then(|| ran.load(Ordering::SeqCst));
+    if !drained.ended {
+        // What runs then goes on, and nothing else begins.
+        fleet.inner().drain_agent_until(agent, None).expect("it lives");
+    }
+    let ran = ran.load(Ordering::SeqCst);
+    assert!(begun.is_none_or(|begun| begun == ran), "a handler began after the end");
+    let outcomes = replies.map(|reply| reply.wait()).into_iter().chain([(*task.wait()).clone()]);
+    let wanted = |place: usize| match place < ran {
+        true => Outcome::Completed((place + 1) * 2),
+        false => Outcome::Returned(ReturnReason::AgentGone),
+    };
+    for (place, outcome) in outcomes.enumerate() {
+        assert_eq!(outcome, wanted(place), "{place} of {ran} that ran, and {drained:?}");
+    }
+}
+
+#[test]
+fn shuttle_a_drain_loses_nothing_and_revokes_nothing_whoever_has_the_agent_serve_again() {
+    explore(SCHEDULES, drains_and_service);
+    explore(SCHEDULES, service_ends_a_drain);
+}
+
+#[test]
+fn shuttle_what_has_begun_as_a_drain_is_late_ends_and_the_rest_comes_back() {
+    explore(SCHEDULES, || late(true));
+    explore(SCHEDULES, || late(false));
+}
+
 /// The models and a step of each that they cannot do without.
 #[test]
 fn shuttle_twins_without_one_step_fail() {
-    let twins: [(&str, fn()); 3] = [
+    let twins: [(&str, fn()); 5] = [
         ("fleet.say-who-waits", leases),
         ("fleet.retire-the-busy", leases),
         ("runner.lie-down-without-a-look", tasks),
+        ("drain.hear-of-service", service_ends_a_drain),
+        ("drain.begin-late", || late(true)),
     ];
     for (step, model) in twins {
         let twin = std::panic::catch_unwind(|| weakened(step, || explore(SCHEDULES, model)));

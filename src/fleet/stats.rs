@@ -1,7 +1,7 @@
 //! Numbers and reports: what a fleet has done, and how its tasks ended.
 
 use super::id::TaskId;
-use super::task::{TaskError, TaskErrorKind};
+use super::task::{OutcomeKind, TaskError, TaskErrorKind};
 
 /// What a fleet has done so far, read at one moment.
 ///
@@ -141,7 +141,8 @@ impl FleetStats {
     }
 }
 
-/// How the accepted tasks of a fleet ended: counts over its whole life, and what has not ended.
+/// How the accepted tasks of a fleet ended: counts over its whole life, each task that ended meanwhile, and what has not
+/// ended.
 ///
 /// `accepted` is the sum of the four outcomes and the length of `unfinished`; the messages' numbers add up
 /// likewise.
@@ -158,6 +159,9 @@ pub struct DrainReport {
     pub returned: u64,
     /// Tasks that ended as cancelled.
     pub cancelled: u64,
+    /// The tasks that ended during the call, in the order in which they did, and how: with `unfinished` those that were
+    /// there, or were being accepted, as it began.
+    pub ended: Vec<(TaskId, OutcomeKind)>,
     /// Tasks that have not ended: queued, running, or being recorded.
     pub unfinished: Vec<TaskId>,
     /// Messages, told or asked, that were accepted.

@@ -1,4 +1,4 @@
-//! How things end: an agent that is killed, a fleet that drains, a fleet that stops.
+//! How things end: an agent that is killed or retired, a fleet that drains, a fleet that stops.
 //!
 //! Rules that hold here:
 //!
@@ -9,18 +9,19 @@
 //! 3. A worker thread never waits for worker threads.
 
 use std::fmt;
+use std::task::Waker;
 use std::time::Duration;
 
-use super::agent::Condition;
 use super::crew::Crew;
 use super::id::{AgentId, TaskId};
 use super::inner::{After, Inner, Record, State};
 use super::log::FleetEvent;
-use super::pool::{Emptied, NotIdle};
+use super::pool::NotIdle;
 use super::post::{Home, MessageCounts, Post};
 use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason};
 use super::tell::Remains;
+use super::witness::{Listening, Witness};
 use crate::clock::Timestamp;
 use crate::sync::{Parker, left_out, thread};
 use crate::{Error, ErrorKind};
@@ -46,13 +47,7 @@ struct Closed<T, O> {
 }
 
 impl<T, O> State<T, O> {
-    /// Rule 1, but for what is done outside the lock.
-    fn remove_agent(&mut self, agent: AgentId, after: &mut After<T, O>) -> Option<Killed> {
-        let leases_revoked = self.pool.remove(agent, &mut after.wakes)?;
-        Some(self.forget_agent(agent, leases_revoked, after))
-    }
-
-    /// The part of it that the pool has no part in.
+    /// The part of an agent's end that the pool and its mailbox have no part in.
     fn forget_agent(
         &mut self,
         agent: AgentId,
@@ -61,6 +56,7 @@ impl<T, O> State<T, O> {
     ) -> Killed {
         // An agent for leases alone has none.
         self.supervision.dismiss(agent);
+        self.ledger.overdue.forget(agent);
         let behaviour = self.behaviours.get_mut(agent.slot() as usize).and_then(Option::take);
         let mut behaviour = behaviour.unwrap_or_default();
         let tasks_struck = std::mem::take(&mut behaviour.running);
@@ -84,7 +80,12 @@ impl<T, O> State<T, O> {
         parked.filter_map(|id| self.tasks.get(&id))
     }
 
-    fn report(&self, messages: MessageCounts, futures_left: usize) -> DrainReport {
+    fn report(
+        &self,
+        messages: MessageCounts,
+        futures_left: usize,
+        witness: Option<Witness>,
+    ) -> DrainReport {
         let counts = &self.counts;
         let mut unfinished: Vec<_> = self.tasks.ids().collect();
         unfinished.sort_unstable();
@@ -101,13 +102,14 @@ impl<T, O> State<T, O> {
             failed: counts.tasks_failed,
             returned: counts.tasks_returned,
             cancelled: counts.tasks_cancelled,
+            ended: witness.map_or_else(Vec::new, |witness| witness.ended),
             unfinished,
             workers_left: self.workers.alive,
         }
     }
 
     /// Whether the calling thread is one of the workers.
-    fn on_worker(&self) -> bool {
+    pub(super) fn on_worker(&self) -> bool {
         let current = thread::current().id();
         self.workers.threads.iter().any(|worker| worker.thread().id() == current)
             || self.workers.driving.contains(&current)
@@ -127,45 +129,26 @@ impl<T, O> Inner<T, O> {
             && self.flights.messages() == 0
     }
 
-    fn report(&self) -> DrainReport {
-        let state = self.state.lock();
+    /// What came of a call, and how the fleet is now.
+    fn report(&self, listening: Option<Listening<'_, T, O>>) -> DrainReport {
+        let mut state = self.state.lock();
+        let witness = listening.as_ref().and_then(|listening| listening.end_in(&mut state));
         let messages = self.counters.read(&self.posts, &self.stations, &self.flights);
-        state.report(messages, self.flights.len())
+        state.report(messages, self.flights.len(), witness)
     }
 
     pub(super) fn kill(&self, agent: AgentId) -> Result<Killed, Error> {
-        self.end_agent(agent, true)
-    }
-
-    pub(super) fn drain_agent(&self, agent: AgentId, timeout: Duration) -> Result<bool, Error> {
-        self.refuse_on_worker("drain an agent of")?;
-        let deadline = self.clock.now() + timeout;
-        self.set_condition(agent, Condition::Draining).ok_or_else(|| gone(agent))?;
-        match self.pool.wait_idle(agent, Some(deadline)) {
-            Emptied::Late => Ok(false),
-            // Somebody else may end it at the same time, and then it has ended.
-            Emptied::Idle => Ok(self.end_agent(agent, false).is_ok() || self.agent_is_gone(agent)),
-            Emptied::Gone => Ok(true),
-        }
-    }
-
-    fn agent_is_gone(&self, agent: AgentId) -> bool {
-        !self.pool.lives(agent)
-    }
-
-    /// Ends an agent: a kill, or the last step of its drain.
-    fn end_agent(&self, agent: AgentId, killed_at_once: bool) -> Result<Killed, Error> {
         let mut after = After::new();
         let killed = {
             let mut guard = self.state.lock();
-            let killed = self.end_in_step(&mut guard, agent, killed_at_once, &mut after);
+            let killed = self.end_in_step(&mut guard, agent, true, &mut after);
             killed.ok_or_else(|| gone(agent))?
         };
         self.finish(after);
         Ok(killed)
     }
 
-    /// The part of it that is one step.
+    /// Ends an agent in one step: a kill, or a failure or an exit that nobody starts it again after.
     pub(super) fn end_in_step(
         &self,
         state: &mut State<T, O>,
@@ -173,10 +156,34 @@ impl<T, O> Inner<T, O> {
         killed_at_once: bool,
         after: &mut After<T, O>,
     ) -> Option<Killed> {
+        let leases_revoked = self.pool.remove(agent, &mut after.wakes)?;
+        Some(self.end_removed(state, agent, leases_revoked, killed_at_once, after))
+    }
+
+    /// Ends an agent that holds no lease, which is looked at in the same step: the last one of its drain.
+    pub(super) fn end_unleased(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        after: &mut After<T, O>,
+    ) -> Result<(), NotIdle> {
+        self.pool.remove_unleased(agent, &mut after.wakes)?;
+        self.end_removed(state, agent, 0, false, after);
+        Ok(())
+    }
+
+    /// What is left of the step in which an agent has left the pool (rule 1), but for what is done outside the lock.
+    fn end_removed(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        leases_revoked: u32,
+        killed_at_once: bool,
+        after: &mut After<T, O>,
+    ) -> Killed {
         // The events of its tasks come after that of its end.
         let place = after.events.len();
-        let killed = state.remove_agent(agent, after)?;
-        let leases_revoked = killed.leases_revoked;
+        let killed = state.forget_agent(agent, leases_revoked, after);
         let event = if killed_at_once {
             state.counts.agents_killed += 1;
             FleetEvent::AgentKilled { agent, leases_revoked }
@@ -188,11 +195,14 @@ impl<T, O> Inner<T, O> {
         self.notify_workers(state);
         // In the same step: the place may be the next agent's right after.
         let remains = self.close_mailbox(agent, true);
+        if let Some(remains) = &remains {
+            state.ledger.witnesses.messages_returned(agent, remains.count());
+        }
         after.aside().ended.push((agent, remains));
         // It may have been on trial.
         self.try_circuits(state, None, after);
         self.publish_alarm(state);
-        Some(killed)
+        killed
     }
 
     /// Ends an agent that nothing is asked of. Whoever has a message, a task or a request for it comes
@@ -234,6 +244,7 @@ impl<T, O> Inner<T, O> {
             self.state.begin_era();
             let closed = home.as_mut().and_then(|home| home.close(agent.generation()));
             state.supervision.dismiss(agent);
+            state.ledger.overdue.forget(agent);
             state.counts.agents_retired += 1;
             if let Some(behaviour) = state.behaviours.get_mut(agent.slot() as usize) {
                 *behaviour = None;
@@ -279,6 +290,15 @@ impl<T, O> Inner<T, O> {
         deadline: Option<Timestamp>,
         mut holds: impl FnMut(&State<T, O>) -> bool,
     ) -> bool {
+        self.wait_until_told(deadline, |state, _| holds(state))
+    }
+
+    /// The same; whoever brings it about tells those who wait for progress, or calls the waker.
+    pub(super) fn wait_until_told(
+        &self,
+        deadline: Option<Timestamp>,
+        mut holds: impl FnMut(&State<T, O>, &Waker) -> bool,
+    ) -> bool {
         let parker = Parker::new();
         let mut key = None;
         let mut late = false;
@@ -286,7 +306,7 @@ impl<T, O> Inner<T, O> {
             {
                 let mut guard = self.state.lock();
                 let state = &mut *guard;
-                let done = holds(state);
+                let done = holds(state, &parker.waker());
                 if done || late {
                     if let Some(key) = key {
                         state.progress.remove(key);
@@ -304,58 +324,59 @@ impl<T, O> Inner<T, O> {
         self.refuse_on_worker("drain")?;
         let deadline = self.clock.now() + timeout;
         let mut wakes = Vec::new();
-        {
+        let listening = {
             let mut state = self.state.lock();
             self.state.withdraw(&mut state);
             state.draining = true;
             self.runner.drain();
             state.room.take_into(&mut wakes);
             state.end_streams_if_over(&mut wakes);
-        }
+            self.listen_in(&mut state, None)
+        };
         self.wake_all(wakes);
         if self.driven {
-            self.drive_until_ended(deadline);
+            self.drive_until(deadline, |state, _| self.has_ended(state));
         } else {
             self.wait_until(Some(deadline), |state| self.has_ended(state));
         }
-        Ok(self.report())
+        Ok(self.report(Some(listening)))
     }
 
     pub(super) fn shutdown(&self, timeout: Duration) -> Result<DrainReport, Error> {
         self.refuse_on_worker("shut down")?;
         let deadline = self.clock.now() + timeout;
-        Ok(self.stop(Some(deadline)))
+        let listening = self.stop_taking(true);
+        self.stop_the_rest(Some(deadline));
+        Ok(self.report(listening))
     }
 
     /// What the drop of the last handle does.
     pub(super) fn abandon(&self) {
-        if self.state.lock().on_worker() {
-            // The workers end by themselves, and the last of them frees what is left (rule 3).
-            self.stop_taking();
-            self.give_up_flights();
-        } else {
-            self.stop_taking();
-            self.give_up_flights();
-            self.stop(None);
+        let on_worker = self.state.lock().on_worker();
+        // Nobody is told of what ends.
+        drop(self.stop_taking(false));
+        self.give_up_flights();
+        // The workers end by themselves, and the last of them frees what is left (rule 3).
+        if !on_worker {
+            self.stop_the_rest(None);
         }
     }
 
-    /// Stops, waits for what runs until the deadline, and strikes the rest.
-    fn stop(&self, deadline: Option<Timestamp>) -> DrainReport {
-        self.stop_taking();
+    /// Waits for what runs until the deadline, and strikes the rest.
+    fn stop_the_rest(&self, deadline: Option<Timestamp>) {
         self.wait_until(deadline, |state| self.has_ended(state));
         self.stop_agents();
         self.wait_until(deadline, |state| state.workers.alive == 0);
         // A worker outside the host's code ends by itself, so that wait needs no bound.
         self.wait_until(None, |state| state.workers.alive <= self.runner.occupied());
         self.join_workers();
-        self.report()
     }
 
-    /// Refuses all that is new, and returns what is queued.
-    fn stop_taking(&self) {
+    /// Refuses all that is new, and returns what is queued; who is told of what ends from that step on, if anybody
+    /// listens.
+    fn stop_taking(&self, listens: bool) -> Option<Listening<'_, T, O>> {
         let mut after = After::new();
-        {
+        let listening = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             if !left_out("inbox.withdraw-at-stop") {
@@ -375,9 +396,17 @@ impl<T, O> Inner<T, O> {
             }
             self.runner.stop();
             state.end_streams_if_over(&mut after.wakes);
-        }
+            listens.then(|| self.listen_in(state, None))
+        };
         self.finish(after);
         let Closed { left, crews } = self.close_mailboxes();
+        {
+            // Before any of the agents ends, which somebody may wait for.
+            let mut state = self.state.lock();
+            for remains in &left {
+                state.ledger.witnesses.messages_returned(remains.agent(), remains.count());
+            }
+        }
         for remains in left {
             self.return_messages(remains, ReturnReason::Shutdown);
         }
@@ -385,6 +414,7 @@ impl<T, O> Inner<T, O> {
             self.discard_crew(crew);
         }
         self.return_aside(None, ReturnReason::Shutdown);
+        listening
     }
 
     /// Closes all mailboxes; what their handlers have begun goes on.

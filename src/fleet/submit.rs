@@ -7,6 +7,7 @@
 //!    from the moment it said yes, the task gets an outcome, even if the fleet was stopped meanwhile.
 //! 3. Room goes to waiting submitters in the order in which they came; who does not wait does not
 //!    overtake those who do.
+//! 4. A worker waits for room only with a deadline: what it waits for may be made by workers alone.
 
 use std::collections::HashSet;
 use std::slice;
@@ -80,7 +81,7 @@ impl<T, O> State<T, O> {
         let mut masks = Vec::with_capacity(tasks.len());
         for task in tasks {
             let mask = match task.agent() {
-                Some(agent) => inner.has_mailbox(agent).then_some(0),
+                Some(agent) => inner.takes_tasks(agent).then_some(0),
                 None if task.lost_agent().is_some() => None,
                 None => self.pool.task_mask(task.request()),
             };
@@ -292,6 +293,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                 let mut guard = self.state.lock();
                 let state = &mut *guard;
                 let result = state.reserve(self, tasks, aliases, turn);
+                // Rule 4.
+                late |= deadline.is_none()
+                    && matches!(result, Err(Refused::Error(SubmitError::Full(()))))
+                    && state.on_worker();
                 match &result {
                     Err(Refused::Error(SubmitError::Full(()))) if !late => {
                         let key = *turn.get_or_insert_with(|| state.room.key());
@@ -363,6 +368,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     state.ledger.keys.set(key, Known::Task(id, record.cell.clone()));
                     keyed = true;
                 }
+                state.ledger.witnesses.task_accepted(record.task.agent());
                 state.tasks.insert(id, record);
                 if state.stopping {
                     // Rule 2: the stop did not see this task in the queue, so it ends here.

@@ -142,13 +142,17 @@ pub(super) struct Standing {
     pub(super) cold: bool,
     /// Whether that is to be done now.
     pub(super) calls: bool,
+    /// Whether it finishes what it has, if it is to be drained: it is neither down nor kept out by its circuit.
+    pub(super) finishes: bool,
 }
 
 impl Standing {
     /// Whether nothing is to begin for now. Of one that nobody supervises its crew is told no more once it is warm: that
     /// it has failed only the pool knows.
     pub(super) fn is_down(&self) -> bool {
-        self.cold || self.condition == Condition::Failed && self.tenure.is_supervised()
+        let fails = self.condition == Condition::Failed
+            || self.condition == Condition::Draining && !self.finishes;
+        self.cold || fails && self.tenure.is_supervised()
     }
 }
 
@@ -320,12 +324,14 @@ impl Supervision {
         let calls = cold && condition == Condition::Starting;
         let Some(ward) = self.wards.get(&agent) else {
             let (circuit, tenure) = (None, Tenure::NONE);
-            return Some(Standing { condition, circuit, tenure, cold, calls });
+            let finishes = condition == Condition::Draining;
+            return Some(Standing { condition, circuit, tenure, cold, calls, finishes });
         };
         let mut standing = Standing {
             condition,
             cold,
             calls,
+            finishes: condition == Condition::Draining && ward.down.is_none(),
             circuit: None,
             tenure: Tenure {
                 incarnation: ward.incarnation,
@@ -339,6 +345,7 @@ impl Supervision {
             if !admitted && serves(condition) {
                 standing.condition = Condition::Failed;
             }
+            standing.finishes &= admitted;
             let limit = if one_alone { 1 } else { ward.limit };
             let (on_trial, era) = (admitted && one_alone, circuit.era);
             standing.circuit = Some(OnCircuit { limit, on_trial, era });

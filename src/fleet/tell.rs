@@ -33,6 +33,9 @@ pub enum TellError<T> {
     /// The agent is gone or never was.
     #[error("the agent is gone")]
     Gone(T),
+    /// The agent is drained: it handles what it has and takes no more.
+    #[error("the agent is drained and takes no more messages")]
+    Draining(T),
     /// The agent has no handler, so it has no mailbox.
     #[error("the agent has no handler")]
     NoMailbox(T),
@@ -48,6 +51,7 @@ impl<T> TellError<T> {
         match self {
             Self::Full(payload)
             | Self::Gone(payload)
+            | Self::Draining(payload)
             | Self::NoMailbox(payload)
             | Self::Closed(payload) => payload,
         }
@@ -59,6 +63,7 @@ impl<T> fmt::Debug for TellError<T> {
         f.write_str(match self {
             Self::Full(_) => "Full(..)",
             Self::Gone(_) => "Gone(..)",
+            Self::Draining(_) => "Draining(..)",
             Self::NoMailbox(_) => "NoMailbox(..)",
             Self::Closed(_) => "Closed(..)",
         })
@@ -93,8 +98,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// that needs that is a [`Task`](super::Task).
     ///
     /// # Errors
-    /// The [`TellError`] hands the payload back, and says whether the mailbox is full, the agent is gone or
-    /// has no handler, or the fleet takes no more.
+    /// The [`TellError`] hands the payload back, and says whether the mailbox is full, the agent is gone, is
+    /// [drained](Self::drain_agent) or has no handler, or the fleet takes no more.
     ///
     /// # Complexity
     /// O(1): one short lock of the mailbox, and one of the line of agents if the mailbox was idle.
@@ -190,6 +195,7 @@ impl<T, O> Inner<T, O> {
                 drop(home);
                 return match refusal {
                     Refusal::Full => Err(self.refuse_message(TellError::Full, message)),
+                    Refusal::Finishing => Err(self.refuse_message(TellError::Draining, message)),
                     Refusal::Gone => self.put_absent(agent, lane, message),
                 };
             }
@@ -303,6 +309,23 @@ impl<T, O> Inner<T, O> {
         Some(Remains { agent, taken, waiting, count, asker, crew, last })
     }
 
+    /// Takes out of an agent's mailbox all that no handler has begun, and leaves it open, for nothing new. What it gives
+    /// back is to be [returned](Self::return_messages) outside the locks.
+    pub(super) fn take_out(&self, agent: AgentId) -> Option<Remains<T, O>> {
+        let mut home = self.posts.get(agent.slot)?.lock();
+        home.mailbox.finish(agent.generation);
+        let worker = home.mailbox.worker(agent.generation);
+        let taken = worker.map_or_else(VecDeque::new, |worker| {
+            self.stations[usize::from(worker)].hand.lock().strip()
+        });
+        let Leftovers { messages: waiting, active } = home.mailbox.sweep(agent.generation)?;
+        drop(home);
+        let count = taken.iter().filter(|message| message.counts()).count() + waiting.counted();
+        self.counters.give_back(count);
+        let last = active && self.runner.retire(1);
+        Some(Remains { agent, taken, waiting, count, asker: None, crew: Crew::none(), last })
+    }
+
     /// Ends the question that a worker is running, for a mailbox that is closed already.
     pub(super) fn strike_askers(&self, reason: ReturnReason) {
         for station in &self.stations {
@@ -385,4 +408,15 @@ pub(super) struct Remains<T, O> {
     crew: Crew<T, O>,
     /// Whether it was the last active mailbox, and somebody waits for that.
     last: bool,
+}
+
+impl<T, O> Remains<T, O> {
+    pub(super) const fn agent(&self) -> AgentId {
+        self.agent
+    }
+
+    /// How many messages there are.
+    pub(super) const fn count(&self) -> usize {
+        self.count
+    }
 }

@@ -29,6 +29,7 @@ use super::signal::Signal;
 use super::supervision::{Tenure, Watch};
 use super::task::{Outcome, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
+use crate::sync::left_out;
 
 /// How many messages an agent handles before others come.
 const TURN: usize = 256;
@@ -87,12 +88,17 @@ impl<T, O> Inner<T, O> {
         };
         let runs = begun.is_some();
         if let Some((hired, tenure)) = begun {
-            let taker = &mut seat.taker;
+            let (taker, mut untold) = (&mut seat.taker, false);
             let asynchronous = hired.as_ref().and_then(Hired::asynchronous);
             let rest = if let Some(handler) = asynchronous {
                 let flies = self.turn_async(taken, post, (station, taker), handler, tenure);
                 self.discard(hired);
-                let rest = post.lock().mailbox.rest(agent.generation, worker);
+                let rest = {
+                    let mailbox = &mut post.lock().mailbox;
+                    // The lease may be back already: who drains the agent was told of that too early.
+                    untold = flies && mailbox.is_finishing(agent.generation);
+                    mailbox.rest(agent.generation, worker)
+                };
                 if !flies {
                     self.release(taken, true);
                 }
@@ -109,7 +115,8 @@ impl<T, O> Inner<T, O> {
             match rest {
                 Rest::Again => self.runner.reschedule(agent),
                 Rest::Idle | Rest::Closed => {
-                    if self.runner.retire(1) {
+                    let last = self.runner.retire(1);
+                    if last || (untold && !left_out("turn.tell-who-drains")) {
                         self.tell_progress();
                     }
                 }

@@ -498,6 +498,8 @@ impl<T, O> State<T, O> {
             Outcome::Cancelled
         } else if again && self.stopping {
             Outcome::Returned(ReturnReason::Shutdown)
+        } else if again && self.ledger.overdue.bars(record.task.agent()) {
+            Outcome::Returned(ReturnReason::AgentGone)
         } else if again {
             return self.try_again(id, error, now, after);
         } else {

@@ -3,7 +3,9 @@
 mod batches;
 mod budgets;
 mod claims;
+mod cycles;
 mod dependencies;
+mod drained;
 mod driven;
 mod expiry;
 mod futures;
@@ -14,6 +16,7 @@ mod keys;
 mod leases;
 mod messages;
 mod named;
+mod overdue;
 mod pasts;
 mod picker;
 mod prewarm;

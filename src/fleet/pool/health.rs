@@ -8,25 +8,38 @@
 //!    in the step in which that becomes so.
 //! 3. Who waits for an agent to be idle says so before it looks (rule 2 of the pool), so it is woken by
 //!    whoever gives the last lease back, or ends the agent.
+//! 4. An agent that drains is given to nobody but its own mailbox, and to that only while it
+//!    [finishes](Fitness::finishes).
 
 use std::task::Waker;
 
 use super::{OnCircuit, Passed, Pool};
-use crate::clock::Timestamp;
 use crate::fleet::agent::Condition;
 use crate::fleet::id::AgentId;
 use crate::fleet::supervision::FIRST;
-use crate::sync::Parker;
 
-/// How a wait for an agent to hold no lease ended.
+/// What the pool is told of an agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::fleet) enum Emptied {
-    /// It holds none.
-    Idle,
-    /// It has ended.
-    Gone,
-    /// It still held some at the deadline.
-    Late,
+pub(in crate::fleet) struct Fitness {
+    pub(in crate::fleet) condition: Condition,
+    /// Whether its mailbox has turns though it drains.
+    pub(in crate::fleet) finishes: bool,
+    /// What the circuit of its type says of it, if there is one.
+    pub(in crate::fleet) circuit: Option<OnCircuit>,
+    pub(in crate::fleet) incarnation: u32,
+}
+
+/// Who waits for an agent to hold no lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::fleet) struct Idler {
+    agent: AgentId,
+    key: u64,
+}
+
+impl Idler {
+    pub(in crate::fleet) fn new(agent: AgentId) -> Self {
+        Self { agent, key: crate::sync::unique() }
+    }
 }
 
 impl Pool {
@@ -44,7 +57,9 @@ impl Pool {
         condition: Condition,
     ) -> Option<Condition> {
         let mut wakes = Vec::new();
-        let (old, passed) = self.change_condition(agent, condition, None, FIRST, &mut wakes)?;
+        let (finishes, circuit, incarnation) = (false, None, FIRST);
+        let fitness = Fitness { condition, finishes, circuit, incarnation };
+        let (old, passed) = self.change_condition(agent, fitness, &mut wakes)?;
         self.wake_all(wakes);
         self.tell_freed(passed.freed);
         if passed.hungry {
@@ -53,16 +68,15 @@ impl Pool {
         Some(old)
     }
 
-    /// The same for one who holds other locks, and wakes and tells whom it concerns later; with what the circuit of
-    /// its type says of it, if there is one, and which incarnation it is of. It may hold more leases than that allows.
+    /// The same for one who holds other locks, and wakes and tells whom it concerns later. It may hold more leases than
+    /// its circuit allows.
     pub(in crate::fleet) fn change_condition(
         &self,
         agent: AgentId,
-        condition: Condition,
-        circuit: Option<OnCircuit>,
-        incarnation: u32,
+        fitness: Fitness,
         wakes: &mut Vec<Waker>,
     ) -> Option<(Condition, Passed)> {
+        let Fitness { condition, finishes, circuit, incarnation } = fitness;
         let mut desk = self.desk.lock();
         let at = self.shard_of(agent);
         let mut shard = self.shards[at].lock();
@@ -75,6 +89,7 @@ impl Pool {
             shard.incarnations.insert(local, incarnation);
         }
         shard.set_condition(local, condition, circuit.is_some_and(|circuit| circuit.on_trial));
+        shard.set_finishing(local, finishes && condition == Condition::Draining);
         if let Some(circuit) = circuit {
             shard.set_limit(local, circuit.limit);
         }
@@ -92,45 +107,27 @@ impl Pool {
         shard.find(agent).is_some_and(|local| shard.slot(local).load == 0)
     }
 
-    /// Waits on this thread until an agent holds no lease. For one that is not allocated: another may get
-    /// leases again at once.
-    pub(in crate::fleet) fn wait_idle(
-        &self,
-        agent: AgentId,
-        deadline: Option<Timestamp>,
-    ) -> Emptied {
-        let parker = Parker::new();
-        let key = crate::sync::unique();
-        let mut late = false;
-        loop {
-            {
-                let mut desk = self.desk.lock();
-                desk.idlers.retain(|(known, ..)| *known != key);
-                // Rule 3.
-                if !late {
-                    desk.idlers.push((key, agent, parker.waker()));
-                }
-                self.say_who_waits(&desk);
-                let load = {
-                    let shard = self.shards[self.shard_of(agent)].lock();
-                    shard.find(agent).map(|local| shard.slot(local).load)
-                };
-                let ended = match load {
-                    None => Some(Emptied::Gone),
-                    Some(0) => Some(Emptied::Idle),
-                    Some(_) => late.then_some(Emptied::Late),
-                };
-                if let Some(ended) = ended {
-                    desk.idlers.retain(|(known, ..)| *known != key);
-                    self.say_who_waits(&desk);
-                    return ended;
-                }
-            }
-            let until = [deadline, self.next_due()].into_iter().flatten().min();
-            if !self.clock.park_until(&parker, until) {
-                late = deadline.is_some_and(|deadline| self.clock.now() >= deadline);
-                self.expire_due();
-            }
-        }
+    /// How many leases an agent holds, `None` if it has ended. Whoever gives the last one back, or ends it, calls the
+    /// waker, once (rule 3).
+    pub(in crate::fleet) fn await_idle(&self, idler: Idler, waker: Waker) -> Option<u16> {
+        let Idler { agent, key } = idler;
+        let mut desk = self.desk.lock();
+        desk.idlers.retain(|(known, ..)| *known != key);
+        desk.idlers.push((key, agent, waker));
+        self.say_who_waits(&desk);
+        self.load(agent)
+    }
+
+    /// Ends such a wait.
+    pub(in crate::fleet) fn stop_awaiting(&self, idler: Idler) {
+        let mut desk = self.desk.lock();
+        desk.idlers.retain(|(known, ..)| *known != idler.key);
+        self.say_who_waits(&desk);
+    }
+
+    /// How many leases an agent holds; `None` if it has ended.
+    pub(in crate::fleet) fn load(&self, agent: AgentId) -> Option<u16> {
+        let shard = self.shards[self.shard_of(agent)].lock();
+        shard.find(agent).map(|local| shard.slot(local).load)
     }
 }

@@ -5,11 +5,12 @@ use std::task::Waker;
 
 use super::buy::KindAccounts;
 use super::desk::Kind;
-use super::{Entrant, Newcomers, Pool, RUNS_TASKS};
+use super::{Entrant, Newcomers, NotIdle, Pool, RUNS_TASKS};
 use crate::Error;
 use crate::fleet::budget::Asking;
 use crate::fleet::id::AgentId;
 use crate::fleet::request::AllocateError;
+use crate::sync::left_out;
 
 impl Pool {
     /// Adds agents, all or none, and grants them to those who wait.
@@ -60,11 +61,34 @@ impl Pool {
 
     /// Ends an agent: it is not allocated any more, and its leases are void. How many were held.
     pub(in crate::fleet) fn remove(&self, agent: AgentId, wakes: &mut Vec<Waker>) -> Option<u32> {
+        self.remove_if(agent, |_| true, wakes).ok()
+    }
+
+    /// The same of an agent that holds no lease, which is looked at in the step that ends it. One for whom somebody waits
+    /// ends too.
+    pub(in crate::fleet) fn remove_unleased(
+        &self,
+        agent: AgentId,
+        wakes: &mut Vec<Waker>,
+    ) -> Result<(), NotIdle> {
+        let holds_none = |load| load == 0 || left_out("fleet.end-the-leased");
+        self.remove_if(agent, holds_none, wakes).map(drop)
+    }
+
+    fn remove_if(
+        &self,
+        agent: AgentId,
+        may_end: impl FnOnce(u16) -> bool,
+        wakes: &mut Vec<Waker>,
+    ) -> Result<u32, NotIdle> {
         let mut desk = self.desk.lock();
         let at = self.shard_of(agent);
         let (load, kind, mask) = {
             let mut shard = self.shards[at].lock();
-            let local = shard.find(agent)?;
+            let local = shard.find(agent).ok_or(NotIdle::Gone)?;
+            if !may_end(shard.slot(local).load) {
+                return Err(NotIdle::Busy);
+            }
             let removed = shard.remove(local);
             self.publish(at, &mut shard);
             self.owe_by(&mut shard, wakes);
@@ -102,6 +126,6 @@ impl Pool {
         self.plan_by(&mut desk, wakes);
         self.say_who_waits(&desk);
         self.tell_by(wakes);
-        Some(load)
+        Ok(load)
     }
 }

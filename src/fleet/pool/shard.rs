@@ -383,6 +383,12 @@ impl Shard {
         slot.standing = slot.standing.wanted(true);
     }
 
+    /// Has the mailbox of an agent that is given no leases have turns all the same, or none.
+    pub(super) fn set_finishing(&mut self, local: u32, finishing: bool) {
+        let slot = &mut self.slots[local as usize];
+        slot.standing = slot.standing.finishing(finishing);
+    }
+
     /// Whether somebody wants the agent of a lease that is about to come back.
     #[inline(always)]
     pub(super) fn is_wanted(&self, agent: AgentId) -> bool {
@@ -400,7 +406,7 @@ impl Shard {
     /// Whether somebody who is to be told now wanted this agent.
     pub(super) fn meet_want(&mut self, local: u32) -> bool {
         let slot = &mut self.slots[local as usize];
-        let met = slot.has_room() && slot.standing.is_wanted();
+        let met = slot.has_room_for_a_turn() && slot.standing.is_wanted();
         if met {
             slot.standing = slot.standing.wanted(false);
         }

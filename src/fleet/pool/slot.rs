@@ -81,18 +81,19 @@ impl Stamp {
     }
 }
 
-/// Whether work may come to an agent, whether it is on trial, whether its mailbox waits for room and whether a
-/// circuit hears of its leases: one byte of its row.
+/// Whether work may come to an agent, whether it finishes what lies in its mailbox, whether it is on trial, whether its
+/// mailbox waits for room and whether a circuit hears of its leases: one byte of its row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Standing(u8);
 
 impl Standing {
     /// No agent has the slot.
-    pub(super) const VACANT: Self = Self(0x1F);
+    pub(super) const VACANT: Self = Self(0x0F);
     const WANTED: u8 = 0x80;
     const ON_TRIAL: u8 = 0x40;
     const HEEDED: u8 = 0x20;
-    const CONDITION: u8 = 0x1F;
+    const FINISHING: u8 = 0x10;
+    const CONDITION: u8 = 0x0F;
 
     pub(super) const fn new(condition: Condition) -> Self {
         Self(match condition {
@@ -131,6 +132,16 @@ impl Standing {
     #[inline(always)]
     pub(super) const fn is_routed(self) -> bool {
         self.0 & Self::CONDITION <= 1
+    }
+
+    /// Whether its mailbox has turns though it is given no leases otherwise.
+    pub(super) const fn is_finishing(self) -> bool {
+        self.0 & Self::FINISHING != 0
+    }
+
+    /// The same, with turns of its mailbox or without.
+    pub(super) const fn finishing(self, finishing: bool) -> Self {
+        Self(if finishing { self.0 | Self::FINISHING } else { self.0 & !Self::FINISHING })
     }
 
     /// Whether it has one place, which the circuit of its type is to learn something by.
@@ -196,6 +207,11 @@ impl Slot {
     #[inline(always)]
     pub(super) fn has_room(&self) -> bool {
         self.load < self.limit && self.standing.is_routed()
+    }
+
+    /// Whether its mailbox can have a turn.
+    pub(super) fn has_room_for_a_turn(&self) -> bool {
+        self.load < self.limit && (self.standing.is_routed() || self.standing.is_finishing())
     }
 
     /// Whether it can be given for this.

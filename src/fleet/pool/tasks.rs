@@ -190,7 +190,7 @@ impl Pool {
         let at = self.shard_of(agent);
         let mut shard = self.shards[at].lock();
         let local = shard.find(agent)?;
-        if !shard.slot(local).has_room() {
+        if !shard.slot(local).has_room_for_a_turn() {
             if !left_out("fleet.want") {
                 shard.want(local);
             }

@@ -8,7 +8,7 @@
 //! 2. One that is cold is not allocated: it is starting where it would serve otherwise, and nothing of its mailbox
 //!    begins, but for one claim of a worker that was taking it as the handler of another attempt was lost. What the
 //!    host wants besides, draining or failed, holds at once, and is never undone by a handler that comes.
-//! 3. Of one that is cold and starting, workers were told, once, or one of them makes the handler. For any other none
+//! 3. Of one that is cold and starting, or is drained and would finish what it has, workers were told, once, or one of them makes the handler. For any other none
 //!    is begun. Its crew says which it is: so one that ends takes that along, and what stands in line for it is
 //!    taken out as for a mailbox.
 //! 4. In one step the handler lies in the crew, the agent is what is wanted of it, and whoever waits is served.
@@ -35,9 +35,9 @@ pub(super) const fn until_warm(wanted: Condition) -> Condition {
 }
 
 impl Supervision {
-    /// Whether the handler of an agent is to be made now (rule 3).
-    fn calls(&self, agent: AgentId) -> bool {
-        self.standing(agent).is_some_and(|standing| standing.calls)
+    /// Whether the handler of an agent is to be made now, which is drained or not (rule 3).
+    fn calls(&self, agent: AgentId, drained: bool) -> bool {
+        self.standing(agent).is_some_and(|standing| standing.calls_if(drained))
     }
 
     /// Has an agent be cold of which the pool says this, unless it is already (rule 1). A trial goes on: it ends as the
@@ -57,16 +57,26 @@ impl Supervision {
             tenure: Tenure::NONE,
             cold: false,
             calls: false,
+            finishes: wanted == Condition::Draining,
         }))
     }
 
-    /// Has an agent that would serve be failed, and cold, until the host wants it otherwise.
-    pub(super) fn give_up_warming(&mut self, agent: AgentId) {
+    /// Has an agent that would serve, or is drained, be failed, and cold, until the host wants it otherwise.
+    pub(super) fn give_up_warming(&mut self, agent: AgentId, drained: bool) {
         let ward = self.wards.get_mut(&agent).map(|ward| &mut ward.wanted);
         let cold = self.cold.entry(agent).or_insert(Condition::Failed);
-        for wanted in ward.into_iter().chain([cold]).filter(|wanted| serves(**wanted)) {
-            *wanted = Condition::Failed;
+        for wanted in ward.into_iter().chain([cold]) {
+            if serves(*wanted) || drained && *wanted == Condition::Draining {
+                *wanted = Condition::Failed;
+            }
         }
+    }
+}
+
+impl Standing {
+    /// Whether its handler is to be made now, which is drained or not.
+    pub(super) fn calls_if(&self, drained: bool) -> bool {
+        self.calls || self.cold && drained && self.finishes
     }
 }
 
@@ -76,7 +86,7 @@ impl<T, O> Inner<T, O> {
     pub(in crate::fleet) fn call_to_prewarm(&self, state: &State<T, O>, agents: &[AgentId]) {
         let calls = agents.iter().copied().filter(|agent| {
             let post = self.posts.get(agent.slot).expect("it has a handler, and so a mailbox");
-            state.supervision.calls(*agent) && post.lock().crew.call()
+            state.supervision.calls(*agent, false) && post.lock().crew.call()
         });
         // The lock of the line is the last to be taken.
         let calls: Vec<_> = calls.collect();
@@ -123,7 +133,8 @@ impl<T, O> Inner<T, O> {
         if !home.mailbox.is_open(agent.generation) {
             return None;
         }
-        let calls = !state.stopping && state.supervision.calls(agent);
+        let drained = home.mailbox.is_finishing(agent.generation);
+        let calls = !state.stopping && state.supervision.calls(agent, drained);
         let factory = home.crew.begin_to_warm(calls)?;
         self.runner.occupy(seat);
         Some((factory, home.crew.tenure()))
@@ -167,7 +178,7 @@ impl<T, O> Inner<T, O> {
         state.counts.attempt_lost(&error);
         state.counts.prewarms_failed += 1;
         self.take_notice(state, agent, tenure, Some(&error), false, after);
-        {
+        let drained = {
             let post = self.posts.get(agent.slot).expect("its handler was to be made");
             let mut home = post.lock();
             let lives = home.mailbox.is_open(agent.generation);
@@ -176,11 +187,12 @@ impl<T, O> Inner<T, O> {
                 return;
             }
             home.crew.end_warming(false);
-        }
+            home.mailbox.is_finishing(agent.generation)
+        };
         if state.stopping {
             return;
         }
-        state.supervision.give_up_warming(agent);
+        state.supervision.give_up_warming(agent, drained);
         state.counts.agent_failures += 1;
         let reason = FailureReason::Attempt(error);
         after.events.push(FleetEvent::AgentFailed { agent, reason, restart_at: None });

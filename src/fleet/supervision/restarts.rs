@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use super::{FIRST, Standing, Tenure, Verdict};
+use super::{FIRST, Standing, Tenure, Verdict, serves};
 use crate::clock::Timestamp;
 use crate::fleet::Fleet;
 use crate::fleet::agent::{AgentSpec, Condition};
 use crate::fleet::id::AgentId;
 use crate::fleet::inner::{After, Inner, State};
 use crate::fleet::log::FleetEvent;
-use crate::fleet::pool::OnCircuit;
+use crate::fleet::pool::Fitness;
 use crate::fleet::stop::gone;
 use crate::fleet::supervise::Exit;
 use crate::fleet::task::{TaskError, TaskErrorKind};
@@ -260,11 +260,13 @@ impl<T, O> Inner<T, O> {
         standing: Standing,
         after: &mut After<T, O>,
     ) {
+        let mut drained = false;
         if let Some(post) = self.posts.get(agent.slot) {
             let mut home = post.lock();
+            drained = home.mailbox.is_finishing(agent.generation);
             let stale = home.appoint(agent.generation, standing.tenure, standing.is_down());
             let lives = home.mailbox.is_open(agent.generation);
-            let calls = lives && standing.calls && home.crew.call();
+            let calls = lives && standing.calls_if(drained) && home.crew.call();
             drop(home);
             if !stale.is_empty() {
                 after.aside().handlers.extend(stale);
@@ -274,8 +276,11 @@ impl<T, O> Inner<T, O> {
             }
         }
         // One that nobody supervises is of the first.
-        let (circuit, incarnation) = (standing.circuit, standing.tenure.incarnation.max(FIRST));
-        self.change_condition(state, agent, standing.condition, circuit, incarnation, after)
+        let incarnation = standing.tenure.incarnation.max(FIRST);
+        let finishes = drained && standing.finishes && !standing.cold;
+        let Standing { condition, circuit, .. } = standing;
+        let fitness = Fitness { condition, finishes, circuit, incarnation };
+        self.change_condition(state, agent, fitness, after)
             .expect("a ward is a live agent, and so is one that is cold");
     }
 
@@ -284,14 +289,10 @@ impl<T, O> Inner<T, O> {
         &self,
         state: &State<T, O>,
         agent: AgentId,
-        condition: Condition,
-        circuit: Option<OnCircuit>,
-        incarnation: u32,
+        fitness: Fitness,
         after: &mut After<T, O>,
     ) -> Option<Condition> {
-        let wakes = &mut after.wakes;
-        let (before, passed) =
-            self.pool.change_condition(agent, condition, circuit, incarnation, wakes)?;
+        let (before, passed) = self.pool.change_condition(agent, fitness, &mut after.wakes)?;
         if let Some(agent) = passed.freed {
             self.runner.reschedule(agent);
         }
@@ -331,19 +332,38 @@ impl<T, O> Inner<T, O> {
     ) -> Option<Condition> {
         let mut after = After::new();
         let before = {
-            let mut state = self.state.lock();
-            let now = self.clock.now();
-            if let Some(before) = state.supervision.want(agent, condition, now) {
-                self.apply(&state, agent, &mut after);
-                self.try_circuits(&mut state, None, &mut after);
-                self.publish_alarm(&mut state);
-                before
-            } else {
-                // In the same step: what the host wants of an agent that is about to be cold is to be known.
-                self.change_condition(&state, agent, condition, None, FIRST, &mut after)?
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            if !self.pool.lives(agent) {
+                return None;
             }
+            if serves(condition) {
+                self.call_off_drains(state, agent, &mut after);
+            }
+            self.want(state, agent, condition, &mut after)?
         };
         self.finish(after);
+        Some(before)
+    }
+
+    /// The part of it that is one step.
+    pub(in crate::fleet) fn want(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        condition: Condition,
+        after: &mut After<T, O>,
+    ) -> Option<Condition> {
+        let now = self.clock.now();
+        let Some(before) = state.supervision.want(agent, condition, now) else {
+            // In the same step: what the host wants of an agent that is about to be cold is to be known.
+            let finishes = condition == Condition::Draining && self.is_finishing(agent);
+            let fitness = Fitness { condition, finishes, circuit: None, incarnation: FIRST };
+            return self.change_condition(state, agent, fitness, after);
+        };
+        self.apply(state, agent, after);
+        self.try_circuits(state, None, after);
+        self.publish_alarm(state);
         Some(before)
     }
 }

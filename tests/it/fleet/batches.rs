@@ -368,7 +368,7 @@ fn what_a_batch_gathered_goes_back_as_its_agent_fails_or_is_drained() {
     let mut batch = fleet.allocate_batch_async(&Request::any(), 2);
     assert!(is_pending(&mut batch));
     drop(held.remove(0));
-    assert!(fleet.drain_agent(agents[0], Duration::ZERO).unwrap(), "nobody uses it");
+    assert!(fleet.drain_agent(agents[0], Duration::ZERO).unwrap().ended, "nobody uses it");
     // Two are gathered and not collected: one fails, and another that comes free makes up for it.
     held.drain(..2);
     fleet.set_condition(agents[1], Condition::Failed).unwrap();

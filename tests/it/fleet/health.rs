@@ -89,12 +89,12 @@ fn a_drained_agent_ends_when_its_last_lease_does_and_loses_none() {
     }
     assert_eq!(fleet.try_allocate(&Request::any()).unwrap().agent(), second);
     assert!(held.complete(LeaseOutcome::Succeeded).is_ok());
-    assert_eq!(drainer.join().unwrap().map_err(|error| error.kind()), Ok(true));
+    assert!(drainer.join().unwrap().unwrap().ended);
     assert_eq!(fleet.agent(first), None);
     let stats = fleet.stats();
     assert_eq!((stats.agents_stopped, stats.agents_killed, stats.leases_stale), (1, 0, 0));
     assert_eq!(fleet.drain_agent(first, LONG).unwrap_err().kind(), ErrorKind::NotFound);
-    assert!(fleet.drain_agent(second, Duration::ZERO).unwrap(), "an idle one ends at once");
+    assert!(fleet.drain_agent(second, Duration::ZERO).unwrap().ended, "an idle one ends at once");
 }
 
 #[test]
@@ -113,12 +113,12 @@ fn a_drain_that_takes_too_long_leaves_the_agent_unrouted_and_one_of_a_killed_age
     };
     let drainer = drain();
     hand.advance(Duration::from_secs(1));
-    assert!(!drainer.join().unwrap().unwrap());
+    assert!(!drainer.join().unwrap().unwrap().ended);
     assert_eq!(state(&fleet, agent), AgentState::Draining);
     assert!(!held.is_revoked());
     let drainer = drain();
     assert_eq!(fleet.kill(agent).unwrap().leases_revoked, 1);
-    assert!(drainer.join().unwrap().unwrap());
+    assert!(drainer.join().unwrap().unwrap().ended);
     assert!(held.is_revoked());
 }
 
@@ -133,7 +133,7 @@ fn a_task_goes_to_an_agent_that_becomes_fit_and_a_drain_waits_for_it() {
     let handle = fleet.submit(Task::new(1)).unwrap();
     fleet.set_condition(agent, Condition::Fit).unwrap();
     assert_eq!(*handle.wait(), Outcome::Completed(2));
-    assert!(fleet.drain_agent(agent, LONG).unwrap());
+    assert!(fleet.drain_agent(agent, LONG).unwrap().ended);
     witness.await_event(|event| matches!(event, FleetEvent::AgentStopped { .. }));
     finish(&fleet);
 }

@@ -409,7 +409,7 @@ fn an_agent_that_ends_before_its_handler_is_made_costs_none() {
         match at % 3 {
             0 => drop(fleet.kill(*agent).unwrap()),
             1 => fleet.retire(*agent).unwrap(),
-            _ => assert!(fleet.drain_agent(*agent, Duration::ZERO).unwrap()),
+            _ => assert!(fleet.drain_agent(*agent, Duration::ZERO).unwrap().ended),
         }
     }
     assert_eq!((fleet.run_ready(usize::MAX), workshop.calls()), (0, 0));
@@ -424,7 +424,7 @@ fn an_agent_that_ends_while_its_handler_is_made_leaves_none() {
     let ends: [End; 4] = [
         |fleet, agent| drop(fleet.kill(agent).unwrap()),
         |fleet, agent| fleet.retire(agent).unwrap(),
-        |fleet, agent| assert!(fleet.drain_agent(agent, LONG).unwrap()),
+        |fleet, agent| assert!(fleet.drain_agent(agent, LONG).unwrap().ended),
         // The deadline is over at once, and the thread is told of as left.
         |fleet, _| assert_eq!(fleet.shutdown(Duration::ZERO).unwrap().workers_left, 1),
     ];

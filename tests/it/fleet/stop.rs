@@ -68,6 +68,10 @@ fn a_drain_waits_for_what_was_accepted_and_takes_no_more() {
     gate.open();
     let report = drain.join().unwrap();
     assert_eq!((report.accepted, report.completed, report.unfinished.len()), (5, 5, 0));
+    let mut told = report.ended;
+    told.sort_unstable_by_key(|(id, _)| *id);
+    let completed = handles.iter().map(|handle| (handle.id(), OutcomeKind::Completed));
+    assert!(told.into_iter().eq(completed));
     for (n, handle) in (0..).zip(handles) {
         assert_eq!(*handle.try_outcome().expect("it was drained"), Outcome::Completed(n));
     }
@@ -125,7 +129,12 @@ fn a_shutdown_returns_what_is_queued_through_the_log_and_finishes_what_runs() {
             (running.id(), Attempt::new(1), OutcomeKind::Completed),
         ]
     );
-    assert_eq!(finish(&fleet), report, "a second shutdown changes nothing");
+    let ended = [(queued.id(), OutcomeKind::Returned), (running.id(), OutcomeKind::Completed)];
+    assert_eq!(report.ended, ended);
+    let mut again = finish(&fleet);
+    assert!(again.ended.is_empty(), "they had ended before it began");
+    again.ended = ended.to_vec();
+    assert_eq!(again, report, "a second shutdown changes nothing");
 }
 
 #[test]

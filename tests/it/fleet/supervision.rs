@@ -433,7 +433,7 @@ fn what_the_host_wants_of_an_agent_that_is_down_holds_once_it_is_started() {
     assert_eq!(fleet.set_condition(pushed, Condition::Fit).unwrap(), Condition::Fit);
     assert_eq!(state(&fleet, pushed).0, AgentState::Failed, "it is down whatever the host says");
     assert_eq!(fleet.try_allocate(&Request::any()).unwrap_err(), AllocateError::NoneIdle);
-    assert!(fleet.drain_agent(drained, LONG).unwrap());
+    assert!(fleet.drain_agent(drained, LONG).unwrap().ended);
     hand.advance(DELAY);
     assert_eq!(fleet.tick(), 0);
     assert_eq!(restarts(&witness), [(unrouted, 2), (pushed, 2)]);

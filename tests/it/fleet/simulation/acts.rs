@@ -123,6 +123,7 @@ impl World {
         let (mut books, now) = (self.core.books(), self.now());
         let body = books.agents.get_mut(&agent).expect("it was just listed");
         let before = std::mem::replace(&mut body.condition, condition);
+        body.drained &= matches!(condition, Condition::Draining | Condition::Failed);
         body.revive(now);
         before
     }
@@ -139,19 +140,31 @@ impl World {
             // What a batch has gathered goes back, and nobody knows what that is.
             return;
         }
-        // Whoever is told on the way finds it gone already.
-        let body = self.core.books().agents.get(&agent).cloned();
-        if load == 0 {
-            self.core.books().bury(agent);
+        {
+            // Whoever is told on the way finds it gone already, or drained.
+            let mut books = self.core.books();
+            if load == 0 {
+                books.bury(agent);
+            } else if let Some(body) = books.agents.get_mut(&agent) {
+                (body.condition, body.drained) = (Condition::Draining, true);
+            }
         }
-        let ended = self.fleet.drain_agent(agent, Duration::ZERO).expect("no handler runs");
+        let waiting = self.fleet.mailbox_len(agent).unwrap_or(0);
+        let drain = self.fleet.drain_agent(agent, Duration::ZERO).expect("no handler runs");
         let mut books = self.core.books();
-        assert_eq!(ended, load == 0, "{agent} holds {load} leases");
-        if ended {
-            books.totals.count("drained agent");
-        } else if let Some(mut body) = body {
-            body.condition = Condition::Draining;
-            books.agents.insert(agent, body);
+        assert_eq!(drain.ended, load == 0, "{agent} holds {load} leases");
+        assert_eq!(drain.messages_handled, 0, "there was no time for that");
+        assert!(drain.messages_returned <= waiting as u64, "{drain:?}");
+        assert_eq!(self.fleet.mailbox_len(agent).unwrap_or(0), 0, "{agent} keeps some");
+        books.totals.count(if drain.ended { "drained agent" } else { "drained agent stays" });
+        let keeps =
+            |spec: &&Spec| spec.agent == Some(agent) && spec.is_pending() && spec.running.is_none();
+        if let Some(spec) = books.specs.values().find(keeps) {
+            panic!("{agent} keeps {spec:?}");
+        }
+        for (id, kind) in drain.tasks_ended {
+            let spec = &books.specs[&books.codes[&id]];
+            assert_eq!((spec.agent, spec.ended), (Some(agent), Some(kind)));
         }
     }
 

@@ -65,6 +65,8 @@ pub(super) struct Body {
     pub(super) limit: u32,
     pub(super) runs: bool,
     pub(super) condition: Condition,
+    /// Whether it takes nothing new, as it was drained and is not to serve again.
+    pub(super) drained: bool,
     /// Who decides what follows as it fails; `None` if it cannot.
     pub(super) guard: Option<Guard>,
     /// When it is started again, while it is down.
@@ -187,7 +189,7 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 71] = [
+const MUST_HAPPEN: [&str; 72] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
@@ -222,6 +224,7 @@ const MUST_HAPPEN: [&str; 71] = [
     "delayed",
     "dependency failed",
     "drained agent",
+    "drained agent stays",
     "failure reported",
     "future dropped",
     "future refused",
@@ -492,7 +495,8 @@ impl Books {
             }
             Outcome::Failed(error) => self.check_failure(&at, &spec, attempt, error, now),
             Outcome::Returned(ReturnReason::AgentGone) => {
-                let gone = spec.agent.is_some_and(|agent| !self.agents.contains_key(&agent));
+                let lives = |agent| self.agents.get(&agent).is_some_and(|body| !body.drained);
+                let gone = spec.agent.is_some_and(|agent| !lives(agent));
                 self.must(gone, || format!("{at}: its agent {:?} lives", spec.agent));
                 self.totals.count("returned by a kill");
             }
@@ -603,7 +607,8 @@ impl Books {
 
     /// A message comes back.
     pub(super) fn return_letter(&mut self, code: u64, agent: AgentId) {
-        let gone = self.closing || !self.agents.contains_key(&agent);
+        let lives = self.agents.get(&agent).is_some_and(|body| !body.drained);
+        let gone = self.closing || !lives;
         self.must(gone, || format!("message {code} comes back from {agent}, which lives"));
         let was_open = self.letters.remove(&code).is_some_and(|letter| letter.to == agent);
         self.must(was_open, || format!("message {code} comes back, and had ended"));

@@ -1,6 +1,6 @@
 //! What must hold of a simulated fleet after each step, when nothing is ready, and when it has ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -252,6 +252,17 @@ impl World {
         }
     }
 
+    /// A shutdown says of every task that was there how it ended, once.
+    fn check_what_ended(&self, pending: &BTreeSet<TaskId>, report: &DrainReport) {
+        let books = self.core.books();
+        let ended: BTreeMap<_, _> = report.ended.iter().copied().collect();
+        assert_eq!(ended.len(), report.ended.len(), "told of twice: {report:?}");
+        assert!(ended.keys().eq(pending), "{report:?}, and there were {pending:?}");
+        for (id, kind) in ended {
+            assert_eq!(books.specs[&books.codes[&id]].ended, Some(kind), "task {id}");
+        }
+    }
+
     /// The end, after which nothing is left.
     pub(super) fn shut_down(mut self, drained: &DrainReport) -> Totals {
         let early = self.random.percent(50);
@@ -265,8 +276,18 @@ impl World {
                 books.bury(agent);
             }
         }
+        let pending: BTreeSet<TaskId> = {
+            let books = self.core.books();
+            books
+                .specs
+                .values()
+                .filter(|spec| spec.is_pending())
+                .filter_map(|spec| spec.id)
+                .collect()
+        };
         let report = self.fleet.shutdown(Duration::ZERO).expect("no handler runs");
         assert!(report.is_complete() || !early, "{report:?}");
+        self.check_what_ended(&pending, &report);
         assert!(report.unfinished.is_empty(), "{report:?}");
         assert_eq!((report.workers_left, report.accepted), (0, drained.accepted));
         self.poll_futures();

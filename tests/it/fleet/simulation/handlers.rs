@@ -123,7 +123,7 @@ impl Core {
             SubmitError::NoAgent(_) => {
                 let mut agents = books.agents.iter();
                 let able = agents.any(|(id, body)| match spec.agent {
-                    Some(agent) => *id == agent && body.runs,
+                    Some(agent) => *id == agent && body.runs && !body.drained,
                     None => body.runs && body.has(spec.needs),
                 });
                 books.must(!able, || format!("no agent for {spec:?}"));
@@ -169,6 +169,7 @@ impl Core {
                 let rightly = match &refused {
                     Why::Full(_) => body.is_some(),
                     Why::Gone(_) => body.is_none(),
+                    Why::Draining(_) => body.is_some_and(|body| body.drained),
                     Why::NoMailbox(_) => body.is_some_and(|body| !body.runs),
                     Why::Closed(_) => closing,
                     _ => false,

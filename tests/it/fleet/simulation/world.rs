@@ -227,6 +227,7 @@ impl World {
                 limit,
                 runs,
                 condition,
+                drained: false,
                 guard,
                 down,
                 is_doomed,

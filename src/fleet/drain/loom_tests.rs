@@ -1,0 +1,194 @@
+//! Every interleaving of a drain with what it waits for and with what ends it, each with a twin.
+//!
+//! The worker of these fleets is a thread of the model, which takes a turn and goes: one that drives wakes all who wait
+//! as it leaves its seat, and would hide who is not told.
+
+use std::sync::Arc;
+use std::task::{Context, Waker};
+
+use crate::clock::Timestamp;
+use crate::fleet::runner::Seat;
+use crate::fleet::{
+    AgentId, AgentSpec, Condition, Fleet, LeaseOutcome, OutcomeKind, Request, SpawnedFuture, Task,
+};
+use crate::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{thread, weakened};
+
+fn explore(preemptions: usize, body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(preemptions);
+    builder.max_branches = 10_000;
+    builder.check(body);
+}
+
+/// An executor that runs what it is given there and then.
+fn at_once(mut future: SpawnedFuture) {
+    let ended = future.as_mut().poll(&mut Context::from_waker(Waker::noop()));
+    assert!(ended.is_ready(), "no future here waits");
+}
+
+/// A fleet whose one worker is the model's, and that worker's seat.
+fn staffed() -> (Fleet<(), ()>, Seat) {
+    let builder = Fleet::<(), ()>::builder().workers(1).spawner(Arc::new(at_once));
+    let fleet = Fleet::from_inner(builder.into_inner().expect("the values are valid"));
+    let seat = fleet.inner().state.lock().workers.seats.pop().expect("there is one worker");
+    (fleet, seat)
+}
+
+/// Gives an agent a turn on a thread of its own.
+fn turn(fleet: &Fleet<(), ()>, agent: AgentId, mut seat: Seat) -> thread::JoinHandle<()> {
+    let fleet = fleet.clone();
+    thread::spawn(move || {
+        fleet.inner().turn(agent, &mut seat);
+    })
+}
+
+fn idle() -> AgentSpec<(), ()> {
+    AgentSpec::new("ends").handler_fn(|_, _| Ok(()))
+}
+
+/// An agent that is to end is waited for while its lease comes back.
+fn drain_against_complete() {
+    let fleet = Fleet::<(), ()>::builder().build().expect("the defaults are valid");
+    let agent = fleet.spawn(AgentSpec::new("ends")).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let holder = thread::spawn(move || lease.complete(LeaseOutcome::Succeeded));
+    assert!(fleet.inner().drain_agent_until(agent, None).expect("it lives").ended);
+    holder.join().expect("no panic").expect("it was held");
+    assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn loom_who_waits_for_an_agent_to_be_idle_is_woken_by_its_last_lease() {
+    explore(3, drain_against_complete);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_who_does_not_say_that_it_waits_for_an_agent_sleeps_beside_it() {
+    weakened("fleet.say-who-waits", || explore(3, drain_against_complete));
+}
+
+/// An agent that has a message before it is drained while a worker comes to it.
+fn drain_against_turn(spec: AgentSpec<(), ()>) {
+    let (fleet, seat) = staffed();
+    let agent = fleet.spawn(spec).expect("there is room");
+    fleet.tell(agent, ()).expect("there is room");
+    let worker = turn(&fleet, agent, seat);
+    let drained = fleet.inner().drain_agent_until(agent, None).expect("it lives");
+    worker.join().expect("a turn does not panic");
+    assert_eq!((drained.ended, drained.messages_returned), (true, 0), "it is handled first");
+    assert_eq!(fleet.stats().messages_handled, 1, "it is handled first");
+}
+
+#[test]
+fn loom_who_waits_for_a_mailbox_to_be_idle_is_woken_by_its_last_message() {
+    explore(2, || drain_against_turn(idle()));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_who_does_not_say_that_it_drains_an_agent_sleeps_beside_its_last_turn() {
+    weakened("fleet.say-who-waits", || explore(2, || drain_against_turn(idle())));
+}
+
+fn futures() -> AgentSpec<(), ()> {
+    AgentSpec::new("flies").handler_async(|_, _| async { Ok(()) })
+}
+
+#[test]
+fn loom_who_waits_for_a_mailbox_is_woken_by_the_turn_whose_future_has_given_the_lease_back() {
+    explore(2, || drain_against_turn(futures()));
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_a_turn_whose_lease_is_back_and_that_tells_nobody_is_waited_for() {
+    weakened("turn.tell-who-drains", || explore(2, || drain_against_turn(futures())));
+}
+
+/// The last task of an agent, which waits for another, is cancelled while the agent is drained.
+fn drain_against_cancel() {
+    let (fleet, _seat) = staffed();
+    let agent = fleet.spawn(idle()).expect("there is room");
+    let other = fleet.submit(Task::new(())).expect("there is room");
+    let held = fleet.submit(Task::new(()).to(agent).after(&other)).expect("there is room");
+    let id = held.id();
+    let canceller = thread::spawn(move || assert!(held.cancel(), "nobody else ends it"));
+    let drained = fleet.inner().drain_agent_until(agent, None).expect("it lives");
+    canceller.join().expect("it is cancelled");
+    assert!(drained.ended);
+    let ended = drained.tasks_ended;
+    assert!(ended.is_empty() || ended == [(id, OutcomeKind::Cancelled)], "{ended:?}");
+}
+
+#[test]
+fn loom_who_waits_for_the_tasks_of_an_agent_is_woken_by_the_end_of_the_last() {
+    explore(2, drain_against_cancel);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_the_end_of_the_last_task_that_nobody_is_told_of_is_waited_for() {
+    weakened("witness.tell-of-the-last", || explore(2, drain_against_cancel));
+}
+
+/// An agent that is drained and holds a lease is to serve again.
+fn drain_against_service() {
+    let fleet = Fleet::<(), ()>::builder().build().expect("the defaults are valid");
+    let agent = fleet.spawn(AgentSpec::new("serves on")).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
+    let draining = fleet.inner().begin_drain(agent, false).expect("it lives");
+    let host = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.set_condition(agent, Condition::Fit))
+    };
+    let drained = fleet.inner().see_out(draining, None, false);
+    assert_eq!(host.join().expect("no panic").expect("it lives"), Condition::Draining);
+    assert!(!drained.ended);
+    assert!(lease.complete(LeaseOutcome::Succeeded).is_ok(), "it was revoked");
+}
+
+#[test]
+fn loom_who_drains_an_agent_is_told_that_it_is_to_serve_again() {
+    explore(3, drain_against_service);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_who_is_not_told_that_its_agent_serves_drains_on() {
+    weakened("drain.tell-of-service", || explore(3, drain_against_service));
+}
+
+/// A mailbox is given a lease for a turn as the time of a drain runs out.
+fn late_drain_against_lease() {
+    let fleet = Fleet::<(), ()>::builder().workers(1);
+    let fleet = Fleet::from_inner(fleet.into_inner().expect("the values are valid"));
+    let agent = fleet.spawn(idle()).expect("there is room");
+    let revoked = Arc::new(AtomicU32::new(0));
+    let mailbox = {
+        let (fleet, revoked) = (fleet.clone(), Arc::clone(&revoked));
+        thread::spawn(move || {
+            let pool = &fleet.inner().pool;
+            let Some(taken) = pool.take_agent(agent) else { return };
+            let went = pool.release(taken, true, &mut Vec::new());
+            // Relaxed: the join brings it.
+            revoked.fetch_add(u32::from(went.is_err()), Ordering::Relaxed);
+        })
+    };
+    let drained = fleet.inner().drain_agent_until(agent, Some(Timestamp::ZERO)).expect("it lives");
+    mailbox.join().expect("no panic");
+    assert_eq!(revoked.load(Ordering::Relaxed), 0, "a drain revoked a lease");
+    assert_eq!(drained.ended, fleet.agent(agent).is_none());
+}
+
+#[test]
+fn loom_a_drain_that_is_late_revokes_no_lease() {
+    explore(3, late_drain_against_lease);
+}
+
+#[test]
+#[should_panic(expected = "a drain revoked a lease")]
+fn loom_twin_a_drain_that_looks_and_ends_in_two_steps_revokes_a_lease() {
+    weakened("fleet.end-the-leased", || explore(3, late_drain_against_lease));
+}
