@@ -2,13 +2,16 @@
 //!
 //! Rules that hold here:
 //!
-//! 1. Each is in the list, or was handed out, or is in the fleet. What the fleet refuses goes back into the list.
+//! 1. Each is in the list, or was handed out, or is in the fleet. What the fleet refuses goes back into the list; so
+//!    does all that is not submitted, should the one that is unwind. Whoever takes takes the whole list, so what two calls
+//!    put back is never mixed.
 //! 2. Whatever becomes of the list, its tasks stay in the state until they have an outcome.
 //! 3. Those that wait for others come after these.
 
 use super::{Coordinator, Domain};
 use crate::fleet::{OutcomeKind, SubmitError, Task, TaskHandle, TaskId};
 use crate::state::{Abort, Unacknowledged};
+use crate::sync::Mutex;
 use crate::{Error, ErrorKind};
 
 /// What became of recovered tasks; from [`Coordinator::resume_recovered`].
@@ -20,6 +23,31 @@ pub struct Resumed<O> {
     pub handles: Vec<TaskHandle<O>>,
     /// Those that the fleet refused, and why. They wait on.
     pub refused: Vec<(TaskId, SubmitError<()>)>,
+}
+
+/// The list, while its tasks are submitted: what is left of it goes back with this, whatever happens (rule 1).
+struct Taken<'a, T> {
+    list: &'a Mutex<Vec<T>>,
+    left: std::vec::IntoIter<T>,
+    refused: Vec<T>,
+}
+
+impl<'a, T> Taken<'a, T> {
+    fn all(list: &'a Mutex<Vec<T>>) -> Self {
+        let left = std::mem::take(&mut *list.lock()).into_iter();
+        Self { list, left, refused: Vec::new() }
+    }
+}
+
+impl<T> Drop for Taken<'_, T> {
+    fn drop(&mut self) {
+        let mut waiting = std::mem::take(&mut self.refused);
+        waiting.extend(&mut self.left);
+        let mut list = self.list.lock();
+        // Another call may have put back what it was refused.
+        waiting.append(&mut list);
+        *list = waiting;
+    }
 }
 
 impl<D: Domain> Coordinator<D> {
@@ -46,28 +74,25 @@ impl<D: Domain> Coordinator<D> {
     /// ```
     pub fn resume_recovered(&self) -> Resumed<D::Output> {
         let mut resumed = Resumed { handles: Vec::new(), refused: Vec::new() };
-        let mut waiting = Vec::new();
-        for task in self.take_recovered() {
+        let mut taken = Taken::all(&self.inner.recovered);
+        for task in taken.left.by_ref() {
             match self.inner.fleet.submit(task) {
                 Ok(handle) => resumed.handles.push(handle),
                 Err(refused) => {
                     let mut id = None;
                     let why = refused.map(|task| {
                         id = task.id();
-                        waiting.push(task);
+                        taken.refused.push(task);
                     });
                     resumed.refused.extend(id.map(|id| (id, why)));
                 }
             }
         }
-        let mut list = self.inner.recovered.lock();
-        // Another call may have put back what it was refused.
-        waiting.append(&mut list);
-        *list = waiting;
         resumed
     }
 
-    /// How many recovered tasks were neither resumed nor taken. Zero where nothing was recovered.
+    /// How many recovered tasks were neither resumed nor taken; those that another thread is about to resume do not
+    /// count. Zero where nothing was recovered.
     #[must_use]
     pub fn recovered_waiting(&self) -> usize {
         self.inner.recovered.lock().len()
@@ -131,5 +156,29 @@ impl<D: Domain> Coordinator<D> {
             }
         }
         self.inner.state.wait_durable(committed?.1)
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+
+    use super::Taken;
+    use crate::sync::Mutex;
+
+    #[test]
+    fn what_a_resume_that_unwinds_has_not_submitted_is_in_the_list_again() {
+        let list = Mutex::new(vec![1, 2, 3, 4, 5]);
+        let unwound = catch_unwind(AssertUnwindSafe(|| {
+            let mut taken = Taken::all(&list);
+            for task in taken.left.by_ref() {
+                match task {
+                    1 | 2 => taken.refused.push(task),
+                    _ => panic!("the submission of {task} unwinds"),
+                }
+            }
+        }));
+        assert!(unwound.is_err());
+        assert_eq!(*list.lock(), [1, 2, 4, 5], "all but the one that was lost on the way");
     }
 }
