@@ -490,8 +490,9 @@ impl Runner {
     /// Ends the search; whether to sleep, and until when.
     fn lie_down(&self, seat: &mut Seat) -> Bed {
         let mut line = self.shared.line.lock();
-        if (!line.ready.is_empty() && !left_out("runner.lie-down-without-a-look")) || line.stopping
-        {
+        let work = !line.ready.is_empty() && !left_out("runner.lie-down-without-a-look");
+        let stops = line.stopping && !left_out("runner.lie-down-over-a-stop");
+        if work || stops {
             return Bed::None;
         }
         line.searching -= 1;

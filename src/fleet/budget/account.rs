@@ -163,7 +163,13 @@ impl Cell {
     }
 
     fn reset_spent(&self) -> (u64, bool) {
-        let spent = self.spent.swap(0, Ordering::Relaxed);
+        let spent = if left_out("budget.reset-in-one-step") {
+            let spent = self.spent.load(Ordering::Relaxed);
+            self.spent.store(0, Ordering::Relaxed);
+            spent
+        } else {
+            self.spent.swap(0, Ordering::Relaxed)
+        };
         (spent, self.give_back(spent))
     }
 
@@ -462,6 +468,7 @@ impl Payer {
                 Ok(Some(soft)) => warnings.push(account.warning(meter, soft)),
                 Err(full) => {
                     let mut relieved = false;
+                    let taken = if left_out("budget.put-back") { 0 } else { taken };
                     for (_, cell) in self.cells(meter).take(taken) {
                         relieved |= cell.give_back(amount);
                         cell.rolled_back.fetch_add(1, Ordering::Relaxed);

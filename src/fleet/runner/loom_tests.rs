@@ -50,19 +50,27 @@ fn loom_twin_a_worker_that_passes_nothing_on_leaves_the_other_asleep() {
     weakened("runner.pass-it-on", || explore(3, two_workers));
 }
 
+fn stop_against_lying_down() {
+    let (runner, mut seats) = Runner::new(1, Clock::real());
+    let runner = Arc::new(runner);
+    let mut seat = seats.pop().expect("one worker has one seat");
+    let worker = {
+        let runner = Arc::clone(&runner);
+        thread::spawn(move || runner.next(&mut seat))
+    };
+    runner.stop();
+    assert_eq!(worker.join().expect("no panic"), None);
+}
+
 #[test]
 fn loom_a_stop_reaches_a_worker_that_lies_down() {
-    explore(3, || {
-        let (runner, mut seats) = Runner::new(1, Clock::real());
-        let runner = Arc::new(runner);
-        let mut seat = seats.pop().expect("one worker has one seat");
-        let worker = {
-            let runner = Arc::clone(&runner);
-            thread::spawn(move || runner.next(&mut seat))
-        };
-        runner.stop();
-        assert_eq!(worker.join().expect("no panic"), None);
-    });
+    explore(3, stop_against_lying_down);
+}
+
+#[test]
+#[should_panic(expected = "deadlock")]
+fn loom_twin_a_worker_that_lies_down_over_a_stop_sleeps_for_ever() {
+    weakened("runner.lie-down-over-a-stop", || explore(3, stop_against_lying_down));
 }
 
 /// A mailbox becomes active while somebody drains and finds none that is.
