@@ -26,7 +26,7 @@
 //! 2. A snapshot shows all collections at one version.
 //! 3. What `wait_durable` acknowledged is there after a crash; what is recovered is the state at some
 //!    version not older than that.
-//! 4. Damage is an error and never wrong data; an open that fails leaves the folder as it was. (In a store
+//! 4. Damage is an error and never wrong data; an open that is refused leaves the folder as it was. (In a store
 //!    that was not closed, damage to what was written last cannot be told from a write that was cut off:
 //!    what is recovered may then be an older version, and [`RecoveryReport::repaired`] is set.)
 //! 5. A checkpoint is written beside the groups, a step at a time, and counts from one atomic step on. Who waits for

@@ -289,7 +289,8 @@ impl StateBuilder {
     ///
     /// A commit that finds so many there first makes those before it durable, which
     /// [`StateStats::stalls`](super::StateStats::stalls) counts. A commit of any size finds room where there
-    /// are fewer, so memory is bounded by this and the largest delta.
+    /// are fewer, and what is pending fills again while a group is written. So what is not durable yet takes twice
+    /// this at most and, for the largest delta and for the group as it is written, twice that delta and twice the group.
     #[cfg(feature = "durable")]
     pub fn max_pending_bytes(mut self, bytes: usize) -> Self {
         self.settings.max_pending_bytes = bytes;
@@ -301,9 +302,10 @@ impl StateBuilder {
     /// Costs reading and verifying the whole store, and memory for what it holds as it is encoded, with eight
     /// bytes a row of the checkpoint until it is open and some 60 a row that commits after it wrote. The first
     /// call of [`StateManager::collection`] for a name decodes its rows, and then gives their encoding up. That of
-    /// a collection that nobody opens stays. An open that fails leaves the folder as it was:
+    /// a collection that nobody opens stays. An open that is refused leaves the folder as it was:
     /// what the engine would write while it opens is kept in memory until all is verified. (A folder that
-    /// was missing may have been made.) Damage can make the engine panic; that panic is caught and becomes
+    /// was missing may have been made.) One that the disk fails after that, with [`ErrorKind::Io`], may have written a
+    /// part, which the next one goes on from. Damage can make the engine panic; that panic is caught and becomes
     /// an error, but a panic hook of the process sees it.
     ///
     /// # Errors

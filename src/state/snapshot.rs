@@ -116,7 +116,8 @@ impl Snapshot {
     /// already. What a crash in between leaves behind ends in `.new` and can be deleted.
     ///
     /// # Errors
-    /// Those of [`Snapshot::export_to`]; what had the name is then still there.
+    /// Those of [`Snapshot::export_to`], and `InvalidArgument` for a path that names no file; what had the name is then
+    /// still there. Where the folder alone could not be synced the new file is there, and may be gone after a power loss.
     pub fn export_to_file(
         &self,
         path: impl AsRef<Path>,
