@@ -62,6 +62,7 @@ mod dependencies;
 mod drain;
 mod drive;
 mod dues;
+mod expect;
 mod flight;
 mod graph;
 mod groups;
@@ -133,6 +134,7 @@ pub use budget::{
 pub use builder::FleetBuilder;
 pub use dependencies::MAX_DEPENDENCIES;
 pub use drain::AgentDrain;
+pub use expect::Expectation;
 pub use graph::IfDependencyFails;
 pub(crate) use handle::Ends;
 pub use handle::TaskHandle;
@@ -222,39 +224,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// `Unsupported` for a spec with a handler in a fleet without workers, or with an async one in a fleet without
     /// a [`Spawner`].
     pub fn spawn_batch(&self, spec: &AgentSpec<T, O>, count: usize) -> Result<Vec<AgentId>, Error> {
+        let limit = self.check_spec(spec)?;
         let inner = self.inner();
-        if spec.factory.is_some() && !inner.runs_tasks {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "agent {:?} has a handler, and this fleet has no workers to run it: \
-                     build it with workers(1) or more",
-                    spec.name
-                ),
-            ));
-        }
-        let needs_spawner = matches!(spec.factory.as_deref(), Some(Maker::Async(_)));
-        if needs_spawner && inner.launcher.is_none() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "the handler of agent {:?} is a future, and this fleet has no executor to run it: \
-                     build it with spawner(..)",
-                    spec.name
-                ),
-            ));
-        }
-        let limit = spec.max_leases.get();
-        let limit = u16::try_from(limit).ok().filter(|_| limit <= MAX_LEASES_PER_AGENT);
-        let limit = limit.ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "agent {:?} may hold {} leases at once, and {MAX_LEASES_PER_AGENT} is the most",
-                    spec.name, spec.max_leases
-                ),
-            )
-        })?;
         let mut newcomers = Newcomers {
             name: &spec.name,
             capabilities: &spec.capabilities,
@@ -310,6 +281,43 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         }
         inner.finish(after);
         Ok(agents)
+    }
+
+    /// Whether agents of this spec could ever be spawned, and how many leases one may hold.
+    fn check_spec(&self, spec: &AgentSpec<T, O>) -> Result<u16, Error> {
+        let inner = self.inner();
+        if spec.factory.is_some() && !inner.runs_tasks {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "agent {:?} has a handler, and this fleet has no workers to run it: \
+                     build it with workers(1) or more",
+                    spec.name
+                ),
+            ));
+        }
+        let needs_spawner = matches!(spec.factory.as_deref(), Some(Maker::Async(_)));
+        if needs_spawner && inner.launcher.is_none() {
+            return Err(Error::new(
+                ErrorKind::Unsupported,
+                format!(
+                    "the handler of agent {:?} is a future, and this fleet has no executor to run it: \
+                     build it with spawner(..)",
+                    spec.name
+                ),
+            ));
+        }
+        let limit = spec.max_leases.get();
+        let limit = u16::try_from(limit).ok().filter(|_| limit <= MAX_LEASES_PER_AGENT);
+        limit.ok_or_else(|| {
+            Error::new(
+                ErrorKind::InvalidArgument,
+                format!(
+                    "agent {:?} may hold {} leases at once, and {MAX_LEASES_PER_AGENT} is the most",
+                    spec.name, spec.max_leases
+                ),
+            )
+        })
     }
 
     /// What is true of an agent now; `None` once it is gone.
@@ -381,7 +389,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// That is how a fleet is made smaller without anybody noticing: there is no moment at which the agent
     /// is given work and is about to go. An agent that is busy is left as it is. So is one for which a task waits
     /// for other tasks, for its next attempt or for the log to accept it: if it is for this agent alone, or this is
-    /// the last agent with its set of capabilities.
+    /// the last agent with its set of capabilities and none that could do as much is [expected](Self::expect).
     ///
     /// O(tasks that wait for others or for their next attempts), under the lock.
     ///
@@ -457,7 +465,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// [deadline](Request::deadline), then in the order of coming.
     ///
     /// # Errors
-    /// `NoSuchCapability` as soon as no live agent could serve it, `AgentGone` as soon as one that it names
+    /// `NoSuchCapability` as soon as no agent could serve it that lives or is [expected](Self::expect), `AgentGone` as soon as one that it names
     /// has ended, `StrategyNotKept`, `TooManyWaiting`, or `Closed`; with a [picker](Request::picker)
     /// `PickDeclined`, `PickLost` or `PickerFailed` too.
     pub fn allocate(&self, request: &Request) -> Result<Lease, AllocateError> {
@@ -498,7 +506,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     ///
     /// # Errors
     /// As [`allocate`](Self::allocate), or `TooFewPlaces` as soon as the live agents that fit may not hold so
-    /// many leases together, or `PickerInBatch` if the request has a picker.
+    /// many leases together and no others are [expected](Self::expect), or `PickerInBatch` if the request has a picker.
     pub fn allocate_batch(
         &self,
         request: &Request,
@@ -534,8 +542,11 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// task gets exactly one outcome.
     ///
     /// # Errors
-    /// The [`SubmitError`] hands the task back, and says whether the queue is full, the fleet takes no
-    /// more, no live agent could take it, its id is taken, or the log refused.
+    /// The [`SubmitError`] hands the task back, and says why: the queue is full (`Full`), the fleet takes no more
+    /// (`Closed`), no agent could take it that lives or is [expected](Self::expect) (`NoAgent`), its id is taken
+    /// (`Duplicate`), a task of its key is being accepted (`KeyPending`), it waits for too many tasks or for one that
+    /// is not known (`TooManyDependencies`, `UnknownDependency`), a budget has no room (`OverBudget`), or the log
+    /// refused (`NotRecorded`).
     pub fn submit(&self, task: Task<T>) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
         self.inner().submit_one(task, Patience::None)
     }

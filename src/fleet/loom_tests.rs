@@ -140,6 +140,30 @@ fn loom_twin_what_a_batch_gathered_and_does_not_pass_on_is_lost() {
     weakened("fleet.batch-not-passed-on", || model(gather_against_cancel));
 }
 
+/// A request comes to wait for agents that are promised while the promise ends.
+fn wait_against_the_end_of_a_promise() {
+    let fleet = lease_only();
+    let expected = fleet.expect(&AgentSpec::new("late")).expect("the fleet is open");
+    let end = thread::spawn(move || drop(expected));
+    let mut request = fleet.allocate_async(&Request::any());
+    let early = poll_once(&mut request);
+    end.join().expect("a drop does not panic");
+    let told = early.or_else(|| poll_once(&mut request)).expect("somebody waits for nobody");
+    assert_eq!(told.map(drop), Err(AllocateError::NoSuchCapability));
+    assert_eq!(fleet.stats().requests_waiting, 0);
+}
+
+#[test]
+fn loom_nobody_waits_for_what_is_expected_no_more() {
+    model(wait_against_the_end_of_a_promise);
+}
+
+#[test]
+#[should_panic(expected = "somebody waits for nobody")]
+fn loom_twin_a_promise_that_ends_in_silence_leaves_somebody_waiting() {
+    weakened("fleet.refuse-who-expects", || model(wait_against_the_end_of_a_promise));
+}
+
 fn free_against_sleep() {
     let fleet = lease_only();
     fleet.spawn(AgentSpec::new("only")).expect("there is room");

@@ -26,6 +26,7 @@ mod charge;
 mod counts;
 mod desk;
 mod disband;
+mod expect;
 mod find;
 mod floors;
 mod gather;
@@ -288,7 +289,8 @@ pub(super) struct Pool {
     look_at: AtomicU64,
     /// When the fleet looks for leases that have expired, whoever waits or does not.
     watch_at: AtomicU64,
-    /// How many agents have left: while it stays the same, what some agent could do some agent can.
+    /// How many agents have left, and how many are expected no more: while it stays the same, what some agent could
+    /// do some agent can.
     left: AtomicU64,
     /// Requests that were refused because too many waited.
     refused: AtomicU64,
@@ -438,11 +440,7 @@ impl Pool {
         if let Some(Err(exceeded)) = self.none_for(ask, Asking::Looking) {
             return AllocateError::OverBudget(Box::new(exceeded));
         }
-        if desk.could_serve(ask) {
-            AllocateError::NoneIdle
-        } else {
-            AllocateError::NoSuchCapability
-        }
+        if desk.may_serve(ask) { AllocateError::NoneIdle } else { AllocateError::NoSuchCapability }
     }
 
     /// Gives the free places of an agent to those who wait (rule 3); who else is to be told.

@@ -342,11 +342,12 @@ pub enum AllocateError {
     /// and are not busy. It names one of them.
     #[error("no budget for a lease: {0}")]
     OverBudget(#[source] Box<Exceeded>),
-    /// No live agent has the capabilities asked for, so waiting would not help.
+    /// No live agent has the capabilities asked for, and none that has is [expected](super::Fleet::expect), so waiting
+    /// would not help.
     #[error("no live agent has the capabilities asked for")]
     NoSuchCapability,
-    /// The live agents that fit may not hold as many leases together as a batch asked for, so waiting would
-    /// not help.
+    /// The live agents that fit may not hold as many leases together as a batch asked for, and no others are
+    /// [expected](super::Fleet::expect), so waiting would not help.
     #[error("the live agents that fit may not hold so many leases together")]
     TooFewPlaces,
     /// The agent that was asked for by name has ended.

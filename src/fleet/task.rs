@@ -406,7 +406,7 @@ pub enum SubmitError<R> {
     /// The fleet drains or was shut down.
     #[error("the fleet takes no more tasks")]
     Closed(R),
-    /// No live agent with a handler has the capabilities asked for.
+    /// No live agent with a handler has the capabilities asked for, and none is [expected](super::Fleet::expect).
     #[error("no live agent could take the task")]
     NoAgent(R),
     /// A task of this id is in the fleet already.

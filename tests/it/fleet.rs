@@ -7,6 +7,7 @@ mod cycles;
 mod dependencies;
 mod drained;
 mod driven;
+mod expecting;
 mod expiry;
 mod futures;
 mod groups;

@@ -99,7 +99,7 @@ impl Pool {
     }
 
     /// Ends an agent that holds no lease (rule 2), unless there is work for agents that can do what it can;
-    /// of that `has_work` is told, and whether it is the last that can do it.
+    /// of that `has_work` is told, and whether it is the last that can do it and none is expected.
     pub(in crate::fleet) fn remove_idle(
         &self,
         agent: AgentId,
@@ -127,7 +127,7 @@ impl Pool {
             kind
         };
         desk.leave(kind, mask, at, 1, &self.left);
-        desk.refuse_hopeless(agent, wakes);
+        desk.refuse_hopeless(Some(agent), wakes);
         desk.tell_idlers(agent, wakes);
         self.plan_by(&mut desk, wakes);
         self.say_who_waits(&desk);

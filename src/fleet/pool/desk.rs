@@ -3,10 +3,12 @@
 //! It is plain data under a lock of its own, which is taken before that of a shard. Rules that hold
 //! between any two times the lock is held:
 //!
-//! 1. `sets` counts the live agents by their capabilities, `spread` by their shard, `kinds` by their sort.
+//! 1. `sets` counts the live agents by their capabilities, `spread` by their shard, `kinds` by their sort; `expected`
+//!    counts who promises agents, by their capabilities.
 //! 2. No request waits that an agent with room fits and that can be paid for, unless it is owed that they are
-//!    served; none waits that no live agent fits. The same of batches that gather, agents on trial
-//!    apart, unless a plan of them is due, and of batches that ask for more places than there are.
+//!    served; none waits that no agent fits that lives or is expected. The same of batches that gather, agents on trial
+//!    apart, unless a plan of them is due, and of batches that ask for more places than there are where none are
+//!    expected.
 //! 3. An answer that grants a lease names a live agent, and so does what a batch was granted.
 //! 4. Who waits for the best fraction of several names, some of which nobody had when it began to, is a learner until
 //!    it has looked at its answer or gives up. It waits under the mask of the names that are known now, which its own ticket may
@@ -66,6 +68,8 @@ pub(super) struct Desk {
     pub(super) live: usize,
     names: HashMap<Arc<str>, u32>,
     sets: HashMap<Mask, Set>,
+    /// How many promise agents with one set of capabilities.
+    expected: HashMap<Mask, usize>,
     kinds: Vec<KindEntry>,
     kind_of: HashMap<Arc<Kind>, u32>,
     vacant_kinds: Vec<u32>,
@@ -271,9 +275,35 @@ impl Desk {
         &self.kinds[kind as usize].kind
     }
 
-    /// Whether a single live agent has this set of capabilities.
+    /// Whether a single live agent has this set of capabilities, and none is expected that can do as much.
     pub(super) fn is_last_of(&self, mask: Mask) -> bool {
         self.sets.get(&mask).is_some_and(|set| set.agents == 1)
+            && !self.expected.keys().any(|have| have & mask == mask)
+    }
+
+    /// Counts one who promises agents with these capabilities.
+    pub(super) fn expect(&mut self, mask: Mask) -> Result<(), Error> {
+        if self.expected.len() >= MAX_CAPABILITY_SETS && !self.expected.contains_key(&mask) {
+            return Err(Error::new(
+                ErrorKind::LimitReached,
+                format!(
+                    "agents of {MAX_CAPABILITY_SETS} different sets of capabilities are expected"
+                ),
+            ));
+        }
+        *self.expected.entry(mask).or_default() += 1;
+        Ok(())
+    }
+
+    /// Counts one less; whether nobody promises such agents any more.
+    pub(super) fn expect_no_more(&mut self, mask: Mask) -> bool {
+        let promises = self.expected.get_mut(&mask).expect("rule 1");
+        *promises -= 1;
+        let none = *promises == 0;
+        if none {
+            self.expected.remove(&mask);
+        }
+        none
     }
 
     /// Whether a live agent, with room or not, fits.
@@ -281,8 +311,22 @@ impl Desk {
         self.sets.keys().any(|have| ask.misfit(*have).is_some())
     }
 
+    /// Whether an agent that is expected fits.
+    fn is_expected(&self, ask: &Ask) -> bool {
+        self.expected.keys().any(|have| ask.misfit(*have).is_some())
+    }
+
+    /// Whether an agent fits that lives or is expected.
+    pub(super) fn may_serve(&self, ask: &Ask) -> bool {
+        self.could_serve(ask) || self.is_expected(ask)
+    }
+
     /// Why a batch can never be served as things are, if it cannot.
     pub(super) fn hopeless_batch(&self, ask: &Ask, count: usize) -> Option<AllocateError> {
+        // Nobody knows how many will come.
+        if self.is_expected(ask) {
+            return None;
+        }
         if !self.could_serve(ask) {
             return Some(AllocateError::NoSuchCapability);
         }
@@ -394,24 +438,28 @@ impl Desk {
         tickets
     }
 
-    /// Refuses those who wait for an agent that is gone, or for what no live agent can do (rule 2).
-    pub(super) fn refuse_hopeless(&mut self, gone: AgentId, wakes: &mut Vec<Waker>) {
+    /// Refuses those who wait for an agent that is gone, or for what no agent can do that lives or is expected (rule 2).
+    pub(super) fn refuse_hopeless(&mut self, gone: Option<AgentId>, wakes: &mut Vec<Waker>) {
         if self.waiting.len() == 0 && self.batches.len() == 0 {
             return;
         }
-        for (ticket, waker) in self.waiting.take(|ask| ask.agent == Some(gone)) {
+        let is_gone = |ask: &Ask| ask.agent.is_some() && ask.agent == gone;
+        for (ticket, waker) in self.waiting.take(is_gone) {
             self.answer(ticket, Err(AllocateError::AgentGone), waker, wakes);
         }
-        let sets = &self.sets;
-        let hopeless =
-            self.waiting.take(|ask| !sets.keys().any(|have| ask.misfit(*have).is_some()));
+        let (sets, expected) = (&self.sets, &self.expected);
+        let fits = |ask: &Ask, have: &Mask| ask.misfit(*have).is_some();
+        let may_serve = |ask: &Ask| sets.keys().chain(expected.keys()).any(|have| fits(ask, have));
+        let hopeless = self.waiting.take(|ask| !may_serve(ask));
         for (ticket, waker) in hopeless {
             self.answer(ticket, Err(AllocateError::NoSuchCapability), waker, wakes);
         }
         let mut batches = std::mem::take(&mut self.batches);
-        let why = |ask: &Ask, count| match ask.agent {
-            Some(agent) if agent == gone => Some(AllocateError::AgentGone),
-            _ => self.hopeless_batch(ask, count),
+        let why = |ask: &Ask, count| {
+            if is_gone(ask) {
+                return Some(AllocateError::AgentGone);
+            }
+            self.hopeless_batch(ask, count)
         };
         batches.refuse(why, wakes);
         self.batches = batches;
@@ -452,7 +500,7 @@ impl Desk {
         let gathering = self.batches.gathering();
         for ask in self.waiting.asks().chain(gathering.iter().map(|(_, ask)| ask)) {
             let ask = Ask { strategy: Strategy::LeastLoaded, ..*ask };
-            assert!(self.could_serve(&ask), "rule 2: hopeless");
+            assert!(self.may_serve(&ask), "rule 2: hopeless");
             for shard in shards {
                 let can_serve = match ask.agent {
                     None => shard.best(&ask).is_some(),

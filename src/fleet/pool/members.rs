@@ -121,7 +121,7 @@ impl Pool {
         if desk.closed {
             desk.batches.refuse(|_, _| Some(AllocateError::Closed), wakes);
         }
-        desk.refuse_hopeless(agent, wakes);
+        desk.refuse_hopeless(Some(agent), wakes);
         desk.tell_idlers(agent, wakes);
         self.plan_by(&mut desk, wakes);
         self.say_who_waits(&desk);

@@ -97,14 +97,15 @@ impl Pool {
         }
     }
 
-    /// Whether a live agent that runs tasks, with room or not, fits; and what to ask for on its behalf.
+    /// Whether an agent that runs tasks fits, be it alive, with room or not, or expected; and what to ask for on its behalf.
     pub(in crate::fleet) fn task_mask(&self, request: &Request) -> Option<Mask> {
         let mask = self.resolve(request).ok()?.mask | RUNS_TASKS;
         let ask = Ask { mask, ..Ask::any(self.kept.first()) };
-        self.desk.lock().could_serve(&ask).then_some(mask)
+        self.desk.lock().may_serve(&ask).then_some(mask)
     }
 
-    /// How many agents have left. Whoever knows of a kill or of a retirement finds it counted.
+    /// How many agents have left, and how many are expected no more. Whoever knows of a kill, of a retirement or of the
+    /// end of an expectation finds it counted.
     pub(in crate::fleet) fn left(&self) -> u64 {
         self.left.load(Ordering::Relaxed)
     }

@@ -17,6 +17,7 @@ use crate::fleet::pool::shard::NO_FLOOR;
 #[cfg(feature = "test-util")]
 mod alone;
 mod batches;
+mod expected;
 mod limits;
 mod turns;
 
@@ -433,6 +434,8 @@ impl Both {
                 assert!(lease.is_revoked());
                 assert!(lease.complete(LeaseOutcome::Succeeded).is_err());
             }
+            Step::Expect { capabilities } => self.expect(capabilities),
+            Step::ExpectNoMore { promise } => self.expect_no_more(promise),
             _ => {}
         }
         Self::wake(wakes);
@@ -594,18 +597,6 @@ proptest! {
     ) {
         Both::run(shards, Strategy::LeastLoaded, steps);
     }
-}
-
-#[test]
-fn a_capability_beyond_the_last_is_refused_and_takes_nothing() {
-    let mut desk = Desk::new(1);
-    let names: Vec<Arc<str>> = (0..MAX_CAPABILITIES).map(|n| Arc::from(n.to_string())).collect();
-    let all = desk.intern(&names, 0, 1, 1).expect("as many as there may be");
-    assert_eq!(all, Mask::MAX & !RUNS_TASKS, "one bit each, and bit 0 left alone");
-    let one_more = [Arc::from("one"), Arc::from("0")];
-    assert_eq!(desk.intern(&one_more, 0, 1, 1).map_err(|e| e.kind()), Err(ErrorKind::LimitReached));
-    assert_eq!(desk.mask_of(&[Arc::from("one")]), (0, false));
-    assert_eq!(desk.mask_of(&[Arc::from("0")]), (2, true));
 }
 
 #[test]

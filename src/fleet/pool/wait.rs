@@ -54,7 +54,7 @@ impl Pool {
         if desk.closed {
             return Err(AllocateError::Closed);
         }
-        if ask.agent.is_none() && !desk.could_serve(&ask) {
+        if ask.agent.is_none() && !desk.may_serve(&ask) {
             return Err(AllocateError::NoSuchCapability);
         }
         self.follow_accounts_at(&desk);

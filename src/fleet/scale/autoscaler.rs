@@ -7,11 +7,12 @@
 //! 2. An agent is retired only while it holds no lease and no work waits for it: one that got work since it
 //!    was observed is kept, and counted as kept.
 //! 3. An autoscaler keeps no fleet alive.
+//! 4. While it stands, agents of its spec are expected: what they could do waits where none lives.
 
 use std::fmt;
 use std::time::Duration;
 
-use super::super::{AgentId, AgentSpec, Fleet, WeakFleet};
+use super::super::{AgentId, AgentSpec, Expectation, Fleet, WeakFleet};
 use super::forecast::{Backtest, Forecaster};
 use super::observation::Observation;
 use super::plan::{Plan, ScaleState, Step, plan};
@@ -97,6 +98,8 @@ pub struct ScaleStats {
 pub struct Autoscaler<T = (), O = ()> {
     fleet: WeakFleet<T, O>,
     spec: AgentSpec<T, O>,
+    /// Rule 4; none if the fleet refused it so far.
+    expected: Option<Expectation>,
     policy: ScalePolicy,
     state: ScaleState,
     forecast: Option<Backtest>,
@@ -138,10 +141,14 @@ impl Flow {
 impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
     /// One that keeps agents of this spec in this fleet. Agents of the spec's name that are there already
     /// count, whoever spawned them.
+    ///
+    /// From now on until it is dropped agents of the spec are [expected](Fleet::expect): where none lives, work for them
+    /// waits rather than being refused. If the fleet refuses that, each step tries it again and says so.
     #[must_use]
     pub fn new(fleet: &Fleet<T, O>, spec: AgentSpec<T, O>, policy: ScalePolicy) -> Self {
         Self {
             fleet: fleet.downgrade(),
+            expected: fleet.expect(&spec).ok(),
             spec,
             policy,
             state: ScaleState::new(),
@@ -233,13 +240,17 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
     ///
     /// # Errors
     /// `Closed` if the fleet is gone or was shut down, and whatever [`Fleet::spawn_batch`] says. The step
-    /// counts as taken: the next one comes after its cooldown.
+    /// counts as taken: the next one comes after its cooldown. Whatever [`Fleet::expect`] says, if that was refused
+    /// so far; nothing is planned then.
     pub fn step_with(
         &mut self,
         complete: impl FnOnce(Observation) -> Observation,
     ) -> Result<Scaled, Error> {
-        let seen = complete(self.observe()?);
         let fleet = self.fleet()?;
+        if self.expected.is_none() {
+            self.expected = Some(fleet.expect(&self.spec)?);
+        }
+        let seen = complete(self.observe()?);
         let plan = plan(&seen, &self.policy, &mut self.state, fleet.inner().clock.now());
         self.stats.steps += 1;
         self.next_check = plan.next_check;

@@ -145,6 +145,10 @@ pub struct ScalePolicyBuilder {
 impl ScalePolicyBuilder {
     /// Sets the fewest agents. Default: 0. With fewer than these, agents are planned at once: no window,
     /// cooldown, step cap or ceiling delays that.
+    ///
+    /// At 0 the fleet may go down to none. What comes then waits for as long as an
+    /// [`Autoscaler`](super::Autoscaler) stands for such agents (see [`Fleet::expect`](super::super::Fleet::expect)),
+    /// and the first agent comes by the window and the cooldown of scaling up.
     pub const fn min(mut self, agents: u32) -> Self {
         self.policy.min = agents;
         self

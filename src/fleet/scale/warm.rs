@@ -11,10 +11,11 @@
 //! 4. Agents that hold leases count, and are never touched.
 //! 5. Agents that are starting are coming: they count as ready where it is asked how many are to be made, and go
 //!    before all that are ready where there are too many.
+//! 6. Agents of a pool that is to have some are expected while the pools stand: what they could do waits where none lives.
 
 use std::fmt;
 
-use super::super::{AgentId, AgentSpec, Fleet, Priority, WeakFleet};
+use super::super::{AgentId, AgentSpec, Expectation, Fleet, Priority, WeakFleet};
 use crate::{Error, ErrorKind};
 
 /// How many agents of one type are to be ready.
@@ -98,6 +99,9 @@ pub struct Warmed {
 /// adds what is missing and retires what is too much, and never waits. It asks for no load and no window:
 /// what is taken is made up for at the next step.
 ///
+/// Agents of each pool whose `min` is above zero are [expected](Fleet::expect) for as long as the pools stand: where none
+/// lives, work for them waits rather than being refused.
+///
 /// An agent whose spec says no more has no handler yet when it is ready, and its first task pays for what the handler
 /// loads. A pool of specs that are [prewarmed](AgentSpec::prewarmed) is warm in truth: its agents are ready once their
 /// handlers are there, and until then they are coming, as all that are
@@ -121,6 +125,8 @@ pub struct Warmed {
 pub struct WarmPools<T = (), O = ()> {
     fleet: WeakFleet<T, O>,
     pools: Vec<(AgentSpec<T, O>, WarmPool)>,
+    /// Rule 6.
+    expected: Vec<Expectation>,
     limit: u32,
 }
 
@@ -128,13 +134,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
     /// No pool yet, and so many agents of all pools together at most, busy ones included.
     #[must_use]
     pub fn new(fleet: &Fleet<T, O>, limit: u32) -> Self {
-        Self { fleet: fleet.downgrade(), pools: Vec::new(), limit }
+        Self { fleet: fleet.downgrade(), pools: Vec::new(), expected: Vec::new(), limit }
     }
 
     /// Adds a pool. Agents of the spec's name that are there already count, whoever spawned them.
     ///
     /// # Errors
-    /// `InvalidArgument` for a `min` above `max`, `AlreadyExists` for a second pool of a name.
+    /// `InvalidArgument` for a `min` above `max`, `AlreadyExists` for a second pool of a name, `Closed` if the fleet is
+    /// gone, and whatever [`Fleet::expect`] says.
     pub fn pool(mut self, spec: AgentSpec<T, O>, pool: WarmPool) -> Result<Self, Error> {
         if pool.min > pool.max {
             let message =
@@ -144,6 +151,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
         if self.pools.iter().any(|(known, _)| known.name == spec.name) {
             let message = format!("there is a pool of {:?} already", spec.name);
             return Err(Error::new(ErrorKind::AlreadyExists, message));
+        }
+        if pool.min.min(self.limit) > 0 {
+            self.expected.push(self.fleet()?.expect(&spec)?);
         }
         self.pools.push((spec, pool));
         Ok(self)
@@ -156,8 +166,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
     /// `Closed` if the fleet is gone or was shut down, and whatever [`Fleet::spawn_batch`] says; what was
     /// added before it stays.
     pub fn step(&mut self) -> Result<Warmed, Error> {
-        let gone = || Error::new(ErrorKind::Closed, "the fleet that is kept warm is gone");
-        let fleet = self.fleet.upgrade().ok_or_else(gone)?;
+        let fleet = self.fleet()?;
         let look = |spec: &AgentSpec<T, O>| {
             fleet.inner().pool.census(&spec.name, &spec.capabilities, spec.factory.is_some())
         };
@@ -215,6 +224,11 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
             warmed.spawned.extend(fleet.spawn_batch(spec, missing[index] as usize)?);
         }
         Ok(warmed)
+    }
+
+    fn fleet(&self) -> Result<Fleet<T, O>, Error> {
+        let gone = || Error::new(ErrorKind::Closed, "the fleet that is kept warm is gone");
+        self.fleet.upgrade().ok_or_else(gone)
     }
 }
 

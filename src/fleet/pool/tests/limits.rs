@@ -42,6 +42,18 @@ pub(super) fn pool_of(max_agents: usize, shards: usize, strategy: Strategy) -> A
 }
 
 #[test]
+fn a_capability_beyond_the_last_is_refused_and_takes_nothing() {
+    let mut desk = Desk::new(1);
+    let names: Vec<Arc<str>> = (0..MAX_CAPABILITIES).map(|n| Arc::from(n.to_string())).collect();
+    let all = desk.intern(&names, 0, 1, 1).expect("as many as there may be");
+    assert_eq!(all, Mask::MAX & !RUNS_TASKS, "one bit each, and bit 0 left alone");
+    let one_more = [Arc::from("one"), Arc::from("0")];
+    assert_eq!(desk.intern(&one_more, 0, 1, 1).map_err(|e| e.kind()), Err(ErrorKind::LimitReached));
+    assert_eq!(desk.mask_of(&[Arc::from("one")]), (0, false));
+    assert_eq!(desk.mask_of(&[Arc::from("0")]), (2, true));
+}
+
+#[test]
 fn agents_that_are_refused_use_up_no_capability_names() {
     let pool = pool_of(1, 1, Strategy::LeastLoaded);
     join(&pool, &[], 1, 1).expect("there is room");
@@ -166,4 +178,16 @@ fn workers_do_not_starve_for_what_no_live_agent_could_do() {
     fleet.spawn(runs("rust")).expect("there is room");
     fleet.run_ready(1);
     assert_eq!(handle.wait().completed(), Some(&7));
+}
+
+#[test]
+fn as_many_sets_of_capabilities_are_expected_as_there_may_be_and_no_more() {
+    let mut desk = Desk::new(1);
+    let most = MAX_CAPABILITY_SETS as Mask;
+    assert!((0..most).all(|mask| desk.expect(mask).is_ok()));
+    assert_eq!(desk.expect(most).map_err(|error| error.kind()), Err(ErrorKind::LimitReached));
+    desk.expect(0).expect("it is no other set");
+    assert!(!desk.expect_no_more(0), "once is left");
+    assert!(desk.expect_no_more(0));
+    desk.expect(most).expect("there is one set less");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
-use super::super::{Strategy, Ticket};
+use super::super::{Mask, Strategy, Ticket};
 use crate::fleet::agent::Condition;
 use crate::fleet::id::AgentId;
 use crate::fleet::request::{AllocateError, Fit};
@@ -77,6 +77,8 @@ pub(super) struct Model {
     pub(super) agents: Vec<ModelAgent>,
     pub(super) ever: Vec<AgentId>,
     pub(super) waiters: Vec<ModelWaiter>,
+    /// What is promised, and under which mask.
+    pub(super) expected: Vec<(u8, Mask)>,
     pub(super) time: u64,
 }
 
@@ -192,7 +194,8 @@ impl Model {
     }
 
     pub(super) fn possible(&self, asked: &Asked) -> bool {
-        self.agents.iter().any(|agent| Self::misfit(asked, agent).is_some())
+        self.is_expected(asked)
+            || self.agents.iter().any(|agent| Self::misfit(asked, agent).is_some())
     }
 
     /// Gives the free places of an agent to those who wait.

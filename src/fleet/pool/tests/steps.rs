@@ -59,6 +59,12 @@ pub(super) enum Step {
         lease: usize,
         ticks: u64,
     },
+    Expect {
+        capabilities: u8,
+    },
+    ExpectNoMore {
+        promise: usize,
+    },
 }
 
 #[cfg(feature = "test-util")]
@@ -139,6 +145,8 @@ pub(super) fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::Tick),
         1 => (any::<usize>(), 1..5000_u64).prop_map(|(lease, ticks)| Step::Renew { lease, ticks }),
         1 => any::<usize>().prop_map(|lease| Step::ReleaseStale { lease }),
+        1 => (0_u8..8).prop_map(|capabilities| Step::Expect { capabilities }),
+        1 => any::<usize>().prop_map(|promise| Step::ExpectNoMore { promise }),
     ]
 }
 
