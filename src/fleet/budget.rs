@@ -423,6 +423,12 @@ impl Budgets {
         accounts.values().filter(|account| is_metered_kind(account)).cloned().collect()
     }
 
+    /// How many more leases a scope has room for; `None` if nothing limits it.
+    pub(super) fn lease_room(&self, scope: &Scope) -> Option<u64> {
+        let usage = self.account(scope)?.usage(Meter::Leases)?;
+        Some(usage.hard.saturating_sub(usage.used))
+    }
+
     /// Counts a request that was refused in the end. One whose account was removed meanwhile is counted nowhere.
     #[cold]
     pub(super) fn count_refusal(&self, exceeded: &Exceeded) {

@@ -256,6 +256,15 @@ impl<V> Lanes<V> {
         self.lanes.iter().filter(fits).map(|(_, lane)| lane.len()).sum()
     }
 
+    /// As [`fitting`](Self::fitting), by whose budget pays.
+    pub(super) fn count_fitting(&self, have: Mask, counts: &mut BTreeMap<Option<GroupKey>, u64>) {
+        for (sort, lane) in &self.lanes {
+            if have & sort.mask == sort.mask {
+                *counts.entry(sort.group).or_default() += lane.len() as u64;
+            }
+        }
+    }
+
     /// Takes out every entry whose lane `fits`.
     pub(super) fn take(&mut self, mut fits: impl FnMut(Sort) -> bool) -> Vec<(Sort, Place, V)> {
         let mut taken = Vec::new();
@@ -369,6 +378,12 @@ mod tests {
             let odd = |sort: Sort| sort.mask % 2 == 1;
             let fitting = oracle.values().filter(|(sort, _)| sort.mask & 2 == sort.mask).count();
             prop_assert_eq!(lanes.fitting(2), fitting);
+            let mut counts = BTreeMap::new();
+            lanes.count_fitting(2, &mut counts);
+            prop_assert_eq!(counts.values().sum::<u64>(), fitting as u64);
+            let in_group = oracle.values().filter(|(sort, _)| 2 & sort.mask == sort.mask && sort.group.is_some());
+            let counted = counts.get(&Some(GroupKey::new(7))).copied().unwrap_or(0);
+            prop_assert_eq!(counted, in_group.count() as u64);
             let mut taken = lanes.take(odd);
             lanes.validate();
             taken.sort_unstable_by_key(|(_, place, _)| *place);

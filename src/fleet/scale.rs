@@ -7,7 +7,7 @@
 //!
 //! What it guarantees, each for any sequence of observations:
 //!
-//! 1. Never fewer than `min` are left, nor more than `max` and the burst made.
+//! 1. Never fewer than `min` are left, nor more than `max` and the burst made, those that failed or drain among them.
 //! 2. No agent that holds a lease is taken away.
 //! 3. Constant demand settles: a step leads into the band, and nothing but demand leads out of it.
 //!    Forecasts that are wrong, slow answers and short memory move the fleet inside of it.
@@ -22,6 +22,7 @@ mod forecast;
 #[cfg(all(test, phalanx_loom))]
 mod loom_tests;
 mod observation;
+mod observe;
 mod plan;
 mod policy;
 #[cfg(all(test, feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]

@@ -2,6 +2,7 @@
 
 mod batches;
 mod budgets;
+mod capacity;
 mod claims;
 mod cycles;
 mod dependencies;

@@ -17,6 +17,7 @@
 use std::collections::BTreeMap;
 use std::task::Waker;
 
+use super::census::ByGroup;
 use super::waiting::{Place, Ticket};
 use super::{Ask, Granted};
 use crate::fleet::id::AgentId;
@@ -225,13 +226,14 @@ impl Batches {
         self.rows.values().filter(|row| row.waits()).map(|row| (&row.ask, row.count))
     }
 
-    /// How many places batches wait for that a new agent with these capabilities would have.
-    pub(super) fn missing(&self, have: Mask) -> usize {
-        let fits = |batch: &&Batch| {
-            batch.waits() && batch.ask.agent.is_none() && batch.ask.misfit(have).is_some()
-        };
-        let missing = |batch: &Batch| batch.count - batch.grants.len();
-        self.rows.values().filter(fits).map(missing).sum()
+    /// Counts the places that batches wait for and that a new agent with these capabilities would have.
+    pub(super) fn missing(&self, have: Mask, counts: &mut ByGroup) {
+        for batch in self.rows.values().filter(|batch| batch.waits()) {
+            if batch.ask.agent.is_none() && batch.ask.misfit(have).is_some() {
+                let missing = batch.count - batch.grants.len();
+                *counts.entry(batch.ask.group).or_default() += missing as u64;
+            }
+        }
     }
 
     /// Takes the wakers of all; whoever is woken and looks leaves another.

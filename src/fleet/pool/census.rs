@@ -8,34 +8,40 @@
 //! 2. An agent that is ended here held no lease and was granted none, and got none afterwards: it is looked
 //!    at and taken out under one lock.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
 use super::slot::Stamp;
 use super::{Mask, Pool, RUNS_TASKS};
 use crate::fleet::agent::Condition;
-use crate::fleet::id::AgentId;
+use crate::fleet::id::{AgentId, GroupKey};
 use crate::sync::left_out;
 
 /// The agents of one name.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(in crate::fleet) struct Census {
-    /// Those that are not starting.
-    pub(in crate::fleet) agents: usize,
-    /// Those that are, and hold no lease that was granted before.
+    /// Those that are in none of the other conditions: work may come to them, or they hold leases as they start.
+    pub(in crate::fleet) serving: usize,
+    /// Those that start, and hold no lease that was granted before.
     pub(in crate::fleet) starting: Vec<AgentId>,
-    /// How many of `agents` have failed.
+    /// Those that are on their way out.
+    pub(in crate::fleet) draining: usize,
+    /// Those that have failed, for a while or for good, or that the circuit of their type holds back.
     pub(in crate::fleet) failed: usize,
-    /// The leases that they hold.
+    /// The leases that those hold that serve.
     pub(in crate::fleet) leases: u64,
-    /// Those that hold none, the ones first that have been idle for longest.
+    /// Those that serve and hold none, the ones first that have been idle for longest.
     pub(in crate::fleet) idle: Vec<AgentId>,
-    /// The requests that wait and that one more of them would serve; a batch counts for the places that it
-    /// has not gathered.
-    pub(in crate::fleet) waiting: usize,
+    /// The requests that wait and that one more of them would serve, by whose budget they are on; a batch counts for
+    /// the places that it has not gathered.
+    pub(in crate::fleet) waiting: ByGroup,
     /// What one of them can do, as far as the pool has heard of it.
     pub(in crate::fleet) mask: Mask,
 }
+
+/// How much of something there is on the budget of each group, and on that of none.
+pub(in crate::fleet) type ByGroup = BTreeMap<Option<GroupKey>, u64>;
 
 /// Why an agent is not ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,14 +79,22 @@ impl Pool {
                 if !is_one {
                     continue;
                 }
-                census.leases += u64::from(slot.load);
-                let condition = slot.standing.condition();
-                if condition == Some(Condition::Starting) && slot.load == 0 {
-                    census.starting.push(agent);
-                    continue;
+                match slot.standing.condition() {
+                    Some(Condition::Starting) if slot.load == 0 => {
+                        census.starting.push(agent);
+                        continue;
+                    }
+                    Some(Condition::Draining) => {
+                        census.draining += 1;
+                        continue;
+                    }
+                    Some(Condition::Failed) => {
+                        census.failed += 1;
+                        continue;
+                    }
+                    _ => census.serving += 1,
                 }
-                census.agents += 1;
-                census.failed += usize::from(condition == Some(Condition::Failed));
+                census.leases += u64::from(slot.load);
                 if slot.load == 0 {
                     here.push((slot.stamp, agent));
                 }
@@ -91,7 +105,8 @@ impl Pool {
         }
         let (mask, _) = desk.mask_of(capabilities);
         census.mask = mask | if runs_tasks { RUNS_TASKS } else { 0 };
-        census.waiting = desk.waiting.fitting(census.mask) + desk.batches.missing(census.mask);
+        desk.waiting.fitting(census.mask, &mut census.waiting);
+        desk.batches.missing(census.mask, &mut census.waiting);
         drop(desk);
         idle.sort_unstable();
         census.idle = idle.into_iter().map(|(_, agent)| agent).collect();

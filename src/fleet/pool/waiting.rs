@@ -12,6 +12,7 @@ use std::task::Waker;
 
 use super::Ask;
 use super::Granted;
+use super::census::ByGroup;
 use crate::fleet::id::AgentId;
 use crate::fleet::id::GroupKey;
 use crate::fleet::lanes::Mask;
@@ -150,13 +151,14 @@ impl Waiting {
         heads.min_by_key(|ticket| ticket.place)
     }
 
-    /// How many requests a new agent with these capabilities would serve.
-    pub(super) fn fitting(&self, have: Mask) -> usize {
-        let fits = |lane: &&BTreeMap<Place, Waiter>| {
+    /// Counts the requests that a new agent with these capabilities would serve.
+    pub(super) fn fitting(&self, have: Mask, counts: &mut ByGroup) {
+        for lane in self.lanes.values() {
             let (_, first) = lane.first_key_value().expect("rule 1");
-            first.ask.agent.is_none() && first.ask.misfit(have).is_some()
-        };
-        self.lanes.values().filter(fits).map(BTreeMap::len).sum()
+            if first.ask.agent.is_none() && first.ask.misfit(have).is_some() {
+                *counts.entry(first.ask.group).or_default() += lane.len() as u64;
+            }
+        }
     }
 
     /// Takes out every request whose lane is one of those asked for, which is told by any of its asks.

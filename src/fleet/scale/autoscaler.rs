@@ -20,28 +20,6 @@ use super::policy::ScalePolicy;
 use super::system::SystemReader;
 use crate::{Error, ErrorKind, Timestamp};
 
-impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
-    /// What is true of the agents of a spec's name, and of what is asked of agents like it.
-    ///
-    /// Each part of the fleet is read at one moment, one after the other, so that allocation goes on
-    /// meanwhile: what moves from the queue to an agent during the reading may be seen twice, or not at
-    /// all. Agents that are [starting](super::super::AgentState::Starting) and hold no lease count as such: they are
-    /// coming, and neither serve nor are idle. Work that agents of several names could do counts for each of them. O(agents).
-    #[must_use]
-    pub fn observe(&self, spec: &AgentSpec<T, O>) -> Observation {
-        let inner = self.inner();
-        let census = inner.pool.census(&spec.name, &spec.capabilities, spec.factory.is_some());
-        let tasks = inner.state.lock().queue.fitting(census.mask);
-        Observation::new()
-            .with_starting(u32::try_from(census.starting.len()).unwrap_or(u32::MAX))
-            .with_serving(u32::try_from(census.agents).unwrap_or(u32::MAX))
-            .with_leases_per_agent(spec.max_leases.get())
-            .with_leases(census.leases)
-            .with_queued((census.waiting + tasks) as u64)
-            .with_idle(census.idle)
-    }
-}
-
 /// What a step of an [`Autoscaler`] did.
 #[derive(Clone, Debug)]
 #[non_exhaustive]

@@ -20,11 +20,19 @@ pub struct Observation {
     /// Agents that take no more work and are on their way out. They count towards the greatest number
     /// there may be, and towards nothing else.
     pub draining: u32,
+    /// Agents that have failed and take no work now, whether they will be started again or not. They count towards the
+    /// greatest number there may be, and towards nothing else, but for where
+    /// [`circuit_open`](Self::circuit_open) says so.
+    pub failed: u32,
+    /// Whether the circuit of their type is not closed, so that new agents would take no work either. None is added
+    /// then but up to the fewest there are to be, those that have failed included, and one if there is none at all:
+    /// a circuit closes by trying one.
+    pub circuit_open: bool,
     /// The leases that one agent may hold. Zero counts as one.
     pub leases_per_agent: u32,
     /// Leases held on agents that serve.
     pub leases: u64,
-    /// Tasks and requests that wait for an agent.
+    /// Tasks and requests that wait for an agent, and for nothing else.
     pub queued: u64,
     /// How long a lease is held, on average.
     pub service_time: Option<Duration>,
@@ -66,6 +74,20 @@ impl Observation {
     #[must_use]
     pub fn with_draining(mut self, agents: u32) -> Self {
         self.draining = agents;
+        self
+    }
+
+    /// Sets [`failed`](Self::failed).
+    #[must_use]
+    pub fn with_failed(mut self, agents: u32) -> Self {
+        self.failed = agents;
+        self
+    }
+
+    /// Sets [`circuit_open`](Self::circuit_open).
+    #[must_use]
+    pub fn with_circuit_open(mut self, open: bool) -> Self {
+        self.circuit_open = open;
         self
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Rules that hold for every plan, whatever is observed:
 //!
-//! 1. No plan takes agents away below `min`, adds some above `max + burst` (draining ones counted), or
-//!    does both at once.
+//! 1. No plan takes agents away below `min`, adds some above `max + burst` (draining and failed ones counted), or
+//!    does both at once. While the circuit of their type is not closed, none adds any but up to `min`, failed ones
+//!    counted, and one where there is none.
 //! 2. Only agents listed as idle are planned away.
 //! 3. A step up comes `up_cooldown` or more after any step, a step down `down_cooldown` or more, and
 //!    a step against the last one `reverse_after` or more. No step exceeds its cap. Filling up to `min` is
@@ -126,8 +127,15 @@ pub enum Refusal {
         /// When the next step may come.
         until: Timestamp,
     },
-    /// There are as many as there may be, draining ones counted.
+    /// There are as many as there may be, draining and failed ones counted.
     AtMax,
+    /// Agents that failed have the places of those that are called for.
+    Failed {
+        /// How many failed.
+        agents: u32,
+    },
+    /// The circuit of their type is not closed: agents that are added would take no work.
+    CircuitOpen,
     /// There are as few as there may be.
     AtMin,
     /// The share of CPU is at its ceiling.
@@ -415,7 +423,7 @@ impl Planner<'_> {
     }
 
     fn step(&mut self, state: &ScaleState, demand: &Demand) -> Step {
-        if self.current < self.policy.min {
+        if self.there() < self.policy.min {
             return self.fill_up();
         }
         if self.current > self.policy.hard_max() {
@@ -428,15 +436,30 @@ impl Planner<'_> {
         }
     }
 
-    /// How many more there may be, draining ones counted, if so many may be there.
+    /// The agents that serve, are about to, or wait for their circuit to let them.
+    fn there(&self) -> u32 {
+        let held_back = if self.seen.circuit_open { self.seen.failed } else { 0 };
+        self.current.saturating_add(held_back)
+    }
+
+    /// How many more there may be, draining and failed ones counted, if so many may be there.
     fn room(&self, limit: u32) -> u32 {
-        limit.saturating_sub(self.current.saturating_add(self.seen.draining))
+        let seen = self.seen;
+        let others = seen.draining.saturating_add(seen.failed);
+        limit.saturating_sub(self.current.saturating_add(others))
+    }
+
+    fn refuse_for_room(&mut self) {
+        self.refusals.push(Refusal::AtMax);
+        if self.seen.failed > 0 {
+            self.refusals.push(Refusal::Failed { agents: self.seen.failed });
+        }
     }
 
     fn fill_up(&mut self) -> Step {
-        let agents = (self.policy.min - self.current).min(self.room(self.policy.max));
+        let agents = (self.policy.min - self.there()).min(self.room(self.policy.max));
         if agents == 0 {
-            self.refusals.push(Refusal::AtMax);
+            self.refuse_for_room();
             return Step::Hold;
         }
         Step::Spawn { agents, reason: UpReason::BelowMin }
@@ -463,9 +486,11 @@ impl Planner<'_> {
         let missing = wanted.min(limit).saturating_sub(self.current);
         let room = self.room(limit);
         if missing > room && wanted <= limit {
-            self.refusals.push(Refusal::AtMax);
+            self.refuse_for_room();
         }
-        let missing = missing.min(room);
+        // One is enough for the circuit to be tried.
+        let most = if self.seen.circuit_open { 1 } else { u32::MAX };
+        let missing = missing.min(room).min(most);
         if missing == 0 || self.is_braked(state) {
             return Step::Hold;
         }
@@ -489,7 +514,12 @@ impl Planner<'_> {
         if state.memory_braked {
             self.refusals.push(Refusal::MemoryCeiling);
         }
-        state.cpu_braked || state.memory_braked
+        // It is tried on one of those that are there.
+        let held_back = self.seen.circuit_open && self.there() > 0;
+        if held_back {
+            self.refusals.push(Refusal::CircuitOpen);
+        }
+        state.cpu_braked || state.memory_braked || held_back
     }
 
     fn step_down(&mut self, state: &ScaleState) -> Step {

@@ -8,10 +8,12 @@
 //!    named first.
 //! 3. A pool keeps what is ready beyond `min` up to `max`, as long as nobody's `min` needs the room. So an
 //!    agent that comes free is not ended only to be made again.
-//! 4. Agents that hold leases count, and are never touched.
+//! 4. Agents that hold leases, drain or have failed count towards the limit, and are never touched.
 //! 5. Agents that are starting are coming: they count as ready where it is asked how many are to be made, and go
 //!    before all that are ready where there are too many.
 //! 6. Agents of a pool that is to have some are expected while the pools stand: what they could do waits where none lives.
+//! 7. An agent that failed counts as one of those that are to be ready, so that what could not be made once is not made
+//!    again unasked.
 
 use std::fmt;
 
@@ -50,6 +52,7 @@ impl WarmPool {
 struct Stock {
     /// Those that are about to be ready included (rule 5).
     ready: u32,
+    /// All others.
     busy: u32,
 }
 
@@ -88,8 +91,8 @@ pub struct Warmed {
     pub kept: Vec<AgentId>,
     /// How many agents below their `min` the pools are together, for want of room.
     pub missing: u32,
-    /// How many agents of the pools have failed. They count as there until the host ends them or sets their
-    /// condition anew: what could not be made once is not made again unasked.
+    /// How many agents of the pools have failed. They are not ready, and are not made up for until the host ends them or
+    /// sets their condition anew: what could not be made once is not made again unasked.
     pub failed: u32,
 }
 
@@ -178,7 +181,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
             .zip(&seen)
             .map(|((_, pool), seen)| {
                 let ready = number(seen.idle.len() + seen.starting.len());
-                (*pool, Stock { ready, busy: number(seen.agents - seen.idle.len()) })
+                let busy = seen.serving - seen.idle.len() + seen.draining + seen.failed;
+                // Rule 7.
+                let min = pool.min.saturating_sub(number(seen.failed));
+                (WarmPool { min, ..*pool }, Stock { ready, busy: number(busy) })
             })
             .collect();
         let targets = share_out(&stocks, self.limit);

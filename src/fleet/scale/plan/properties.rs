@@ -70,6 +70,8 @@ struct Moment {
     serving: u32,
     starting: u32,
     draining: u32,
+    failed: u32,
+    circuit_open: bool,
     leases: u64,
     queued: u64,
     idle: u32,
@@ -82,15 +84,18 @@ struct Moment {
 
 fn moment() -> impl Strategy<Value = Moment> {
     let agents = (0..90_u32, 0..20_u32, 0..20_u32, 0..90_u32);
+    let down = (prop_oneof![2 => Just(0_u32), 1 => 0..40_u32], proptest::bool::weighted(0.2));
     let work = (0..400_u64, prop_oneof![3 => 0..200_u64, 1 => 0..u64::MAX]);
     let readings = (option::of(number()), option::of(number()), option::of(number()));
     let times = (option::of(millis(0..1000)), option::of(millis(0..1000)));
-    (millis(0..2000), agents, work, readings, times).prop_map(
-        |(after, agents, work, readings, times)| Moment {
+    (millis(0..2000), agents, down, work, readings, times).prop_map(
+        |(after, agents, down, work, readings, times)| Moment {
             after,
             serving: agents.0,
             starting: agents.1,
             draining: agents.2,
+            failed: down.0,
+            circuit_open: down.1,
             idle: agents.3.min(agents.0),
             leases: work.0,
             queued: work.1,
@@ -109,6 +114,8 @@ impl Moment {
             starting: self.starting,
             serving: self.serving,
             draining: self.draining,
+            failed: self.failed,
+            circuit_open: self.circuit_open,
             leases_per_agent: PER_AGENT,
             leases: self.leases,
             queued: self.queued,
@@ -138,8 +145,12 @@ fn validate(plan: &Plan, seen: &Observation, policy: &ScalePolicy) -> Result<(),
         Step::Hold => {}
         Step::Spawn { agents, .. } => {
             prop_assert!(*agents > 0);
-            let all = seen.current() + seen.draining + agents;
+            let all = seen.current() + seen.draining + seen.failed + agents;
             prop_assert!(all <= policy.hard_max(), "{all} of {}", policy.hard_max());
+            if seen.circuit_open {
+                let there = seen.current() + seen.failed + agents;
+                prop_assert!(there <= policy.min().max(1), "{there}, and the circuit is open");
+            }
         }
         Step::Retire { agents, .. } => {
             prop_assert!(!agents.is_empty());
@@ -156,7 +167,7 @@ fn validate(plan: &Plan, seen: &Observation, policy: &ScalePolicy) -> Result<(),
     prop_assert_eq!(plan.next_check, until);
     let out_of_band = plan.wanted != plan.current
         && (plan.demand > policy.high * seen.slots_of(plan.current) + SLACK
-            || plan.current < policy.min());
+            || plan.current < policy.min() && !seen.circuit_open);
     if out_of_band && plan.step == Step::Hold {
         prop_assert!(!plan.refusals.is_empty(), "it neither acts nor says why");
     }

@@ -1,0 +1,227 @@
+//! What scaling takes for capacity, and what for demand: who failed, drains or is held back is none, and what waits
+//! for a budget is none.
+
+use std::future::Future;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use super::support::{Gate, eventually, finish};
+use phalanx::ManualClock;
+use phalanx::fleet::scale::{
+    Autoscaler, Refusal, ScalePolicy, ScalePolicyBuilder, Step, UpReason, WarmPool, WarmPools,
+};
+use phalanx::fleet::supervise::{BreakerPolicy, BreakerState};
+use phalanx::fleet::{
+    AgentSpec, Allocation, Backoff, Budgets, Condition, Fleet, GroupKey, LeaseOutcome, Limit,
+    Meter, Quota, Request, Scope, Task,
+};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn spec() -> AgentSpec<(), ()> {
+    AgentSpec::new("one")
+}
+
+/// Acts on every observation at once.
+fn eager() -> ScalePolicyBuilder {
+    let many = NonZeroU32::new(1000).expect("it is not zero");
+    ScalePolicy::builder()
+        .up_window(Duration::ZERO)
+        .down_window(Duration::ZERO)
+        .up_cooldown(Duration::ZERO)
+        .down_cooldown(Duration::ZERO)
+        .reverse_after(Duration::ZERO)
+        .step_up(many, 0.0)
+        .step_down(many, 0.0)
+}
+
+/// Has so many requests wait.
+fn wait(fleet: &Fleet, request: &Request, count: usize) -> Vec<Pin<Box<Allocation>>> {
+    let mut waiting: Vec<_> = (0..count).map(|_| Box::pin(fleet.allocate_async(request))).collect();
+    for one in &mut waiting {
+        assert!(one.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    }
+    waiting
+}
+
+#[test]
+fn agents_that_failed_are_no_capacity_and_have_their_places() {
+    let fleet = Fleet::<(), ()>::builder().build().unwrap();
+    let agents = fleet.spawn_batch(&spec(), 10).unwrap();
+    let lost = fleet.try_allocate(&Request::any().agent(agents[0])).unwrap();
+    for agent in &agents[..9] {
+        fleet.set_condition(*agent, Condition::Failed).unwrap();
+    }
+    let seen = fleet.observe(&spec());
+    assert_eq!((seen.serving, seen.failed, seen.draining), (1, 9, 0));
+    assert_eq!((seen.leases, seen.idle.as_slice()), (0, &agents[9..]), "of the one that serves");
+
+    let _held = fleet.try_allocate(&Request::any()).unwrap();
+    let waiting = wait(&fleet, &Request::any(), 2);
+    let policy = eager().max(12).build().unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec(), policy);
+    let scaled = scaler.step().unwrap();
+    assert_eq!(scaled.plan.step, Step::Spawn { agents: 2, reason: UpReason::Backlog });
+    assert_eq!((scaled.plan.current, scaled.plan.wanted), (1, 5));
+    assert_eq!(scaled.plan.refusals, [Refusal::AtMax, Refusal::Failed { agents: 9 }]);
+    assert_eq!(fleet.stats().agents_live, 12, "the failed ones have their places");
+    assert_eq!(scaler.step().unwrap().plan.step, Step::Hold);
+    // Once they are back there are too many.
+    for agent in &agents[..9] {
+        fleet.set_condition(*agent, Condition::Fit).unwrap();
+    }
+    drop(waiting);
+    drop(lost);
+    assert_eq!(scaler.step().unwrap().retired.len(), 10, "one lease takes two agents");
+}
+
+#[test]
+fn agents_that_drain_are_no_capacity() {
+    let fleet = Fleet::<(), ()>::builder().build().unwrap();
+    let agents = fleet.spawn_batch(&spec(), 4).unwrap();
+    let held = fleet.try_allocate(&Request::any().agent(agents[0])).unwrap();
+    for agent in &agents[..3] {
+        fleet.unroute(*agent).unwrap();
+    }
+    let seen = fleet.observe(&spec());
+    assert_eq!((seen.serving, seen.draining, seen.failed), (1, 3, 0));
+    assert_eq!((seen.leases, seen.idle.as_slice()), (0, &agents[3..]));
+    let policy = eager().min(3).max(6).build().unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec(), policy);
+    let scaled = scaler.step().unwrap();
+    assert_eq!(scaled.plan.step, Step::Spawn { agents: 2, reason: UpReason::BelowMin });
+    held.complete(LeaseOutcome::Succeeded).expect("nobody takes it away");
+}
+
+#[test]
+fn a_type_whose_circuit_is_open_is_not_scaled_up() {
+    let (clock, hand) = ManualClock::new();
+    let breaker =
+        BreakerPolicy::new(NonZeroU16::MIN, SECOND * 60).open_for(Backoff::constant(SECOND));
+    let fleet = Fleet::<(), ()>::builder().clock(clock).breaker("one", breaker).build().unwrap();
+    fleet.spawn_batch(&spec(), 3).unwrap();
+    let policy = eager().max(50).build().unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec(), policy);
+    let lease = fleet.try_allocate(&Request::any()).unwrap();
+    assert!(!fleet.observe(&spec()).circuit_open);
+    lease.complete(LeaseOutcome::Failed).unwrap();
+    let seen = fleet.observe(&spec());
+    assert!(seen.circuit_open);
+    assert_eq!((seen.serving, seen.failed, seen.idle.len()), (0, 3, 0));
+
+    let mut waiting = wait(&fleet, &Request::any(), 8);
+    let scaled = scaler.step().unwrap();
+    assert_eq!((scaled.plan.step, scaled.plan.refusals), (Step::Hold, vec![Refusal::CircuitOpen]));
+    // Without any there is nobody to try: one comes, and no more.
+    for status in fleet.agents() {
+        fleet.kill(status.id).unwrap();
+    }
+    assert_eq!(scaler.step().unwrap().spawned.len(), 1);
+    assert_eq!(scaler.step().unwrap().plan.step, Step::Hold);
+    hand.advance(SECOND);
+    fleet.tick();
+    let mut context = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(tried)) = waiting.remove(0).as_mut().poll(&mut context) else {
+        panic!("it is tried on who waits")
+    };
+    assert_eq!(fleet.circuit("one"), Some(BreakerState::HalfOpen));
+    assert_eq!(scaler.step().unwrap().plan.step, Step::Hold);
+    tried.complete(LeaseOutcome::Succeeded).unwrap();
+    assert_eq!(fleet.circuit("one"), Some(BreakerState::Closed));
+    assert_eq!(scaler.step().unwrap().spawned.len(), 9, "one lease and six that wait take ten");
+}
+
+#[test]
+fn work_that_waits_for_a_budget_calls_for_no_agents() {
+    let budgets = Budgets::new(8.try_into().unwrap());
+    let leases = |most| Quota::new().limit(Meter::Leases, Limit::hard(most));
+    let (team, other) = (GroupKey::new(1), GroupKey::new(2));
+    budgets.set(Scope::Group(team), leases(1)).unwrap();
+    let fleet = Fleet::<(), ()>::builder().budgets(budgets.clone()).build().unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec(), eager().min(2).max(50).build().unwrap());
+    scaler.step().unwrap();
+    let own = Request::any().group(team);
+    let _held = fleet.try_allocate(&own).unwrap();
+    let _waiting = wait(&fleet, &own, 5);
+    assert_eq!(fleet.stats().requests_waiting, 5);
+    assert_eq!(fleet.observe(&spec()).queued, 0, "one agent is idle, and nobody may have it");
+    assert_eq!(scaler.step().unwrap().plan.step, Step::Hold);
+
+    // Those of another group wait for agents, and of the first as many as there is room for then.
+    let _also = fleet.try_allocate(&Request::any().group(other)).unwrap();
+    let _others = wait(&fleet, &Request::any().group(other), 4);
+    assert_eq!(fleet.observe(&spec()).queued, 4);
+    budgets.set(Scope::Group(team), leases(3)).unwrap();
+    assert_eq!(fleet.observe(&spec()).queued, 6);
+    let elsewhere = budgets.set(Scope::Type("two".into()), leases(0)).unwrap();
+    assert_eq!(fleet.observe(&spec()).queued, 6, "{elsewhere:?} is none of it");
+    budgets.set(Scope::Type("one".into()), leases(3)).unwrap();
+    assert_eq!(fleet.observe(&spec()).queued, 3, "a type's new account knows of no lease");
+    budgets.set(Scope::Fleet, leases(1)).unwrap();
+    assert_eq!(fleet.observe(&spec()).queued, 1);
+}
+
+#[test]
+fn tasks_that_wait_for_the_budget_of_their_group_call_for_no_agents() {
+    let gate = Gate::new();
+    let budgets = Budgets::new(2.try_into().unwrap());
+    let team = GroupKey::new(1);
+    let one = Quota::new().limit(Meter::Leases, Limit::hard(1));
+    budgets.set(Scope::Group(team), one).unwrap();
+    let fleet = Fleet::<u32, u32>::builder().workers(2).budgets(budgets).build().unwrap();
+    let pass = Arc::clone(&gate);
+    let spec = AgentSpec::new("one").handler_fn(move |task: &Task<u32>, _| {
+        pass.pass();
+        Ok(*task.payload())
+    });
+    fleet.spawn(spec.clone()).unwrap();
+    let handles: Vec<_> =
+        (0..5).map(|task| fleet.submit(Task::new(task).group(team)).unwrap()).collect();
+    gate.await_arrivals(1);
+    assert_eq!((fleet.stats().tasks_queued, fleet.observe(&spec).queued), (4, 0));
+    let policy = eager().max(9).build().unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
+    // One lease at a target of 0.7 takes two agents, and what waits takes none.
+    assert_eq!(scaler.step().unwrap().spawned.len(), 1);
+    let free = fleet.submit(Task::new(9)).unwrap();
+    gate.await_arrivals(2);
+    assert_eq!(fleet.observe(&spec).queued, 0);
+    gate.open();
+    assert!(handles.iter().chain([&free]).all(|handle| handle.wait().completed().is_some()));
+    eventually("the agents are given back", || fleet.stats().leases_live == 0);
+    finish(&fleet);
+}
+
+#[test]
+fn a_warm_pool_makes_up_for_agents_that_drain_and_not_for_those_that_failed() {
+    let fleet = Fleet::<(), ()>::builder().build().unwrap();
+    let mut warm = WarmPools::new(&fleet, 9).pool(spec(), WarmPool::new(3, 3)).unwrap();
+    let first = warm.step().unwrap().spawned;
+    for agent in &first {
+        fleet.unroute(*agent).unwrap();
+    }
+    let second = warm.step().unwrap();
+    assert_eq!((second.spawned.len(), second.retired.len(), second.failed), (3, 0, 0));
+    for agent in &second.spawned[1..] {
+        fleet.set_condition(*agent, Condition::Failed).unwrap();
+    }
+    let third = warm.step().unwrap();
+    assert_eq!((third.spawned.len(), third.retired.len(), third.failed), (0, 0, 2));
+    assert_eq!((third.missing, fleet.observe(&spec()).serving), (0, 1));
+    // Draining and failed ones have their places: five of nine, and the one that is ready.
+    let other = AgentSpec::new("other");
+    let mut warm = WarmPools::new(&fleet, 9)
+        .pool(spec(), WarmPool::new(3, 3))
+        .and_then(|warm| warm.pool(other, WarmPool::new(5, 5)))
+        .unwrap();
+    let fourth = warm.step().unwrap();
+    assert_eq!((fourth.spawned.len(), fourth.missing), (3, 2));
+    // As they end, they are made up for.
+    for agent in &second.spawned[1..] {
+        fleet.kill(*agent).unwrap();
+    }
+    assert_eq!(warm.step().unwrap().spawned.len(), 2);
+}
