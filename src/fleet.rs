@@ -52,6 +52,7 @@
 
 mod agent;
 mod async_context;
+mod backlog;
 mod backoff;
 mod batch;
 mod budget;

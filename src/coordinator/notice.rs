@@ -108,7 +108,9 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             | FleetEvent::AgentStopped { .. }
             | FleetEvent::BudgetWarning { .. } => self.agent,
             FleetEvent::TaskAccepted { .. } => self.accepted,
-            FleetEvent::AttemptStarted { .. }
+            FleetEvent::TasksWait { .. }
+            | FleetEvent::RequestsWait { .. }
+            | FleetEvent::AttemptStarted { .. }
             | FleetEvent::AttemptStuck { .. }
             | FleetEvent::TaskRequeued { .. }
             | FleetEvent::LateCompletionRefused { .. } => self.attempt,

@@ -7,6 +7,7 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use super::Fleet;
+use super::backlog::Backlog;
 use super::budget::Budgets;
 use super::flight::{Flights, Launcher};
 use super::id::TaskId;
@@ -344,6 +345,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             signals: signals.clone(),
             behaviours: Vec::new(),
             queue: Lanes::new(),
+            backlog: self.observer.is_some().then(Backlog::default),
             mailed: 0,
             stale: 0,
             timers: Timers::default(),

@@ -24,6 +24,7 @@ use std::sync::{Arc, Weak};
 use std::task::Waker;
 
 use super::agent::Handler;
+use super::backlog::Backlog;
 use super::budget::Warning;
 use super::carried::Carried;
 use super::flight::{Flights, Launcher};
@@ -91,6 +92,8 @@ pub(super) struct State<T, O> {
     /// What runs on the agent of each slot; no longer than up to the last that runs tasks.
     pub(super) behaviours: Vec<Option<Behaviour>>,
     pub(super) queue: Lanes<TaskId>,
+    /// When it is told that tasks wait, if anybody is.
+    pub(super) backlog: Option<Backlog>,
     pub(super) timers: Timers,
     pub(super) ledger: Ledger<O>,
     pub(super) supervision: Supervision,
@@ -296,19 +299,6 @@ impl<T, O> State<T, O> {
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
         after.requeued(id, record.attempt, reason);
         self.line_up(id, after);
-    }
-
-    /// Puts a task where it waits for its next attempt: into the queue, or, outside the lock, into the mailbox
-    /// of its agent.
-    pub(super) fn line_up(&mut self, id: TaskId, after: &mut After<T, O>) {
-        let record = self.tasks.get_mut(&id).expect("the caller found the task");
-        if let Some(agent) = record.task.agent() {
-            self.send(id, agent, after);
-        } else {
-            record.phase = Phase::Queued;
-            let (sort, place) = (record.sort(&self.pool), record.place);
-            self.queue.insert(sort, place, id);
-        }
     }
 
     /// Whether a task is to run in the mailbox of this agent.
@@ -676,6 +666,10 @@ impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
         for warning in warnings {
             self.notice(&FleetEvent::BudgetWarning { warning });
         }
+    }
+
+    fn requests_wait(&self, requests: usize) {
+        self.notice(&FleetEvent::RequestsWait { requests });
     }
 
     fn freed(&self, agent: AgentId) {

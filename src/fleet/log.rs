@@ -181,6 +181,19 @@ pub enum FleetEvent {
         /// Which task.
         task: TaskId,
     },
+    /// Tasks wait in the queue for an agent that fits: some where none did, or twice as many as when this was told last.
+    /// It is told once they are queued, so whoever [observes](super::Fleet::observe) the fleet for it sees them, unless
+    /// they were begun meanwhile.
+    TasksWait {
+        /// How many were queued, those that agents are free for included.
+        tasks: usize,
+    },
+    /// Requests wait for an agent that fits: some where none did, or twice as many as when this was told last. It is
+    /// told on the thread of the one that has begun to.
+    RequestsWait {
+        /// How many did, a batch being one.
+        requests: usize,
+    },
     /// An agent was allocated to a task and its handler is about to run.
     AttemptStarted {
         /// Which task.

@@ -228,6 +228,7 @@ impl Feed for Told {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
     fn warned(&self, _: Vec<Warning>) {}
+    fn requests_wait(&self, _: usize) {}
     fn lease_went(&self, _: AgentId, _: Option<u32>, _: Option<bool>) {}
     fn lease_freed(&self, _: AgentId) {}
     fn lease_due(&self) {}

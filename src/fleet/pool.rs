@@ -234,6 +234,8 @@ pub(super) trait Feed: Send + Sync {
     fn lease_freed(&self, agent: AgentId);
     /// Leases took budgets up to their soft lines.
     fn warned(&self, warnings: Vec<Warning>);
+    /// So many requests wait for an agent: some where none did, or twice as many.
+    fn requests_wait(&self, requests: usize);
 }
 
 /// What a pool is made of.
@@ -484,6 +486,15 @@ impl Pool {
             && let Some(feed) = self.feed.get().and_then(Weak::upgrade)
         {
             feed.freed(agent);
+        }
+    }
+
+    /// Has it be told that so many requests wait, if that is to be. Outside the locks.
+    fn tell_who_waits(&self, requests: Option<usize>) {
+        if let Some(requests) = requests
+            && let Some(feed) = self.feed.get().and_then(Weak::upgrade)
+        {
+            feed.requests_wait(requests);
         }
     }
 

@@ -35,3 +35,4 @@ mod supervision;
 mod support;
 mod tasks;
 mod timing;
+mod waits;

@@ -23,6 +23,7 @@ use super::shard::Shard;
 use super::waiting::{Answer, Place, Ticket, Waiting};
 use super::{Ask, Granted, MAX_CAPABILITIES, MAX_CAPABILITY_SETS};
 use crate::fleet::agent::Resources;
+use crate::fleet::backlog::Backlog;
 use crate::fleet::id::AgentId;
 use crate::fleet::lanes::Mask;
 use crate::fleet::request::{AllocateError, Fit};
@@ -80,6 +81,8 @@ pub(super) struct Desk {
     /// Requests and batches that wait for the best fraction of names of which nobody knew some, by sequence.
     learners: HashMap<u64, Learner>,
     pub(super) tickets: u64,
+    /// When it is told that requests wait.
+    backlog: Backlog,
     /// Who waits for an agent to hold no lease any more.
     pub(super) idlers: Vec<(u64, AgentId, Waker)>,
 }
@@ -353,6 +356,12 @@ impl Desk {
     /// Whether anybody may take what comes free.
     pub(super) fn has_askers(&self) -> bool {
         self.waiting.len() > 0 || self.batches.waiting() > 0
+    }
+
+    /// Takes notice that another request or batch waits; how many do, if that is to be told.
+    pub(super) fn grows(&mut self) -> Option<usize> {
+        let waiting = self.waiting.len() + self.batches.waiting();
+        self.backlog.grows_to(waiting).then_some(waiting)
     }
 
     /// How many wait or have not noticed their answer: one that is withdrawn puts its request back among

@@ -32,6 +32,8 @@ struct Later {
     idle: Vec<AgentId>,
     /// When the first of the leases is due that have just begun.
     due: Option<u64>,
+    /// How many requests wait, if that is to be told.
+    waiting: Option<usize>,
 }
 
 impl Pool {
@@ -77,6 +79,7 @@ impl Pool {
             let mut ticket = Ticket { ask, place };
             desk.learn_later(&mut ticket, request.names());
             desk.batches.insert(&ticket, count);
+            later.waiting = desk.grows();
             // Rule 2 of the pool: first the word, then a look into every shard.
             self.say_who_waits(&desk);
             self.plan(&mut desk, Vec::new(), &mut later);
@@ -253,5 +256,6 @@ impl Pool {
             self.tell_workers();
         }
         later.idle.into_iter().for_each(|agent| self.tell_idle(Some(agent)));
+        self.tell_who_waits(later.waiting);
     }
 }

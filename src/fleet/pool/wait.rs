@@ -34,8 +34,10 @@ impl Pool {
                 Err(error) if error.is_picking() => return Err(error),
                 Err(_) => {}
             }
-            let waits = self.wait_in_line(request, ask, waker);
+            let mut told = None;
+            let waits = self.wait_in_line(request, ask, waker, &mut told);
             self.settle_dues();
+            self.tell_who_waits(told);
             if let Some(waits) = waits? {
                 return Ok(waits);
             }
@@ -49,6 +51,7 @@ impl Pool {
         request: &Request,
         ask: Ask,
         waker: &mut Option<Waker>,
+        told: &mut Option<usize>,
     ) -> Result<Option<Result<Lease, Ticket>>, AllocateError> {
         let mut desk = self.desk.lock();
         if desk.closed {
@@ -101,6 +104,7 @@ impl Pool {
                 let mut ticket = Ticket { ask: Ask { ttl, ..ask }, place };
                 desk.learn_later(&mut ticket, request.names());
                 desk.waiting.insert(ticket, waker.take());
+                *told = desk.grows();
                 self.say_who_waits(&desk);
                 return Ok(Some(Err(ticket)));
             }

@@ -12,6 +12,8 @@
 use std::fmt;
 use std::time::Duration;
 
+#[cfg(doc)]
+use super::super::FleetEvent;
 use super::super::{AgentId, AgentSpec, Expectation, Fleet, WeakFleet};
 use super::forecast::{Backtest, Forecaster};
 use super::observation::Observation;
@@ -55,8 +57,12 @@ pub struct ScaleStats {
 /// Keeps as many agents of one spec as the work calls for.
 ///
 /// It is stepped by the host, on whatever thread: [`step`](Self::step) observes, plans and acts at once,
-/// and never waits. Step it on a tick; or when an event says that work came or ended, and when
-/// [`next_check`](Self::next_check) is due.
+/// and never waits. Step it on a tick; or on events and when [`next_check`](Self::next_check) is due: on
+/// [`TasksWait`](FleetEvent::TasksWait) and [`RequestsWait`](FleetEvent::RequestsWait) more is called for, once
+/// agents [failed](FleetEvent::AgentFailed) or a [circuit closed](FleetEvent::CircuitClosed) perhaps, and as tasks
+/// [end](FleetEvent::TaskSettled) perhaps less. Of the end of a lease that the host holds no event tells.
+///
+/// While it stands, agents of its spec are [expected](Fleet::expect): where none lives, work for them waits.
 ///
 /// ```
 /// use phalanx::fleet::scale::{Autoscaler, ScalePolicy};
@@ -87,31 +93,47 @@ pub struct Autoscaler<T = (), O = ()> {
     next_check: Option<Timestamp>,
 }
 
-/// How long leases are held, by Little's law: those held on average, by those that end in a time.
+/// How long leases are held and how long work takes with its waiting, by Little's law: those held, or there, on average,
+/// by those that end in a time.
 #[derive(Clone, Copy, Debug, Default)]
 struct Flow {
-    last: Option<(Timestamp, u64, u64)>,
+    last: Option<(Timestamp, Stock)>,
     service: Option<Duration>,
+    response: Option<Duration>,
+}
+
+/// What is there of work at one moment.
+#[derive(Clone, Copy, Debug)]
+struct Stock {
+    /// Leases that are held.
+    held: u64,
+    /// Tasks and requests that wait for one.
+    waiting: u64,
+    /// Leases that have ended.
+    ended: u64,
 }
 
 impl Flow {
     /// The least time between two looks, so that enough leases end in between.
     const APART: Duration = Duration::from_millis(100);
 
-    fn look(&mut self, now: Timestamp, held: u64, ended: u64) {
-        let Some((at, held_then, ended_then)) = self.last else {
-            self.last = Some((now, held, ended));
+    fn look(&mut self, now: Timestamp, stock: Stock) {
+        let Some((at, then)) = self.last else {
+            self.last = Some((now, stock));
             return;
         };
         if now - at < Self::APART {
             return;
         }
-        self.last = Some((now, held, ended));
-        let ended = ended.saturating_sub(ended_then);
+        self.last = Some((now, stock));
+        let ended = stock.ended.saturating_sub(then.ended);
         if ended > 0 {
-            let held = (held as f64 + held_then as f64) / 2.0;
-            let seconds = held * (now - at).as_secs_f64() / ended as f64;
-            self.service = Duration::try_from_secs_f64(seconds).ok();
+            let each = (now - at).as_secs_f64() / ended as f64;
+            let time = |then: u64, now: u64| {
+                Duration::try_from_secs_f64((then as f64 + now as f64) / 2.0 * each).ok()
+            };
+            self.service = time(then.held, stock.held);
+            self.response = time(then.held + then.waiting, stock.held + stock.waiting);
         }
     }
 }
@@ -179,8 +201,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
 
     /// Observes the fleet: its agents, its work, how long leases are held, and what forecast and system say.
     ///
-    /// Of how long leases are held it knows the average over the whole fleet. A reading of the system that
-    /// fails is counted and left out, and a policy that asks for it says so in its plan.
+    /// How long leases are held, and how long work takes from its acceptance to its end, it knows as averages over the
+    /// whole fleet between this observation and one at least 100 ms earlier, by Little's law: what there was of them
+    /// at both, by how many leases ended in between. So nothing is measured for each task; and where agents of several
+    /// kinds do work of very different length, the host knows better, and sets
+    /// [its own](Self::step_with). Tasks that wait for others, for a time or in a mailbox do not count as waiting. A
+    /// reading of the system that fails is counted and left out, and a policy that asks for it says so in its plan.
     ///
     /// # Errors
     /// `Closed` if the fleet is gone.
@@ -189,10 +215,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
         let now = fleet.inner().clock.now();
         // A lease that has expired is no load.
         fleet.tick();
-        let leases = fleet.inner().pool.tally().leases;
-        self.flow.look(now, leases.held(), leases.granted() - leases.held());
+        let queued = fleet.inner().state.lock().queue.len() as u64;
+        let tally = fleet.inner().pool.tally();
+        let (held, waiting) = (tally.leases.held(), queued + tally.waiting);
+        self.flow.look(now, Stock { held, waiting, ended: tally.leases.granted() - held });
         let mut seen = fleet.observe(&self.spec);
         seen.service_time = self.flow.service;
+        seen.response_time = self.flow.response;
         if let Some(system) = &mut self.system {
             match system.read() {
                 Ok(reading) => seen = reading.observe(seen),
@@ -214,7 +243,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
         self.step_with(|seen| seen)
     }
 
-    /// The same, with an observation that the host completes: by a response time, by readings of its own.
+    /// The same, with an observation that the host completes: by a percentile of the response times in place of
+    /// their average, by readings of its own.
     ///
     /// # Errors
     /// `Closed` if the fleet is gone or was shut down, and whatever [`Fleet::spawn_batch`] says. The step

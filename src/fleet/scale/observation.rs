@@ -36,7 +36,8 @@ pub struct Observation {
     pub queued: u64,
     /// How long a lease is held, on average.
     pub service_time: Option<Duration>,
-    /// How long it takes from asking to the end of the work, by the percentile that the host cares about.
+    /// How long it takes from asking to the end of the work, by the percentile that the host cares about; what an
+    /// [`Autoscaler`](super::Autoscaler) observes is the average.
     pub response_time: Option<Duration>,
     /// The share of CPU in use, in `[0, 1]`.
     pub cpu: Option<f64>,

@@ -185,6 +185,10 @@ impl ScalePolicyBuilder {
     /// Sets the response time to keep to. Default: none. Above zero. It counts once it is exceeded by
     /// more than `high / target`, and as long as agents are not idle: slowness that agents do not cause
     /// is not cured by more of them.
+    ///
+    /// An [`Autoscaler`](super::Autoscaler) [knows](super::Autoscaler::observe) the average over the whole fleet by
+    /// itself. A percentile, or that of one kind of agents, the host gives it by
+    /// [`step_with`](super::Autoscaler::step_with).
     pub const fn response_time(mut self, time: Duration) -> Self {
         self.policy.response_time = Some(time);
         self

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -11,12 +11,12 @@ use std::time::Duration;
 
 use super::support::{Gate, LONG, Witness};
 use phalanx::fleet::scale::{
-    Autoscaler, Backtest, DownReason, Refusal, ScalePolicy, ScalePolicyBuilder, Step, SystemReader,
-    UpReason, WarmPool, WarmPools,
+    Autoscaler, Backtest, DownReason, Reading, Refusal, ScalePolicy, ScalePolicyBuilder, Step,
+    SystemReader, UpReason, WarmPool, WarmPools,
 };
 use phalanx::fleet::{
-    AgentSpec, AllocateError, Fleet, FleetEvent, Lease, LeaseOutcome, Outcome, Priority, Request,
-    Task, TellError,
+    AgentSpec, AllocateError, Allocation, Fleet, FleetEvent, Lease, LeaseOutcome, Outcome,
+    Priority, Request, Task, TellError,
 };
 use phalanx::{ErrorKind, ManualClock};
 
@@ -300,6 +300,51 @@ fn how_long_leases_are_held_follows_from_how_many_end() {
 }
 
 #[test]
+fn how_long_work_takes_with_its_waiting_follows_too() {
+    let (fleet, hand) = timed();
+    fleet.spawn_batch(&spec(), 6).unwrap();
+    let policy = eager().min(6).response_time(SECOND * 4).build().unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec(), policy);
+    let unknown = scaler.step().unwrap().plan.refusals;
+    assert!(unknown.contains(&Refusal::NotRead(Reading::ResponseTime)), "{unknown:?}");
+    let request = Request::any();
+    let poll = |waits: &mut Pin<Box<Allocation>>| {
+        waits.as_mut().poll(&mut Context::from_waker(Waker::noop()))
+    };
+    let wait = |count: usize| {
+        let mut waiting: Vec<_> =
+            (0..count).map(|_| Box::pin(fleet.allocate_async(&request))).collect();
+        assert!(waiting.iter_mut().all(|waits| poll(waits).is_pending()));
+        waiting
+    };
+    // Six leases, of which two end each second, and six that wait for one: each is held for three seconds, and ends
+    // six after it was asked for.
+    let mut held = leases(&fleet, 6);
+    let mut waiting = wait(6);
+    for _ in 0..6 {
+        hand.advance(SECOND);
+        held.drain(..2);
+        for mut served in waiting.drain(..2) {
+            let Poll::Ready(lease) = poll(&mut served) else {
+                panic!("the first are served first")
+            };
+            held.push(lease.unwrap());
+        }
+        waiting.extend(wait(2));
+        scaler.observe().unwrap();
+    }
+    let seen = scaler.observe().unwrap();
+    assert_eq!((seen.service_time, seen.response_time), (Some(SECOND * 3), Some(SECOND * 6)));
+    let refusals = scaler.step().unwrap().plan.refusals;
+    assert!(!refusals.contains(&Refusal::NotRead(Reading::ResponseTime)), "{refusals:?}");
+    let own = scaler.step_with(|seen| {
+        assert_eq!(seen.response_time, Some(SECOND * 6));
+        seen.with_response_time(SECOND)
+    });
+    drop(own.unwrap());
+}
+
+#[test]
 fn an_agent_whose_lease_has_expired_is_idle() {
     let (fleet, hand) = timed();
     fleet.spawn_batch(&spec(), 4).unwrap();
@@ -453,7 +498,7 @@ fn waves_by_a_future_use_the_hosts_own_sleep_and_end_when_it_is_dropped() {
     struct Once(bool);
     impl Future for Once {
         type Output = ();
-        fn poll(mut self: std::pin::Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
+        fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<()> {
             if std::mem::replace(&mut self.0, true) { Poll::Ready(()) } else { Poll::Pending }
         }
     }

@@ -263,6 +263,8 @@ impl Feed for Told {
 
     fn lease_freed(&self, _agent: AgentId) {}
 
+    fn requests_wait(&self, _requests: usize) {}
+
     fn warned(&self, _warnings: Vec<Warning>) {
         self.0.lock().push("cost");
     }
