@@ -137,8 +137,10 @@ impl<D: Domain> Coordinator<D> {
 
     /// The event bus, which carries the library's own notices and the host's events.
     ///
-    /// Notices are published by the threads that submit, kill and run tasks. A blocking subscription that
-    /// falls a full ring behind holds these up: read it on a thread that does none of that.
+    /// Notices are published by the threads that submit, kill and run tasks, and by those that take or give back leases
+    /// where that takes a budget up to its soft line or changes a circuit. A blocking subscription that falls a full ring
+    /// behind holds these up: read it on a thread that does none of that. The hints under
+    /// [`BACKLOG`](topics::BACKLOG) hold nobody up: who waits for an agent, however briefly, waits for it alone.
     #[must_use]
     pub fn bus(&self) -> &EventBus<Notice<D::Event>> {
         &self.inner.bus
@@ -187,8 +189,8 @@ impl<D: Domain> Coordinator<D> {
         self.inner.history.task_of(key)
     }
 
-    /// How many notices were not published: the bus was closed, or a shutdown met a blocking subscription
-    /// that was a full ring behind and not read in time.
+    /// How many notices were not published: the bus was closed, a shutdown met a blocking subscription that was a full
+    /// ring behind and not read in time, or a hint under [`BACKLOG`](topics::BACKLOG) met one at any time.
     #[must_use]
     pub fn notices_unpublished(&self) -> u64 {
         self.inner.announcer.unpublished()

@@ -1,6 +1,7 @@
 //! What travels on the coordinator's bus.
 //!
-//! 1. While the coordinator runs, a notice waits for a blocking subscription as long as it takes.
+//! 1. While the coordinator runs, a notice waits for a blocking subscription as long as it takes. A hint that work
+//!    waits does not wait: whoever asks for an agent tells it, for a short time perhaps, or in a poll.
 //! 2. From the start of a shutdown on, the notices of a thread wait for as long as that shutdown at most,
 //!    all together: a subscription that is read slowly or not at all cannot hold up the end.
 //! 3. A notice that is not published is counted.
@@ -33,6 +34,10 @@ pub mod topics {
     pub const AGENT: &str = "agent";
     /// A task was accepted.
     pub const TASK_ACCEPTED: &str = "task/accepted";
+    /// Tasks or requests wait for agents. Such a hint waits for nobody: while a blocking subscription is a full ring behind
+    /// it is not published, and counted as that. The next one comes before twice as much waits, so whoever scales by them
+    /// ticks beside.
+    pub const BACKLOG: &str = "backlog";
     /// An attempt started, is stuck, was lost, or came too late.
     pub const TASK_ATTEMPT: &str = "task/attempt";
     /// Messages to an agent failed or came back.
@@ -48,6 +53,7 @@ pub(super) struct Announcer<E> {
     publisher: Publisher<Notice<E>>,
     agent: Topic,
     accepted: Topic,
+    backlog: Topic,
     attempt: Topic,
     message: Topic,
     settled: Topic,
@@ -64,6 +70,7 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             publisher: bus.publisher(),
             agent: bus.topic(topics::AGENT)?,
             accepted: bus.topic(topics::TASK_ACCEPTED)?,
+            backlog: bus.topic(topics::BACKLOG)?,
             attempt: bus.topic(topics::TASK_ATTEMPT)?,
             message: bus.topic(topics::MESSAGE)?,
             settled: bus.topic(topics::TASK_SETTLED)?,
@@ -108,9 +115,8 @@ impl<E: Send + Sync + 'static> Announcer<E> {
             | FleetEvent::AgentStopped { .. }
             | FleetEvent::BudgetWarning { .. } => self.agent,
             FleetEvent::TaskAccepted { .. } => self.accepted,
-            FleetEvent::TasksWait { .. }
-            | FleetEvent::RequestsWait { .. }
-            | FleetEvent::AttemptStarted { .. }
+            FleetEvent::TasksWait { .. } | FleetEvent::RequestsWait { .. } => self.backlog,
+            FleetEvent::AttemptStarted { .. }
             | FleetEvent::AttemptStuck { .. }
             | FleetEvent::TaskRequeued { .. }
             | FleetEvent::LateCompletionRefused { .. } => self.attempt,
@@ -125,8 +131,11 @@ impl<E: Send + Sync + 'static> Observer for Announcer<E> {
         #[cfg(feature = "tracing")]
         super::trace::emit(event);
         let (topic, notice) = (self.topic_of(event), Notice::Fleet(event.clone()));
-        let patience = *self.patience.lock();
+        // Rule 1.
+        let is_hint = topic == self.backlog;
+        let patience = if is_hint { None } else { *self.patience.lock() };
         let published = match patience {
+            None if is_hint => self.publisher.try_publish(topic, notice).is_ok(),
             None => self.publisher.publish(topic, notice).is_ok(),
             Some(limit) => {
                 let began = self.clock.now();

@@ -52,7 +52,8 @@ pub trait TaskLog<T, O>: Send + Sync {
 /// Is told what happens in the fleet.
 ///
 /// It is called outside the fleet's locks by the thread that did what the event tells, so it should
-/// be quick. A panic in it is caught and counted. The events of one attempt come in their order;
+/// be quick. [`FleetEvent::RequestsWait`] it should not wait for at all: that is told by
+/// [`Fleet::allocate_timeout`](super::Fleet::allocate_timeout) and in the polls of futures that wait for agents. A panic in it is caught and counted. The events of one attempt come in their order;
 /// those of different attempts of a task may overtake each other, and carry their attempt. So may those of
 /// one agent that different threads tell: [`FleetEvent::AgentPrewarmed`] may come before
 /// [`FleetEvent::AgentSpawned`].
@@ -189,7 +190,8 @@ pub enum FleetEvent {
         tasks: usize,
     },
     /// Requests wait for an agent that fits: some where none did, or twice as many as when this was told last. It is
-    /// told on the thread of the one that has begun to.
+    /// told on the thread of the one that has begun to, in the poll of a future for example. One that waits anew as the
+    /// agent that it was about to have was killed is told of by that alone.
     RequestsWait {
         /// How many did, a batch being one.
         requests: usize,

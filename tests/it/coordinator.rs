@@ -2,18 +2,21 @@
 
 mod durable;
 
+use std::future::Future;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
+use std::task::{Context, Waker};
 use std::thread;
 use std::time::Duration;
 
 use phalanx::ErrorKind;
-use phalanx::bus::{EventBus, Filter, Overflow, RecvError, Subscriber};
+use phalanx::bus::{EventBus, Filter, Overflow, RecvError, Subscriber, TryRecvError};
 use phalanx::coordinator::{Coordinator, CoordinatorBuilder, Domain, Notice, topics};
 use phalanx::fleet::{
-    AgentSpec, Fleet, FleetEvent, Outcome, OutcomeKind, Task, TaskError, TaskErrorKind, TaskId,
-    WeakFleet,
+    AgentSpec, AllocateError, Fleet, FleetEvent, Outcome, OutcomeKind, Request, Task, TaskError,
+    TaskErrorKind, TaskId, WeakFleet,
 };
 use phalanx::state::{Abort, Collection, StateManager};
 
@@ -311,10 +314,49 @@ fn a_subscription_that_nobody_reads_cannot_hold_up_a_shutdown() {
     assert_eq!((second.returned, second.workers_left), (1, 0), "the close let it go on");
     assert_eq!(handle.wait().kind(), OutcomeKind::Returned);
     assert_eq!(results.len(), 0, "the late result was refused");
-    // The attempt that started, the settled task, the stopped agent, the late completion.
-    assert_eq!(coordinator.notices_unpublished(), 4);
+    // The hint that a task waits, the attempt that started, the settled task, the stopped agent, the late completion.
+    assert_eq!(coordinator.notices_unpublished(), 5);
     assert!(unread.recv().is_ok() && unread.recv().is_ok(), "what was published is there");
     assert_eq!(unread.recv().map(|event| event.payload), Err(RecvError::Closed));
+}
+
+#[test]
+fn who_waits_for_an_agent_waits_for_no_subscription() {
+    let bus = EventBus::builder().capacity(2).build().expect("a power of two");
+    let (builder, _) = doubling(StateManager::in_memory());
+    let coordinator = builder.bus(bus).build().expect("it builds");
+    let mut unread = coordinator.bus().subscribe(Filter::all(), Overflow::Block);
+    coordinator.fleet().spawn_batch(&doubler(), 2).expect("there is room");
+    // That was published, and the ring is full of it.
+    let held = coordinator.fleet().try_allocate_batch(&Request::any(), 2);
+    let _held = held.expect("they are free");
+    let (tell, told) = mpsc::channel();
+    let waiting = coordinator.clone();
+    let waits = move || {
+        let fleet = waiting.fleet();
+        let in_time = fleet.allocate_timeout(&Request::any(), Duration::from_millis(10));
+        let any = Request::any();
+        let mut polled = pin!(fleet.allocate_async(&any));
+        let is_pending = polled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        let mut batch = pin!(fleet.allocate_batch_async(&any, 1));
+        let batch = batch.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+        let _ = tell.send((in_time.map(drop), is_pending, batch));
+    };
+    thread::spawn(waits);
+    let answer = told.recv_timeout(LONG).expect("it waits for the agent alone");
+    assert_eq!(answer, (Err(AllocateError::Timeout), true, true));
+    // The first that waited, the first after it had gone, and as many again.
+    assert_eq!(coordinator.notices_unpublished(), 3);
+    assert!(unread.try_recv().is_ok() && unread.try_recv().is_ok());
+    assert_eq!(unread.try_recv().map(|event| event.payload), Err(TryRecvError::Empty));
+
+    let hints = Filter::topics([topics::BACKLOG]).expect("a topic");
+    let mut hints = coordinator.bus().subscribe(hints, Overflow::Block);
+    let any = Request::any();
+    let mut polled = pin!(coordinator.fleet().allocate_async(&any));
+    assert!(polled.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let hint = hints.try_recv().map(|event| event.payload);
+    assert_eq!(hint, Ok(Notice::Fleet(FleetEvent::RequestsWait { requests: 1 })));
 }
 
 #[test]

@@ -59,8 +59,11 @@ pub struct ScaleStats {
 /// It is stepped by the host, on whatever thread: [`step`](Self::step) observes, plans and acts at once,
 /// and never waits. Step it on a tick; or on events and when [`next_check`](Self::next_check) is due: on
 /// [`TasksWait`](FleetEvent::TasksWait) and [`RequestsWait`](FleetEvent::RequestsWait) more is called for, once
-/// agents [failed](FleetEvent::AgentFailed) or a [circuit closed](FleetEvent::CircuitClosed) perhaps, and as tasks
-/// [end](FleetEvent::TaskSettled) perhaps less. Of the end of a lease that the host holds no event tells.
+/// agents [failed](FleetEvent::AgentFailed) or were [killed](FleetEvent::AgentKilled) or a
+/// [circuit closed](FleetEvent::CircuitClosed) perhaps, and as tasks [end](FleetEvent::TaskSettled) perhaps less. Of the
+/// end of a lease that the host holds no event tells, nor of a budget that is raised
+/// ([`Budgets::set`](super::super::Budgets::set)), or that others give back to, for which work has waited: whoever has budgets
+/// ticks too.
 ///
 /// While it stands, agents of its spec are [expected](Fleet::expect): where none lives, work for them waits.
 ///

@@ -420,8 +420,8 @@ fn an_observer_that_panics_is_counted_and_changes_nothing() {
     fleet.spawn(doubling()).unwrap();
     assert_eq!(*run(&fleet, Task::new(1)), Outcome::Completed(2));
     finish(&fleet);
-    // Spawned, accepted, started, settled, stopped.
-    assert_eq!(fleet.stats().observer_panics, 5);
+    // Spawned, accepted, told to wait, started, settled, stopped.
+    assert_eq!(fleet.stats().observer_panics, 6);
 }
 
 #[test]
