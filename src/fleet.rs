@@ -118,7 +118,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::{Error, ErrorKind};
-use agent::Maker;
 use crew::Crew;
 use inner::{After, Behaviour, Inner};
 use pool::Newcomers;
@@ -284,43 +283,6 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
         Ok(agents)
     }
 
-    /// Whether agents of this spec could ever be spawned, and how many leases one may hold.
-    fn check_spec(&self, spec: &AgentSpec<T, O>) -> Result<u16, Error> {
-        let inner = self.inner();
-        if spec.factory.is_some() && !inner.runs_tasks {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "agent {:?} has a handler, and this fleet has no workers to run it: \
-                     build it with workers(1) or more",
-                    spec.name
-                ),
-            ));
-        }
-        let needs_spawner = matches!(spec.factory.as_deref(), Some(Maker::Async(_)));
-        if needs_spawner && inner.launcher.is_none() {
-            return Err(Error::new(
-                ErrorKind::Unsupported,
-                format!(
-                    "the handler of agent {:?} is a future, and this fleet has no executor to run it: \
-                     build it with spawner(..)",
-                    spec.name
-                ),
-            ));
-        }
-        let limit = spec.max_leases.get();
-        let limit = u16::try_from(limit).ok().filter(|_| limit <= MAX_LEASES_PER_AGENT);
-        limit.ok_or_else(|| {
-            Error::new(
-                ErrorKind::InvalidArgument,
-                format!(
-                    "agent {:?} may hold {} leases at once, and {MAX_LEASES_PER_AGENT} is the most",
-                    spec.name, spec.max_leases
-                ),
-            )
-        })
-    }
-
     /// What is true of an agent now; `None` once it is gone.
     #[must_use]
     pub fn agent(&self, agent: AgentId) -> Option<AgentStatus> {
@@ -395,7 +357,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// O(tasks that wait for others or for their next attempts), under the lock.
     ///
     /// # Errors
-    /// `InUse` if it holds a lease, a task would run on it, or a batch waits that the others cannot serve;
+    /// `InUse` if it holds a lease, a task would run on it, or a batch waits that could be served with it and not without;
     /// `NotFound` if it is gone.
     pub fn retire(&self, agent: AgentId) -> Result<(), Error> {
         self.inner().retire(agent)
@@ -499,7 +461,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// a place that comes free and that nobody more urgent waits for is kept for it, and given to nobody else,
     /// until it has all. So it is not starved by those who come later and want less, and agents that it
     /// gathered are idle meanwhile. Of batches that the same agents could serve only the most urgent one that
-    /// is not complete gathers, so no two of them hold what the other waits for. What it gathered of an agent that
+    /// is not complete gathers, so no two of them hold what the other waits for. One for more places than the live agents
+    /// have, which waits as others are [expected](Self::expect), gathers nothing until they come. What it gathered of an agent that
     /// is unrouted, fails or ends goes back.
     ///
     /// It costs O(batches that wait * sets of capabilities) under the desk's lock whenever a batch comes, goes or
@@ -507,7 +470,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     ///
     /// # Errors
     /// As [`allocate`](Self::allocate), or `TooFewPlaces` as soon as the live agents that fit may not hold so
-    /// many leases together and no others are [expected](Self::expect), or `PickerInBatch` if the request has a picker.
+    /// many leases together and no others are [expected](Self::expect), or no fleet of
+    /// [that many agents](FleetBuilder::max_agents) could, or `PickerInBatch` if the request has a picker.
     pub fn allocate_batch(
         &self,
         request: &Request,

@@ -75,6 +75,7 @@ use shard::Shard;
 
 pub(super) use census::{ByGroup, NotIdle};
 pub(super) use charge::Charge;
+pub(super) use desk::Promise;
 pub(super) use health::{Fitness, Idler};
 pub(super) use heed::OnCircuit;
 pub(super) use strategy::Kept;
@@ -343,7 +344,7 @@ impl Pool {
             shards: (0_u32..).take(config.shards).map(shard).collect(),
             floors: Floors::new(),
             attention: CachePadded::new(AtomicUsize::new(0)),
-            desk: Mutex::new(Desk::new(config.shards)),
+            desk: Mutex::new(Desk::new(config.shards, config.max_agents.get())),
             look_at: AtomicU64::new(u64::MAX),
             watch_at: AtomicU64::new(u64::MAX),
             left: AtomicU64::new(0),

@@ -4,23 +4,23 @@
 //! that it asked for. It is plain data on the desk. Rules that hold between any two times the desk's lock is
 //! held, but for where a plan is due:
 //!
-//! 1. A batch gathers only if no more urgent one that waits could use an agent that it could use: of two that
-//!    name their agents, the same agent; otherwise one with the same set of capabilities. So no two
-//!    batches hold what the other waits for, and the most urgent one always gathers. One that is complete
-//!    waits for nothing and keeps nobody out, whether it is collected or not.
+//! 1. A batch gathers only if the live agents that it could use have places enough for it, and no more urgent one of which
+//!    that is true too could use an agent that it could use: of two that name their agents, the same agent; otherwise one
+//!    with the same set of capabilities. So no two batches hold what the other waits for, the most urgent one that can be
+//!    served always gathers, and one that cannot before others come keeps nobody out. One that is complete waits for
+//!    nothing and keeps nobody out either, whether it is collected or not.
 //! 2. A batch that waits and does not gather holds nothing, unless the plan that withdraws it is due.
 //!    Where leases are paid for one batch gathers at a time, as accounts are held too.
 //! 3. A batch is granted no more than it asked for.
-//! 4. While a batch is complete, or has lost a grant, that no plan has seen yet, it is not known who is to
-//!    gather: agents that come free are `deferred`, and offered by that plan.
+//! 4. While a batch is complete, or has lost a grant, that no plan has seen yet, or agents have come that one may have
+//!    waited for, it is not known who is to gather: agents that come free are `deferred`, and offered by that plan.
 
 use std::collections::BTreeMap;
 use std::task::Waker;
 
-use super::census::ByGroup;
 use super::waiting::{Place, Ticket};
 use super::{Ask, Granted};
-use crate::fleet::id::AgentId;
+use crate::fleet::id::{AgentId, GroupKey};
 use crate::fleet::lanes::Mask;
 use crate::fleet::request::AllocateError;
 
@@ -49,6 +49,8 @@ pub(super) struct Batches {
     waiting: usize,
     /// Those that gather, by the last plan. They wait, unless they were refused since.
     gatherers: Vec<Place>,
+    /// Whether the last plan found one that waits for more places than there were.
+    some_lack: bool,
     /// See rule 4.
     unplanned: bool,
     deferred: Vec<AgentId>,
@@ -141,6 +143,11 @@ impl Batches {
         self.unplanned
     }
 
+    /// Takes notice that agents come (rule 4). A plan is due.
+    pub(super) const fn agents_come(&mut self) {
+        self.unplanned |= self.some_lack || self.is_owed;
+    }
+
     /// Keeps an agent that has room for the plan that is due.
     pub(super) fn defer(&mut self, agent: AgentId) {
         self.deferred.push(agent);
@@ -155,16 +162,21 @@ impl Batches {
         !std::mem::replace(&mut self.is_owed, true)
     }
 
-    /// Decides anew who gathers, where agents with these sets of capabilities live (rule 1): one `alone` where
-    /// batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2), and
+    /// Decides anew who gathers, where agents with these sets of capabilities live and have so many places (rule 1): one
+    /// `alone` where batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2), and
     /// so are the agents that were deferred. O(batches * (sets + batches that name an agent)).
-    pub(super) fn plan(&mut self, sets: impl Iterator<Item = Mask>, alone: bool) -> Vec<Granted> {
+    pub(super) fn plan(
+        &mut self,
+        sets: impl Iterator<Item = (Mask, usize)>,
+        alone: bool,
+    ) -> Vec<Granted> {
         let mut withdrawn = Vec::new();
-        let sets: Vec<Mask> = sets.collect();
-        let (unclaimed, claimed_by_name) = (sets.clone(), sets.clone());
+        let sets: Vec<(Mask, usize)> = sets.collect();
+        let unclaimed: Vec<Mask> = sets.iter().map(|(have, _)| *have).collect();
+        let claimed_by_name = unclaimed.clone();
         let mut claims = Claims { unclaimed, claimed_by_name, names: Vec::new() };
         self.gatherers.clear();
-        (self.unplanned, self.is_owed) = (false, false);
+        (self.unplanned, self.is_owed, self.some_lack) = (false, false, false);
         for (place, batch) in &mut self.rows {
             if batch.refused.is_some() {
                 withdrawn.append(&mut batch.grants);
@@ -173,7 +185,16 @@ impl Batches {
             if !batch.waits() {
                 continue;
             }
-            let wanted = sets.iter().filter(|have| batch.ask.misfit(**have).is_some()).count();
+            let fitting = sets.iter().filter(|(have, _)| batch.ask.misfit(*have).is_some());
+            let sum =
+                |(sets, sum): (usize, usize), (_, places): &(Mask, usize)| (sets + 1, sum + places);
+            let (wanted, places) = fitting.fold((0, 0), sum);
+            // Of an agent that is named it knew.
+            if batch.ask.agent.is_none() && places < batch.count {
+                self.some_lack = true;
+                withdrawn.append(&mut batch.grants);
+                continue;
+            }
             let is_free = claims.claim(&batch.ask, wanted);
             if if alone { self.gatherers.is_empty() } else { is_free } {
                 self.gatherers.push(*place);
@@ -226,14 +247,17 @@ impl Batches {
         self.rows.values().filter(|row| row.waits()).map(|row| (&row.ask, row.count))
     }
 
-    /// Counts the places that batches wait for and that a new agent with these capabilities would have.
-    pub(super) fn missing(&self, have: Mask, counts: &mut ByGroup) {
-        for batch in self.rows.values().filter(|batch| batch.waits()) {
-            if batch.ask.agent.is_none() && batch.ask.misfit(have).is_some() {
-                let missing = batch.count - batch.grants.len();
-                *counts.entry(batch.ask.group).or_default() += missing as u64;
-            }
-        }
+    /// What the batches that wait and that a new agent with these capabilities would help have gathered, and what they
+    /// lack of it, with whose budget they are on.
+    pub(super) fn parts(&self, have: Mask) -> Vec<(Option<GroupKey>, u64, u64)> {
+        let waiting = self.rows.values().filter(|batch| batch.waits());
+        let fitting =
+            waiting.filter(|batch| batch.ask.agent.is_none() && batch.ask.misfit(have).is_some());
+        let part = |batch: &Batch| {
+            let gathered = batch.grants.len();
+            (batch.ask.group, gathered as u64, (batch.count - gathered) as u64)
+        };
+        fitting.map(part).collect()
     }
 
     /// Takes the wakers of all; whoever is woken and looks leaves another.
@@ -248,19 +272,24 @@ impl Batches {
 
     /// Checks the rules from scratch, where no plan is due.
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-    pub(super) fn validate(&self, sets: &[Mask]) {
+    pub(super) fn validate(&self, sets: &[(Mask, usize)]) {
         assert_eq!(self.rows.values().filter(|batch| batch.waits()).count(), self.waiting);
         assert!(!self.unplanned && self.deferred.is_empty(), "rule 4");
+        let could_gather = |row: &Batch| {
+            let fitting = sets.iter().filter(|(have, _)| row.ask.misfit(*have).is_some());
+            let places: usize = fitting.map(|(_, places)| places).sum();
+            row.waits() && (row.ask.agent.is_some() || row.count <= places)
+        };
         for (place, batch) in &self.rows {
             assert!(batch.grants.len() <= batch.count, "rule 3");
             let overlaps = |other: &Batch| match (other.ask.agent, batch.ask.agent) {
                 (Some(other), Some(own)) => other == own,
-                _ => sets.iter().any(|have| {
+                _ => sets.iter().any(|(have, _)| {
                     other.ask.misfit(*have).is_some() && batch.ask.misfit(*have).is_some()
                 }),
             };
-            let mut before = self.rows.range(..place).filter(|(_, row)| row.waits());
-            let gathers = batch.waits() && !before.any(|(_, row)| overlaps(row));
+            let mut before = self.rows.range(..place).filter(|(_, row)| could_gather(row));
+            let gathers = could_gather(batch) && !before.any(|(_, row)| overlaps(row));
             assert_eq!(self.gatherers.contains(place), gathers, "rule 1");
             let holds = !batch.grants.is_empty();
             assert!(!holds || gathers || !batch.waits(), "rule 2");

@@ -19,7 +19,7 @@ use std::task::{Wake, Waker};
 use super::charge::{Charge, Dues, Refused};
 use super::desk::Desk;
 use super::shard::Shard;
-use super::{Ask, Grant, Held, Pool};
+use super::{Ask, Grant, Held, Place, Pool};
 use crate::fleet::budget::{Asking, Budgets, Exceeded, Meter, Payer, Relief, Scope};
 use crate::fleet::id::AgentId;
 use crate::fleet::request::AllocateError;
@@ -202,18 +202,21 @@ impl Pool {
         self.kinds_seen.store(version, Ordering::Relaxed);
     }
 
-    /// Grants what can be paid for now to those who wait for it, the most urgent first.
-    fn serve_waiting(&self, desk: &mut Desk, wakes: &mut Vec<Waker>) {
+    /// Grants what is free and can be paid for to those who wait for it, the most urgent first, until a batch is complete
+    /// and others may gather in its place.
+    pub(super) fn serve_in_turn(&self, desk: &mut Desk, wakes: &mut Vec<Waker>) {
         let mut after = None;
         let mut batches = desk.batches.gathering();
         batches.sort_unstable_by_key(|(place, _)| std::cmp::Reverse(*place));
-        while let Some(ticket) = desk.waiting.head_after(after) {
-            if desk.batches.is_unplanned() {
-                break;
-            }
-            while let Some((place, ask)) = batches.pop_if(|(place, _)| *place < ticket.place) {
+        while !desk.batches.is_unplanned() {
+            let ticket = desk.waiting.head_after(after);
+            let is_next =
+                |(place, _): &mut (Place, Ask)| ticket.is_none_or(|ticket| *place < ticket.place);
+            if let Some((place, ask)) = batches.pop_if(is_next) {
                 self.fill(desk, place, &ask, wakes);
+                continue;
             }
+            let Some(ticket) = ticket else { return };
             after = Some(ticket.place);
             if let Ok(Some(bought)) = self.buy(&ticket.ask, Asking::Waiting, true) {
                 let granted = bought.granted;
@@ -222,9 +225,11 @@ impl Pool {
                 desk.answer(ticket, Ok(granted), waker, wakes);
             }
         }
-        for (place, ask) in batches.into_iter().rev() {
-            self.fill(desk, place, &ask, wakes);
-        }
+    }
+
+    /// Grants what can be paid for now to those who wait for it.
+    fn serve_waiting(&self, desk: &mut Desk, wakes: &mut Vec<Waker>) {
+        self.serve_in_turn(desk, wakes);
         if desk.batches.is_unplanned() {
             // The next that may gather has its turn before the less urgent.
             self.plan_by(desk, wakes);

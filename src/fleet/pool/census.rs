@@ -36,6 +36,8 @@ pub(in crate::fleet) struct Census {
     /// The requests that wait and that one more of them would serve, by whose budget they are on; a batch counts for
     /// the places that it has not gathered.
     pub(in crate::fleet) waiting: ByGroup,
+    /// What each batch has gathered of them that waits, and what it lacks.
+    pub(in crate::fleet) batches: Vec<(Option<GroupKey>, u64, u64)>,
     /// What one of them can do, as far as the pool has heard of it.
     pub(in crate::fleet) mask: Mask,
 }
@@ -106,7 +108,10 @@ impl Pool {
         let (mask, _) = desk.mask_of(capabilities);
         census.mask = mask | if runs_tasks { RUNS_TASKS } else { 0 };
         desk.waiting.fitting(census.mask, &mut census.waiting);
-        desk.batches.missing(census.mask, &mut census.waiting);
+        census.batches = desk.batches.parts(census.mask);
+        for (group, _, missing) in &census.batches {
+            *census.waiting.entry(*group).or_default() += missing;
+        }
         drop(desk);
         idle.sort_unstable();
         census.idle = idle.into_iter().map(|(_, agent)| agent).collect();

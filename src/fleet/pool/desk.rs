@@ -4,11 +4,11 @@
 //! between any two times the lock is held:
 //!
 //! 1. `sets` counts the live agents by their capabilities, `spread` by their shard, `kinds` by their sort; `expected`
-//!    counts who promises agents, by their capabilities.
+//!    counts who promises agents, by their capabilities and by how many leases each may hold.
 //! 2. No request waits that an agent with room fits and that can be paid for, unless it is owed that they are
 //!    served; none waits that no agent fits that lives or is expected. The same of batches that gather, agents on trial
-//!    apart, unless a plan of them is due, and of batches that ask for more places than there are where none are
-//!    expected.
+//!    apart, unless a plan of them is due. No batch waits that asks for more places than there are where none are expected,
+//!    or than there could be if all agents that the fleet may have were of the most capable sort that lives or is expected.
 //! 3. An answer that grants a lease names a live agent, and so does what a batch was granted.
 //! 4. Who waits for the best fraction of several names, some of which nobody had when it began to, is a learner until
 //!    it has looked at its answer or gives up. It waits under the mask of the names that are known now, which its own ticket may
@@ -49,6 +49,14 @@ struct Set {
     places: usize,
 }
 
+/// What agents are promised to be like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(in crate::fleet) struct Promise {
+    pub(super) mask: Mask,
+    /// How many leases one may hold.
+    pub(super) limit: u16,
+}
+
 /// One that waits and does not know all names that it asks for (rule 4).
 #[derive(Debug)]
 struct Learner {
@@ -69,8 +77,9 @@ pub(super) struct Desk {
     pub(super) live: usize,
     names: HashMap<Arc<str>, u32>,
     sets: HashMap<Mask, Set>,
-    /// How many promise agents with one set of capabilities.
-    expected: HashMap<Mask, usize>,
+    /// How many make one promise.
+    expected: HashMap<Promise, usize>,
+    max_agents: usize,
     kinds: Vec<KindEntry>,
     kind_of: HashMap<Arc<Kind>, u32>,
     vacant_kinds: Vec<u32>,
@@ -88,8 +97,8 @@ pub(super) struct Desk {
 }
 
 impl Desk {
-    pub(super) fn new(shards: usize) -> Self {
-        Self { spread: vec![0; shards], ..Self::default() }
+    pub(super) fn new(shards: usize, max_agents: usize) -> Self {
+        Self { spread: vec![0; shards], max_agents, ..Self::default() }
     }
 
     /// The mask of an agent's capabilities, and how many names of it are new.
@@ -213,6 +222,7 @@ impl Desk {
     /// Counts agents that join, and says how many go to each shard: where the fewest are.
     pub(super) fn enter(&mut self, kind: Kind, mask: Mask, count: usize) -> (u32, Vec<usize>) {
         self.live += count;
+        self.batches.agents_come();
         let set = self.sets.entry(mask).or_default();
         set.agents += count;
         set.places += count * usize::from(kind.limit);
@@ -281,30 +291,38 @@ impl Desk {
     /// Whether a single live agent has this set of capabilities, and none is expected that can do as much.
     pub(super) fn is_last_of(&self, mask: Mask) -> bool {
         self.sets.get(&mask).is_some_and(|set| set.agents == 1)
-            && !self.expected.keys().any(|have| have & mask == mask)
+            && !self.expected.keys().any(|promise| promise.mask & mask == mask)
     }
 
-    /// Counts one who promises agents with these capabilities.
-    pub(super) fn expect(&mut self, mask: Mask) -> Result<(), Error> {
-        if self.expected.len() >= MAX_CAPABILITY_SETS && !self.expected.contains_key(&mask) {
+    /// Counts one who promises agents with these capabilities beside those of `base`, with so many leases each. It
+    /// changes nothing if it fails.
+    pub(super) fn expect(
+        &mut self,
+        names: &[Arc<str>],
+        base: Mask,
+        limit: u16,
+    ) -> Result<Promise, Error> {
+        let (known, complete) = self.mask_of(names);
+        let is_known =
+            complete && self.expected.contains_key(&Promise { mask: known | base, limit });
+        if self.expected.len() >= MAX_CAPABILITY_SETS && !is_known {
             return Err(Error::new(
                 ErrorKind::LimitReached,
-                format!(
-                    "agents of {MAX_CAPABILITY_SETS} different sets of capabilities are expected"
-                ),
+                format!("agents of {MAX_CAPABILITY_SETS} different sorts are expected"),
             ));
         }
-        *self.expected.entry(mask).or_default() += 1;
-        Ok(())
+        let promise = Promise { mask: self.intern(names, base, 0, self.max_agents)?, limit };
+        *self.expected.entry(promise).or_default() += 1;
+        Ok(promise)
     }
 
     /// Counts one less; whether nobody promises such agents any more.
-    pub(super) fn expect_no_more(&mut self, mask: Mask) -> bool {
-        let promises = self.expected.get_mut(&mask).expect("rule 1");
+    pub(super) fn expect_no_more(&mut self, promise: Promise) -> bool {
+        let promises = self.expected.get_mut(&promise).expect("rule 1");
         *promises -= 1;
         let none = *promises == 0;
         if none {
-            self.expected.remove(&mask);
+            self.expected.remove(&promise);
         }
         none
     }
@@ -316,7 +334,7 @@ impl Desk {
 
     /// Whether an agent that is expected fits.
     fn is_expected(&self, ask: &Ask) -> bool {
-        self.expected.keys().any(|have| ask.misfit(*have).is_some())
+        self.expected.keys().any(|promise| ask.misfit(promise.mask).is_some())
     }
 
     /// Whether an agent fits that lives or is expected.
@@ -326,24 +344,40 @@ impl Desk {
 
     /// Why a batch can never be served as things are, if it cannot.
     pub(super) fn hopeless_batch(&self, ask: &Ask, count: usize) -> Option<AllocateError> {
-        // Nobody knows how many will come.
-        if self.is_expected(ask) {
-            return None;
-        }
-        if !self.could_serve(ask) {
+        let fitting = self.expected.keys().filter(|promise| ask.misfit(promise.mask).is_some());
+        let promised = fitting.map(|promise| promise.limit).max();
+        if promised.is_none() && !self.could_serve(ask) {
             return Some(AllocateError::NoSuchCapability);
         }
         // Of an agent that is named the batch knew how many it has when it began to wait.
-        let too_few = ask.agent.is_none() && self.places_for(ask) < count;
-        too_few.then_some(AllocateError::TooFewPlaces)
+        if ask.agent.is_some() {
+            return None;
+        }
+        let most = promised.map_or_else(|| self.places_for(ask), |limit| self.most(limit, count));
+        (most < count).then_some(AllocateError::TooFewPlaces)
     }
 
-    /// Whether a batch that waits could never be served without an agent that has these capabilities and may
-    /// hold so many leases.
+    /// How many leases all agents that the fleet may have could hold together if such came that may hold so many each;
+    /// no more exactly than it takes to know whether that is less than `count`.
+    fn most(&self, limit: u16, count: usize) -> usize {
+        let with = |limit: u16| self.max_agents.saturating_mul(usize::from(limit));
+        if with(limit) >= count {
+            return with(limit);
+        }
+        // Some of those that live may hold more. Which of them fit is not asked: it would refuse a little more.
+        let live = self.kinds.iter().filter(|entry| entry.live > 0);
+        with(live.map(|entry| entry.kind.limit).fold(limit, u16::max))
+    }
+
+    /// Whether a batch that waits could be served with an agent that has these capabilities and may hold so many leases,
+    /// and not without it. One that lacks places with it too waits for others to come.
     pub(super) fn is_needed_by_batch(&self, agent: AgentId, have: Mask, limit: usize) -> bool {
         self.batches.waiting_rows().any(|(ask, count)| match ask.agent {
             Some(named) => named == agent,
-            None => ask.misfit(have).is_some() && self.places_for(ask) < count + limit,
+            None => {
+                let places = || self.places_for(ask);
+                ask.misfit(have).is_some() && (count..count + limit).contains(&places())
+            }
         })
     }
 
@@ -372,7 +406,7 @@ impl Desk {
 
     /// Decides anew which batches gather, or which one if they do it `alone`; what that withdraws is the caller's to pass on.
     pub(super) fn plan_batches(&mut self, alone: bool) -> Vec<Granted> {
-        self.batches.plan(self.sets.keys().copied(), alone)
+        self.batches.plan(self.sets.iter().map(|(have, set)| (*have, set.places)), alone)
     }
 
     /// Gives the free places of an agent to those who wait, the most urgent first (rule 2). Where leases are
@@ -458,7 +492,10 @@ impl Desk {
         }
         let (sets, expected) = (&self.sets, &self.expected);
         let fits = |ask: &Ask, have: &Mask| ask.misfit(*have).is_some();
-        let may_serve = |ask: &Ask| sets.keys().chain(expected.keys()).any(|have| fits(ask, have));
+        let may_serve = |ask: &Ask| {
+            let promised = expected.keys().map(|promise| &promise.mask);
+            sets.keys().chain(promised).any(|have| fits(ask, have))
+        };
         let hopeless = self.waiting.take(|ask| !may_serve(ask));
         for (ticket, waker) in hopeless {
             self.answer(ticket, Err(AllocateError::NoSuchCapability), waker, wakes);
@@ -496,7 +533,8 @@ impl Desk {
             assert_eq!(self.kinds[kind as usize].live, live, "rule 1");
         }
         self.waiting.validate();
-        self.batches.validate(&self.sets.keys().copied().collect::<Vec<_>>());
+        let sets: Vec<_> = self.sets.iter().map(|(have, set)| (*have, set.places)).collect();
+        self.batches.validate(&sets);
         for (_, batch) in self.batches.rows() {
             let hopeless = self.hopeless_batch(&batch.ask, batch.count);
             assert!(!batch.waits() || hopeless.is_none(), "rule 2: {hopeless:?}");

@@ -8,34 +8,33 @@
 
 use std::sync::Arc;
 
-use super::{Mask, Pool, RUNS_TASKS};
+use super::{Pool, Promise, RUNS_TASKS};
 use crate::sync::atomic::Ordering;
 use crate::sync::left_out;
 use crate::{Error, ErrorKind};
 
 impl Pool {
-    /// Has agents with these capabilities be expected; under which mask.
+    /// Has agents with these capabilities be expected, with so many leases each; as what they are counted.
     pub(in crate::fleet) fn expect(
         &self,
         capabilities: &[Arc<str>],
         runs_tasks: bool,
-    ) -> Result<Mask, Error> {
+        limit: u16,
+    ) -> Result<Promise, Error> {
         let mut desk = self.desk.lock();
         if desk.closed {
             return Err(Error::new(ErrorKind::Closed, "the fleet was shut down"));
         }
         let base = if runs_tasks { RUNS_TASKS } else { 0 };
-        let mask = desk.intern(capabilities, base, 0, self.max_agents)?;
-        desk.expect(mask)?;
-        Ok(mask)
+        desk.expect(capabilities, base, limit)
     }
 
-    /// Has one promise less of agents with these capabilities.
-    pub(in crate::fleet) fn expect_no_more(&self, mask: Mask) {
+    /// Has one promise less of such agents.
+    pub(in crate::fleet) fn expect_no_more(&self, promise: Promise) {
         let mut wakes = Vec::new();
         {
             let mut desk = self.desk.lock();
-            if !desk.expect_no_more(mask) {
+            if !desk.expect_no_more(promise) {
                 return;
             }
             // Relaxed: see `Pool::left` (rule 2).

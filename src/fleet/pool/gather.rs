@@ -169,11 +169,16 @@ impl Pool {
 
     /// Has those gather who may, and passes on what the others held, what was deferred and what else is
     /// `left`. Who gathers is decided first, so that nobody less urgent is given what is passed on; and again
-    /// if one is complete with that.
+    /// if one is complete with that, before anybody gets what it kept others from.
     fn plan(&self, desk: &mut Desk, mut left: Vec<Granted>, later: &mut Later) {
+        let mut deferred = Vec::new();
         loop {
             left.extend(desk.plan_batches(self.budgets.is_some()));
             left.retain(|granted| !self.hand_over(desk, *granted, later));
+            deferred.extend(desk.batches.take_deferred());
+            if !deferred.is_empty() {
+                self.serve_in_turn(desk, &mut later.wakes);
+            }
             // One that is complete lets others gather, and they are more urgent than some who wait.
             if desk.batches.is_unplanned() {
                 continue;
@@ -181,7 +186,7 @@ impl Pool {
             for granted in left.drain(..) {
                 self.put_back(desk, granted, later);
             }
-            for agent in desk.batches.take_deferred() {
+            for agent in deferred.drain(..) {
                 let at = self.shard_of(agent);
                 let mut shard = self.shards[at].lock();
                 if let Some(local) = shard.find(agent) {

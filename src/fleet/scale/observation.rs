@@ -20,13 +20,16 @@ pub struct Observation {
     /// Agents that take no more work and are on their way out. They count towards the greatest number
     /// there may be, and towards nothing else.
     pub draining: u32,
-    /// Agents that have failed and take no work now, whether they will be started again or not. They count towards the
-    /// greatest number there may be, and towards nothing else, but for where
-    /// [`circuit_open`](Self::circuit_open) says so.
+    /// Agents that have failed and take no work now, whether they will be started again or not, those apart that are
+    /// [held back](Self::held_back). They count towards the greatest number there may be, and towards nothing else, but
+    /// for where [`circuit_open`](Self::circuit_open) says so.
     pub failed: u32,
+    /// Agents that take no work because the circuit of their type is not closed, and those that are started again while
+    /// it is not: one of them can be tried. They count as there.
+    pub held_back: u32,
     /// Whether the circuit of their type is not closed, so that new agents would take no work either. None is added
-    /// then but up to the fewest there are to be, those that have failed included, and one if there is none at all:
-    /// a circuit closes by trying one.
+    /// then but up to the fewest there are to be, those that have failed included, and one where there is none that could
+    /// be tried: a circuit closes by trying one.
     pub circuit_open: bool,
     /// The leases that one agent may hold. Zero counts as one.
     pub leases_per_agent: u32,
@@ -34,6 +37,9 @@ pub struct Observation {
     pub leases: u64,
     /// Tasks and requests that wait for an agent, and for nothing else.
     pub queued: u64,
+    /// The places that a batch needs at one time: of those that wait, the one that needs most of them. However short the
+    /// work is, fewer would never serve it.
+    pub at_once: u64,
     /// How long a lease is held, on average.
     pub service_time: Option<Duration>,
     /// How long it takes from asking to the end of the work, by the percentile that the host cares about; what an
@@ -85,6 +91,13 @@ impl Observation {
         self
     }
 
+    /// Sets [`held_back`](Self::held_back).
+    #[must_use]
+    pub fn with_held_back(mut self, agents: u32) -> Self {
+        self.held_back = agents;
+        self
+    }
+
     /// Sets [`circuit_open`](Self::circuit_open).
     #[must_use]
     pub fn with_circuit_open(mut self, open: bool) -> Self {
@@ -110,6 +123,13 @@ impl Observation {
     #[must_use]
     pub fn with_queued(mut self, queued: u64) -> Self {
         self.queued = queued;
+        self
+    }
+
+    /// Sets [`at_once`](Self::at_once).
+    #[must_use]
+    pub fn with_at_once(mut self, leases: u64) -> Self {
+        self.at_once = leases;
         self
     }
 
@@ -166,8 +186,8 @@ impl Observation {
     ///
     /// By Little's law that is what waits times the service time, divided by `within`; never more than a
     /// lease for each that waits, which is also what counts while the service time is not known. A service
-    /// time of zero counts as a nanosecond: what waits is never nothing. It is what a forecaster of demand
-    /// is fed.
+    /// time of zero counts as a nanosecond: what waits is never nothing. It is no less than what a batch needs
+    /// [at once](Self::at_once). It is what a forecaster of demand is fed.
     #[must_use]
     pub fn demand(&self, within: Duration) -> f64 {
         let queued = self.queued as f64;
@@ -177,7 +197,7 @@ impl Observation {
             }
             _ => 1.0,
         };
-        self.leases as f64 + queued * share
+        (self.leases as f64 + queued * share).max(self.at_once as f64)
     }
 
     pub(super) fn slots_of(&self, agents: u32) -> f64 {
@@ -212,13 +232,27 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_asks_for_what_it_needs_at_one_time_however_short_the_work_is() {
+        let seen = Observation::new().with_queued(5).with_service_time(SECOND / 1000);
+        assert_eq!(seen.demand(SECOND), 0.005);
+        let seen = seen.with_at_once(5);
+        assert_eq!(seen.demand(SECOND), 5.0);
+        assert_eq!(
+            seen.with_leases(7).demand(SECOND),
+            7.005,
+            "those that are held come back to it"
+        );
+    }
+
+    #[test]
     fn numbers_of_any_size_are_taken() {
         let most = Observation::new()
             .with_starting(u32::MAX)
             .with_serving(u32::MAX)
             .with_leases_per_agent(u32::MAX)
             .with_leases(u64::MAX)
-            .with_queued(u64::MAX);
+            .with_queued(u64::MAX)
+            .with_at_once(u64::MAX);
         assert_eq!(most.current(), u32::MAX);
         assert!(most.demand(Duration::MAX).is_finite());
         assert!(most.slots_of(u32::MAX).is_finite());

@@ -3,12 +3,14 @@
 //! Rules that hold here:
 //!
 //! 1. Only agents that work may come to are capacity. Those that have failed or drain are counted apart, and so are
-//!    those that a circuit holds back.
+//!    those that a circuit holds back: it may be tried on them, and on those that failed for good never.
 //! 2. Work that no agent could take for want of room in a budget is no demand: more agents would not help it.
 
+use std::sync::Arc;
+
 use super::super::budget::{Budgets, Scope};
+use super::super::id::GroupKey;
 use super::super::pool::ByGroup;
-use super::super::supervise::BreakerState;
 use super::super::{AgentSpec, Fleet};
 use super::observation::Observation;
 
@@ -22,44 +24,79 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// - Agents that work may come to [serve](Observation::serving); those of them that hold no lease are idle. Agents
     ///   that are [starting](super::super::AgentState::Starting) and hold no lease are coming, and neither serve nor are
     ///   idle. Those that are [draining](super::super::AgentState::Draining) or have
-    ///   [failed](super::super::AgentState::Failed) are counted as that, and their leases not at all. Of a type whose
-    ///   [circuit](Fleet::circuit) is not closed, all that it holds back have failed.
+    ///   [failed](super::super::AgentState::Failed) are counted as that, and their leases not at all. Where the
+    ///   [circuit](Fleet::circuit) of the type is not closed, those that are down for it alone, or until they are started
+    ///   again, are [held back](Observation::held_back).
     /// - What waits is the tasks in the queue and the requests that an agent of the spec could take, and that budgets
     ///   have room for: of those on the budget of a group, of all on that of the fleet and on that of the spec's
     ///   type no more than these have room for leases now. What is left waits for a budget, and more agents would not
     ///   help it. Work that agents of several names could do counts for each of them; what is for one agent alone,
     ///   for none.
+    /// - Of the batches that wait, the one that needs most places says how many are needed [at
+    ///   once](Observation::at_once), as far as budgets have room for them.
     ///
     /// O(agents + groups that wait).
     #[must_use]
     pub fn observe(&self, spec: &AgentSpec<T, O>) -> Observation {
         let inner = self.inner();
         let mut census = inner.pool.census(&spec.name, &spec.capabilities, spec.factory.is_some());
-        inner.state.lock().queue.count_fitting(census.mask, &mut census.waiting);
-        let queued = payable(inner.pool.budgets(), &spec.name, &census.waiting);
-        let open = self.circuit(&spec.name).is_some_and(|state| state != BreakerState::Closed);
+        let held_back = {
+            let state = inner.state.lock();
+            state.queue.count_fitting(census.mask, &mut census.waiting);
+            state.supervision.held_back(&spec.name)
+        };
+        let payer = Payer { budgets: inner.pool.budgets(), agent_type: &spec.name };
+        // It may have changed since they were counted.
+        let back = held_back.unwrap_or(0).min(census.failed);
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
         Observation::new()
             .with_starting(number(census.starting.len()))
             .with_serving(number(census.serving))
             .with_draining(number(census.draining))
-            .with_failed(number(census.failed))
-            .with_circuit_open(open)
+            .with_failed(number(census.failed - back))
+            .with_held_back(number(back))
+            .with_circuit_open(held_back.is_some())
             .with_leases_per_agent(spec.max_leases.get())
             .with_leases(census.leases)
-            .with_queued(queued)
+            .with_queued(payer.payable(&census.waiting))
+            .with_at_once(payer.largest(&census.batches))
             .with_idle(census.idle)
     }
 }
 
-/// How much of what waits could be paid for (rule 2).
-fn payable(budgets: Option<&Budgets>, agent_type: &std::sync::Arc<str>, waiting: &ByGroup) -> u64 {
-    let room = |scope: Scope| budgets.and_then(|budgets| budgets.lease_room(&scope));
-    let of_group = |(group, count): (&Option<_>, &u64)| {
-        let room = group.and_then(|group| room(Scope::Group(group)));
-        room.map_or(*count, |room| room.min(*count))
-    };
-    let sum = waiting.iter().map(of_group).fold(0_u64, u64::saturating_add);
-    let common = [Scope::Fleet, Scope::Type(std::sync::Arc::clone(agent_type))];
-    common.into_iter().filter_map(room).fold(sum, u64::min)
+/// What pays for leases on agents of a type, beside the groups of those who ask.
+struct Payer<'a> {
+    budgets: Option<&'a Budgets>,
+    agent_type: &'a Arc<str>,
+}
+
+impl Payer<'_> {
+    fn room(&self, scope: &Scope) -> Option<u64> {
+        self.budgets.and_then(|budgets| budgets.lease_room(scope))
+    }
+
+    /// How much of so much could be paid for, the budgets of groups apart (rule 2).
+    fn in_common(&self, sum: u64) -> u64 {
+        let scopes = [Scope::Fleet, Scope::Type(Arc::clone(self.agent_type))];
+        scopes.iter().filter_map(|scope| self.room(scope)).fold(sum, u64::min)
+    }
+
+    fn of_group(&self, group: Option<GroupKey>, count: u64) -> u64 {
+        let room = group.and_then(|group| self.room(&Scope::Group(group)));
+        room.map_or(count, |room| room.min(count))
+    }
+
+    /// How much of what waits could be paid for.
+    fn payable(&self, waiting: &ByGroup) -> u64 {
+        let each = waiting.iter().map(|(group, count)| self.of_group(*group, *count));
+        self.in_common(each.fold(0, u64::saturating_add))
+    }
+
+    /// How many places the batch that needs most could pay for, with those that it has gathered.
+    fn largest(&self, batches: &[(Option<GroupKey>, u64, u64)]) -> u64 {
+        let each = batches.iter().map(|(group, gathered, missing)| {
+            gathered.saturating_add(self.in_common(self.of_group(*group, *missing)))
+        });
+        each.max().unwrap_or(0)
+    }
 }

@@ -2,9 +2,9 @@
 //!
 //! Rules that hold for every plan, whatever is observed:
 //!
-//! 1. No plan takes agents away below `min`, adds some above `max + burst` (draining and failed ones counted), or
-//!    does both at once. While the circuit of their type is not closed, none adds any but up to `min`, failed ones
-//!    counted, and one where there is none.
+//! 1. No plan takes agents away below `min`, adds some above `max + burst` (draining, failed and held back ones counted),
+//!    or does both at once. While the circuit of their type is not closed, none adds any but up to `min`, failed ones
+//!    counted, and one where there is none on whom it could be tried.
 //! 2. Only agents listed as idle are planned away.
 //! 3. A step up comes `up_cooldown` or more after any step, a step down `down_cooldown` or more, and
 //!    a step against the last one `reverse_after` or more. No step exceeds its cap. Filling up to `min` is
@@ -127,7 +127,7 @@ pub enum Refusal {
         /// When the next step may come.
         until: Timestamp,
     },
-    /// There are as many as there may be, draining and failed ones counted.
+    /// There are as many as there may be, draining, failed and held back ones counted.
     AtMax,
     /// Agents that failed have the places of those that are called for.
     Failed {
@@ -423,11 +423,18 @@ impl Planner<'_> {
     }
 
     fn step(&mut self, state: &ScaleState, demand: &Demand) -> Step {
-        if self.there() < self.policy.min {
-            return self.fill_up();
+        // Who failed is not made up for unasked while nobody new could take work.
+        let failed = if self.seen.circuit_open { self.seen.failed } else { 0 };
+        let there = self.there().saturating_add(failed);
+        if there < self.policy.min {
+            return self.fill_up(self.policy.min - there);
         }
         if self.current > self.policy.hard_max() {
             return self.retire(state, self.policy.hard_max(), DownReason::AboveMax);
+        }
+        // Some are to be there, and only ones that failed are: whatever waits, one is to be tried.
+        if self.seen.circuit_open && self.there() == 0 && self.policy.min > 0 {
+            return self.bring_one_to_try(state);
         }
         // Both cannot be: the least of a window that ends now is no more than the greatest of the other.
         match self.step_up(state, demand) {
@@ -437,16 +444,15 @@ impl Planner<'_> {
     }
 
     /// The agents that serve, are about to, or wait for their circuit to let them.
-    fn there(&self) -> u32 {
-        let held_back = if self.seen.circuit_open { self.seen.failed } else { 0 };
-        self.current.saturating_add(held_back)
+    const fn there(&self) -> u32 {
+        self.current.saturating_add(self.seen.held_back)
     }
 
-    /// How many more there may be, draining and failed ones counted, if so many may be there.
+    /// How many more there may be, draining, failed and held back ones counted, if so many may be there.
     fn room(&self, limit: u32) -> u32 {
         let seen = self.seen;
         let others = seen.draining.saturating_add(seen.failed);
-        limit.saturating_sub(self.current.saturating_add(others))
+        limit.saturating_sub(self.there().saturating_add(others))
     }
 
     fn refuse_for_room(&mut self) {
@@ -456,8 +462,8 @@ impl Planner<'_> {
         }
     }
 
-    fn fill_up(&mut self) -> Step {
-        let agents = (self.policy.min - self.there()).min(self.room(self.policy.max));
+    fn fill_up(&mut self, missing: u32) -> Step {
+        let agents = missing.min(self.room(self.policy.max));
         if agents == 0 {
             self.refuse_for_room();
             return Step::Hold;
@@ -507,6 +513,18 @@ impl Planner<'_> {
         Step::Spawn { agents, reason }
     }
 
+    /// Adds one on whom the circuit can be tried.
+    fn bring_one_to_try(&mut self, state: &ScaleState) -> Step {
+        if self.room(self.policy.max) == 0 {
+            self.refuse_for_room();
+            return Step::Hold;
+        }
+        if self.is_braked(state) || self.is_too_soon(state, Direction::Up) {
+            return Step::Hold;
+        }
+        Step::Spawn { agents: 1, reason: UpReason::BelowMin }
+    }
+
     fn is_braked(&mut self, state: &ScaleState) -> bool {
         if state.cpu_braked {
             self.refusals.push(Refusal::CpuCeiling);
@@ -514,7 +532,7 @@ impl Planner<'_> {
         if state.memory_braked {
             self.refusals.push(Refusal::MemoryCeiling);
         }
-        // It is tried on one of those that are there.
+        // It is tried on one of those that are there. Who has failed for good is none of them.
         let held_back = self.seen.circuit_open && self.there() > 0;
         if held_back {
             self.refusals.push(Refusal::CircuitOpen);

@@ -69,6 +69,19 @@ impl Supervision {
         }
     }
 
+    /// How many agents of a type are down for its circuit alone, or until they are started again; `None` if it has no
+    /// circuit, or it is closed.
+    pub(in crate::fleet) fn held_back(&self, name: &str) -> Option<usize> {
+        let circuit = &self.circuits[self.circuit_of(name)?];
+        let comes_back = |agent: &&AgentId| {
+            let ward = self.wards.get(agent);
+            let rises = ward.is_some_and(|ward| ward.down.is_some() && serves(ward.wanted));
+            rises || self.fitness(**agent).is_some_and(serves)
+        };
+        let is_held_back = |agent: &&AgentId| !circuit.admits(**agent).0 && comes_back(agent);
+        (!circuit.is_closed()).then(|| circuit.members.iter().filter(is_held_back).count())
+    }
+
     /// Whether an agent of a circuit could go on trial, if it holds no lease.
     fn could_try(&self, circuit: usize, agent: AgentId) -> bool {
         let ward = self.wards.get(&agent).filter(|ward| ward.circuit == Some(circuit));

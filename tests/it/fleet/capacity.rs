@@ -5,6 +5,7 @@ use std::future::Future;
 use std::num::{NonZeroU16, NonZeroU32};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
@@ -13,10 +14,10 @@ use phalanx::ManualClock;
 use phalanx::fleet::scale::{
     Autoscaler, Refusal, ScalePolicy, ScalePolicyBuilder, Step, UpReason, WarmPool, WarmPools,
 };
-use phalanx::fleet::supervise::{BreakerPolicy, BreakerState};
+use phalanx::fleet::supervise::{BreakerPolicy, BreakerState, Restart, RestartPolicy};
 use phalanx::fleet::{
-    AgentSpec, Allocation, Backoff, Budgets, Condition, Fleet, GroupKey, LeaseOutcome, Limit,
-    Meter, Quota, Request, Scope, Task,
+    Agent, AgentSpec, Allocation, Backoff, Budgets, Condition, Fleet, GroupKey, LeaseOutcome,
+    Limit, Meter, Outcome, Quota, Request, Scope, Task, TaskContext, TaskError,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -99,9 +100,7 @@ fn agents_that_drain_are_no_capacity() {
 #[test]
 fn a_type_whose_circuit_is_open_is_not_scaled_up() {
     let (clock, hand) = ManualClock::new();
-    let breaker =
-        BreakerPolicy::new(NonZeroU16::MIN, SECOND * 60).open_for(Backoff::constant(SECOND));
-    let fleet = Fleet::<(), ()>::builder().clock(clock).breaker("one", breaker).build().unwrap();
+    let fleet = Fleet::<(), ()>::builder().clock(clock).breaker("one", breaker()).build().unwrap();
     fleet.spawn_batch(&spec(), 3).unwrap();
     let policy = eager().max(50).build().unwrap();
     let mut scaler = Autoscaler::new(&fleet, spec(), policy);
@@ -110,7 +109,7 @@ fn a_type_whose_circuit_is_open_is_not_scaled_up() {
     lease.complete(LeaseOutcome::Failed).unwrap();
     let seen = fleet.observe(&spec());
     assert!(seen.circuit_open);
-    assert_eq!((seen.serving, seen.failed, seen.idle.len()), (0, 3, 0));
+    assert_eq!((seen.serving, seen.failed, seen.held_back, seen.idle.len()), (0, 0, 3, 0));
 
     let mut waiting = wait(&fleet, &Request::any(), 8);
     let scaled = scaler.step().unwrap();
@@ -132,6 +131,114 @@ fn a_type_whose_circuit_is_open_is_not_scaled_up() {
     tried.complete(LeaseOutcome::Succeeded).unwrap();
     assert_eq!(fleet.circuit("one"), Some(BreakerState::Closed));
     assert_eq!(scaler.step().unwrap().spawned.len(), 9, "one lease and six that wait take ten");
+}
+
+/// One failure opens it for a second.
+fn breaker() -> BreakerPolicy {
+    BreakerPolicy::new(NonZeroU16::MIN, SECOND * 60).open_for(Backoff::constant(SECOND))
+}
+
+struct Doubling;
+
+impl Agent<u32, u32> for Doubling {
+    fn handle(&mut self, task: &Task<u32>, _: &mut TaskContext<'_>) -> Result<u32, TaskError> {
+        Ok(task.payload() * 2)
+    }
+}
+
+/// Makes no handler while it is told so.
+fn prewarmed(down: &Arc<AtomicBool>) -> AgentSpec<u32, u32> {
+    let down = Arc::clone(down);
+    let factory = move || {
+        assert!(!down.load(Ordering::Relaxed), "the model server is down");
+        Doubling
+    };
+    AgentSpec::new("one").handler(factory).prewarmed()
+}
+
+#[test]
+fn a_type_all_of_whose_agents_failed_gets_one_on_whom_its_circuit_is_tried() {
+    for min in [0, 2] {
+        let (clock, hand) = ManualClock::new();
+        let down = Arc::new(AtomicBool::new(true));
+        let spec = prewarmed(&down);
+        let fleet = Fleet::<u32, u32>::builder()
+            .driven()
+            .clock(clock)
+            .breaker("one", breaker())
+            .build()
+            .unwrap();
+        let run = || while fleet.run_ready(usize::MAX) > 0 {};
+        let policy = eager().min(min).max(9).build().unwrap();
+        let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
+        let handle = fleet.submit(Task::new(1)).unwrap();
+        assert!(!scaler.step().unwrap().spawned.is_empty());
+        run();
+        let failed = fleet.stats().agents_live as u32;
+        let seen = fleet.observe(&spec);
+        assert!(seen.circuit_open);
+        assert_eq!((seen.current(), seen.failed, seen.held_back), (0, failed, 0), "for good");
+
+        down.store(false, Ordering::Relaxed);
+        hand.advance(SECOND);
+        fleet.tick();
+        let scaled = scaler.step().unwrap();
+        assert_eq!(scaled.spawned.len(), 1, "of the failed ones none can be tried: {scaled:?}");
+        run();
+        assert_eq!(*handle.wait(), Outcome::Completed(2));
+        assert_eq!(fleet.circuit("one"), Some(BreakerState::Closed));
+        finish(&fleet);
+    }
+}
+
+#[test]
+fn where_no_work_waits_one_is_tried_only_for_a_min() {
+    let down = Arc::new(AtomicBool::new(true));
+    let spec = prewarmed(&down);
+    for (min, more) in [(0, 0), (1, 1)] {
+        let fleet =
+            Fleet::<u32, u32>::builder().driven().breaker("one", breaker()).build().unwrap();
+        fleet.spawn_batch(&spec, 2).unwrap();
+        while fleet.run_ready(usize::MAX) > 0 {}
+        let policy = eager().min(min).max(4).build().unwrap();
+        let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
+        assert_eq!(scaler.step().unwrap().spawned.len(), more);
+        // While it is held back and may be tried, no other comes.
+        assert_eq!(scaler.step().unwrap().spawned.len(), 0);
+        if more > 0 {
+            // Each that fails too is followed by another, until there is no room.
+            while fleet.run_ready(usize::MAX) > 0 {}
+            assert_eq!(scaler.step().unwrap().spawned.len(), 1);
+            while fleet.run_ready(usize::MAX) > 0 {}
+            let plan = scaler.step().unwrap().plan;
+            assert_eq!(plan.step, Step::Hold);
+            assert_eq!(plan.refusals, [Refusal::AtMax, Refusal::Failed { agents: 4 }]);
+        }
+        finish(&fleet);
+    }
+}
+
+#[test]
+fn agents_that_are_started_again_are_there_for_their_circuit() {
+    let (clock, hand) = ManualClock::new();
+    let fleet = Fleet::<(), ()>::builder().clock(clock).breaker("one", breaker()).build().unwrap();
+    let restarts = RestartPolicy::new(Restart::OnFailure).backoff(Backoff::constant(SECOND * 5));
+    let spec = spec().restart(restarts);
+    let agent = fleet.spawn(spec.clone()).unwrap();
+    let lease = fleet.try_allocate(&Request::any()).unwrap();
+    lease.complete(LeaseOutcome::Failed).unwrap();
+    assert!(fleet.report_failure(agent, "it hangs").unwrap());
+    let seen = fleet.observe(&spec);
+    assert_eq!((seen.failed, seen.held_back), (0, 1), "it comes back by itself");
+    let _waiting = wait(&fleet, &Request::any(), 3);
+    let mut scaler = Autoscaler::new(&fleet, spec.clone(), eager().max(9).build().unwrap());
+    let plan = scaler.step().unwrap().plan;
+    assert_eq!((plan.step, plan.refusals), (Step::Hold, vec![Refusal::CircuitOpen]));
+    fleet.set_condition(agent, Condition::Failed).unwrap();
+    let seen = fleet.observe(&spec);
+    assert_eq!((seen.failed, seen.held_back), (1, 0), "the host wants it otherwise");
+    assert_eq!(scaler.step().unwrap().spawned.len(), 1);
+    hand.advance(SECOND);
 }
 
 #[test]

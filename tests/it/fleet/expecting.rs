@@ -12,8 +12,8 @@ use std::time::Duration;
 use super::support::{LONG, eventually, finish};
 use phalanx::fleet::scale::{Autoscaler, ScalePolicy, WarmPool, WarmPools};
 use phalanx::fleet::{
-    AgentSpec, AllocateError, Backoff, Fit, Fleet, MAX_LEASES_PER_AGENT, Outcome, Request,
-    SubmitError, Task, TaskContext, TaskError,
+    AgentSpec, AllocateError, Backoff, BatchAllocation, Fit, Fleet, MAX_LEASES_PER_AGENT, Outcome,
+    Priority, Request, SubmitError, Task, TaskContext, TaskError,
 };
 use phalanx::{ErrorKind, ManualClock};
 
@@ -189,6 +189,13 @@ fn an_expectation_is_for_what_its_agents_could_do_and_for_nothing_else() {
     assert_eq!(refusal(&named("rust")), AllocateError::NoSuchCapability);
 }
 
+fn poll(batch: std::pin::Pin<&mut BatchAllocation>) -> Option<Result<usize, AllocateError>> {
+    match batch.poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Pending => None,
+        Poll::Ready(leases) => Some(leases.map(|leases| leases.len())),
+    }
+}
+
 #[test]
 fn a_batch_waits_for_more_places_than_there_are_while_more_may_come() {
     let fleet = Fleet::<(), ()>::builder().build().unwrap();
@@ -197,27 +204,133 @@ fn a_batch_waits_for_more_places_than_there_are_while_more_may_come() {
     let request = Request::any();
     let refused = fleet.try_allocate_batch(&request, 2).unwrap_err();
     assert_eq!(refused, AllocateError::NoneIdle);
-    let mut context = Context::from_waker(Waker::noop());
-    let mut waits = |batch: std::pin::Pin<&mut phalanx::fleet::BatchAllocation>| match batch
-        .poll(&mut context)
-    {
-        Poll::Pending => None,
-        Poll::Ready(leases) => Some(leases.map(|leases| leases.len())),
-    };
     let mut early = pin!(fleet.allocate_batch_async(&request, 2));
-    assert_eq!(waits(early.as_mut()), Some(Err(AllocateError::TooFewPlaces)));
+    assert_eq!(poll(early.as_mut()), Some(Err(AllocateError::TooFewPlaces)));
 
     let expected = fleet.expect(&spec).unwrap();
     let mut served = pin!(fleet.allocate_batch_async(&request, 2));
-    assert_eq!(waits(served.as_mut()), None);
-    assert_eq!(fleet.retire(agent).unwrap_err().kind(), ErrorKind::InUse, "a part of it");
+    assert_eq!(poll(served.as_mut()), None);
     fleet.spawn(spec.clone()).unwrap();
-    assert_eq!(waits(served.as_mut()), Some(Ok(2)));
+    assert_eq!(poll(served.as_mut()), Some(Ok(2)));
+
+    let held = fleet.try_allocate(&request.clone().agent(agent)).unwrap();
+    let mut gathers = pin!(fleet.allocate_batch_async(&request, 2));
+    assert_eq!(poll(gathers.as_mut()), None);
+    let other = fleet.agents().into_iter().find(|status| status.id != agent).unwrap();
+    assert_eq!(fleet.retire(other.id).unwrap_err().kind(), ErrorKind::InUse, "a part of it");
+    drop(held);
+    assert_eq!(poll(gathers.as_mut()), Some(Ok(2)));
 
     let mut refused = pin!(fleet.allocate_batch_async(&request, 3));
-    assert_eq!(waits(refused.as_mut()), None);
+    assert_eq!(poll(refused.as_mut()), None);
     drop(expected);
-    assert_eq!(waits(refused.as_mut()), Some(Err(AllocateError::TooFewPlaces)));
+    assert_eq!(poll(refused.as_mut()), Some(Err(AllocateError::TooFewPlaces)));
+}
+
+#[test]
+fn a_batch_that_the_live_agents_cannot_serve_takes_no_place_from_others() {
+    let fleet = Fleet::<u32, u32>::builder().workers(1).build().unwrap();
+    let agents = fleet.spawn_batch(&doubling(), 2).unwrap();
+    let _expected = fleet.expect(&doubling()).unwrap();
+    let (any, urgent) = (Request::any(), Request::any().priority(Priority::HIGHEST));
+    let mut waits = pin!(fleet.allocate_batch_async(&urgent, 3));
+    assert_eq!(poll(waits.as_mut()), None);
+    // Others go on: a request, a batch, tasks, messages.
+    let first = fleet.try_allocate(&any).unwrap();
+    drop(first);
+    assert_eq!(fleet.try_allocate_batch(&any, 2).unwrap().len(), 2);
+    assert_eq!(*fleet.submit(Task::new(1)).unwrap().wait(), Outcome::Completed(2));
+    let reply = fleet.ask(agents[0], 2).unwrap();
+    assert_eq!(reply.wait(), Outcome::Completed(4));
+    eventually("the agents are given back", || fleet.stats().leases_live == 0);
+    let held = fleet.try_allocate_batch(&any, 2).unwrap();
+    let mut later = pin!(fleet.allocate_batch_async(&any, 2));
+    assert_eq!(poll(later.as_mut()), None);
+    drop(held);
+    assert_eq!(poll(later.as_mut()), Some(Ok(2)), "it does not wait behind the more urgent one");
+    assert_eq!(poll(waits.as_mut()), None);
+    // Nor does it keep agents that are too few for it.
+    fleet.retire(agents[1]).unwrap();
+
+    let second = fleet.spawn(doubling()).unwrap();
+    let single = fleet.try_allocate(&any.clone().agent(second)).unwrap();
+    let mut less = pin!(fleet.allocate_async(&any.clone().agent(second)));
+    assert!(less.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    // As the third comes it has its turn: it gathers two, and gets the last before who wants it less.
+    fleet.spawn(doubling()).unwrap();
+    assert_eq!(fleet.try_allocate(&any).unwrap_err(), AllocateError::NoneIdle);
+    drop(single);
+    assert_eq!(poll(waits.as_mut()), Some(Ok(3)));
+    let Poll::Ready(lease) = less.as_mut().poll(&mut Context::from_waker(Waker::noop())) else {
+        panic!("the batch was dropped")
+    };
+    drop(lease.unwrap());
+    // If one ends what it gathered goes on to others.
+    let single = fleet.try_allocate(&any.clone().agent(second)).unwrap();
+    let mut waits = pin!(fleet.allocate_batch_async(&urgent, 3));
+    assert_eq!(poll(waits.as_mut()), None);
+    assert_eq!(fleet.stats().leases_live, 3);
+    fleet.kill(second).unwrap();
+    assert!(single.is_revoked());
+    assert_eq!(fleet.stats().leases_live, 0);
+    assert_eq!(fleet.try_allocate_batch(&any, 2).unwrap().len(), 2);
+    finish(&fleet);
+}
+
+#[test]
+fn a_batch_for_more_places_than_the_fleet_could_ever_have_is_refused() {
+    let three = NonZeroUsize::new(3).unwrap();
+    let fleet = Fleet::<(), ()>::builder().max_agents(three).build().unwrap();
+    let leases = |count| AgentSpec::new("one").max_leases(NonZeroU32::new(count).unwrap());
+    let expected = fleet.expect(&leases(2)).unwrap();
+    let any = Request::any();
+    let mut most = pin!(fleet.allocate_batch_async(&any, 6));
+    assert_eq!(poll(most.as_mut()), None);
+    let mut beyond = pin!(fleet.allocate_batch_async(&any, 7));
+    assert_eq!(poll(beyond.as_mut()), Some(Err(AllocateError::TooFewPlaces)));
+    // With one that lives and may hold more there may be more.
+    let able = fleet.spawn(leases(4)).unwrap();
+    let mut more = pin!(fleet.allocate_batch_async(&any, 12));
+    assert_eq!(poll(more.as_mut()), None);
+    fleet.kill(able).unwrap();
+    assert_eq!(poll(more.as_mut()), Some(Err(AllocateError::TooFewPlaces)));
+    // And with such as are expected, until they are no more.
+    let better = fleet.expect(&leases(5)).unwrap();
+    let mut more = pin!(fleet.allocate_batch_async(&any, 15));
+    assert_eq!(poll(more.as_mut()), None);
+    drop(better);
+    assert_eq!(poll(more.as_mut()), Some(Err(AllocateError::TooFewPlaces)));
+    assert_eq!(poll(most.as_mut()), None);
+    drop(expected);
+    assert_eq!(poll(most.as_mut()), Some(Err(AllocateError::NoSuchCapability)));
+}
+
+#[test]
+fn agents_come_for_a_batch_however_short_the_work_is() {
+    let (clock, hand) = ManualClock::new();
+    let fleet = Fleet::<(), ()>::builder().clock(clock).build().unwrap();
+    let spec = AgentSpec::new("one");
+    fleet.spawn(spec.clone()).unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec.clone(), eager());
+    scaler.observe().unwrap();
+    // Thousands of leases of no length to speak of.
+    for _ in 0..1000 {
+        drop(fleet.try_allocate(&Request::any()).unwrap());
+    }
+    hand.advance(SECOND);
+    let seen = scaler.observe().unwrap();
+    assert!(seen.service_time.unwrap() < Duration::from_millis(1));
+    let any = Request::any();
+    let mut waits = pin!(fleet.allocate_batch_async(&any, 3));
+    assert_eq!(poll(waits.as_mut()), None);
+    let seen = fleet.observe(&spec);
+    assert_eq!((seen.leases, seen.queued, seen.at_once), (0, 3, 3));
+    assert_eq!(
+        scaler.step().unwrap().spawned.len(),
+        3,
+        "three at a target of 0.7, and four at most"
+    );
+    assert_eq!(poll(waits.as_mut()), Some(Ok(3)));
 }
 
 #[test]

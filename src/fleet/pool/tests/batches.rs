@@ -16,11 +16,14 @@ enum Step {
     Collect { waiter: usize },
     GiveUp { waiter: usize },
     Release { lease: usize },
+    Expect { capabilities: u8, limit: u16 },
+    ExpectNoMore { promise: usize },
 }
 
 fn step() -> impl proptest::strategy::Strategy<Value = Step> {
     let named = prop_oneof![6 => Just(None), 1 => any::<usize>().prop_map(Some)];
-    let count = prop_oneof![1 => Just(None), 2 => (1..7_usize).prop_map(Some)];
+    let counts = prop_oneof![6 => 1..7_usize, 1 => 7..50_usize];
+    let count = prop_oneof![1 => Just(None), 2 => counts.prop_map(Some)];
     prop_oneof![
         3 => (0..4_u8, 1..4_u16, 1..4_usize)
             .prop_map(|(capabilities, limit, count)| Step::Join { capabilities, limit, count }),
@@ -34,8 +37,13 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
         3 => any::<usize>().prop_map(|waiter| Step::Collect { waiter }),
         2 => any::<usize>().prop_map(|waiter| Step::GiveUp { waiter }),
         6 => any::<usize>().prop_map(|lease| Step::Release { lease }),
+        2 => (0..4_u8, 1..4_u16)
+            .prop_map(|(capabilities, limit)| Step::Expect { capabilities, limit }),
+        1 => any::<usize>().prop_map(|promise| Step::ExpectNoMore { promise }),
     ]
 }
+
+const MAX_AGENTS: usize = 12;
 
 enum Claim {
     Single(Ticket),
@@ -63,16 +71,35 @@ impl Waiter {
 
 struct World {
     pool: Arc<Pool>,
-    agents: Vec<(AgentId, u8)>,
+    /// With their capabilities and how many leases each may hold.
+    agents: Vec<(AgentId, u8, u16)>,
     ever: Vec<(AgentId, u8)>,
     waiters: Vec<Waiter>,
     leases: Vec<Lease>,
+    /// What is promised, and as what.
+    promises: Vec<(u8, u16, Promise)>,
 }
 
 impl World {
     fn new(shards: usize) -> Self {
-        let pool = pool_of(12, shards, Strategy::LeastLoaded);
-        Self { pool, agents: Vec::new(), ever: Vec::new(), waiters: Vec::new(), leases: Vec::new() }
+        let pool = pool_of(MAX_AGENTS, shards, Strategy::LeastLoaded);
+        let (agents, ever, waiters) = (Vec::new(), Vec::new(), Vec::new());
+        Self { pool, agents, ever, waiters, leases: Vec::new(), promises: Vec::new() }
+    }
+
+    /// How many leases the live agents may hold that can do this.
+    fn places(&self, capabilities: u8) -> usize {
+        let able = self.agents.iter().filter(|(_, have, _)| have & capabilities == capabilities);
+        able.map(|(.., limit)| usize::from(*limit)).sum()
+    }
+
+    /// How many could be held if the fleet were full of agents that may hold most, of those that live and those that are
+    /// promised and can do this; none if none is promised that can.
+    fn places_promised(&self, capabilities: u8) -> usize {
+        let able = |(have, ..): &&(u8, u16, Promise)| have & capabilities == capabilities;
+        let promised = self.promises.iter().filter(able).map(|(_, limit, _)| *limit).max();
+        let live = self.agents.iter().map(|(.., limit)| *limit).max().unwrap_or(0);
+        promised.map_or(0, |limit| MAX_AGENTS * usize::from(limit.max(live)))
     }
 
     fn capable(&self, agent: AgentId) -> u8 {
@@ -83,12 +110,12 @@ impl World {
         match step {
             Step::Join { capabilities, limit, count } => {
                 if let Ok(ids) = join(&self.pool, &names(capabilities), limit, count) {
-                    self.agents.extend(ids.iter().map(|id| (*id, capabilities)));
+                    self.agents.extend(ids.iter().map(|id| (*id, capabilities, limit)));
                     self.ever.extend(ids.iter().map(|id| (*id, capabilities)));
                 }
             }
             Step::Kill { agent } if !self.agents.is_empty() => {
-                let (id, _) = self.agents.swap_remove(agent % self.agents.len());
+                let (id, ..) = self.agents.swap_remove(agent % self.agents.len());
                 let mut wakes = Vec::new();
                 let revoked = self.pool.remove(id, &mut wakes).expect("it lives") as usize;
                 Both::wake(wakes);
@@ -97,7 +124,7 @@ impl World {
                 assert_eq!(revoked, before - self.leases.len(), "leases that somebody has");
             }
             Step::SetCondition { agent, fit } if !self.agents.is_empty() => {
-                let (id, _) = self.agents[agent % self.agents.len()];
+                let (id, ..) = self.agents[agent % self.agents.len()];
                 let condition = if fit { Condition::Fit } else { Condition::Failed };
                 self.pool.set_condition(id, condition).expect("it lives");
             }
@@ -119,6 +146,15 @@ impl World {
             }
             Step::Release { lease } if !self.leases.is_empty() => {
                 drop(self.leases.swap_remove(lease % self.leases.len()));
+            }
+            Step::Expect { capabilities, limit } => {
+                let promise = self.pool.expect(&names(capabilities), false, limit);
+                let promise = promise.expect("two names");
+                self.promises.push((capabilities, limit, promise));
+            }
+            Step::ExpectNoMore { promise } if !self.promises.is_empty() => {
+                let (.., promise) = self.promises.swap_remove(promise % self.promises.len());
+                self.pool.expect_no_more(promise);
             }
             _ => {}
         }
@@ -144,9 +180,18 @@ impl World {
                     return self.leases.extend(leases);
                 }
                 Ok(Err(place)) => Claim::Batch(place, count),
+                Err(AllocateError::TooFewPlaces) if named.is_none() => {
+                    let most = self.places(capabilities).max(self.places_promised(capabilities));
+                    assert!(count > most, "{count} of {most}");
+                    return;
+                }
                 Err(_) => return,
             },
         };
+        if let (Claim::Batch(_, count), None) = (&claim, named) {
+            let most = self.places(capabilities).max(self.places_promised(capabilities));
+            assert!(*count <= most, "{count} of {most} wait for ever");
+        }
         let grants = Vec::new();
         self.waiters.push(Waiter { claim, flag, capabilities, named, grants, answered: false });
     }
@@ -181,6 +226,14 @@ impl World {
         let desk = self.pool.desk.lock();
         let gathering: Vec<Place> =
             desk.batches.gathering().into_iter().map(|(place, _)| place).collect();
+        for waiter in &self.waiters {
+            let Claim::Batch(place, count) = &waiter.claim else { continue };
+            if waiter.named.is_none() && self.places(waiter.capabilities) < *count {
+                assert!(!gathering.contains(place), "it keeps what will not do for it");
+                let mut rows = desk.batches.rows().filter(|(known, _)| known == place);
+                assert!(rows.all(|(_, row)| row.grants.is_empty() || !row.waits()));
+            }
+        }
         let mut fresh = Vec::new();
         let mut granted = 0;
         for (index, waiter) in self.waiters.iter_mut().enumerate() {
@@ -227,7 +280,11 @@ impl World {
 
     /// Everybody who can be served is, once all agents are fit and all leases come back.
     fn come_to_rest(&mut self) {
-        for (id, _) in self.agents.clone() {
+        for (.., promise) in std::mem::take(&mut self.promises) {
+            self.pool.expect_no_more(promise);
+            self.check(false);
+        }
+        for (id, ..) in self.agents.clone() {
             self.pool.set_condition(id, Condition::Fit).expect("it lives");
             self.check(false);
         }

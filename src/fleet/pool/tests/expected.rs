@@ -18,8 +18,9 @@ impl Model {
 
 impl Both {
     pub(super) fn expect(&mut self, capabilities: u8) {
-        let mask = self.pool.expect(&names(capabilities), false).expect("three names at most");
-        self.model.expected.push((capabilities, mask));
+        let promise =
+            self.pool.expect(&names(capabilities), false, 1).expect("three names at most");
+        self.model.expected.push((capabilities, promise));
     }
 
     pub(super) fn expect_no_more(&mut self, promise: usize) {
@@ -27,8 +28,8 @@ impl Both {
             return;
         }
         let promise = promise % self.model.expected.len();
-        let (_, mask) = self.model.expected.swap_remove(promise);
-        self.pool.expect_no_more(mask);
+        let (_, promise) = self.model.expected.swap_remove(promise);
+        self.pool.expect_no_more(promise);
         for w in 0..self.model.waiters.len() {
             let waiter = &self.model.waiters[w];
             if waiter.answer.is_none() && !self.model.possible(&waiter.asked) {

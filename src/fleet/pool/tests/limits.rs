@@ -43,7 +43,7 @@ pub(super) fn pool_of(max_agents: usize, shards: usize, strategy: Strategy) -> A
 
 #[test]
 fn a_capability_beyond_the_last_is_refused_and_takes_nothing() {
-    let mut desk = Desk::new(1);
+    let mut desk = Desk::new(1, 1);
     let names: Vec<Arc<str>> = (0..MAX_CAPABILITIES).map(|n| Arc::from(n.to_string())).collect();
     let all = desk.intern(&names, 0, 1, 1).expect("as many as there may be");
     assert_eq!(all, Mask::MAX & !RUNS_TASKS, "one bit each, and bit 0 left alone");
@@ -182,12 +182,20 @@ fn workers_do_not_starve_for_what_no_live_agent_could_do() {
 
 #[test]
 fn as_many_sets_of_capabilities_are_expected_as_there_may_be_and_no_more() {
-    let mut desk = Desk::new(1);
-    let most = MAX_CAPABILITY_SETS as Mask;
-    assert!((0..most).all(|mask| desk.expect(mask).is_ok()));
-    assert_eq!(desk.expect(most).map_err(|error| error.kind()), Err(ErrorKind::LimitReached));
-    desk.expect(0).expect("it is no other set");
-    assert!(!desk.expect_no_more(0), "once is left");
-    assert!(desk.expect_no_more(0));
-    desk.expect(most).expect("there is one set less");
+    let mut desk = Desk::new(1, 1);
+    let name = |n: usize| -> Arc<str> { Arc::from(n.to_string()) };
+    let set = |bits: usize| -> Vec<Arc<str>> {
+        (0..12).filter(|bit| bits >> bit & 1 == 1).map(name).collect()
+    };
+    let all: Vec<_> = (0..MAX_CAPABILITY_SETS).map(|bits| desk.expect(&set(bits), 0, 1)).collect();
+    let all: Vec<_> = all.into_iter().map(|promise| promise.expect("as many as may be")).collect();
+    let mut refusal =
+        |names: &[Arc<str>], limit| desk.expect(names, 0, limit).map_err(|error| error.kind());
+    assert_eq!(refusal(&[name(12)], 1), Err(ErrorKind::LimitReached));
+    assert_eq!(refusal(&set(7), 2), Err(ErrorKind::LimitReached), "a sort of its own");
+    assert_eq!(refusal(&set(0), 1), Ok(all[0]), "it is no other sort");
+    assert_eq!(desk.mask_of(&[name(12)]), (0, false), "what is refused uses up no name");
+    assert!(!desk.expect_no_more(all[0]), "once is left");
+    assert!(desk.expect_no_more(all[0]));
+    desk.expect(&[name(12)], 0, 1).expect("there is one less");
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Wake;
 
-use super::super::{Mask, Strategy, Ticket};
+use super::super::{Promise, Strategy, Ticket};
 use crate::fleet::agent::Condition;
 use crate::fleet::id::AgentId;
 use crate::fleet::request::{AllocateError, Fit};
@@ -77,8 +77,8 @@ pub(super) struct Model {
     pub(super) agents: Vec<ModelAgent>,
     pub(super) ever: Vec<AgentId>,
     pub(super) waiters: Vec<ModelWaiter>,
-    /// What is promised, and under which mask.
-    pub(super) expected: Vec<(u8, Mask)>,
+    /// What is promised, and as what.
+    pub(super) expected: Vec<(u8, Promise)>,
     pub(super) time: u64,
 }
 

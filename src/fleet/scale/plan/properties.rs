@@ -71,9 +71,11 @@ struct Moment {
     starting: u32,
     draining: u32,
     failed: u32,
+    held_back: u32,
     circuit_open: bool,
     leases: u64,
     queued: u64,
+    at_once: u64,
     idle: u32,
     cpu: Option<f64>,
     memory: Option<f64>,
@@ -84,8 +86,10 @@ struct Moment {
 
 fn moment() -> impl Strategy<Value = Moment> {
     let agents = (0..90_u32, 0..20_u32, 0..20_u32, 0..90_u32);
-    let down = (prop_oneof![2 => Just(0_u32), 1 => 0..40_u32], proptest::bool::weighted(0.2));
-    let work = (0..400_u64, prop_oneof![3 => 0..200_u64, 1 => 0..u64::MAX]);
+    let some = || prop_oneof![2 => Just(0_u32), 1 => 0..40_u32];
+    let down = (some(), proptest::bool::weighted(0.2), some());
+    let at_once = prop_oneof![2 => Just(0_u64), 1 => 0..200_u64];
+    let work = (0..400_u64, prop_oneof![3 => 0..200_u64, 1 => 0..u64::MAX], at_once);
     let readings = (option::of(number()), option::of(number()), option::of(number()));
     let times = (option::of(millis(0..1000)), option::of(millis(0..1000)));
     (millis(0..2000), agents, down, work, readings, times).prop_map(
@@ -95,10 +99,12 @@ fn moment() -> impl Strategy<Value = Moment> {
             starting: agents.1,
             draining: agents.2,
             failed: down.0,
+            held_back: if down.1 { down.2 } else { 0 },
             circuit_open: down.1,
             idle: agents.3.min(agents.0),
             leases: work.0,
             queued: work.1,
+            at_once: work.2,
             cpu: readings.0,
             memory: readings.1,
             forecast: readings.2,
@@ -115,10 +121,12 @@ impl Moment {
             serving: self.serving,
             draining: self.draining,
             failed: self.failed,
+            held_back: self.held_back,
             circuit_open: self.circuit_open,
             leases_per_agent: PER_AGENT,
             leases: self.leases,
             queued: self.queued,
+            at_once: self.at_once,
             service_time: self.service,
             response_time: self.response,
             cpu: self.cpu,
@@ -145,11 +153,13 @@ fn validate(plan: &Plan, seen: &Observation, policy: &ScalePolicy) -> Result<(),
         Step::Hold => {}
         Step::Spawn { agents, .. } => {
             prop_assert!(*agents > 0);
-            let all = seen.current() + seen.draining + seen.failed + agents;
+            let there = seen.current() + seen.held_back;
+            let all = there + seen.draining + seen.failed + agents;
             prop_assert!(all <= policy.hard_max(), "{all} of {}", policy.hard_max());
             if seen.circuit_open {
-                let there = seen.current() + seen.failed + agents;
-                prop_assert!(there <= policy.min().max(1), "{there}, and the circuit is open");
+                let to_try = there == 0 && *agents == 1;
+                let filled = there + seen.failed + agents;
+                prop_assert!(to_try || filled <= policy.min(), "{filled}, and the circuit is open");
             }
         }
         Step::Retire { agents, .. } => {
