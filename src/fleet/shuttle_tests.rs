@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use super::{
     AgentDrain, AgentId, AgentSpec, AllocateError, Condition, Fleet, Lease, LeaseOutcome, Outcome,
-    Request, ReturnReason, Task,
+    Request, ReturnReason, Strategy, Task,
 };
 use crate::clock::Timestamp;
 use crate::sync::atomic::{AtomicUsize, Ordering};
@@ -47,8 +47,9 @@ impl Holders {
 
 /// Three threads wait for leases, two give up while they wait, and two agents come and go besides the one that
 /// stays: by a kill and by a retirement.
-fn leases() {
-    let fleet = Fleet::<(), ()>::builder().build().expect("the defaults are valid");
+fn leases_by(strategies: &[Strategy]) {
+    let fleet = Fleet::<(), ()>::builder().strategies(strategies);
+    let fleet = fleet.build().expect("the values are valid");
     fleet.spawn(AgentSpec::new("stays")).expect("there is room");
     let holders = Arc::new(Holders::default());
     let mut threads = Vec::new();
@@ -93,9 +94,21 @@ fn leases() {
     assert!(!matches!(fleet.try_allocate(&Request::any()), Err(AllocateError::NoneIdle)));
 }
 
+fn leases() {
+    leases_by(&[Strategy::LeastLoaded]);
+}
+
 #[test]
 fn shuttle_leases_reach_those_who_wait_and_nobody_holds_an_agent_twice() {
     explore(SCHEDULES, leases);
+}
+
+#[test]
+fn shuttle_leases_reach_those_who_wait_by_every_strategy() {
+    for by in [Strategy::Priority, Strategy::RoundRobin, Strategy::Performance] {
+        explore(SCHEDULES / 2, move || leases_by(&[by]));
+    }
+    explore(SCHEDULES / 2, || leases_by(&[Strategy::RoundRobin, Strategy::LeastLoaded]));
 }
 
 /// Two workers, two submitters, and agents that are killed, replaced and leased meanwhile.
@@ -311,13 +324,82 @@ fn shuttle_what_has_begun_as_a_drain_is_late_ends_and_the_rest_comes_back() {
     explore(SCHEDULES, || late(false));
 }
 
+/// A fleet is shut down while agents join, are killed, drained and retired, tasks come in for any of them and for one,
+/// and somebody waits for a lease. Whatever was accepted or began to wait has one end, and that is what is said.
+fn shutdown_in_the_thick() {
+    let fleet = Fleet::<usize, usize>::builder().workers(2).build().expect("threads start");
+    let ran = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&ran);
+    let spec = AgentSpec::new("doubler").handler_fn(move |task: &Task<usize>, _cx| {
+        counted.fetch_add(1, Ordering::SeqCst);
+        thread::yield_now();
+        Ok(task.payload() * 2)
+    });
+    let agents: Vec<_> =
+        (0..3).map(|_| fleet.spawn(spec.clone()).expect("there is room")).collect();
+    let submitter = {
+        let (fleet, named) = (fleet.clone(), agents[0]);
+        thread::spawn(move || {
+            let mut handles = Vec::new();
+            for n in 0..2 {
+                handles.extend(fleet.submit(Task::new(n)).ok());
+                handles.extend(fleet.submit(Task::new(n).to(named)).ok());
+            }
+            handles
+        })
+    };
+    let waiter = {
+        let fleet = fleet.clone();
+        thread::spawn(move || block_on(fleet.allocate_async(&Request::any())).map(drop))
+    };
+    let changes = {
+        let (fleet, agents) = (fleet.clone(), agents.clone());
+        thread::spawn(move || {
+            // Each may come too late.
+            let _ = fleet.kill(agents[1]);
+            let _ = fleet.spawn(spec);
+            let _ = fleet.retire(agents[2]);
+        })
+    };
+    let drain = {
+        let (fleet, agent) = (fleet.clone(), agents[0]);
+        thread::spawn(move || fleet.inner().drain_agent_until(agent, None).map(drop))
+    };
+    thread::yield_now();
+    let report = fleet.shutdown(LONG).expect("this is no worker");
+    let handles = submitter.join().expect("no panic");
+    let waited = waiter.join().expect("no panic");
+    assert!(matches!(waited, Ok(()) | Err(AllocateError::Closed)), "{waited:?}");
+    changes.join().expect("no panic");
+    let _ = drain.join().expect("no panic");
+    let mut completed = 0;
+    for handle in &handles {
+        match *handle.try_outcome().expect("the shutdown has ended, and so has every task") {
+            Outcome::Completed(_) => completed += 1,
+            Outcome::Returned(ReturnReason::AgentGone | ReturnReason::Shutdown) => {}
+            ref other => panic!("{other:?}"),
+        }
+    }
+    assert!(report.is_complete() && report.workers_left == 0, "{report:?}");
+    let stats = fleet.stats();
+    assert_eq!((stats.tasks_accepted, stats.tasks_completed), (handles.len() as u64, completed));
+    assert_eq!((stats.agents_live, stats.leases_live, stats.requests_waiting), (0, 0, 0));
+    assert!(ran.load(Ordering::SeqCst) as u64 >= completed);
+}
+
+#[test]
+fn shuttle_a_shutdown_in_the_thick_of_it_ends_everything_once() {
+    explore(SCHEDULES, shutdown_in_the_thick);
+}
+
 /// The models and a step of each that they cannot do without.
 #[test]
 fn shuttle_twins_without_one_step_fail() {
-    let twins: [(&str, fn()); 5] = [
+    let twins: [(&str, fn()); 6] = [
         ("fleet.say-who-waits", leases),
         ("fleet.retire-the-busy", leases),
         ("runner.lie-down-without-a-look", tasks),
+        ("inbox.withdraw-at-stop", shutdown_in_the_thick),
         ("drain.hear-of-service", service_ends_a_drain),
         ("drain.begin-late", || late(true)),
     ];
