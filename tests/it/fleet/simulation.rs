@@ -4,9 +4,9 @@
 //! expire, requests wait and are dropped, messages go to and fro; the log, the verifier, the observer and wakers
 //! fail. A seed decides everything, and a failing one is printed with how to run it alone.
 //!
-//! What is known beside the fleet stands in `simulation/books.rs`, kept by the handlers, the log and the
-//! observer as they are called; what is compared after each step and at the end of each run stands in
-//! `simulation/checks.rs`.
+//! In some runs autoscalers bring and retire agents (`simulation/scale.rs`). What is known beside the fleet stands in
+//! `simulation/books.rs`, kept by the handlers, the log and the observer as they are called; what is compared after each
+//! step and at the end of each run stands in `simulation/checks.rs`.
 
 mod acts;
 mod batches;
@@ -14,6 +14,7 @@ mod books;
 mod checks;
 mod handlers;
 mod purses;
+mod scale;
 mod wards;
 mod world;
 
@@ -25,7 +26,7 @@ use world::World;
 /// What every run of the ordinary test covers.
 const SEEDS: u64 = 500;
 /// What the long form covers.
-const MANY: u64 = 20_000;
+const MANY: u64 = 10_000;
 
 /// A small generator of numbers that are even enough; the same seed gives the same numbers.
 #[derive(Clone, Debug)]
@@ -82,7 +83,7 @@ fn whatever_befalls_a_fleet_every_accepted_task_gets_one_outcome() {
 }
 
 #[test]
-#[ignore = "forty times the seeds of the ordinary test take minutes unoptimized: run it with --release"]
+#[ignore = "twenty times the seeds of the ordinary test take minutes unoptimized: run it with --release"]
 fn whatever_befalls_a_fleet_every_accepted_task_gets_one_outcome_for_many_seeds() {
     run(SEEDS..SEEDS + MANY).assert_something_happened();
 }

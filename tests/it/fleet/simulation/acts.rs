@@ -84,17 +84,20 @@ impl World {
     fn retire(&mut self) {
         let Some(agent) = self.any_agent() else { return };
         if self.fleet.retire(agent).is_ok() {
-            let mut books = self.core.books();
-            if let Some(body) = books.agents.remove(&agent) {
-                books.dismiss(&body);
-            }
-            books.totals.count("retired");
-            let waiting = books.letters.values().any(|letter| letter.to == agent);
-            assert!(!waiting, "{agent} retired over its messages");
-            let named =
-                books.specs.values().any(|spec| spec.is_pending() && spec.agent == Some(agent));
-            assert!(!named, "{agent} retired over its tasks");
+            self.is_retired(agent);
         }
+    }
+
+    pub(super) fn is_retired(&self, agent: AgentId) {
+        let mut books = self.core.books();
+        if let Some(body) = books.agents.remove(&agent) {
+            books.dismiss(&body);
+        }
+        books.totals.count("retired");
+        let waiting = books.letters.values().any(|letter| letter.to == agent);
+        assert!(!waiting, "{agent} retired over its messages");
+        let named = books.specs.values().any(|spec| spec.is_pending() && spec.agent == Some(agent));
+        assert!(!named, "{agent} retired over its tasks");
     }
 
     fn change_condition(&mut self) {

@@ -189,13 +189,14 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 72] = [
+const MUST_HAPPEN: [&str; 82] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
     "batch",
     "batch dropped",
     "batch waited",
+    "batch waits for agents",
     "batch without hope",
     "attempt after its agent was killed",
     "budget below its use",
@@ -256,6 +257,15 @@ const MUST_HAPPEN: [&str; 72] = [
     "retired",
     "returned at shutdown",
     "returned by a kill",
+    "scaled down",
+    "scaled for a forecast",
+    "scaled from none",
+    "scaled past failed ones",
+    "scaled to none",
+    "scaled to the greatest number",
+    "scaled up",
+    "scaling held by a circuit",
+    "scaling stood still",
     "task over budget",
     "waiter closed",
     "waiter dropped",

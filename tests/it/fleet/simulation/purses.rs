@@ -344,7 +344,7 @@ impl World {
 
     /// See [`Books::check_paid_leases`].
     pub(super) fn check_paid_leases(&self) {
-        let now = self.now();
+        let (now, most_gathered) = (self.now(), self.most_gathered());
         let mut books = self.core.books();
         let held = self.leases.iter().filter(|held| books.agents.contains_key(&held.agent));
         let mut holdings: Vec<_> = held
@@ -364,7 +364,7 @@ impl World {
             granted: (flight.granted, flight.granted),
             sure: true,
         }));
-        books.check_paid_leases(&holdings, self.most_gathered());
+        books.check_paid_leases(&holdings, most_gathered);
     }
 
     /// After the end: all is given back.

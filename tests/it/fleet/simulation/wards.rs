@@ -477,6 +477,16 @@ impl World {
         }
     }
 
+    pub(super) fn beat_for_all(&self) {
+        for agent in self.fleet.agents() {
+            // Whoever beats has those found that were silent, and they may end with their group.
+            let lives = self.core.books().agents.contains_key(&agent.id);
+            if lives {
+                self.beat_for(agent.id);
+            }
+        }
+    }
+
     pub(super) fn beat_for(&self, agent: AgentId) {
         let now = self.now();
         let mut expected = None;

@@ -14,6 +14,7 @@ use super::batches::Crowd;
 use super::books::{Body, Books, Core, Token, Totals};
 use super::handlers::{SKILLS, factory, handler, handler_async, spawner};
 use super::purses::KINDS;
+use super::scale::Scaling;
 use super::wards::{Guard, breaker, teams};
 use phalanx::fleet::SupervisionGroup;
 use phalanx::fleet::{
@@ -79,6 +80,7 @@ pub(super) struct World {
     pub(super) remembered_keys: usize,
     /// All ends of tasks.
     pub(super) outcomes: Outcomes<Token>,
+    pub(super) scaling: Option<Scaling>,
     steps: usize,
 }
 
@@ -146,6 +148,7 @@ impl World {
             teams: teams(),
             remembered_keys,
             outcomes,
+            scaling: Scaling::new(seed),
             steps: 0,
         }
     }
@@ -158,9 +161,11 @@ impl World {
         for _ in 0..1 + self.random.below(3) {
             self.spawn();
         }
+        self.begin_to_scale();
         self.steps = 20 + self.random.below(100);
-        for _ in 0..self.steps {
+        for step in 0..self.steps {
             self.step();
+            self.load_and_scale(step as f64 / self.steps as f64);
             self.check_after_a_step();
             if self.random.percent(12) {
                 self.settle_down();
@@ -315,6 +320,7 @@ impl World {
 
     /// The end: with patience or without.
     fn end(mut self) -> Totals {
+        self.stand_still();
         let drained = self.fleet.drain(Duration::ZERO).expect("no handler runs");
         self.core.books().closing = true;
         if self.random.percent(50) {
@@ -338,13 +344,8 @@ impl World {
             self.is_wanted(agent.id, Condition::Fit);
         }
         for _ in 0..100 {
-            for agent in self.fleet.agents() {
-                // Whoever beats has those found that were silent, and they may end with their group.
-                let lives = self.core.books().agents.contains_key(&agent.id);
-                if lives {
-                    self.beat_for(agent.id);
-                }
-            }
+            self.beat_for_all();
+            self.scale();
             self.settle_down();
             self.check_when_nothing_is_ready();
             self.core.hand.advance(Duration::from_millis(100));
@@ -354,6 +355,7 @@ impl World {
         self.drop_all_futures();
         self.settle_down();
         self.check_that_only_the_impossible_is_left();
+        self.check_that_somebody_came();
         self.core.books().totals.count("waits out of patience");
     }
 }
