@@ -266,7 +266,8 @@ impl StateBuilder {
     /// The state is encoded beside commits and groups, and each step is done between two groups: so who waits
     /// for durability is held up by one step. Whoever wrote a group does the steps, after all other threads were told:
     /// one, and encodes the next; or as many as have three times the bytes of the group, where that is more, with what
-    /// is left undone of the groups that somebody wrote for others, up to 8 MiB; or all that are left where the
+    /// is left undone of the groups that somebody wrote for others, up to 8 MiB and what one group owes (and where these
+    /// go on to come faster than steps are done, as much again for them); or all that are left where the
     /// checkpoint is [overdue](StateBuilder::checkpoint_every_bytes). The groups of others come in between. That is the
     /// time a commit takes that waits: one at [`Durability::Synced`](super::Durability::Synced), or one that found
     /// [no room](StateBuilder::max_pending_bytes).

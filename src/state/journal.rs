@@ -32,6 +32,7 @@
 //!
 //! Those of checkpoints stand in [`steps`].
 
+mod debts;
 mod future;
 mod gather;
 mod steps;
@@ -48,7 +49,7 @@ pub(super) use steps::{Advance, Draft, Step};
 
 use super::contain::{contained, wake};
 use super::{Durability, Version};
-use steps::{Checkpoints, Owes};
+use steps::{Checkpoints, Group};
 
 use crate::sync::atomic::{AtomicU64, Ordering};
 use crate::sync::{Mutex, MutexGuard, Parker, left_out, me, site};
@@ -545,22 +546,25 @@ impl<S: Sink> Journal<S> {
     /// Writes what is pending as one group, and does what it owes of a checkpoint.
     fn lead<'a>(
         &'a self,
-        log: MutexGuard<'a, Log<S>>,
+        mut log: MutexGuard<'a, Log<S>>,
         sink: S,
         asked: bool,
     ) -> MutexGuard<'a, Log<S>> {
-        let (log, owes) = self.write(log, sink, asked);
-        self.pay(log, owes)
+        let leader = log.checkpoints.debts.enter();
+        let group = Group { of: Some(leader), by: Some(leader) };
+        let (log, all) = self.write(log, sink, asked, group);
+        self.pay(log, leader, all)
     }
 
     /// Writes what is pending as one group, and after it does a step of a checkpoint that is ready; begins one where
-    /// it is due or `asked` for.
+    /// it is due or `asked` for. Whether the leader has to go on until all of it is done, where there is one.
     fn write<'a>(
         &'a self,
         mut log: MutexGuard<'a, Log<S>>,
         mut sink: S,
         asked: bool,
-    ) -> (MutexGuard<'a, Log<S>>, Owes) {
+        whose: Group,
+    ) -> (MutexGuard<'a, Log<S>>, bool) {
         let group = std::mem::take(&mut log.pending);
         let image = log.image.clone();
         let last = log.committed;
@@ -569,7 +573,7 @@ impl<S: Sink> Journal<S> {
         drop(log);
 
         let first = Version::from_u64(last.as_u64() + 1 - group.len() as u64);
-        let (mut panics, mut owes) = (0, Owes::default());
+        let (mut panics, mut all) = (0, false);
         // Without a group there is nothing to make durable: what is not so then was lost (rule 3).
         let mut written = if group.is_empty() {
             Ok(())
@@ -577,7 +581,7 @@ impl<S: Sink> Journal<S> {
             engine(|| sink.append(first, &group)).map(|bytes| {
                 let mut log = self.log.lock();
                 log.counts.groups += 1;
-                owes.bytes = log.checkpoints.owe(bytes);
+                log.checkpoints.owe(whose.of, bytes);
                 let expected = log.waiters.len() + 1;
                 log.gather.expect(expected);
                 // Ordering: Release, pairs with the Acquire load in `durable`; see there.
@@ -591,16 +595,13 @@ impl<S: Sink> Journal<S> {
         };
         let mut done = None;
         if written.is_ok() {
-            (written, done) = self.step_after(&mut sink);
+            (written, done) = self.step_after(&mut sink, whose.by);
         }
 
         let mut log = self.log.lock();
         if written.is_ok() {
-            owes.all = sink.is_overdue();
-            if Self::begin(&mut log, &mut sink, &image, asked) {
-                // Its group came before it.
-                owes.bytes = 0;
-            }
+            all = sink.is_overdue();
+            Self::begin(&mut log, &mut sink, &image, asked);
         }
         log.sink = Some(sink);
         log.leader = 0;
@@ -614,7 +615,7 @@ impl<S: Sink> Journal<S> {
         panics += u64::from(contained(|| drop(image)).is_none());
         let mut log = self.log.lock();
         log.counts.caught_panics += panics;
-        (log, owes)
+        (log, all)
     }
 }
 
@@ -672,8 +673,8 @@ impl<S: Sink> Log<S> {
 fn reentrant() -> Error {
     Error::new(
         ErrorKind::Reentrant,
-        "the disk was to be waited for from within a write by the same thread, or a checkpoint from within \
-         its own encoding, as by the `Serialize` of a value; do that outside of it",
+        "a checkpoint was to be waited for from within its own encoding, as by the `Serialize` of a value, or \
+         the disk from within a write by the same thread; do that outside of it",
     )
 }
 

@@ -221,6 +221,15 @@ pub(super) fn when_woken(journal: &Log, version: u64, does: impl FnOnce() + Send
     assert!(journal.poll(v(version), &mut None, &waker).is_pending());
 }
 
+/// Waits for what another thread brings about.
+pub(super) fn until(what: &str, holds: impl Fn() -> bool) {
+    let start = std::time::Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < Duration::from_secs(120), "it does not come about: {what}");
+        thread::yield_now();
+    }
+}
+
 /// A thread for each version that waits for it; they all do when it returns.
 pub(super) fn waits(journal: &Shared, versions: &[u64]) -> Vec<JoinHandle<Result<(), Error>>> {
     let before = get(journal).counts().waiters;
@@ -229,9 +238,7 @@ pub(super) fn waits(journal: &Shared, versions: &[u64]) -> Vec<JoinHandle<Result
         thread::spawn(move || get(&journal).wait(v(version)))
     });
     let waits: Vec<_> = waits.collect();
-    while get(journal).counts().waiters < before + versions.len() as u64 {
-        thread::yield_now();
-    }
+    until("they wait", || get(journal).counts().waiters >= before + versions.len() as u64);
     waits
 }
 

@@ -15,10 +15,12 @@
 //!    has done one, writes the group first: so who waits is overtaken by the one step that is under way, and no other,
 //!    but for rule 6, and is woken when it is written rather than to look on.
 //! 6. While there is a draft each group owes [`PACE`] times its bytes of steps, and its leader does them. While others
-//!    are at it, it leaves up to [`DEBT_BYTES_MAX`] undone, together with what is undone of earlier groups, and waits
-//!    for them where that is more. Where more than that is undone which no leader is at (groups that were written for
-//!    others under rule 5), steps come before groups. So no thread brings a second group before the first is
-//!    paid for, and what is owed has a bound: that, and one group for each thread that waits.
+//!    are at it, it leaves up to [`debts::BYTES_MAX`] undone, together with what nobody is at, and waits
+//!    for them where that is more. Where more than that is undone which no leader is at (of groups that were written for
+//!    others under rule 5), steps come before groups, and half of what a leader does goes there: how much it has to do
+//!    itself puts nobody off by more than that. So no thread brings a second group before the first is
+//!    paid for, and what is owed has a bound at any time: that and the debt of one group which nobody is at, and of each
+//!    leader that of its own.
 //! 7. Once twice as much was appended as makes a checkpoint due, each leader goes on until the draft is done (that
 //!    one: another may begin at once) or others are at it. So a process ends a checkpoint however short it lives, if
 //!    it writes a few groups.
@@ -28,6 +30,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::task::Waker;
 
+use super::debts::{Debts, Leader};
 use super::{Counts, Journal, Log, Sink, Status, engine};
 use crate::state::Version;
 use crate::state::contain::{contained, wake};
@@ -38,9 +41,6 @@ use crate::{Error, ErrorKind};
 /// groups after which the next one is due. So with this the next one finds all of that done as a rule. Where it does
 /// not (the state shrank, an opening found much to remove, or commits make it due and not bytes), rule 7 does the rest.
 const PACE: u64 = 3;
-
-/// Rule 6.
-const DEBT_BYTES_MAX: u64 = 8 << 20;
 
 /// A checkpoint that is being written.
 pub(in crate::state) trait Draft: Send {
@@ -66,6 +66,13 @@ pub(in crate::state) enum Step {
     Done,
 }
 
+/// A group: of which leader it is, unless it was written for others, and which one does the step after it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group {
+    pub(super) of: Option<Leader>,
+    pub(super) by: Option<Leader>,
+}
+
 /// What became of an attempt to get on with a checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::state) enum Advance {
@@ -74,15 +81,6 @@ pub(in crate::state) enum Advance {
     Stepped,
     /// Others have the sink or the draft; the waker is called when they have put it back.
     Busy,
-}
-
-/// What a leader has to do after its group.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Owes {
-    /// Rule 6.
-    pub(super) bytes: u64,
-    /// Rule 7.
-    pub(super) all: bool,
 }
 
 /// Rule 2.
@@ -106,11 +104,8 @@ pub(super) struct Checkpoints<D> {
     failed: Option<(Version, ErrorKind, Arc<str>)>,
     /// Rule 5.
     awaited: Version,
-    /// Bytes of all steps, and how many have to be done: rule 6.
-    done: u64,
-    owed: u64,
-    /// Of what is owed, what leaders are at.
-    paying: u64,
+    /// Rule 6.
+    pub(super) debts: Debts,
     /// How many drafts there were.
     drafts: u64,
     /// Who waits to get on with the draft: parkers of this crate.
@@ -124,9 +119,7 @@ impl<D: Draft> Checkpoints<D> {
             valid,
             failed: None,
             awaited: Version::ZERO,
-            done: 0,
-            owed: 0,
-            paying: 0,
+            debts: Debts::default(),
             drafts: 0,
             steppers: Vec::new(),
         }
@@ -190,25 +183,16 @@ impl<D: Draft> Checkpoints<D> {
         matches!(self.job, Job::Taken { by, .. } if by == me())
     }
 
-    /// A group of so many bytes was written (rule 6).
-    pub(super) fn owe(&mut self, bytes: u64) -> u64 {
-        if self.is_idle() {
-            return 0;
+    /// A group of so many bytes was written, of this leader or for others (rule 6).
+    pub(super) fn owe(&mut self, leader: Option<Leader>, bytes: u64) {
+        if !self.is_idle() {
+            self.debts.owe(leader, PACE.saturating_mul(bytes));
         }
-        let owes = PACE.saturating_mul(bytes);
-        self.owed = self.owed.max(self.done).saturating_add(owes);
-        owes
-    }
-
-    /// Whether more is undone than may be, besides what leaders are at, of whom one has `mine`.
-    fn is_behind(&self, mine: u64) -> bool {
-        let undone = self.owed.saturating_sub(self.done);
-        undone.saturating_sub(self.paying.saturating_sub(mine)) > DEBT_BYTES_MAX
     }
 
     /// Whether steps come before groups, and there is one that whoever has the sink can do.
     pub(super) fn puts_off_groups(&self) -> bool {
-        matches!(self.job, Job::Resting(_)) && self.is_behind(0)
+        matches!(self.job, Job::Resting(_)) && self.debts.is_behind(None)
     }
 
     pub(super) fn take_steppers(&mut self) -> Vec<Waker> {
@@ -283,6 +267,11 @@ impl<S: Sink> Journal<S> {
     /// Prepares the next part of a checkpoint, or writes it where the sink is free. With a waker it is an error to
     /// find that this thread has what it would wait for.
     pub(in crate::state) fn advance(&self, waker: Option<&Waker>) -> Result<Advance, Error> {
+        self.advance_by(None, waker)
+    }
+
+    /// The same of a leader, which pays with what it does.
+    fn advance_by(&self, by: Option<Leader>, waker: Option<&Waker>) -> Result<Advance, Error> {
         let mut log = self.log.lock();
         log.status.check()?;
         if let Some(draft) = log.checkpoints.take(false) {
@@ -296,11 +285,11 @@ impl<S: Sink> Journal<S> {
         if let Some(sink) = log.sink.take() {
             if self.owes_a_group(&log) {
                 // Nobody is at what it owes: rule 6.
-                drop(self.write(log, sink, false).0);
+                drop(self.write(log, sink, false, Group { of: None, by }).0);
                 return Ok(Advance::Stepped);
             }
             if let Some(draft) = log.checkpoints.take(true) {
-                self.step_alone(log, sink, draft);
+                self.step_alone(log, sink, draft, by);
                 return Ok(Advance::Stepped);
             }
             log.sink = Some(sink);
@@ -320,9 +309,11 @@ impl<S: Sink> Journal<S> {
     pub(super) fn pay<'a>(
         &'a self,
         mut log: MutexGuard<'a, Log<S>>,
-        owes: Owes,
+        leader: Leader,
+        all: bool,
     ) -> MutexGuard<'a, Log<S>> {
         if log.status.check().is_err() {
+            log.checkpoints.debts.leave(leader);
             return log;
         }
         if let Some(draft) = log.checkpoints.take(false) {
@@ -330,24 +321,22 @@ impl<S: Sink> Journal<S> {
             self.prepare(draft);
             log = self.log.lock();
         }
-        // What its group owes, and what is owed for others and nobody is at.
-        let until = log.checkpoints.owed.saturating_sub(log.checkpoints.paying);
-        log.checkpoints.paying += owes.bytes;
+        log.checkpoints.debts.take_on(leader);
         let draft = log.checkpoints.drafts;
         let mut parker = None;
         loop {
             let checkpoints = &log.checkpoints;
             // The draft that was there when it began: of the next one, which may begin in a step of this thread, others
             // have to see to the end.
-            let all = owes.all && checkpoints.drafts == draft;
-            let paid = checkpoints.done >= until && !all;
+            let all = all && checkpoints.drafts == draft;
+            let paid = checkpoints.debts.left(leader) == 0 && !all;
             if paid || checkpoints.is_idle() || log.status.check().is_err() {
                 break;
             }
-            let waits = checkpoints.is_behind(owes.bytes);
+            let waits = checkpoints.debts.is_behind(Some(leader));
             drop(log);
             let waker = waits.then(|| parker.get_or_insert_with(Parker::new).waker());
-            let advanced = self.advance(waker.as_ref());
+            let advanced = self.advance_by(Some(leader), waker.as_ref());
             if waits
                 && let Some(parker) = &parker
                 && matches!(advanced, Ok(Advance::Busy))
@@ -359,7 +348,7 @@ impl<S: Sink> Journal<S> {
                 break;
             }
         }
-        log.checkpoints.paying -= owes.bytes;
+        log.checkpoints.debts.leave(leader);
         log
     }
 
@@ -395,7 +384,11 @@ impl<S: Sink> Journal<S> {
     }
 
     /// For a leader after its group: does one step if the draft is ready. See [`Journal::step`].
-    pub(super) fn step_after(&self, sink: &mut S) -> (Result<(), Error>, Option<S::Draft>) {
+    pub(super) fn step_after(
+        &self,
+        sink: &mut S,
+        by: Option<Leader>,
+    ) -> (Result<(), Error>, Option<S::Draft>) {
         let mut log = self.log.lock();
         if log.status.check().is_err() {
             return (Ok(()), None);
@@ -403,34 +396,39 @@ impl<S: Sink> Journal<S> {
         // Others may be preparing it, so it is taken under the lock and the lock let go of.
         let ready = log.checkpoints.take(true);
         drop(log);
-        ready.map_or((Ok(()), None), |draft| self.step(sink, draft))
+        ready.map_or((Ok(()), None), |draft| self.step(sink, draft, by))
     }
 
-    /// Begins a checkpoint of `image` where that is to be; whether it did.
-    pub(super) fn begin(log: &mut Log<S>, sink: &mut S, image: &S::Image, asked: bool) -> bool {
+    /// Begins a checkpoint of `image` where that is to be.
+    pub(super) fn begin(log: &mut Log<S>, sink: &mut S, image: &S::Image, asked: bool) {
         let begins = log.status.check().is_ok() && log.checkpoints.is_idle();
         if !begins || !asked && !sink.is_due() {
-            return false;
+            return;
         }
         // Rule 1.
         let newest = left_out("state.journal.image").then(|| log.image.clone());
-        let Some(draft) = sink.begin(newest.as_ref().unwrap_or(image)) else { return false };
+        let Some(draft) = sink.begin(newest.as_ref().unwrap_or(image)) else { return };
         let checkpoints = &mut log.checkpoints;
         checkpoints.job = Job::Resting(draft);
-        checkpoints.owed = checkpoints.done;
+        // Every group so far came before it.
+        checkpoints.debts.forgive();
         checkpoints.drafts += 1;
-        true
     }
 
     /// Does a step with a draft that is ready and was taken; who calls it has the sink. Gives back the draft if that
     /// ended with it, to be dropped once the sink is put back: it may hold values of the host.
-    fn step(&self, sink: &mut S, mut draft: S::Draft) -> (Result<(), Error>, Option<S::Draft>) {
+    fn step(
+        &self,
+        sink: &mut S,
+        mut draft: S::Draft,
+        by: Option<Leader>,
+    ) -> (Result<(), Error>, Option<S::Draft>) {
         let stepped = engine(|| sink.step(&mut draft));
         let mut log = self.log.lock();
         log.counts.checkpoint_steps += 1;
         let step = match stepped {
             Ok((step, bytes)) => {
-                log.checkpoints.done = log.checkpoints.done.saturating_add(bytes);
+                log.checkpoints.debts.pay(by, bytes);
                 step
             }
             Err(error) => {
@@ -454,17 +452,23 @@ impl<S: Sink> Journal<S> {
 
     /// Whether a group comes before the next step (rule 5).
     fn owes_a_group(&self, log: &Log<S>) -> bool {
-        self.durable() < log.checkpoints.awaited && !log.checkpoints.is_behind(0)
+        self.durable() < log.checkpoints.awaited && !log.checkpoints.debts.is_behind(None)
     }
 
     /// Takes the sink for one step and a group that somebody waits for, and puts it back or ends the log.
-    fn step_alone(&self, mut log: MutexGuard<'_, Log<S>>, mut sink: S, draft: S::Draft) {
+    fn step_alone(
+        &self,
+        mut log: MutexGuard<'_, Log<S>>,
+        mut sink: S,
+        draft: S::Draft,
+        by: Option<Leader>,
+    ) {
         log.leader = me();
         drop(log);
-        let (written, done) = self.step(&mut sink, draft);
+        let (written, done) = self.step(&mut sink, draft, by);
         let mut log = self.log.lock();
         if written.is_ok() && log.status.check().is_ok() && self.owes_a_group(&log) {
-            let (log, _) = self.write(log, sink, false);
+            let (log, _) = self.write(log, sink, false, Group { of: None, by });
             drop(log);
             if contained(|| drop(done)).is_none() {
                 self.log.lock().counts.caught_panics += 1;

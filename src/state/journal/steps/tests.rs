@@ -1,13 +1,14 @@
 //! Checkpoints beside groups: who comes first, what fails, and what is owed.
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Wake, Waker};
 use std::thread;
 
+use super::super::debts;
 use super::super::scripted_tests::{
-    Act, Call, Log, Script, Shared, commit, get, scripted, v, waits, when_woken,
+    Act, Call, Log, Script, Shared, commit, get, scripted, until, v, waits, when_woken,
 };
 use super::*;
 
@@ -255,6 +256,13 @@ fn a_log_that_ends_while_a_draft_is_prepared_does_not_get_it_back() {
     }
 }
 
+/// Has the next part encoded, as a leader does after its group.
+fn prepared(journal: &Log) {
+    let mut log = journal.log.lock();
+    let leader = log.checkpoints.debts.enter();
+    drop(journal.pay(log, leader, false));
+}
+
 #[test]
 fn what_ends_with_a_step_is_dropped_once_the_sink_is_put_back() {
     // A step that fails of who wants it, and of a leader; and the last one.
@@ -273,7 +281,7 @@ fn what_ends_with_a_step_is_dropped_once_the_sink_is_put_back() {
             (script.dropped, script.acts) = (Some(dropped), acts);
         }
         if leads {
-            drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
+            prepared(get(&journal));
             commit(get(&journal), 2);
             get(&journal).wait(v(2)).expect("its group is written before that");
         } else {
@@ -288,10 +296,10 @@ fn what_ends_with_a_step_is_dropped_once_the_sink_is_put_back() {
 fn another_one_wants(journal: &Shared) -> thread::JoinHandle<Result<Version, ErrorKind>> {
     let inner = Arc::clone(journal);
     let wants = thread::spawn(move || kind(get(&inner).checkpoint()));
-    while get(journal).log.lock().checkpoints.steppers.is_empty() {
+    until("it waits", || {
         assert!(!wants.is_finished(), "it waits for nobody");
-        thread::yield_now();
-    }
+        !get(journal).log.lock().checkpoints.steppers.is_empty()
+    });
     wants
 }
 
@@ -333,7 +341,7 @@ fn begun(group_bytes: u64, step_bytes: u64, sweeps: usize) -> (Shared, Arc<Mutex
         let journal = get(&journal);
         let mut log = journal.log.lock();
         let sink = log.sink.take().expect("nobody has it");
-        drop(journal.write(log, sink, true));
+        drop(journal.write(log, sink, true, Group { of: None, by: None }));
     }
     script.lock().expect("nothing panics under it").calls.clear();
     (journal, script)
@@ -343,7 +351,7 @@ fn begun(group_bytes: u64, step_bytes: u64, sweeps: usize) -> (Shared, Arc<Mutex
 fn a_leader_does_three_times_the_bytes_of_its_group_in_steps_and_one_step_at_least() {
     for (group_bytes, steps) in [(0, 1), (4, 2), (10, 3), (11, 4)] {
         let (journal, script) = begun(group_bytes, 10, 99);
-        drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
+        prepared(get(&journal));
         commit(get(&journal), 2);
         get(&journal).wait(v(2)).expect("the sink does not fail");
         let made = calls(&script);
@@ -356,7 +364,7 @@ fn a_leader_does_three_times_the_bytes_of_its_group_in_steps_and_one_step_at_lea
 #[test]
 fn the_sink_is_put_back_between_the_steps_of_one_leader() {
     let (journal, script) = begun(10, 10, 99);
-    drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
+    prepared(get(&journal));
     commit(get(&journal), 2);
     let (give, take) = mpsc::channel();
     // Within the second step after the group.
@@ -395,12 +403,58 @@ fn groups(script: &Mutex<Script>) -> Vec<usize> {
 #[test]
 fn one_large_group_puts_off_no_group_of_others() {
     let (journal, script) = begun(64 * MIB, MIB, 999);
-    drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
+    prepared(get(&journal));
     commit(get(&journal), 2);
     // Within the first step after the group, of which 191 more are owed.
     script.lock().expect("nothing panics under it").acts = after(1, somebody_waits_for(3));
     get(&journal).wait(v(2)).expect("the sink does not fail");
     assert_eq!(groups(&script), [1, 3]);
+}
+
+/// In this call of the sink and each one after it somebody commits the next version and leaves a waker for it; the
+/// most that nobody was at in any of them.
+fn others_go_on(script: Arc<Mutex<Script>>, version: u64, nobodys_max: Arc<AtomicU64>) -> Act {
+    Box::new(move |journal| {
+        let nobodys = get(journal).log.lock().checkpoints.debts.nobodys();
+        nobodys_max.fetch_max(nobodys, Ordering::SeqCst);
+        somebody_waits_for(version)(journal)?;
+        let next = others_go_on(Arc::clone(&script), version + 1, nobodys_max);
+        let mut script = script.lock().expect("nothing panics under it");
+        // After the large one.
+        script.group_bytes = MIB;
+        script.acts.push_back(next);
+        Ok(())
+    })
+}
+
+#[test]
+fn others_that_go_on_beside_a_large_group_are_put_off_no_more_than_by_twice_what_they_owe() {
+    let (journal, script) = begun(256 * MIB, MIB, 99_999);
+    prepared(get(&journal));
+    commit(get(&journal), 2);
+    let nobodys_max = Arc::new(AtomicU64::new(0));
+    let others = others_go_on(Arc::clone(&script), 3, Arc::clone(&nobodys_max));
+    script.lock().expect("nothing panics under it").acts = after(1, others);
+    get(&journal).wait(v(2)).expect("the sink does not fail");
+    script.lock().expect("nothing panics under it").acts.clear();
+
+    let between = |groups: Vec<usize>| groups.windows(2).map(|two| two[1] - two[0] - 1).max();
+    assert_eq!(between(groups(&script)), Some(6), "of a mebibyte each, half for others");
+    let most = debts::BYTES_MAX + PACE * MIB;
+    assert_eq!(
+        nobodys_max.load(Ordering::SeqCst),
+        most,
+        "one group beyond what may be left undone"
+    );
+    let steps = calls(&script).iter().filter(|call| **call == Call::Step).count();
+    assert!((1400..=2 * 768).contains(&steps), "{steps} for the 768 that it owes");
+
+    // And nothing is left to those who come afterwards that was hidden behind it.
+    assert!(get(&journal).log.lock().checkpoints.debts.nobodys() <= most);
+    script.lock().expect("nothing panics under it").calls.clear();
+    let newest = get(&journal).log.lock().committed;
+    get(&journal).wait(newest).expect("the sink does not fail");
+    assert!(groups(&script)[0] <= 3, "{:?}", groups(&script));
 }
 
 #[test]
@@ -444,9 +498,9 @@ fn who_wrote_more_than_may_be_left_undone_waits_for_who_has_the_checkpoint() {
             let inner = Arc::clone(journal);
             let leader = thread::spawn(move || get(&inner).wait(v(2)));
             let is_over = || leader.is_finished();
-            while get(journal).log.lock().checkpoints.steppers.is_empty() && !is_over() {
-                thread::yield_now();
-            }
+            until("it waits or has ended", || {
+                !get(journal).log.lock().checkpoints.steppers.is_empty() || is_over()
+            });
             assert_eq!(get(journal).durable(), v(2));
             // Time enough for one that would go on all the same.
             let ended = (0..10_000).any(|_| {
@@ -488,9 +542,7 @@ fn waker_waits_for_who_wants() -> (Act, mpsc::Receiver<Result<Option<Version>, E
         }
         let inner = Arc::clone(shared);
         let wants = thread::spawn(move || kind(get(&inner).finish(v(1))));
-        while get(shared).log.lock().checkpoints.steppers.is_empty() {
-            thread::yield_now();
-        }
+        until("it waits", || !get(shared).log.lock().checkpoints.steppers.is_empty());
         when_woken(get(shared), 2, move || {
             give.send(wants.join().expect("it does not panic")).expect("the test takes it");
         });
@@ -510,7 +562,7 @@ fn a_waker_of_the_host_may_wait_for_a_thread_that_waits_for_a_step() {
     // The same within a group.
     let (group, take) = waker_waits_for_who_wants();
     let (journal, script) = begun(0, 1, 3);
-    drop(get(&journal).pay(get(&journal).log.lock(), Owes::default()));
+    prepared(get(&journal));
     script.lock().expect("nothing panics under it").acts = [group].into();
     commit(get(&journal), 2);
     get(&journal).wait(v(2)).expect("the sink does not fail");
