@@ -120,10 +120,7 @@ impl Inner {
             let mut receipt = None;
             let swap = || {
                 let image = Arc::clone(&next);
-                let show = || {
-                    *self.root.write() = next;
-                    Ok::<_, Error>(())
-                };
+                let show = || self.show(next, || Ok(()));
                 receipt = self.feed.0.publish(version, changes, show).ok();
                 (version, Held::new(image))
             };
@@ -131,20 +128,26 @@ impl Inner {
             return Ok(receipt);
         }
         let _ = (delta, level);
-        let show = || {
-            let mut root = self.root.write();
-            self.check_open()?;
-            if left_out("state.commit.cut") {
-                let mut half = (**root).clone();
-                half.version = next.version;
-                *root = Arc::new(half);
-                drop(root);
-                root = self.root.write();
-            }
-            *root = next;
-            Ok(())
-        };
+        let show = || self.show(next, || self.check_open());
         self.feed.0.publish(version, changes, show).map(Some)
+    }
+
+    fn show(
+        &self,
+        next: Arc<Root>,
+        check: impl FnOnce() -> Result<(), Error>,
+    ) -> Result<(), Error> {
+        let mut root = self.root.write();
+        check()?;
+        if left_out("state.commit.cut") {
+            let mut half = (**root).clone();
+            half.version = next.version;
+            *root = Arc::new(half);
+            drop(root);
+            root = self.root.write();
+        }
+        *root = next;
+        Ok(())
     }
 
     /// Whether there is room for a delta, which stays so for who has the turn.

@@ -189,15 +189,16 @@ impl Feed {
     ) -> Result<Receipt, E> {
         // Allocates before the lock.
         let entry = parts.map(|parts| Entry::new(version, parts));
-        let mut log = self.log.lock();
-        show()?;
         let mut receipt = Receipt::default();
-        log.newest = version;
-        if log.on {
-            log.enter(entry, self.limits, &mut receipt);
-        } else {
-            log.base = version;
+        let mut log = self.log.lock();
+        if left_out("state.feed.shown") {
+            log.publish(version, entry, self.limits, &mut receipt);
+            drop(log);
+            show()?;
+            return Ok(receipt);
         }
+        show()?;
+        log.publish(version, entry, self.limits, &mut receipt);
         Ok(receipt)
     }
 
@@ -315,6 +316,21 @@ impl Feed {
 }
 
 impl Log {
+    fn publish(
+        &mut self,
+        version: Version,
+        entry: Option<Entry>,
+        limits: Limits,
+        receipt: &mut Receipt,
+    ) {
+        self.newest = version;
+        if self.on {
+            self.enter(entry, limits, receipt);
+        } else {
+            self.base = version;
+        }
+    }
+
     /// Enters the newest commit and lets go of what is too much.
     fn enter(&mut self, entry: Option<Entry>, limits: Limits, receipt: &mut Receipt) {
         let Some(entry) = entry else {
@@ -421,10 +437,29 @@ impl Track {
     }
 }
 
-/// A number that nobody has drawn before, for all that is known: hash maps are seeded by the system.
+/// A number that nobody has drawn before, for all that is known: hash maps are seeded by the system. A process that was
+/// forked off has the seeds of its parent, and a target without a source of randomness has the same ones in each run: so
+/// who draws, and when, has a part in it.
 fn random_id() -> FeedId {
-    let seeded = RandomState::new().build_hasher().finish();
-    NonZeroU64::new(seeded).unwrap_or(NonZeroU64::MIN)
+    let seed = RandomState::new().build_hasher().finish();
+    // There neither is known, and asking is a panic.
+    #[cfg(all(target_family = "wasm", target_os = "unknown"))]
+    let (process, nanos) = (0, 0);
+    #[cfg(not(all(target_family = "wasm", target_os = "unknown")))]
+    let (process, nanos) = {
+        let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        (std::process::id(), since.map_or(0, |since| since.as_nanos()))
+    };
+    id_of(seed, process, nanos)
+}
+
+fn id_of(seed: u64, process: u32, nanos: u128) -> FeedId {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&seed.to_le_bytes());
+    hasher.update(&process.to_le_bytes());
+    hasher.update(&nanos.to_le_bytes());
+    let [a, b, c, d, e, f, g, h, ..] = *hasher.finalize().as_bytes();
+    NonZeroU64::new(u64::from_le_bytes([a, b, c, d, e, f, g, h])).unwrap_or(NonZeroU64::MIN)
 }
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
@@ -442,6 +477,16 @@ mod tests {
 
     fn part(id: usize) -> Changed {
         Changed { id, name: "rows".into(), len: 1, rows: std::sync::Arc::new(()) }
+    }
+
+    #[test]
+    fn who_draws_a_number_and_when_has_a_part_in_it_as_the_seed_has() {
+        let drawn = id_of(1, 2, 3);
+        assert_eq!(drawn, id_of(1, 2, 3));
+        for other in [id_of(9, 2, 3), id_of(1, 9, 3), id_of(1, 2, 9), id_of(0, 0, 0)] {
+            assert_ne!(drawn, other);
+        }
+        assert_ne!(random_id(), random_id());
     }
 
     #[test]

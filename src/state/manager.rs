@@ -348,8 +348,7 @@ impl StateManager {
     /// # Errors
     /// [`ErrorKind::Poisoned`] where a write or sync failed, now or earlier: the commit is *not*
     /// acknowledged and whether it survives is open. [`ErrorKind::InvalidArgument`] for a version that
-    /// was never committed, [`ErrorKind::Closed`], [`ErrorKind::Unsupported`] where there is no store, and
-    /// [`ErrorKind::Reentrant`] from within a write of the same thread, as by a waker: it would wait for itself.
+    /// was never committed, [`ErrorKind::Closed`], and [`ErrorKind::Unsupported`] where there is no store.
     pub fn wait_durable(&self, version: Version) -> Result<(), Error> {
         self.inner.wait_durable(version)
     }
@@ -413,7 +412,8 @@ impl StateManager {
     /// # Errors
     /// Those of [`StateManager::wait_durable`]. Where a row cannot be encoded, because the code of a key or value
     /// fails or panics, an error with the reason, and [`ErrorKind::Internal`] for a panic: the checkpoint is given
-    /// up, what was valid before stays so, and the store goes on.
+    /// up, what was valid before stays so, and the store goes on. [`ErrorKind::Reentrant`] from within the encoding of
+    /// that very checkpoint, by the `Serialize` of a value: it would wait for itself.
     pub fn checkpoint(&self) -> Result<Version, Error> {
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.inner.durable {
@@ -431,7 +431,6 @@ impl StateManager {
     /// # Errors
     /// [`ErrorKind::Poisoned`] where the store has failed, now or earlier, in every call; the folder is let go of even
     /// so. What is durable [`StateManager::durable_version`] says.
-    /// [`ErrorKind::Reentrant`] from within a write of the same thread, and nothing was closed.
     pub fn close(&self) -> Result<(), Error> {
         #[cfg(feature = "durable")]
         if let Some(durable) = &self.inner.durable {

@@ -11,7 +11,8 @@
 //!    version of a group: no group is covered in part.
 //! 4. The other steps need no sync: what is lost of them in a crash is written or removed again. But the sync of a
 //!    group writes out what they have left, and frees what they have removed; so where no group came for
-//!    [`UNSYNCED_BYTES_MAX`] a step syncs for itself.
+//!    [`UNSYNCED_BYTES_MAX`] a step syncs for itself. (Not where a store is filled that nobody uses yet: nobody waits
+//!    for a group there, and what is not synced is the engine's to keep.)
 
 pub(super) mod draft;
 pub(super) mod identity;

@@ -196,7 +196,9 @@ impl ImportOptions {
     /// for each row. What they become once they are decoded is for their types. Default: 16 GiB; any number.
     ///
     /// A few megabytes of a compressed file can claim thousands of times as much: set it to what the
-    /// machine has to spare where the file comes from somebody else.
+    /// machine has to spare where the file comes from somebody else. What a block would take is looked at before it is
+    /// read, and so before its checksum is: where this is about what the export takes, damage to a length may be told as
+    /// [`ErrorKind::LimitReached`](crate::ErrorKind::LimitReached) and not as damage.
     pub fn max_bytes(mut self, bytes: u64) -> Self {
         self.max_bytes = bytes;
         self

@@ -314,7 +314,9 @@ fn a_checkpoint_that_is_asked_for_during_another_one_is_of_all_that_was_committe
         assert_eq!(state.stats().checkpoint_snapshot, Some(state.version()));
         let version = rows.insert(2, Gated { gate: None }).unwrap();
         let second = scope.spawn(|| state.checkpoint());
+        let start = std::time::Instant::now();
         while state.durable_version() < version {
+            assert!(start.elapsed() < std::time::Duration::from_secs(120), "it is not written");
             thread::yield_now();
         }
         leave.send(()).unwrap();

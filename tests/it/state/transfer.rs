@@ -151,6 +151,22 @@ fn an_export_with_a_damaged_bit_is_refused_whichever_it_is() {
             refused(&bad, header_bytes(&good), bit / 8);
         }
     }
+    // With no more allowed than it takes, a length that is damaged may be beyond that before it is known to be.
+    let good = exported(&small(), Compression::None);
+    let read =
+        |max: u64, bytes: &[u8]| Import::options().max_bytes(max).read(bytes).map_err(|e| e.kind());
+    let exact =
+        (0..).find(|max| read(*max, &good).is_ok()).expect("there is a limit that is enough");
+    let mut kinds = Vec::new();
+    for bit in 0..good.len() * 8 {
+        let mut bad = good.clone();
+        bad[bit / 8] ^= 1 << (bit % 8);
+        kinds.push(read(exact, &bad).expect_err("it is damaged"));
+    }
+    let of = |kind| kinds.iter().filter(|found| **found == kind).count();
+    let (corrupt, limit) = (of(ErrorKind::Corrupt), of(ErrorKind::LimitReached));
+    assert_eq!(corrupt + limit, kinds.len(), "{kinds:?}");
+    assert!((1..32).contains(&limit), "{limit} bits of one length");
 }
 
 #[test]
