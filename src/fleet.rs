@@ -10,7 +10,8 @@
 //!
 //! What it guarantees:
 //!
-//! 1. The number of leases on an agent never exceeds its limit.
+//! 1. The number of leases that are granted on an agent never exceeds its limit. Its [control lane](Fleet::tell_control)
+//!    may be handled beside them, by a handler that does nothing else.
 //! 2. Every accepted task gets exactly one [`Outcome`], and a [`TaskLog`] records it before anybody
 //!    sees it. A handler may run more than once for a task; one attempt counts, the others are refused
 //!    and counted.

@@ -508,7 +508,8 @@ pub struct AgentStatus {
     pub name: Arc<str>,
     /// What it is doing.
     pub state: AgentState,
-    /// The leases it holds.
+    /// The leases it holds; one more than it may while it handles its [control lane](super::Fleet::tell_control) beside
+    /// them.
     pub load: u32,
     /// The leases it may hold.
     pub max_leases: u32,

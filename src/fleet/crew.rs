@@ -7,6 +7,8 @@
 //!    [calls](Crew::call), to lined; when a worker [begins](Crew::begin_to_warm), to making, or to cold if it is not to
 //!    begin; and when that worker [ends](Crew::end_warming), to warm or to cold. An incarnation that ends has it be cold,
 //!    but for one that is lined: workers were told. So they are told once, and one of them makes the handler.
+//! 3. `made` is how many handlers of the present incarnation there are, idle ones and others, with those that are
+//!    being made: whoever is hired to make one counts, until it comes back or is [lost](Crew::lost).
 
 use std::fmt;
 
@@ -24,6 +26,8 @@ pub(super) struct Crew<T, O> {
     /// Whether a handler is made before the agent is in service.
     prewarmed: bool,
     warmth: Warmth,
+    /// Rule 3.
+    made: u16,
 }
 
 /// How far the making of the first handler of an agent that is prewarmed is.
@@ -111,7 +115,7 @@ impl<T, O> Crew<T, O> {
     /// The crew of no agent.
     pub(super) const fn none() -> Self {
         let (factory, idle, tenure, warmth) = (None, Idle::None, Tenure::NONE, Warmth::Warm);
-        Self { factory, idle, tenure, down: false, prewarmed: false, warmth }
+        Self { factory, idle, tenure, down: false, prewarmed: false, warmth, made: 0 }
     }
 
     /// Of an agent that joins, with a handler made before it is in service or not.
@@ -123,7 +127,7 @@ impl<T, O> Crew<T, O> {
     ) -> Self {
         let factory = Some(factory);
         let warmth = if prewarmed { Warmth::Cold } else { Warmth::Warm };
-        Self { factory, idle: Idle::None, tenure, down, prewarmed, warmth }
+        Self { factory, idle: Idle::None, tenure, down, prewarmed, warmth, made: 0 }
     }
 
     pub(super) const fn tenure(&self) -> Tenure {
@@ -151,6 +155,7 @@ impl<T, O> Crew<T, O> {
         if self.prewarmed && self.warmth != Warmth::Lined {
             self.warmth = Warmth::Cold;
         }
+        self.made = 0;
         self.idle.take()
     }
 
@@ -180,6 +185,7 @@ impl<T, O> Crew<T, O> {
     /// The worker that makes a handler is done.
     pub(super) const fn end_warming(&mut self, made: bool) {
         self.warmth = if made { Warmth::Warm } else { Warmth::Cold };
+        self.made = self.made.saturating_add(if made { 1 } else { 0 });
     }
 
     /// Whether it is to be made ready anew now that a handler was lost; then it is.
@@ -201,7 +207,22 @@ impl<T, O> Crew<T, O> {
     pub(super) fn hire(&mut self) -> Option<Hired<T, O>> {
         match self.idle.pop() {
             Some(handler) => Some(Hired::Made(handler)),
-            None => self.factory.clone().map(Hired::ToMake),
+            None => {
+                self.made = self.made.saturating_add(1);
+                self.factory.clone().map(Hired::ToMake)
+            }
+        }
+    }
+
+    /// Whether there is a handler that does nothing, or may be one more, of so many.
+    pub(super) fn has_spare(&self, limit: u16) -> bool {
+        !self.is_async() && (self.idle.len() > 0 || self.made < limit)
+    }
+
+    /// A handler of that incarnation is gone, or was not made after all.
+    pub(super) const fn lost(&mut self, tenure: Tenure) {
+        if tenure.incarnation == self.tenure.incarnation {
+            self.made = self.made.saturating_sub(1);
         }
     }
 
@@ -225,5 +246,66 @@ impl<T, O> Crew<T, O> {
 impl<T, O> fmt::Debug for Crew<T, O> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Crew").field("idle", &self.idle.len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::fleet::{Agent, Task, TaskContext, TaskError};
+
+    struct Idler;
+
+    impl Agent<(), ()> for Idler {
+        fn handle(&mut self, _: &Task<()>, _: &mut TaskContext<'_>) -> Result<(), TaskError> {
+            Ok(())
+        }
+    }
+
+    fn tenure(incarnation: u32) -> Tenure {
+        Tenure { incarnation, ..Tenure::NONE }
+    }
+
+    fn crew() -> Crew<(), ()> {
+        let maker: Factory<(), ()> = Arc::new(Maker::Sync(Box::new(|| Box::new(Idler))));
+        Crew::new(maker, tenure(1), false, false)
+    }
+
+    #[test]
+    fn there_is_a_spare_handler_as_long_as_not_all_that_may_be_are_at_work() {
+        let mut crew = crew();
+        assert!(crew.has_spare(1), "none was made");
+        assert!(matches!(crew.hire(), Some(Hired::ToMake(_))));
+        assert!(!crew.has_spare(1) && crew.has_spare(2));
+        crew.dismiss(Box::new(Idler));
+        assert!(crew.has_spare(1), "it is idle");
+        assert!(matches!(crew.hire(), Some(Hired::Made(_))));
+        assert!(!crew.has_spare(1), "it counts while it works");
+        crew.lost(tenure(1));
+        assert!(crew.has_spare(1), "it is gone");
+    }
+
+    #[test]
+    fn handlers_of_another_incarnation_do_not_count() {
+        let mut crew = crew();
+        assert!(crew.hire().is_some());
+        assert!(crew.appoint(tenure(2), false).is_empty());
+        assert!(crew.has_spare(1));
+        assert!(crew.hire().is_some());
+        crew.lost(tenure(1));
+        assert!(!crew.has_spare(1), "the one that is lost is not this incarnation's");
+    }
+
+    #[test]
+    fn one_that_is_made_ahead_counts_from_then_on() {
+        let maker: Factory<(), ()> = Arc::new(Maker::Sync(Box::new(|| Box::new(Idler))));
+        let mut crew = Crew::new(maker, tenure(1), true, true);
+        assert!(crew.call() && crew.begin_to_warm(true).is_some());
+        crew.dismiss(Box::new(Idler));
+        crew.end_warming(true);
+        assert!(matches!(crew.hire(), Some(Hired::Made(_))));
+        assert!(!crew.has_spare(1));
     }
 }

@@ -10,7 +10,8 @@
 //! 3. Scheduled: somebody was told, once, and has not begun. Running: one worker has the mailbox to itself;
 //!    it stops being the one only by [`Mailbox::rest`] or because the mailbox was closed.
 //! 4. Closed: both lanes are empty and nothing comes in. What was there was handed to whoever closed it.
-//! 5. The control lane goes before the work lane; each is first in, first out.
+//! 5. The control lane goes before the work lane; each is first in, first out. Whoever puts a message into the control
+//!    lane of one that runs has what its worker has not begun put back, so this holds of that too.
 //! 6. While it finishes, its capacity is zero, and no message comes in but those that were accepted before.
 //! 7. A generation has one agent: who comes with another one is refused, so nothing reaches the agent that
 //!    has the place later.
@@ -141,6 +142,18 @@ impl<M: Letter> Mailbox<M> {
         self.lanes.is_empty()
     }
 
+    /// How many lie in the control lane.
+    #[inline]
+    pub(super) fn control_len(&self) -> usize {
+        self.lanes.control_len()
+    }
+
+    /// Whether a message of the control lane waits for a worker.
+    #[inline]
+    pub(super) fn is_urgent(&self, generation: u32) -> bool {
+        self.flag == Flag::Scheduled && self.generation == generation && self.control_len() > 0
+    }
+
     /// Puts a message in, and says whether somebody is to be told.
     #[inline]
     pub(super) fn push(
@@ -239,7 +252,7 @@ impl<M: Letter> Mailbox<M> {
 
     /// Puts back what a worker took out and did not begin, before all else in the lane that it came from: so many
     /// of the control lane, and then those of the other. O(what is put back). Only for the worker that has
-    /// the mailbox.
+    /// the mailbox, and for whoever took it out of that one's hand.
     pub(super) fn restore(&mut self, control: usize, messages: VecDeque<M>) {
         for (at, message) in messages.into_iter().enumerate().rev() {
             let lane = if at < control { Lane::Control } else { Lane::Work };

@@ -298,9 +298,14 @@ impl<T, O> Station<T, O> {
 impl<T, O> Held<'_, T, Beside<T, O>> {
     /// Takes away all that the worker has not begun, in its order.
     pub(super) fn strip(&mut self) -> VecDeque<Message<T, O>> {
-        let mut run = VecDeque::new();
+        self.strip_lanes().1
+    }
+
+    /// The same; and how many, the first, are of the control lane.
+    pub(super) fn strip_lanes(&mut self) -> (usize, VecDeque<Message<T, O>>) {
+        let (mut run, control) = (VecDeque::new(), self.control);
         self.cut(&mut run);
-        self.join(run)
+        (control, self.join(run))
     }
 
     /// How many are not begun and counted as messages, for all that is known here.

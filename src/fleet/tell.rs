@@ -17,11 +17,11 @@ use super::id::AgentId;
 use super::inner::Inner;
 use super::log::FleetEvent;
 use super::mailbox::{Lane, Lanes, Leftovers, Letter, Refusal, Told};
-use super::post::Message;
+use super::post::{Home, Message};
 use super::reply::{Filled, Reply, ReplyCell};
 use super::task::{Outcome, ReturnReason};
 use super::wakers::guarded;
-use crate::sync::left_out;
+use crate::sync::{BriefGuard, left_out};
 
 /// Why a message was not accepted. It carries the payload back.
 #[derive(thiserror::Error)]
@@ -133,8 +133,16 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
 
     /// Leaves a message in the control lane of an agent's mailbox. Never waits.
     ///
-    /// It is handled before all that [`tell`](Self::tell) and [`ask`](Self::ask) left there, though not
-    /// before the few that the worker took out already. The lane has room for 16, and work cannot fill it.
+    /// It is handled before all that [`tell`](Self::tell) and [`ask`](Self::ask) left there and that no handler has
+    /// begun. Work does not block it: the lane has room for 16, which work cannot fill, and to handle it needs neither a
+    /// lease of the agent nor room in a budget, but a handler that does nothing else. So it waits for no more than the
+    /// message or the attempt that runs, if the agent may have no handler beside that one
+    /// ([`max_leases`](super::AgentSpec::max_leases)), and for a worker. The agent holds one lease more than it may
+    /// meanwhile, which nobody pays for. An agent with an async handler, and one that the circuit of its type is trying,
+    /// need a lease for it as for any message; one that is not in service, or down, handles none.
+    ///
+    /// If the agent is handling messages, up to 64 that its worker had taken out go back: O(those), with a barrier among
+    /// the processors.
     ///
     /// # Errors
     /// As [`tell`](Self::tell).
@@ -202,6 +210,9 @@ impl<T, O> Inner<T, O> {
         };
         if told == Told::Already {
             post.accept();
+            if lane == Lane::Control {
+                self.hurry(agent, home);
+            }
             return Ok(());
         }
         match self.runner.schedule(agent) {
@@ -216,6 +227,33 @@ impl<T, O> Inner<T, O> {
                 drop(home);
                 Err(self.refuse_message(TellError::Closed, message))
             }
+        }
+    }
+
+    /// Has a message of the control lane be the next that is handled: what the worker that runs the mailbox has not begun
+    /// goes back behind it; if none does, one looks whether it may, as it needs less than what waited there.
+    #[cold]
+    fn hurry(&self, agent: AgentId, mut home: BriefGuard<'_, Home<T, O>>) {
+        match home.mailbox.worker(agent.generation) {
+            Some(_) if left_out("fleet.leave-what-is-in-hand") => {}
+            Some(worker) => {
+                let mut hand = self.stations[usize::from(worker)].hand.lock();
+                let (control, messages) = hand.strip_lanes();
+                home.mailbox.restore(control, messages);
+            }
+            None => {
+                drop(home);
+                self.runner.reschedule(agent);
+            }
+        }
+    }
+
+    /// Has a worker look at a mailbox in whose control lane something waits, now that its agent may handle that.
+    #[cold]
+    pub(super) fn look_for_control(&self, agent: AgentId) {
+        let post = self.posts.get(agent.slot);
+        if post.is_some_and(|post| post.lock().mailbox.is_urgent(agent.generation)) {
+            self.runner.reschedule(agent);
         }
     }
 

@@ -3,14 +3,22 @@
 //! Rules that hold here:
 //!
 //! 1. A turn holds a lease of the agent from before the first handler to after the last, so the agent's load
-//!    is true. If all its leases are held there is no turn, and the release of one lines the mailbox up.
+//!    is true. If all its leases are held there is no turn, and the release of one lines the mailbox up; but for one of
+//!    the control lane alone, by rule 5.
 //! 2. A turn takes [`TURN`] messages at most; then others that are ready come first.
 //! 3. What a worker took out of the mailbox and has not begun is in its hand, where whoever closes the
 //!    mailbox finds it (rule 2 of the posts).
 //! 4. A turn of an agent that has failed, or was started again meanwhile, or whose trial is over, or that is to be made
 //!    ready anew now that its handler has panicked, is over too: what
 //!    its worker has in hand goes back to the head of the lane that it came from, for the next turn.
+//! 5. Where no lease is to be had, a turn of what is in the control lane, and of nothing else, holds one beside those
+//!    that the agent may hold. Of these there is one at a time, so its handlers are no more than its leases if each of
+//!    those has its own: it begins only with a handler that is idle, or while there are fewer of them than leases, under
+//!    the lock of the tasks, under which whoever takes an agent for a task takes its handler too. Whoever brings a
+//!    handler back, or loses one, or has the agent serve again, lines up a mailbox in which control waits.
 
+#[cfg(all(test, phalanx_loom))]
+mod loom_tests;
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 mod tests;
 
@@ -18,7 +26,7 @@ use super::agent::{Factory, Handler};
 use super::crew::Hired;
 use super::hand::{RUN, Taker};
 use super::id::{AgentId, Attempt, TaskId};
-use super::inner::{After, Inner};
+use super::inner::{After, Inner, State};
 use super::log::FleetEvent;
 use super::mailbox::Rest;
 use super::pool::Taken;
@@ -29,7 +37,7 @@ use super::signal::Signal;
 use super::supervision::{Tenure, Watch};
 use super::task::{Outcome, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
-use crate::sync::left_out;
+use crate::sync::{MutexGuard, left_out};
 
 /// How many messages an agent handles before others come.
 const TURN: usize = 256;
@@ -50,6 +58,8 @@ pub(super) struct Turn<'a, T, O> {
     pub(super) tenure: Tenure,
     /// Whether the agent may have to do without this turn before it is done (rule 4).
     may_end: bool,
+    /// Whether it is for the control lane alone (rule 5).
+    beside: bool,
 }
 
 impl<T, O> Inner<T, O> {
@@ -58,34 +68,50 @@ impl<T, O> Inner<T, O> {
         // If it has no room, the mailbox comes back into the line once it has.
         let taken = self.pool.take_agent(agent);
         self.pool.settle_dues();
-        let Some(taken) = taken else {
-            // Of the leases that it has, some may have run out.
-            self.look_for_expired(seat);
-            return false;
-        };
+        let mut held = None;
+        let (taken, beside) =
+            match taken.map(|taken| (taken, None)).or_else(|| self.take_beside(agent, &mut held)) {
+                Some(taken) => taken,
+                None => {
+                    drop(held);
+                    // Of the leases that it has, some may have run out.
+                    self.look_for_expired(seat);
+                    return false;
+                }
+            };
         let worker = seat.worker();
         let post = self.posts.get(agent.slot).expect("what is in line has a mailbox");
         let station = &self.stations[usize::from(worker)];
         let begun = {
             let mut home = post.lock();
             if home.crew.is_down() {
-                drop(home);
+                drop((home, held));
                 self.release(taken, false);
-                // It failed since it was taken; it is wanted, or up again, when somebody comes to it once more.
-                self.runner.reschedule(agent);
+                if beside.is_none() {
+                    // It failed since it was taken; it is wanted, or up again, when somebody comes to it once more.
+                    self.runner.reschedule(agent);
+                }
                 return false;
             }
-            if home.mailbox.begin(agent.generation, worker) {
+            let may_begin = beside.is_none_or(|limit| {
+                home.mailbox.is_urgent(agent.generation) && home.crew.has_spare(limit)
+            });
+            if may_begin && home.mailbox.begin(agent.generation, worker) {
                 self.runner.occupy(seat);
                 station.signal.reset();
-                // Each future needs a lease of its own.
-                let most = if home.crew.is_async() { 1 } else { CLAIM };
+                let most = match beside {
+                    Some(_) => home.mailbox.control_len(),
+                    // Each future needs a lease of its own.
+                    None if home.crew.is_async() => 1,
+                    None => CLAIM,
+                };
                 station.claim(&mut home.mailbox, &mut seat.taker, most);
                 Some((home.crew.hire(), home.crew.tenure()))
             } else {
                 None
             }
         };
+        drop(held);
         let runs = begun.is_some();
         if let Some((hired, tenure)) = begun {
             let (taker, mut untold) = (&mut seat.taker, false);
@@ -105,8 +131,18 @@ impl<T, O> Inner<T, O> {
                 rest
             } else {
                 let (handler, factory, may_end) = (None, None, tenure.is_supervised());
-                let mut turn =
-                    Turn { agent, post, station, worker, taker, handler, factory, tenure, may_end };
+                let mut turn = Turn {
+                    agent,
+                    post,
+                    station,
+                    worker,
+                    taker,
+                    handler,
+                    factory,
+                    tenure,
+                    may_end,
+                    beside: beside.is_some(),
+                };
                 turn.take_on(hired);
                 let rest = self.work_through(&mut turn);
                 self.release(taken, true);
@@ -125,6 +161,35 @@ impl<T, O> Inner<T, O> {
             self.release(taken, true);
         }
         runs
+    }
+
+    /// Rule 5: the agent, and how many leases it may hold; with the lock of the tasks, until the turn has begun.
+    #[cold]
+    fn take_beside<'a>(
+        &'a self,
+        agent: AgentId,
+        held: &mut Option<MutexGuard<'a, State<T, O>>>,
+    ) -> Option<(Taken, Option<u16>)> {
+        let post = self.posts.get(agent.slot)?;
+        if !post.lock().mailbox.is_urgent(agent.generation) {
+            return None;
+        }
+        if !left_out("turn.take-beside-unlocked") {
+            *held = Some(self.state.lock());
+        }
+        // A place that is taken in vain and given back tells of room where there is none, and for ever. The simulated
+        // fleet, which has budgets, bears this: without this look it does not come to an end.
+        let limit = self.pool.limit_beside(agent)?;
+        {
+            let home = post.lock();
+            let may_begin = home.mailbox.is_urgent(agent.generation)
+                && home.crew.has_spare(limit)
+                && !home.crew.is_down();
+            if !may_begin {
+                return None;
+            }
+        }
+        Some((self.pool.take_beside(agent)?, Some(limit)))
     }
 
     /// Gives back the lease of a turn, that went well or not.
@@ -177,13 +242,19 @@ impl<T, O> Inner<T, O> {
                 // It was over for a moment only.
                 continue;
             } else if is_own && left > 0 && !home.mailbox.is_empty() {
-                station.claim(&mut home.mailbox, turn.taker, CLAIM.min(left));
-                continue;
+                let there = if turn.beside { home.mailbox.control_len() } else { CLAIM };
+                if there > 0 {
+                    station.claim(&mut home.mailbox, turn.taker, there.min(left));
+                    continue;
+                }
             }
             if !is_own && turn.taker.has_left() {
                 // Whoever closed the mailbox has taken it.
                 let (_, left) = station.hand.lock().put_down(turn.taker);
                 debug_assert!(left.is_empty(), "rule 3");
+            }
+            if turn.factory.is_some() && home.mailbox.is_open(agent.generation) {
+                home.crew.lost(turn.tenure);
             }
             // Whoever has the mailbox next finds the handler.
             let handler = turn.handler.take();

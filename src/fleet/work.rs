@@ -17,7 +17,7 @@ use super::request::Priority;
 use super::runner::{Ready, Seat};
 use super::signal::{Signal, Whose, Word};
 use super::supervision::Tenure;
-use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError};
+use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
 use crate::clock::Timestamp;
 
@@ -351,13 +351,19 @@ impl<T, O> Inner<T, O> {
             // Before the lease, so that whoever has that next finds the handler.
             if let Some(made) = handler.take() {
                 let post = self.posts.get(agent.slot).expect("it ran something");
-                handler = post.lock().dismiss(agent.generation, tenure, made);
+                let mut home = post.lock();
+                handler = home.dismiss(agent.generation, tenure, made);
+                if home.mailbox.is_urgent(agent.generation) {
+                    // It waited for the handler.
+                    self.runner.reschedule(agent);
+                }
             }
             // Before the agent may be ended for it, which strikes what is on its list.
             let own = state.runs_attempt(id, &task, attempt);
             if own {
                 state.leave_agent(id);
             }
+            let lost = matches!(&result, Err(error) if error.kind() == TaskErrorKind::Panicked);
             let won = own || broken("fleet.claim-unchecked");
             if tenure.is_supervised() || began.is_some() {
                 let cancelled = signal.is(Word::Cancelled);
@@ -375,6 +381,10 @@ impl<T, O> Inner<T, O> {
             // Before the lease, too: nobody is given an agent that is about to stop.
             if signal.stops_agent() {
                 self.agent_exited(state, agent, tenure, &mut after);
+            }
+            if lost {
+                // It waited for the handler that is gone. If the agent has failed by that, it is down by now.
+                self.look_for_control(agent);
             }
             let well = result.is_ok() && !late || signal.is(Word::Cancelled);
             state.end_lease(agent, paid, well, &mut after.wakes);

@@ -4,6 +4,7 @@ mod batches;
 mod budgets;
 mod capacity;
 mod claims;
+mod control;
 mod cycles;
 mod dependencies;
 mod drained;

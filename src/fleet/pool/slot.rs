@@ -211,7 +211,18 @@ impl Slot {
 
     /// Whether its mailbox can have a turn.
     pub(super) fn has_room_for_a_turn(&self) -> bool {
-        self.load < self.limit && (self.standing.is_routed() || self.standing.is_finishing())
+        self.load < self.limit && self.takes_turns()
+    }
+
+    /// Whether its mailbox can have a turn beside the leases that it may hold: one at a time, and none of an agent on
+    /// trial, which is tried by one lease alone.
+    pub(super) fn has_place_beside(&self) -> bool {
+        let has_place = self.load <= self.limit && self.load < u16::MAX;
+        has_place && self.takes_turns() && !self.standing.is_on_trial()
+    }
+
+    fn takes_turns(&self) -> bool {
+        self.standing.is_routed() || self.standing.is_finishing()
     }
 
     /// Whether it can be given for this.
@@ -221,7 +232,25 @@ impl Slot {
 }
 
 #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-#[test]
-fn a_slot_is_one_cache_line() {
-    assert_eq!(size_of::<Slot>(), 64);
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_is_one_cache_line() {
+        assert_eq!(size_of::<Slot>(), 64);
+    }
+
+    #[test]
+    fn there_is_one_place_beside_the_leases_of_an_agent_that_takes_turns_and_none_on_trial() {
+        let standing = Standing::new(Condition::Fit);
+        let slot = |load, standing| Slot { load, limit: 2, standing, ..Slot::vacant() };
+        assert!((0..=2).all(|load| slot(load, standing).has_place_beside()));
+        assert!(!slot(3, standing).has_place_beside(), "it is taken");
+        assert!(!slot(1, standing.tried(true)).has_place_beside());
+        let drains = Standing::new(Condition::Draining);
+        assert!(!slot(2, drains).has_place_beside());
+        assert!(slot(2, drains.finishing(true)).has_place_beside());
+        let full = Slot { limit: u16::MAX, ..slot(u16::MAX, standing) };
+        assert!(!full.has_place_beside(), "it could not be counted");
+    }
 }

@@ -206,6 +206,25 @@ impl Pool {
         grant
     }
 
+    /// How many leases this agent may hold, if it has a place [beside](Self::take_beside) those.
+    pub(in crate::fleet) fn limit_beside(&self, agent: AgentId) -> Option<u16> {
+        let shard = self.shards[self.shard_of(agent)].lock();
+        let slot = shard.slot(shard.find(agent)?);
+        slot.has_place_beside().then_some(slot.limit)
+    }
+
+    /// Takes this agent for what is in its control lane: a place beside the leases that it may hold, of which there is
+    /// one, and which nobody pays for. `None` if that is taken, or it is not in service.
+    pub(in crate::fleet) fn take_beside(&self, agent: AgentId) -> Option<Taken> {
+        let at = self.shard_of(agent);
+        let mut shard = self.shards[at].lock();
+        let local = shard.find(agent)?;
+        let has_place = shard.slot(local).has_place_beside();
+        let taken = has_place.then(|| Taken { agent: shard.lease(local).agent(), charge: None })?;
+        self.publish(at, &mut shard);
+        Some(taken)
+    }
+
     /// Takes this agent, which has room, if it can be paid for.
     #[cold]
     fn buy_here(

@@ -203,6 +203,12 @@ impl<T, O> Inner<T, O> {
     /// asks for it, and no policy is about to say what follows, the agent is made ready anew.
     #[cold]
     pub(in crate::fleet) fn handler_lost(&self, agent: AgentId, tenure: Tenure) {
+        if let Some(post) = self.posts.get(agent.slot) {
+            let mut home = post.lock();
+            if home.mailbox.is_open(agent.generation) {
+                home.crew.lost(tenure);
+            }
+        }
         let mut after = After::new();
         {
             let mut guard = self.state.lock();

@@ -299,6 +299,8 @@ impl<T, O> Inner<T, O> {
         if passed.hungry {
             self.notify_workers(state);
         }
+        // That needs no room.
+        self.look_for_control(agent);
         Some(before)
     }
 

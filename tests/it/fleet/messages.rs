@@ -26,7 +26,7 @@ fn given_back() -> (GivenBack, impl Fn(AgentId, ReturnReason, Vec<u64>) + Send +
 }
 
 /// An agent that writes down what it handles, in one place for all of them.
-fn scribe(notes: &Arc<Mutex<Vec<u64>>>) -> AgentSpec<u64, u64> {
+pub(super) fn scribe(notes: &Arc<Mutex<Vec<u64>>>) -> AgentSpec<u64, u64> {
     let notes = Arc::clone(notes);
     AgentSpec::new("scribe").handler_fn(move |task, cx| {
         assert_eq!((cx.task_id(), cx.attempt().get(), task.id()), (None, 0, None));

@@ -1,0 +1,119 @@
+//! Every interleaving of a turn and of control messages that come meanwhile, each with a twin.
+
+use std::sync::Arc;
+
+use crate::fleet::inner::After;
+use crate::fleet::runner::Seat;
+use crate::fleet::{AgentId, AgentSpec, Fleet, Task};
+use crate::sync::atomic::{AtomicBool, Ordering};
+use crate::sync::{Mutex, thread, weakened};
+
+const CONTROL: u32 = 9;
+
+fn explore(body: impl Fn() + Send + Sync + 'static) {
+    let mut builder = loom::model::Builder::new();
+    builder.preemption_bound = Some(2);
+    builder.max_branches = 10_000;
+    builder.check(body);
+}
+
+/// A fleet whose one worker is the model's, and that worker's seat.
+fn staffed() -> (Fleet<u32, ()>, Seat) {
+    let builder = Fleet::<u32, ()>::builder().workers(1);
+    let fleet = Fleet::from_inner(builder.into_inner().expect("the values are valid"));
+    let seat = fleet.inner().state.lock().workers.seats.pop().expect("there is one worker");
+    (fleet, seat)
+}
+
+/// Gives an agent turns on a thread of its own, which hands its seat back.
+fn turns(fleet: &Fleet<u32, ()>, agent: AgentId, mut seat: Seat) -> thread::JoinHandle<Seat> {
+    let fleet = fleet.clone();
+    thread::spawn(move || {
+        fleet.inner().turn(agent, &mut seat);
+        seat
+    })
+}
+
+/// A control message comes while a worker has others in hand.
+fn control_against_hand() {
+    let (fleet, seat) = staffed();
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&handled);
+    let spec = AgentSpec::<u32, ()>::new("worker").handler_fn(move |task: &Task<u32>, _| {
+        notes.lock().push(*task.payload());
+        Ok(())
+    });
+    let agent = fleet.spawn(spec).expect("there is room");
+    for message in 1..=2 {
+        fleet.tell(agent, message).expect("there is room");
+    }
+    let worker = turns(&fleet, agent, seat);
+    fleet.tell_control(agent, CONTROL).expect("there is room");
+    let seen = handled.lock().len();
+    let mut seat = worker.join().expect("a turn does not panic");
+    // Where the message came after the turn.
+    fleet.inner().turn(agent, &mut seat);
+    let handled = handled.lock();
+    let place = handled.iter().position(|message| *message == CONTROL);
+    // One may have been at work and not have noted it.
+    assert!(place.is_some_and(|place| place <= seen + 1), "work holds control up: {handled:?}");
+    let work: Vec<_> = handled.iter().filter(|message| **message != CONTROL).copied().collect();
+    assert_eq!(work, [1, 2], "each once, in its order");
+}
+
+#[test]
+fn loom_what_a_worker_has_in_hand_does_not_hold_a_control_message_up() {
+    explore(control_against_hand);
+}
+
+#[test]
+#[should_panic(expected = "work holds control up")]
+fn loom_twin_a_hand_that_is_left_to_its_worker_holds_a_control_message_up() {
+    weakened("fleet.leave-what-is-in-hand", || explore(control_against_hand));
+}
+
+/// A task is given the only lease of an agent while a control message wants its handler.
+fn control_against_task() {
+    let (fleet, seat) = staffed();
+    let (inside, both) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let spec = {
+        let (inside, both) = (Arc::clone(&inside), Arc::clone(&both));
+        AgentSpec::<u32, ()>::new("worker").handler_fn(move |_, _| {
+            // Relaxed: loom gives each order of the two.
+            if inside.swap(true, Ordering::Relaxed) {
+                both.store(true, Ordering::Relaxed);
+            }
+            inside.store(false, Ordering::Relaxed);
+            Ok(())
+        })
+    };
+    let agent = fleet.spawn(spec).expect("there is room");
+    let task = fleet.submit(Task::new(1)).expect("there is room");
+    fleet.tell_control(agent, CONTROL).expect("there is room");
+    let worker = turns(&fleet, agent, seat);
+    let mut after = After::new();
+    let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, 0, &mut after);
+    fleet.inner().finish(after);
+    let ran = job.is_some();
+    if let Some(job) = job {
+        assert!(fleet.inner().run(job, false).is_none(), "no other was wanted");
+    }
+    let mut seat = worker.join().expect("a turn does not panic");
+    // It may have found the handler at work.
+    fleet.inner().turn(agent, &mut seat);
+    assert!(!both.load(Ordering::Relaxed), "two handlers of one agent at once");
+    assert_eq!(ran, task.try_outcome().is_some());
+    assert_eq!(fleet.stats().messages_handled, 1);
+    assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn loom_a_control_message_and_a_task_never_have_two_handlers_of_one_agent() {
+    explore(control_against_task);
+}
+
+#[test]
+#[should_panic(expected = "two handlers of one agent at once")]
+fn loom_twin_without_the_lock_of_the_tasks_a_control_message_has_a_second_handler() {
+    weakened("turn.take-beside-unlocked", || explore(control_against_task));
+}

@@ -1,0 +1,202 @@
+//! The control lane: work, leases and budgets do not hold its messages up.
+
+use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, Waker};
+
+use super::messages::scribe;
+use super::support::{Gate, LONG, eventually, finish};
+use phalanx::fleet::{
+    AgentSpec, Budgets, Condition, Fleet, Limit, Meter, Outcome, Quota, Request, Scope, Task,
+};
+
+/// An agent at a gate, which writes down what it handles before it comes there.
+fn gated(gate: &Arc<Gate>, notes: &Arc<Mutex<Vec<u64>>>) -> AgentSpec<u64, u64> {
+    let (gate, notes) = (Arc::clone(gate), Arc::clone(notes));
+    AgentSpec::new("gated").handler_fn(move |task, _| {
+        notes.lock().unwrap().push(*task.payload());
+        gate.pass();
+        Ok(*task.payload())
+    })
+}
+
+#[test]
+fn what_its_worker_has_in_hand_does_not_hold_a_control_message_up() {
+    for asked in [false, true] {
+        let fleet = Fleet::<u64, u64>::builder().workers(1).build().unwrap();
+        let (gate, notes) = (Gate::new(), Arc::default());
+        let agent = fleet.spawn(gated(&gate, &notes)).unwrap();
+        // So that all of them are there as the turn begins.
+        let lease = fleet.try_allocate(&Request::any()).unwrap();
+        let mut replies = Vec::new();
+        for message in 0..200 {
+            if asked && message % 7 == 3 {
+                replies.push(fleet.ask(agent, message).unwrap());
+            } else {
+                fleet.tell(agent, message).unwrap();
+            }
+        }
+        drop(lease);
+        gate.await_arrivals(1);
+        for (arrivals, control) in [(1, 1_000), (2, 1_001)] {
+            gate.await_arrivals(arrivals);
+            fleet.tell_control(agent, control).unwrap();
+            fleet.tell_control(agent, control + 100).unwrap();
+            gate.permit();
+        }
+        gate.open();
+        assert!(fleet.drain(LONG).unwrap().is_complete());
+        // The second pair comes while the first of the first is handled.
+        let all = [0, 1_000, 1_100, 1_001, 1_101].into_iter().chain(1..200);
+        assert_eq!(*notes.lock().unwrap(), all.collect::<Vec<_>>());
+        assert!(replies.into_iter().all(|reply| matches!(reply.wait(), Outcome::Completed(_))));
+        assert_eq!(finish(&fleet).messages_handled, 204);
+    }
+}
+
+#[test]
+fn leases_of_the_host_do_not_hold_a_control_message_up() {
+    // One that has run nothing, and one that has a handler.
+    for warm in [false, true] {
+        let fleet = Fleet::<u64, u64>::builder().workers(2).build().unwrap();
+        let notes = Arc::default();
+        let agent = fleet.spawn(scribe(&notes)).unwrap();
+        if warm {
+            assert_eq!(fleet.ask(agent, 0).unwrap().wait(), Outcome::Completed(1));
+            notes.lock().unwrap().clear();
+        }
+        let lease = fleet.allocate(&Request::any()).unwrap();
+        for message in 1..=3 {
+            fleet.tell(agent, message).unwrap();
+        }
+        for control in 100..103 {
+            fleet.tell_control(agent, control).unwrap();
+        }
+        eventually("they are handled", || notes.lock().unwrap().len() == 3);
+        eventually("its place is given back", || fleet.agent(agent).unwrap().load == 1);
+        assert_eq!(*notes.lock().unwrap(), [100, 101, 102]);
+        assert_eq!(fleet.mailbox_len(agent), Some(3));
+        assert!(fleet.try_allocate(&Request::any()).is_err(), "it has no more room than it had");
+        drop(lease);
+        eventually("the rest is handled", || notes.lock().unwrap().len() == 6);
+        assert_eq!(finish(&fleet).messages_handled, 6 + u64::from(warm));
+    }
+}
+
+#[test]
+fn a_control_message_waits_for_the_attempt_that_has_the_only_handler_and_not_for_the_next() {
+    let fleet = Fleet::<u64, u64>::builder().workers(2).build().unwrap();
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let agent = fleet.spawn(gated(&gate, &notes)).unwrap();
+    let running = fleet.submit(Task::new(1)).unwrap();
+    gate.await_arrivals(1);
+    // Who waits for the agent is given it before its mailbox is.
+    let mut waiting = std::pin::pin!(fleet.allocate_async(&Request::any().agent(agent)));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut cx).is_pending());
+    fleet.tell_control(agent, 100).unwrap();
+    fleet.tell(agent, 2).unwrap();
+    // The other worker does nothing about it: there would be two handlers at once.
+    let other = fleet.spawn(scribe(&Arc::default()).capability("other")).unwrap();
+    assert_eq!(fleet.ask(other, 5).unwrap().wait(), Outcome::Completed(6));
+    assert_eq!(*notes.lock().unwrap(), [1]);
+    gate.permit();
+    assert_eq!(*running.wait(), Outcome::Completed(1));
+    gate.await_arrivals(2);
+    assert_eq!(*notes.lock().unwrap(), [1, 100]);
+    gate.open();
+    let lease = loop {
+        if let Poll::Ready(lease) = waiting.as_mut().poll(&mut cx) {
+            break lease.unwrap();
+        }
+        std::thread::yield_now();
+    };
+    eventually("its place is given back", || fleet.agent(agent).unwrap().load == 1);
+    assert_eq!(fleet.mailbox_len(agent), Some(1));
+    drop(lease);
+    assert!(fleet.drain(LONG).unwrap().is_complete());
+    assert_eq!(*notes.lock().unwrap(), [1, 100, 2]);
+    finish(&fleet);
+}
+
+#[test]
+fn budgets_at_their_limits_do_not_hold_a_control_message_up() {
+    let none = || Quota::new().limit(Meter::Leases, Limit::hard(0));
+    for scope in [Scope::Fleet, Scope::Type("scribe".into())] {
+        let budgets = Budgets::new(NonZeroUsize::new(4).unwrap());
+        let account = budgets.set(scope.clone(), none()).unwrap();
+        let fleet = Fleet::<u64, u64>::builder().workers(1).budgets(budgets).build().unwrap();
+        let notes = Arc::default();
+        let agent = fleet.spawn(scribe(&notes)).unwrap();
+        fleet.tell(agent, 1).unwrap();
+        fleet.tell_control(agent, 100).unwrap();
+        eventually("it is handled", || *notes.lock().unwrap() == [100]);
+        eventually("its place is given back", || fleet.agent(agent).unwrap().load == 0);
+        assert_eq!(
+            (account.usage(Meter::Leases).unwrap().used, fleet.mailbox_len(agent)),
+            (0, Some(1))
+        );
+        assert!(fleet.shutdown(LONG).unwrap().is_complete());
+        assert_eq!(fleet.stats().messages_returned, 1);
+    }
+}
+
+#[test]
+fn a_control_message_waits_for_an_attempt_that_panics_and_not_for_who_is_next() {
+    let fleet = Fleet::<u64, u64>::builder().workers(2).build().unwrap();
+    let (gate, notes) = (Gate::new(), Arc::<Mutex<Vec<u64>>>::default());
+    let spec = {
+        let (gate, notes) = (Arc::clone(&gate), Arc::clone(&notes));
+        AgentSpec::<u64, u64>::new("frail").handler_fn(move |task, _| {
+            notes.lock().unwrap().push(*task.payload());
+            if *task.payload() == 1 {
+                gate.pass();
+                panic!("it is meant to");
+            }
+            Ok(*task.payload())
+        })
+    };
+    let agent = fleet.spawn(spec).unwrap();
+    let fails = fleet.submit(Task::new(1)).unwrap();
+    gate.await_arrivals(1);
+    let mut waiting = std::pin::pin!(fleet.allocate_async(&Request::any().agent(agent)));
+    let mut cx = Context::from_waker(Waker::noop());
+    assert!(waiting.as_mut().poll(&mut cx).is_pending());
+    fleet.tell_control(agent, 100).unwrap();
+    // A worker has looked: there may be no second handler.
+    let other = fleet.spawn(scribe(&Arc::default()).capability("other")).unwrap();
+    assert_eq!(fleet.ask(other, 5).unwrap().wait(), Outcome::Completed(6));
+    assert_eq!(*notes.lock().unwrap(), [1]);
+    gate.open();
+    assert!(matches!(*fails.wait(), Outcome::Failed(_)));
+    eventually("it is handled", || *notes.lock().unwrap() == [1, 100]);
+    let lease = loop {
+        if let Poll::Ready(lease) = waiting.as_mut().poll(&mut cx) {
+            break lease.unwrap();
+        }
+        std::thread::yield_now();
+    };
+    drop(lease);
+    finish(&fleet);
+}
+
+#[test]
+fn a_control_message_is_handled_once_its_agent_serves_though_its_leases_are_held() {
+    let fleet = Fleet::<u64, u64>::builder().workers(1).build().unwrap();
+    let notes = Arc::default();
+    let agent = fleet.spawn(scribe(&notes)).unwrap();
+    let lease = fleet.allocate(&Request::any()).unwrap();
+    fleet.unroute(agent).unwrap();
+    fleet.tell(agent, 1).unwrap();
+    fleet.tell_control(agent, 100).unwrap();
+    // The worker has looked at it.
+    let other = fleet.spawn(scribe(&Arc::default()).capability("other")).unwrap();
+    assert_eq!(fleet.ask(other, 5).unwrap().wait(), Outcome::Completed(6));
+    assert!(notes.lock().unwrap().is_empty());
+    fleet.set_condition(agent, Condition::Fit).unwrap();
+    eventually("it is handled", || *notes.lock().unwrap() == [100]);
+    assert!(!lease.is_revoked());
+    drop(lease);
+    eventually("the rest is handled", || *notes.lock().unwrap() == [100, 1]);
+    finish(&fleet);
+}
