@@ -102,7 +102,7 @@ pub use budget::*;
 pub use id::*;
 """
 # These of `fleet/scale` act on a fleet.
-ACTORS = ["autoscaler", "system", "warm", "waves"]
+ACTORS = ["autoscaler", "observe", "system", "warm", "waves"]
 
 SWAPS = {
     " < ": [" <= ", " >= "],

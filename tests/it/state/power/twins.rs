@@ -10,8 +10,14 @@
 //!   again. The last covers those before, and the sync of the first append would cover all of them: nothing that was
 //!   acknowledged depends on any. Rule 5 of the oracle asks for the last.
 //!
-//! There all syncs of the step are left out together. How many an opening has is counted, so that another one does not
+//! - Shrinking: before a transaction the engine may cut off pages at the end that are free, where the order in which rows
+//!   lie has it come to that, and syncs the new length. Until the next sync covers it there is either length, and what was
+//!   cut off was free.
+//!
+//! But for shrinking, all syncs of the step are left out together. How many an opening has is counted, so that another one does not
 //! go unnoticed.
+
+use phalanx::state::AtRisk;
 
 use super::loss::{survivors, went_on_with_zeros};
 use super::run::Recorded;
@@ -26,6 +32,8 @@ struct Sync {
     number: u64,
     call: u64,
     doing: (&'static str, u64),
+    /// Whether what it makes durable is a new length alone.
+    shrinks: bool,
 }
 
 fn syncs(recorded: &Recorded) -> Vec<Sync> {
@@ -33,7 +41,9 @@ fn syncs(recorded: &Recorded) -> Vec<Sync> {
     for call in 1..=recorded.calls() {
         let number = recorded.disk.rewound(call, |_| false).syncs();
         if number > found.len() as u64 {
-            found.push(Sync { number, call, doing: recorded.promise(call).doing });
+            let before = recorded.disk.rewound(call - 1, |_| false);
+            let shrinks = matches!(before.at_risk()[..], [AtRisk::SetLen { .. }]);
+            found.push(Sync { number, call, doing: recorded.promise(call).doing, shrinks });
         }
     }
     found
@@ -70,6 +80,9 @@ fn unnoticed(recorded: &Recorded, syncs: &[Sync]) -> Vec<&'static str> {
         let doing = group[0].doing.0;
         match noticed(recorded, &group.iter().collect::<Vec<_>>(), until) {
             Some(how) => println!("{doing}: {} syncs are missed {how}", group.len()),
+            None if group.iter().all(|sync| sync.shrinks) => {
+                println!("{doing}: the sync from call {} shrinks the file", group[0].call);
+            }
             None => {
                 println!(
                     "{doing}: {} syncs from call {} are not missed",
