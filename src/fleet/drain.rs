@@ -133,7 +133,9 @@ impl<T, O> Draining<'_, T, O> {
         after: &mut After<T, O>,
     ) -> (Option<bool>, Option<Remains<T, O>>) {
         let (inner, agent) = (self.inner, self.agent);
-        let Some(load) = inner.pool.load(agent) else { return (Some(true), None) };
+        if inner.pool.load(agent).is_none() {
+            return (Some(true), None);
+        }
         if self.is_called_off(state) {
             return (Some(false), None);
         }
@@ -142,7 +144,11 @@ impl<T, O> Draining<'_, T, O> {
         }
         let remains = if late { inner.cut_short(state, agent, after) } else { None };
         // Under the lock that it was seen under nobody else ends it.
-        let ended = load == 0 && inner.end_unleased(state, agent, after).is_ok();
+        let ended = inner.end_unleased(state, agent, after).is_ok();
+        if ended && late {
+            // What was taken out may have been in line.
+            inner.runner.forget(agent);
+        }
         ((ended || late).then_some(ended), remains)
     }
 

@@ -8,7 +8,8 @@
 //!    fleet, from within a handler.
 //! 3. A drain drives by itself as long as it finds a seat, and sleeps on that seat, where whoever lines
 //!    something up rouses it.
-//! 4. A drain looks at the clock after every turn, but for a few at once of those that follow upon short ones.
+//! 4. A drain looks at the clock, and whether it is over, after every turn, but for a few at once of those that follow
+//!    upon short ones.
 
 use std::task::Waker;
 use std::time::Duration;
@@ -166,7 +167,7 @@ impl<T, O> Inner<T, O> {
             let (mut most, mut now) = (1, self.clock.now());
             // A factory may take long, and nobody may wait for it.
             let waker = driver.seat().waker();
-            let is_over = holds(&self.state.lock(), &waker);
+            let mut is_over = holds(&self.state.lock(), &waker);
             while !is_over && now < deadline && driver.run_some(most) {
                 let began = std::mem::replace(&mut now, self.clock.now());
                 most = if now - began < SHORT { LOOK.min(2 * most) } else { 1 };
@@ -174,6 +175,8 @@ impl<T, O> Inner<T, O> {
                 if std::mem::take(&mut driver.prewarmed) {
                     break;
                 }
+                // What is ready may be of others, who never come to an end.
+                is_over = holds(&self.state.lock(), &waker);
             }
             let seat = driver.seat();
             self.runner.vacate(seat);

@@ -68,7 +68,7 @@ impl<T, O> State<T, O> {
 
     /// Whether a task for this agent alone is being accepted, or waits for other tasks, for its next attempt or
     /// for a budget.
-    fn expects(&self, agent: AgentId) -> bool {
+    pub(super) fn expects(&self, agent: AgentId) -> bool {
         self.reserved_ids.values().any(|to| *to == Some(agent))
             || self.parked().any(|record| record.task.agent() == Some(agent))
             || self.ledger.groups.expects(agent)
@@ -399,14 +399,16 @@ impl<T, O> Inner<T, O> {
             listens.then(|| self.listen_in(state, None))
         };
         self.finish(after);
-        let Closed { left, crews } = self.close_mailboxes();
-        {
-            // Before any of the agents ends, which somebody may wait for.
+        let Closed { left, crews } = {
+            let early = left_out("stop.close-and-tell").then(|| self.close_mailboxes());
+            // In one step: who drains an agent takes a mailbox that is closed for one that was emptied.
             let mut state = self.state.lock();
-            for remains in &left {
+            let closed = early.unwrap_or_else(|| self.close_mailboxes());
+            for remains in &closed.left {
                 state.ledger.witnesses.messages_returned(remains.agent(), remains.count());
             }
-        }
+            closed
+        };
         for remains in left {
             self.return_messages(remains, ReturnReason::Shutdown);
         }

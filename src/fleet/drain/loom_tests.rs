@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 use crate::fleet::runner::Seat;
@@ -191,4 +192,33 @@ fn loom_a_drain_that_is_late_revokes_no_lease() {
 #[should_panic(expected = "a drain revoked a lease")]
 fn loom_twin_a_drain_that_looks_and_ends_in_two_steps_revokes_a_lease() {
     weakened("fleet.end-the-leased", || explore(3, late_drain_against_lease));
+}
+
+/// A fleet is shut down while an agent is drained that nobody gives a turn.
+fn drain_against_shutdown() {
+    let (fleet, _seat) = staffed();
+    let agent = fleet.spawn(idle()).expect("there is room");
+    fleet.tell(agent, ()).expect("there is room");
+    let drain = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.inner().drain_agent_until(agent, None))
+    };
+    fleet.shutdown(Duration::ZERO).expect("this is no worker");
+    // Or it came too late.
+    if let Ok(drained) = drain.join().expect("no panic") {
+        assert_eq!(drained.messages_handled, 0, "nobody has handled it");
+        // None where the shutdown had taken it out before.
+        assert!(drained.ended && drained.messages_returned <= 1, "{drained:?}");
+    }
+}
+
+#[test]
+fn loom_a_drain_beside_a_shutdown_counts_what_came_back() {
+    explore(2, drain_against_shutdown);
+}
+
+#[test]
+#[should_panic(expected = "nobody has handled it")]
+fn loom_twin_a_shutdown_that_tells_later_what_it_took_out_has_it_counted_as_handled() {
+    weakened("stop.close-and-tell", || explore(2, drain_against_shutdown));
 }

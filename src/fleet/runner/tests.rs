@@ -1,8 +1,10 @@
 //! The line, what counts as occupied and active, and workers that sleep.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::*;
+use crate::fleet::{AgentSpec, Fleet};
 use crate::sync::thread;
 
 fn agent(slot: u32) -> AgentId {
@@ -127,4 +129,18 @@ fn agents_that_end_before_their_turn_leave_no_line_behind_them() {
     let mut next = || runner.next(&mut seat);
     assert_eq!(next(), Some(Ready::Mailbox(agent(0))));
     assert_eq!(next(), Some(Ready::Tasks));
+}
+
+#[test]
+fn agents_that_are_drained_late_before_their_turn_leave_no_line_behind_them() {
+    let fleet = Fleet::<(), ()>::builder().driven().build().expect("the values are valid");
+    for _ in 0..1000 {
+        let agent = fleet.spawn(AgentSpec::new("brief").handler_fn(|_, _| Ok(())));
+        let agent = agent.expect("there is room");
+        fleet.tell(agent, ()).expect("there is room");
+        let drained = fleet.drain_agent(agent, Duration::ZERO).expect("it lives");
+        assert_eq!((drained.ended, drained.messages_returned), (true, 1));
+        let length = fleet.inner().runner.shared.line.lock().ready.len();
+        assert!(length <= 2 * (GONE + 1), "the line grows");
+    }
 }

@@ -8,9 +8,9 @@
 //! 2. One that is cold is not allocated: it is starting where it would serve otherwise, and nothing of its mailbox
 //!    begins, but for one claim of a worker that was taking it as the handler of another attempt was lost. What the
 //!    host wants besides, draining or failed, holds at once, and is never undone by a handler that comes.
-//! 3. Of one that is cold and starting, or is drained and would finish what it has, workers were told, once, or one of them makes the handler. For any other none
-//!    is begun. Its crew says which it is: so one that ends takes that along, and what stands in line for it is
-//!    taken out as for a mailbox.
+//! 3. Of one that is cold and starting, or is drained and would finish what it has, workers were told, once, or one of
+//!    them makes the handler. For any other none is begun, such as one that is drained and has nothing. Its crew says
+//!    which it is: so one that ends takes that along, and what stands in line for it is taken out as for a mailbox.
 //! 4. In one step the handler lies in the crew, the agent is what is wanted of it, and whoever waits is served.
 //! 5. The making holds no lease and is no active mailbox: a drain, a kill and a retirement find an idle agent. What
 //!    was made for an agent or an incarnation that is over, or for a fleet that stops, is dropped outside the locks.
@@ -23,6 +23,7 @@ use crate::fleet::crew::Hired;
 use crate::fleet::id::{AgentId, Attempt};
 use crate::fleet::inner::{After, Inner, State};
 use crate::fleet::log::FleetEvent;
+use crate::fleet::post::Home;
 use crate::fleet::runner::Seat;
 use crate::fleet::task::TaskError;
 
@@ -35,7 +36,7 @@ pub(super) const fn until_warm(wanted: Condition) -> Condition {
 }
 
 impl Supervision {
-    /// Whether the handler of an agent is to be made now, which is drained or not (rule 3).
+    /// Whether the handler of an agent is to be made now, which is drained and has work left, or not (rule 3).
     fn calls(&self, agent: AgentId, drained: bool) -> bool {
         self.standing(agent).is_some_and(|standing| standing.calls_if(drained))
     }
@@ -74,10 +75,16 @@ impl Supervision {
 }
 
 impl Standing {
-    /// Whether its handler is to be made now, which is drained or not.
+    /// Whether its handler is to be made now, which is drained and has [work left](has_work_left), or not.
     pub(super) fn calls_if(&self, drained: bool) -> bool {
         self.calls || self.cold && drained && self.finishes
     }
+}
+
+/// Whether an agent that takes nothing new has something that its handler is to be made for: in its mailbox, or on the
+/// way there. O(tasks) if its mailbox is empty.
+pub(super) fn has_work_left<T, O>(state: &State<T, O>, home: &Home<T, O>, agent: AgentId) -> bool {
+    !home.mailbox.is_idle() || state.expects(agent)
 }
 
 impl<T, O> Inner<T, O> {
@@ -133,8 +140,9 @@ impl<T, O> Inner<T, O> {
         if !home.mailbox.is_open(agent.generation) {
             return None;
         }
-        let drained = home.mailbox.is_finishing(agent.generation);
-        let calls = !state.stopping && state.supervision.calls(agent, drained);
+        let finishes =
+            home.mailbox.is_finishing(agent.generation) && has_work_left(&state, &home, agent);
+        let calls = !state.stopping && state.supervision.calls(agent, finishes);
         let factory = home.crew.begin_to_warm(calls)?;
         self.runner.occupy(seat);
         Some((factory, home.crew.tenure()))

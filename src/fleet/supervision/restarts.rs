@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::prewarm::has_work_left;
 use super::{FIRST, Standing, Tenure, Verdict, serves};
 use crate::clock::Timestamp;
 use crate::fleet::Fleet;
@@ -266,7 +267,8 @@ impl<T, O> Inner<T, O> {
             drained = home.mailbox.is_finishing(agent.generation);
             let stale = home.appoint(agent.generation, standing.tenure, standing.is_down());
             let lives = home.mailbox.is_open(agent.generation);
-            let calls = lives && standing.calls_if(drained) && home.crew.call();
+            let finishes = drained && standing.cold && has_work_left(state, &home, agent);
+            let calls = lives && standing.calls_if(finishes) && home.crew.call();
             drop(home);
             if !stale.is_empty() {
                 after.aside().handlers.extend(stale);

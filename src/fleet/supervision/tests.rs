@@ -6,8 +6,8 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::fleet::Backoff;
 use crate::fleet::supervise::{Restart, RestartPolicy};
+use crate::fleet::{AgentSpec, Backoff, Fleet};
 
 /// What one agent is, as it was told step by step.
 #[derive(Clone, Copy, Debug)]
@@ -204,5 +204,26 @@ proptest! {
                 prop_assert_eq!(supervision.is_down(*agent), known.down.is_some());
             }
         }
+    }
+}
+
+#[test]
+fn a_drained_agent_that_has_nothing_is_made_no_handler() {
+    for has_task in [false, true] {
+        let fleet = Fleet::<(), ()>::builder().driven().build().expect("the values are valid");
+        let spec = AgentSpec::new("cold").prewarmed().handler_fn(|_, _| Ok(()));
+        let agent = fleet.spawn(spec).expect("there is room");
+        fleet.set_condition(agent, Condition::Draining).expect("it lives");
+        if has_task {
+            fleet.tell(agent, ()).expect("there is room");
+        }
+        let inner = fleet.inner();
+        let mut seat = inner.state.lock().workers.seats.pop().expect("nobody drives");
+        let draining = inner.begin_drain(agent, false).expect("it lives");
+        assert_eq!(inner.prewarm(agent, &mut seat), has_task);
+        inner.state.lock().workers.seats.push(seat);
+        let drained =
+            inner.see_out(draining, Some(inner.clock.now() + Duration::from_secs(1000)), false);
+        assert_eq!((drained.ended, drained.messages_handled), (true, u64::from(has_task)));
     }
 }

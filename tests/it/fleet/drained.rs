@@ -1,6 +1,7 @@
 //! Agents that are drained: they take nothing new, finish what they have, and end.
 
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -356,7 +357,7 @@ impl Agent<u64, u64> for Never {
 
 #[test]
 fn a_handler_is_refused_to_drain_an_agent_of_its_own_fleet() {
-    let own: Arc<std::sync::OnceLock<WeakFleet<u64, u64>>> = Arc::default();
+    let own: Arc<OnceLock<WeakFleet<u64, u64>>> = Arc::default();
     let fleet = Fleet::<u64, u64>::builder().workers(1).build().unwrap();
     own.set(fleet.downgrade()).unwrap();
     let spec = AgentSpec::<u64, u64>::new("bold").handler_fn(move |_, cx| {
@@ -367,5 +368,68 @@ fn a_handler_is_refused_to_drain_an_agent_of_its_own_fleet() {
     let agent = fleet.spawn(spec).unwrap();
     assert_eq!(fleet.ask(agent, 0).unwrap().wait(), Outcome::Completed(1));
     eventually("it serves on", || fleet.agent(agent).unwrap().state == AgentState::Ready);
+    finish(&fleet);
+}
+
+type Own = Arc<OnceLock<WeakFleet<u64, u64>>>;
+
+/// An agent that tells itself something again and again, and counts; it does that at the tenth time.
+fn ticker(
+    own: &Own,
+    ticks: &Arc<AtomicU64>,
+    at_ten: impl Fn(&Fleet<u64, u64>) + Send + Sync + 'static,
+) -> AgentSpec<u64, u64> {
+    let (own, ticks) = (Arc::clone(own), Arc::clone(ticks));
+    AgentSpec::new("ticker").handler_fn(move |task, _| {
+        let fleet = own.get().expect("it is set").upgrade().expect("it lives");
+        let ticks = ticks.fetch_add(1, Ordering::Relaxed) + 1;
+        if ticks == 10 {
+            at_ten(&fleet);
+        }
+        // So this ends even where the drain does not.
+        if ticks < 100_000 {
+            fleet.tell(fleet.agents()[0].id, *task.payload()).expect("there is room");
+        }
+        Ok(0)
+    })
+}
+
+#[test]
+fn a_drain_that_drives_is_over_with_its_agent_whatever_else_is_ready() {
+    let (own, ticks) = (Own::default(), Arc::default());
+    let (clock, _hand) = ManualClock::new();
+    let fleet = Fleet::<u64, u64>::builder().driven().clock(clock).build().unwrap();
+    own.set(fleet.downgrade()).expect("it is set once");
+    // The first, as it tells itself what it tells the first.
+    let ticker = fleet.spawn(ticker(&own, &ticks, |_| {})).unwrap();
+    fleet.tell(ticker, 0).unwrap();
+    let notes = Notes::default();
+    let agent = fleet.spawn(scribe(&notes)).unwrap();
+    fleet.tell(agent, 1).unwrap();
+    let drained = fleet.drain_agent(agent, LONG).unwrap();
+    assert_eq!((drained.ended, drained.messages_handled), (true, 1));
+    assert!(ticks.load(Ordering::Relaxed) < 1000, "it went on with what is not asked for");
+    fleet.kill(ticker).unwrap();
+    finish(&fleet);
+}
+
+#[test]
+fn a_drain_that_drives_is_over_once_its_agent_is_to_serve_whatever_else_is_ready() {
+    let (own, ticks) = (Own::default(), Arc::default());
+    let (clock, _hand) = ManualClock::new();
+    let fleet = Fleet::<u64, u64>::builder().driven().clock(clock).build().unwrap();
+    own.set(fleet.downgrade()).expect("it is set once");
+    let serve = |fleet: &Fleet<u64, u64>| {
+        fleet.set_condition(fleet.agents()[1].id, Condition::Fit).expect("it lives");
+    };
+    let ticker = fleet.spawn(ticker(&own, &ticks, serve)).unwrap();
+    fleet.tell(ticker, 0).unwrap();
+    let agent = fleet.spawn(scribe(&Notes::default())).unwrap();
+    let lease = fleet.try_allocate(&Request::any().agent(agent)).unwrap();
+    let drained = fleet.drain_agent(agent, LONG).unwrap();
+    assert!(!drained.ended);
+    assert!(ticks.load(Ordering::Relaxed) < 1000, "it went on with what is not asked for");
+    drop(lease);
+    fleet.kill(ticker).unwrap();
     finish(&fleet);
 }
