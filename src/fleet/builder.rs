@@ -240,6 +240,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
     /// dropped otherwise, or whose agent has ended, says nothing; if it was the trial, another agent is tried.
     /// The circuit hears of it before anybody else is given the place.
     ///
+    /// What makes the handler of a [prewarmed](super::AgentSpec::prewarmed) agent and fails is a failure too, and where the
+    /// circuit is half-open and nobody is on trial, a trial that failed.
+    ///
     /// Costs a short lock of the tasks for each message of those agents, and two for each lease of the host's on
     /// one. The last policy for a type is the one that holds.
     ///

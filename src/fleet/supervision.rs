@@ -79,6 +79,8 @@ pub(super) struct Supervision {
     /// The agents whose handlers are to be made before they serve, wards or not, and what the host wants of those
     /// that are no wards.
     cold: HashMap<AgentId, Condition>,
+    /// Those of them whose making failed, and nobody says what follows.
+    unmade: BTreeSet<AgentId>,
     /// For the life of the fleet.
     circuits: Vec<Circuit>,
 }
@@ -222,6 +224,7 @@ impl Supervision {
             return;
         }
         self.cold.remove(&agent);
+        self.unmade.remove(&agent);
         let Some(ward) = self.wards.remove(&agent) else { return };
         if ward.stuck.is_some() {
             self.watches.dismiss(agent);
@@ -289,6 +292,7 @@ impl Supervision {
         condition: Condition,
         now: Timestamp,
     ) -> Option<Condition> {
+        self.unmade.remove(&agent);
         let Some(ward) = self.wards.get_mut(&agent) else {
             let wanted = self.cold.get_mut(&agent)?;
             return Some(std::mem::replace(wanted, condition));
@@ -414,6 +418,7 @@ impl Supervision {
             ward.incarnation = ward.incarnation.saturating_add(1);
             if ward.prewarmed {
                 self.cold.insert(*agent, ward.wanted);
+                self.unmade.remove(agent);
             }
             self.alarms.insert((until, *agent));
             self.arm(*agent);
@@ -451,6 +456,10 @@ impl Supervision {
         }
         assert_eq!(alarms, self.alarms, "rule 4");
         assert!(self.cold.keys().all(|agent| self.wards.contains_key(agent)), "rule 5, of wards");
+        assert!(
+            self.unmade.iter().all(|agent| self.cold.contains_key(agent)),
+            "rule 5, of those unmade"
+        );
         let listed: usize = self.groups.values().map(|circle| circle.members.len()).sum();
         assert_eq!(listed, members, "rule 1");
         assert!(self.groups.values().all(|circle| !circle.members.is_empty()));

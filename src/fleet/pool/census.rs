@@ -28,7 +28,7 @@ pub(in crate::fleet) struct Census {
     /// Those that are on their way out.
     pub(in crate::fleet) draining: usize,
     /// Those that have failed, for a while or for good, or that the circuit of their type holds back.
-    pub(in crate::fleet) failed: usize,
+    pub(in crate::fleet) failed: Vec<AgentId>,
     /// The leases that those hold that serve.
     pub(in crate::fleet) leases: u64,
     /// Those that serve and hold none, the ones first that have been idle for longest.
@@ -91,7 +91,7 @@ impl Pool {
                         continue;
                     }
                     Some(Condition::Failed) => {
-                        census.failed += 1;
+                        census.failed.push(agent);
                         continue;
                     }
                     _ => census.serving += 1,

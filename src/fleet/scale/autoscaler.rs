@@ -7,6 +7,8 @@
 //! 2. An agent is retired only while it holds no lease and no work waits for it: one that got work since it
 //!    was observed is kept, and counted as kept.
 //! 3. An autoscaler keeps no fleet alive.
+//!    One that could not be made and that others replace is ended first, if that is true of it still; as many fewer are
+//!    added as are not.
 //! 4. While it stands, agents of its spec are expected: what they could do waits where none lives.
 
 use std::fmt;
@@ -28,6 +30,8 @@ use crate::{Error, ErrorKind, Timestamp};
 pub struct Scaled {
     /// What was to be done, and why.
     pub plan: Plan,
+    /// The agents that ended so that those that were added have their places: their handlers could not be made.
+    pub replaced: Vec<AgentId>,
     /// The agents that were added.
     pub spawned: Vec<AgentId>,
     /// The agents that were retired.
@@ -44,6 +48,8 @@ pub struct ScaleStats {
     pub steps: u64,
     /// Agents that were added.
     pub spawned: u64,
+    /// Agents that ended so that others have their places: their handlers could not be made.
+    pub replaced: u64,
     /// Agents that were retired.
     pub retired: u64,
     /// Agents that were to be retired, and got work or ended in between.
@@ -66,6 +72,12 @@ pub struct ScaleStats {
 /// ticks too.
 ///
 /// While it stands, agents of its spec are [expected](Fleet::expect): where none lives, work for them waits.
+///
+/// Agents that are [prewarmed](AgentSpec::prewarmed) and whose factory fails have failed for good, unless a restart
+/// policy says otherwise. Such ones, of which nothing is asked, end as others are added in their places
+/// ([`Scaled::replaced`]): so an outage leaves no type without room. With a
+/// [breaker](super::super::FleetBuilder::breaker) one is added each time that the circuit is half-open, and as many
+/// as are called for once it has closed; without one, at each step that is due.
 ///
 /// ```
 /// use phalanx::fleet::scale::{Autoscaler, ScalePolicy};
@@ -265,16 +277,25 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
         let plan = plan(&seen, &self.policy, &mut self.state, fleet.inner().clock.now());
         self.stats.steps += 1;
         self.next_check = plan.next_check;
-        let (mut spawned, mut retired, mut kept) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut replaced, mut spawned) = (Vec::new(), Vec::new());
+        let (mut retired, mut kept) = (Vec::new(), Vec::new());
         match &plan.step {
             Step::Hold => {}
-            Step::Spawn { agents, .. } => match fleet.spawn_batch(&self.spec, *agents as usize) {
-                Ok(agents) => spawned = agents,
-                Err(error) => {
-                    self.stats.spawns_failed += 1;
-                    return Err(error);
+            Step::Spawn { agents, .. } => {
+                // Rule 2.
+                let ends = |agent: &&AgentId| fleet.inner().end_unmade(**agent);
+                replaced.extend(plan.replaced.iter().filter(ends));
+                self.stats.replaced += replaced.len() as u64;
+                let kept = plan.replaced.len() - replaced.len();
+                let agents = (*agents as usize).saturating_sub(kept);
+                match fleet.spawn_batch(&self.spec, agents) {
+                    Ok(agents) => spawned = agents,
+                    Err(error) => {
+                        self.stats.spawns_failed += 1;
+                        return Err(error);
+                    }
                 }
-            },
+            }
             Step::Retire { agents, .. } => {
                 for agent in agents {
                     // Rule 2.
@@ -286,7 +307,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
         self.stats.spawned += spawned.len() as u64;
         self.stats.retired += retired.len() as u64;
         self.stats.kept += kept.len() as u64;
-        Ok(Scaled { plan, spawned, retired, kept })
+        Ok(Scaled { plan, replaced, spawned, retired, kept })
     }
 
     fn fleet(&self) -> Result<Fleet<T, O>, Error> {

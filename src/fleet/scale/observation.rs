@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::super::AgentId;
+use crate::Timestamp;
 
 /// What is true of the agents of one kind, and of what is asked of them, at one moment.
 ///
@@ -24,13 +25,19 @@ pub struct Observation {
     /// [held back](Self::held_back). They count towards the greatest number there may be, and towards nothing else, but
     /// for where [`circuit_open`](Self::circuit_open) says so.
     pub failed: u32,
+    /// Those of the [failed](Self::failed) that never could be made ready, that hold no lease and of which nothing is
+    /// asked. Each gives its place to one that is added, so that what could not be made uses up no place for good.
+    pub unmade: Vec<AgentId>,
     /// Agents that take no work because the circuit of their type is not closed, and those that are started again while
     /// it is not: one of them can be tried. They count as there.
     pub held_back: u32,
     /// Whether the circuit of their type is not closed, so that new agents would take no work either. None is added
     /// then but up to the fewest there are to be, those that have failed included, and one where there is none that could
-    /// be tried: a circuit closes by trying one.
+    /// be tried, once [it is time](Self::next_trial): a circuit closes by trying one.
     pub circuit_open: bool,
+    /// When somebody can be tried next, where the circuit is open still; `None` where it is half-open and
+    /// somebody can be tried now, or closed.
+    pub next_trial: Option<Timestamp>,
     /// The leases that one agent may hold. Zero counts as one.
     pub leases_per_agent: u32,
     /// Leases held on agents that serve.
@@ -91,6 +98,13 @@ impl Observation {
         self
     }
 
+    /// Sets [`unmade`](Self::unmade).
+    #[must_use]
+    pub fn with_unmade(mut self, agents: Vec<AgentId>) -> Self {
+        self.unmade = agents;
+        self
+    }
+
     /// Sets [`held_back`](Self::held_back).
     #[must_use]
     pub fn with_held_back(mut self, agents: u32) -> Self {
@@ -102,6 +116,13 @@ impl Observation {
     #[must_use]
     pub fn with_circuit_open(mut self, open: bool) -> Self {
         self.circuit_open = open;
+        self
+    }
+
+    /// Sets [`next_trial`](Self::next_trial).
+    #[must_use]
+    pub fn with_next_trial(mut self, at: Timestamp) -> Self {
+        self.next_trial = Some(at);
         self
     }
 

@@ -26,7 +26,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     ///   idle. Those that are [draining](super::super::AgentState::Draining) or have
     ///   [failed](super::super::AgentState::Failed) are counted as that, and their leases not at all. Where the
     ///   [circuit](Fleet::circuit) of the type is not closed, those that are down for it alone, or until they are started
-    ///   again, are [held back](Observation::held_back).
+    ///   again, are [held back](Observation::held_back). Of those that failed for good because what makes their handlers did, those
+    ///   of which nothing is asked are [unmade](Observation::unmade).
     /// - What waits is the tasks in the queue and the requests that an agent of the spec could take, and that budgets
     ///   have room for: of those on the budget of a group, of all on that of the fleet and on that of the spec's
     ///   type no more than these have room for leases now. What is left waits for a budget, and more agents would not
@@ -40,27 +41,31 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     pub fn observe(&self, spec: &AgentSpec<T, O>) -> Observation {
         let inner = self.inner();
         let mut census = inner.pool.census(&spec.name, &spec.capabilities, spec.factory.is_some());
-        let held_back = {
+        let (held_back, unmade) = {
             let state = inner.state.lock();
             state.queue.count_fitting(census.mask, &mut census.waiting);
-            state.supervision.held_back(&spec.name)
+            (state.supervision.held_back(&spec.name), inner.unmade(&state, &census.failed))
         };
         let payer = Payer { budgets: inner.pool.budgets(), agent_type: &spec.name };
         // It may have changed since they were counted.
-        let back = held_back.unwrap_or(0).min(census.failed);
+        let failed = census.failed.len();
+        let (back, next_trial) = held_back.unwrap_or((0, None));
+        let back = back.min(failed);
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);
-        Observation::new()
+        let seen = Observation::new()
             .with_starting(number(census.starting.len()))
             .with_serving(number(census.serving))
             .with_draining(number(census.draining))
-            .with_failed(number(census.failed - back))
+            .with_failed(number(failed - back))
+            .with_unmade(unmade)
             .with_held_back(number(back))
             .with_circuit_open(held_back.is_some())
             .with_leases_per_agent(spec.max_leases.get())
             .with_leases(census.leases)
             .with_queued(payer.payable(&census.waiting))
             .with_at_once(payer.largest(&census.batches))
-            .with_idle(census.idle)
+            .with_idle(census.idle);
+        Observation { next_trial, ..seen }
     }
 }
 

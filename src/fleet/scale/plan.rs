@@ -4,11 +4,12 @@
 //!
 //! 1. No plan takes agents away below `min`, adds some above `max + burst` (draining, failed and held back ones counted),
 //!    or does both at once. While the circuit of their type is not closed, none adds any but up to `min`, failed ones
-//!    counted, and one where there is none on whom it could be tried.
-//! 2. Only agents listed as idle are planned away.
+//!    counted, and one where there is none on whom it could be tried, once it is time to.
+//! 2. Only agents listed as idle are planned away. Those listed as unmade end as others are added in their
+//!    places: while the circuit is not closed, for the one on whom it is tried alone.
 //! 3. A step up comes `up_cooldown` or more after any step, a step down `down_cooldown` or more, and
 //!    a step against the last one `reverse_after` or more. No step exceeds its cap. Filling up to `min` is
-//!    exempt.
+//!    exempt, but for those that make up for failed ones: they come `up_cooldown` or more after any step.
 //! 4. After a step within its cap the fleet is in neither breach for the demand it was made for, and as far
 //!    from both as noise may be: the target lies inside the band, a forecast and a response time lead no
 //!    further than halfway from there to `low`, and memory pressure no further than halfway to `high`.
@@ -136,6 +137,11 @@ pub enum Refusal {
     },
     /// The circuit of their type is not closed: agents that are added would take no work.
     CircuitOpen,
+    /// The circuit of their type is open, and there is none on whom it could be tried: one is added once it is time to.
+    NextTrial {
+        /// When it will be.
+        until: Timestamp,
+    },
     /// There are as few as there may be.
     AtMin,
     /// The share of CPU is at its ceiling.
@@ -170,6 +176,7 @@ impl Refusal {
             | Self::DownWindow { until }
             | Self::Cooldown { until }
             | Self::Reversal { until }
+            | Self::NextTrial { until }
             | Self::StepCap { until, .. } => Some(until),
             _ => None,
         }
@@ -182,6 +189,9 @@ impl Refusal {
 pub struct Plan {
     /// What to do.
     pub step: Step,
+    /// The agents that are to end first, so that those that are added have their places: some that were observed
+    /// [unmade](Observation::unmade), as many as are added, and as there are too many.
+    pub replaced: Vec<AgentId>,
     /// What was not done, and why.
     pub refusals: Vec<Refusal>,
     /// The leases that counted as called for, forecast and response time included.
@@ -275,6 +285,7 @@ pub fn plan(
         policy,
         current: observation.current(),
         now: now.max(state.now),
+        replaced: 0,
         refusals: Vec::new(),
     };
     if now < state.now {
@@ -300,6 +311,7 @@ pub fn plan(
     }
     Plan {
         step,
+        replaced: observation.unmade[..planner.replaced as usize].to_vec(),
         demand: demand.total,
         current: planner.current,
         wanted: planner.agents_for(demand.total).clamp(policy.min, policy.hard_max()),
@@ -324,6 +336,8 @@ struct Planner<'a> {
     policy: &'a ScalePolicy,
     current: u32,
     now: Timestamp,
+    /// How many that could not be made give their places to those that are added.
+    replaced: u32,
     refusals: Vec<Refusal>,
 }
 
@@ -427,7 +441,7 @@ impl Planner<'_> {
         let failed = if self.seen.circuit_open { self.seen.failed } else { 0 };
         let there = self.there().saturating_add(failed);
         if there < self.policy.min {
-            return self.fill_up(self.policy.min - there);
+            return self.fill_up(state, self.policy.min - there);
         }
         if self.current > self.policy.hard_max() {
             return self.retire(state, self.policy.hard_max(), DownReason::AboveMax);
@@ -448,27 +462,57 @@ impl Planner<'_> {
         self.current.saturating_add(self.seen.held_back)
     }
 
+    /// Those that failed and give their places to others.
+    fn unmade(&self) -> u32 {
+        u32::try_from(self.seen.unmade.len()).unwrap_or(u32::MAX).min(self.seen.failed)
+    }
+
     /// How many more there may be, draining, failed and held back ones counted, if so many may be there.
     fn room(&self, limit: u32) -> u32 {
         let seen = self.seen;
-        let others = seen.draining.saturating_add(seen.failed);
+        let others = seen.draining.saturating_add(seen.failed - self.unmade());
         limit.saturating_sub(self.there().saturating_add(others))
     }
 
     fn refuse_for_room(&mut self) {
         self.refusals.push(Refusal::AtMax);
-        if self.seen.failed > 0 {
-            self.refusals.push(Refusal::Failed { agents: self.seen.failed });
+        let agents = self.seen.failed - self.unmade();
+        if agents > 0 {
+            self.refusals.push(Refusal::Failed { agents });
         }
     }
 
-    fn fill_up(&mut self, missing: u32) -> Step {
-        let agents = missing.min(self.room(self.policy.max));
+    /// Adds agents, which take the places of so many at most of those that could not be made.
+    fn spawn(&mut self, agents: u32, most: u32, limit: u32, reason: UpReason) -> Step {
+        let others = self.seen.draining.saturating_add(self.seen.failed);
+        let all = self.there().saturating_add(others).saturating_add(agents);
+        self.replaced = agents.max(all.saturating_sub(limit)).min(most).min(self.unmade());
+        Step::Spawn { agents, reason }
+    }
+
+    fn fill_up(&mut self, state: &ScaleState, missing: u32) -> Step {
+        // While the circuit is not closed those that failed are not missing. Or there would be no end of it.
+        let failed = if self.seen.circuit_open { 0 } else { self.seen.failed };
+        let mut again = missing.min(failed);
+        let first = missing - again;
+        let last = state.last_step.map(|(at, _)| at);
+        if again > 0
+            && last.is_some()
+            && let Some(until) = self.ends_later(last, self.policy.up_cooldown)
+        {
+            self.refusals.push(Refusal::Cooldown { until });
+            again = 0;
+            if first == 0 {
+                return Step::Hold;
+            }
+        }
+        let kept = self.unmade().saturating_sub(again);
+        let agents = (first + again).min(self.room(self.policy.max).saturating_sub(kept));
         if agents == 0 {
             self.refuse_for_room();
             return Step::Hold;
         }
-        Step::Spawn { agents, reason: UpReason::BelowMin }
+        self.spawn(agents, again, self.policy.max, UpReason::BelowMin)
     }
 
     fn step_up(&mut self, state: &ScaleState, demand: &Demand) -> Step {
@@ -510,7 +554,7 @@ impl Planner<'_> {
             None if self.seen.queued > 0 => UpReason::Backlog,
             None => UpReason::Utilisation,
         };
-        Step::Spawn { agents, reason }
+        self.spawn(agents, u32::MAX, limit, reason)
     }
 
     /// Adds one on whom the circuit can be tried.
@@ -522,7 +566,7 @@ impl Planner<'_> {
         if self.is_braked(state) || self.is_too_soon(state, Direction::Up) {
             return Step::Hold;
         }
-        Step::Spawn { agents: 1, reason: UpReason::BelowMin }
+        self.spawn(1, u32::MAX, self.policy.max, UpReason::BelowMin)
     }
 
     fn is_braked(&mut self, state: &ScaleState) -> bool {
@@ -537,7 +581,15 @@ impl Planner<'_> {
         if held_back {
             self.refusals.push(Refusal::CircuitOpen);
         }
-        state.cpu_braked || state.memory_braked || held_back
+        // Who comes before it can be tried would be made for nothing, and fails as the others did.
+        let trial = self
+            .seen
+            .next_trial
+            .filter(|at| self.seen.circuit_open && !held_back && *at > self.now);
+        if let Some(until) = trial {
+            self.refusals.push(Refusal::NextTrial { until });
+        }
+        state.cpu_braked || state.memory_braked || held_back || trial.is_some()
     }
 
     fn step_down(&mut self, state: &ScaleState) -> Step {

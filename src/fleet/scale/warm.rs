@@ -181,14 +181,14 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
             .zip(&seen)
             .map(|((_, pool), seen)| {
                 let ready = number(seen.idle.len() + seen.starting.len());
-                let busy = seen.serving - seen.idle.len() + seen.draining + seen.failed;
+                let busy = seen.serving - seen.idle.len() + seen.draining + seen.failed.len();
                 // Rule 7.
-                let min = pool.min.saturating_sub(number(seen.failed));
+                let min = pool.min.saturating_sub(number(seen.failed.len()));
                 (WarmPool { min, ..*pool }, Stock { ready, busy: number(busy) })
             })
             .collect();
         let targets = share_out(&stocks, self.limit);
-        let failed = number(seen.iter().map(|seen| seen.failed).sum());
+        let failed = number(seen.iter().map(|seen| seen.failed.len()).sum());
         let mut warmed = Warmed { failed, ..Warmed::default() };
         for ((pool, stock), target) in stocks.iter().zip(&targets) {
             warmed.missing += pool.min.saturating_sub(*target);

@@ -7,6 +7,7 @@
 //! 2. An agent goes on trial when it holds no lease, so whatever it holds then is the trial. There is one on
 //!    trial at a time, but for trials that were not heard of for as long as the policy waits. Whoever could go
 //!    on trial is looked at as often, while all of them are busy.
+//!    An agent whose handler could not be made is as good as one that failed on trial, where nobody is on trial.
 //! 3. An outcome counts for the era in which its attempt began. Each change of the circuit begins one, so what
 //!    began before the circuit opened says nothing about how things are after it.
 
@@ -103,6 +104,14 @@ impl Circuit {
         }
     }
 
+    /// Until when nobody is put on trial, if it is not closed and does not look for somebody now.
+    pub(super) const fn tries_again(&self) -> Option<Timestamp> {
+        match self.phase {
+            Phase::Open { until } | Phase::HalfOpen { seeks: Seeks::Nobody, until } => Some(until),
+            Phase::Closed | Phase::HalfOpen { .. } => None,
+        }
+    }
+
     pub(super) const fn is_closed(&self) -> bool {
         matches!(self.phase, Phase::Closed)
     }
@@ -192,6 +201,18 @@ impl Circuit {
             self.turn(Phase::Closed);
             return Some(Turned::Closed);
         }
+        self.failed(permit, now)
+    }
+
+    /// Takes notice that somebody who could have gone on trial could not be made ready in the present era: as of a trial
+    /// that failed, if it is half-open and nobody is on trial.
+    pub(super) fn not_made(&mut self, now: Timestamp) -> Option<Turned> {
+        let Phase::HalfOpen { .. } = self.phase else { return None };
+        let permit = self.breaker.admit(now).ok()?;
+        self.failed(permit, now)
+    }
+
+    fn failed(&mut self, permit: Permit, now: Timestamp) -> Option<Turned> {
         if !self.breaker.failed(permit, now) {
             return None;
         }

@@ -69,9 +69,9 @@ impl Supervision {
         }
     }
 
-    /// How many agents of a type are down for its circuit alone, or until they are started again; `None` if it has no
-    /// circuit, or it is closed.
-    pub(in crate::fleet) fn held_back(&self, name: &str) -> Option<usize> {
+    /// How many agents of a type are down for its circuit alone, or until they are started again, and until when nobody
+    /// is tried, if that is known; `None` if it has no circuit, or it is closed.
+    pub(in crate::fleet) fn held_back(&self, name: &str) -> Option<(usize, Option<Timestamp>)> {
         let circuit = &self.circuits[self.circuit_of(name)?];
         let comes_back = |agent: &&AgentId| {
             let ward = self.wards.get(agent);
@@ -79,7 +79,8 @@ impl Supervision {
             rises || self.fitness(**agent).is_some_and(serves)
         };
         let is_held_back = |agent: &&AgentId| !circuit.admits(**agent).0 && comes_back(agent);
-        (!circuit.is_closed()).then(|| circuit.members.iter().filter(is_held_back).count())
+        let count = || circuit.members.iter().filter(is_held_back).count();
+        (!circuit.is_closed()).then(|| (count(), circuit.tries_again()))
     }
 
     /// Whether an agent of a circuit could go on trial, if it holds no lease.
@@ -141,13 +142,44 @@ impl<T, O> Inner<T, O> {
                 None
             }
         };
-        let Some(turned) = turned else {
-            if known.seeks() == Seeks::All {
-                // It may have been a trial, and was not the last.
-                self.apply(state, agent, after);
-            }
+        match turned {
+            Some(turned) => self.circuit_turned(state, circuit, turned, after),
+            // It may have been a trial, and was not the last.
+            None if known.seeks() == Seeks::All => self.apply(state, agent, after),
+            None => {}
+        }
+    }
+
+    /// Has the circuit of an agent's type, if it has one, take notice that a handler could not be made for the agent,
+    /// which began in that era of it.
+    pub(super) fn circuit_misses(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        era: u32,
+        after: &mut After<T, O>,
+    ) {
+        let circuit = state.supervision.wards.get(&agent).and_then(|ward| ward.circuit);
+        let Some(circuit) = circuit.filter(|_| !state.stopping) else { return };
+        let now = self.clock.now();
+        let known = &mut state.supervision.circuits[circuit];
+        if era != known.era {
             return;
-        };
+        }
+        let Some(turned) = known.not_made(now) else { return };
+        let agent_type = Arc::clone(&known.name);
+        state.counts.circuit_trials += 1;
+        after.events.push(FleetEvent::CircuitTried { agent_type, agent });
+        self.circuit_turned(state, circuit, turned, after);
+    }
+
+    fn circuit_turned(
+        &self,
+        state: &mut State<T, O>,
+        circuit: usize,
+        turned: Turned,
+        after: &mut After<T, O>,
+    ) {
         let agent_type = Arc::clone(&state.supervision.circuits[circuit].name);
         after.events.push(match turned {
             Turned::Opened(until) => {

@@ -14,6 +14,7 @@
 //! 4. In one step the handler lies in the crew, the agent is what is wanted of it, and whoever waits is served.
 //! 5. The making holds no lease and is no active mailbox: a drain, a kill and a retirement find an idle agent. What
 //!    was made for an agent or an incarnation that is over, or for a fleet that stops, is dropped outside the locks.
+//!    One whose making failed for good is `unmade`, until it is made or the host says what it wants of it.
 //! 6. It is begun under the locks of the tasks and of the mailbox, which a stop takes before it counts who is
 //!    occupied; and by [`Inner::make`], which calls the factory outside them and catches its panics.
 
@@ -51,6 +52,7 @@ impl Supervision {
     /// Has an agent be cold no more; how it stands then.
     pub(super) fn warm(&mut self, agent: AgentId) -> Option<Standing> {
         let wanted = self.cold.remove(&agent)?;
+        self.unmade.remove(&agent);
         self.may_try(agent);
         Some(self.standing(agent).unwrap_or(Standing {
             condition: wanted,
@@ -64,6 +66,7 @@ impl Supervision {
 
     /// Has an agent that would serve, or is drained, be failed, and cold, until the host wants it otherwise.
     pub(super) fn give_up_warming(&mut self, agent: AgentId, drained: bool) {
+        self.unmade.insert(agent);
         let ward = self.wards.get_mut(&agent).map(|ward| &mut ward.wanted);
         let cold = self.cold.entry(agent).or_insert(Condition::Failed);
         for wanted in ward.into_iter().chain([cold]) {
@@ -185,6 +188,7 @@ impl<T, O> Inner<T, O> {
     ) {
         state.counts.attempt_lost(&error);
         state.counts.prewarms_failed += 1;
+        self.circuit_misses(state, agent, tenure.era, after);
         self.take_notice(state, agent, tenure, Some(&error), false, after);
         let drained = {
             let post = self.posts.get(agent.slot).expect("its handler was to be made");
@@ -205,6 +209,39 @@ impl<T, O> Inner<T, O> {
         let reason = FailureReason::Attempt(error);
         after.events.push(FleetEvent::AgentFailed { agent, reason, restart_at: None });
         self.apply(state, agent, after);
+    }
+
+    /// Those of these agents whose making failed for good (rule 5), and of which nothing is asked.
+    pub(in crate::fleet) fn unmade(&self, state: &State<T, O>, agents: &[AgentId]) -> Vec<AgentId> {
+        if state.supervision.unmade.is_empty() {
+            return Vec::new();
+        }
+        let unmade = agents.iter().filter(|agent| self.is_unmade(state, **agent));
+        unmade.copied().collect()
+    }
+
+    fn is_unmade(&self, state: &State<T, O>, agent: AgentId) -> bool {
+        let is_asked = || {
+            let post = self.posts.get(agent.slot).expect("its handler was to be made");
+            !post.lock().mailbox.is_idle()
+        };
+        state.supervision.unmade.contains(&agent) && self.pool.is_idle(agent) && !is_asked()
+    }
+
+    /// Ends an agent that is one of those still; whether it was.
+    pub(in crate::fleet) fn end_unmade(&self, agent: AgentId) -> bool {
+        let mut after = After::new();
+        {
+            let mut state = self.state.lock();
+            if state.stopping
+                || !self.is_unmade(&state, agent)
+                || self.end_unleased(&mut state, agent, &mut after).is_err()
+            {
+                return false;
+            }
+        }
+        self.finish(after);
+        true
     }
 
     /// A handler of an agent was lost to a panic in an attempt of that tenure, whose lease is held still: if its spec

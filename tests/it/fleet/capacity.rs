@@ -10,7 +10,6 @@ use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use super::support::{Gate, eventually, finish};
-use phalanx::ManualClock;
 use phalanx::fleet::scale::{
     Autoscaler, Refusal, ScalePolicy, ScalePolicyBuilder, Step, UpReason, WarmPool, WarmPools,
 };
@@ -19,6 +18,7 @@ use phalanx::fleet::{
     Agent, AgentSpec, Allocation, Backoff, Budgets, Condition, Fleet, GroupKey, LeaseOutcome,
     Limit, Meter, Outcome, Quota, Request, Scope, Task, TaskContext, TaskError,
 };
+use phalanx::{ManualClock, Timestamp};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -114,14 +114,16 @@ fn a_type_whose_circuit_is_open_is_not_scaled_up() {
     let mut waiting = wait(&fleet, &Request::any(), 8);
     let scaled = scaler.step().unwrap();
     assert_eq!((scaled.plan.step, scaled.plan.refusals), (Step::Hold, vec![Refusal::CircuitOpen]));
-    // Without any there is nobody to try: one comes, and no more.
+    // Without any there is nobody to try: one comes once it can be tried, and no more.
     for status in fleet.agents() {
         fleet.kill(status.id).unwrap();
     }
+    let plan = scaler.step().unwrap().plan;
+    let until = Timestamp::ZERO + SECOND;
+    assert_eq!((plan.step, plan.refusals), (Step::Hold, vec![Refusal::NextTrial { until }]));
+    hand.advance(SECOND);
     assert_eq!(scaler.step().unwrap().spawned.len(), 1);
     assert_eq!(scaler.step().unwrap().plan.step, Step::Hold);
-    hand.advance(SECOND);
-    fleet.tick();
     let mut context = Context::from_waker(Waker::noop());
     let Poll::Ready(Ok(tried)) = waiting.remove(0).as_mut().poll(&mut context) else {
         panic!("it is tried on who waits")
@@ -196,26 +198,154 @@ fn where_no_work_waits_one_is_tried_only_for_a_min() {
     let down = Arc::new(AtomicBool::new(true));
     let spec = prewarmed(&down);
     for (min, more) in [(0, 0), (1, 1)] {
-        let fleet =
-            Fleet::<u32, u32>::builder().driven().breaker("one", breaker()).build().unwrap();
-        fleet.spawn_batch(&spec, 2).unwrap();
+        let (clock, hand) = ManualClock::new();
+        let fleet = Fleet::<u32, u32>::builder()
+            .driven()
+            .clock(clock)
+            .breaker("one", breaker())
+            .build()
+            .unwrap();
+        let failed = fleet.spawn_batch(&spec, 2).unwrap();
         while fleet.run_ready(usize::MAX) > 0 {}
-        let policy = eager().min(min).max(4).build().unwrap();
+        let policy = eager().min(min).max(2).build().unwrap();
         let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
-        assert_eq!(scaler.step().unwrap().spawned.len(), more);
-        // While it is held back and may be tried, no other comes.
-        assert_eq!(scaler.step().unwrap().spawned.len(), 0);
-        if more > 0 {
-            // Each that fails too is followed by another, until there is no room.
-            while fleet.run_ready(usize::MAX) > 0 {}
-            assert_eq!(scaler.step().unwrap().spawned.len(), 1);
-            while fleet.run_ready(usize::MAX) > 0 {}
+        // Each that fails too is followed by another in its place, and none comes before it can be tried.
+        for _ in 0..3 {
+            let Some(BreakerState::Open { until }) = fleet.circuit("one") else {
+                panic!("what fails has it open")
+            };
             let plan = scaler.step().unwrap().plan;
-            assert_eq!(plan.step, Step::Hold);
-            assert_eq!(plan.refusals, [Refusal::AtMax, Refusal::Failed { agents: 4 }]);
+            let later = if more > 0 { vec![Refusal::NextTrial { until }] } else { vec![] };
+            assert_eq!((plan.step, plan.refusals), (Step::Hold, later));
+            assert_eq!(scaler.next_check(), (more > 0).then_some(until));
+            hand.advance(SECOND);
+            fleet.tick();
+            let scaled = scaler.step().unwrap();
+            assert_eq!((scaled.spawned.len(), scaled.replaced.len()), (more, more));
+            // While it is to be made ready and may be tried, no other comes.
+            assert_eq!(scaler.step().unwrap().spawned.len(), 0);
+            while fleet.run_ready(usize::MAX) > 0 {}
+            if more == 0 {
+                break;
+            }
         }
+        assert_eq!(fleet.stats().agents_live, 2);
+        assert_eq!(scaler.stats().replaced, 3 * more as u64);
+        assert_eq!(failed.iter().all(|agent| fleet.agent(*agent).is_some()), more == 0);
         finish(&fleet);
     }
+}
+
+#[test]
+fn a_type_outlives_an_outage_however_long_and_is_scaled_up_again() {
+    // With a min of four all that there may be have failed before the circuit is tried for the first time.
+    for min in [0, 1, 4] {
+        let (clock, hand) = ManualClock::new();
+        let down = Arc::new(AtomicBool::new(true));
+        let spec = prewarmed(&down);
+        let breaker = breaker().open_for(Backoff::constant(SECOND * 60));
+        let fleet = Fleet::<u32, u32>::builder()
+            .driven()
+            .clock(clock)
+            .breaker("one", breaker)
+            .build()
+            .unwrap();
+        let run = || while fleet.run_ready(usize::MAX) > 0 {};
+        let policy = eager().min(min).max(4).build().unwrap();
+        let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
+        let handle = fleet.submit(Task::new(1)).unwrap();
+        assert!(!scaler.step().unwrap().spawned.is_empty());
+        run();
+        let (mut trials, calls) = (0, fleet.stats().prewarms_failed);
+        for second in 1..600 {
+            hand.advance(SECOND);
+            let spawned = scaler.step().unwrap().spawned.len() as u64;
+            run();
+            assert_eq!(spawned, u64::from(second % 60 == 0), "{min}: {second} s");
+            trials += spawned;
+            let stats = fleet.stats();
+            assert_eq!(stats.circuits_opened, 1 + trials, "what fails is the trial");
+            assert_eq!(stats.prewarms_failed, calls + trials);
+            assert!(stats.agents_live <= 4);
+        }
+        assert_eq!(trials, 9);
+
+        down.store(false, Ordering::Relaxed);
+        hand.advance(SECOND);
+        assert_eq!(scaler.step().unwrap().spawned.len(), 1);
+        run();
+        assert_eq!(*handle.wait(), Outcome::Completed(2));
+        assert_eq!(fleet.circuit("one"), Some(BreakerState::Closed));
+        // Those that could not be made keep no place from others.
+        let handles: Vec<_> = (0..20).map(|task| fleet.submit(Task::new(task)).unwrap()).collect();
+        assert_eq!(scaler.step().unwrap().spawned.len(), 3);
+        assert_eq!(fleet.stats().agents_live, 4);
+        run();
+        assert!(handles.iter().all(|handle| handle.wait().completed().is_some()));
+        assert_eq!(fleet.observe(&spec).serving, 4);
+        finish(&fleet);
+    }
+}
+
+#[test]
+fn without_a_breaker_those_that_could_not_be_made_are_made_up_for_after_the_cooldown() {
+    let (clock, hand) = ManualClock::new();
+    let down = Arc::new(AtomicBool::new(true));
+    let spec = prewarmed(&down);
+    let fleet = Fleet::<u32, u32>::builder().driven().clock(clock).build().unwrap();
+    let run = || while fleet.run_ready(usize::MAX) > 0 {};
+    let policy = eager().min(2).max(10).up_cooldown(SECOND).build().unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
+    for round in 0..20 {
+        let scaled = scaler.step().unwrap();
+        run();
+        assert_eq!(scaled.spawned.len(), if round % 2 == 0 { 2 } else { 0 }, "{round}");
+        let seen = fleet.observe(&spec);
+        assert_eq!((seen.failed, seen.unmade.len(), seen.current()), (2, 2, 0));
+        hand.advance(SECOND / 2);
+    }
+    down.store(false, Ordering::Relaxed);
+    assert_eq!(scaler.step().unwrap().spawned.len(), 2);
+    run();
+    assert_eq!(fleet.observe(&spec).serving, 2);
+    assert_eq!(fleet.stats().agents_live, 2);
+    finish(&fleet);
+}
+
+#[test]
+fn one_that_could_not_be_made_keeps_its_place_while_something_is_asked_of_it() {
+    let down = Arc::new(AtomicBool::new(true));
+    let spec = prewarmed(&down);
+    let fleet = Fleet::<u32, u32>::builder().driven().build().unwrap();
+    let run = || while fleet.run_ready(usize::MAX) > 0 {};
+    let agents = fleet.spawn_batch(&spec, 4).unwrap();
+    run();
+    let unmade = |fleet: &Fleet<u32, u32>| {
+        let mut unmade = fleet.observe(&spec).unmade;
+        unmade.sort_unstable();
+        unmade
+    };
+    assert_eq!(unmade(&fleet), agents);
+    let asked = fleet.ask(agents[0], 1).unwrap();
+    // What the host wants failed is to stay so, and what it wants fit is made again.
+    fleet.set_condition(agents[1], Condition::Failed).unwrap();
+    fleet.set_condition(agents[2], Condition::Fit).unwrap();
+    assert_eq!(unmade(&fleet), agents[3..]);
+    run();
+    assert_eq!(unmade(&fleet), agents[2..], "it failed again");
+    let policy = eager().min(4).max(4).build().unwrap();
+    let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
+    let scaled = scaler.step().unwrap();
+    assert_eq!((scaled.spawned.len(), scaled.replaced.len()), (2, 2));
+    assert_eq!(scaled.plan.refusals, []);
+    for (agent, lives) in agents.iter().zip([true, true, false, false]) {
+        assert_eq!(fleet.agent(*agent).is_some(), lives);
+    }
+    down.store(false, Ordering::Relaxed);
+    fleet.set_condition(agents[0], Condition::Fit).unwrap();
+    run();
+    assert_eq!(asked.wait().completed(), Some(&2));
+    finish(&fleet);
 }
 
 #[test]
@@ -237,8 +367,10 @@ fn agents_that_are_started_again_are_there_for_their_circuit() {
     fleet.set_condition(agent, Condition::Failed).unwrap();
     let seen = fleet.observe(&spec);
     assert_eq!((seen.failed, seen.held_back), (1, 0), "the host wants it otherwise");
-    assert_eq!(scaler.step().unwrap().spawned.len(), 1);
+    assert_eq!(scaler.step().unwrap().plan.step, Step::Hold, "nobody can be tried yet");
     hand.advance(SECOND);
+    let scaled = scaler.step().unwrap();
+    assert_eq!((scaled.spawned.len(), scaled.replaced.len()), (1, 0), "it keeps its place");
 }
 
 #[test]

@@ -71,6 +71,8 @@ struct Moment {
     starting: u32,
     draining: u32,
     failed: u32,
+    unmade: u32,
+    next_trial: Option<Duration>,
     held_back: u32,
     circuit_open: bool,
     leases: u64,
@@ -87,7 +89,7 @@ struct Moment {
 fn moment() -> impl Strategy<Value = Moment> {
     let agents = (0..90_u32, 0..20_u32, 0..20_u32, 0..90_u32);
     let some = || prop_oneof![2 => Just(0_u32), 1 => 0..40_u32];
-    let down = (some(), proptest::bool::weighted(0.2), some());
+    let down = (some(), proptest::bool::weighted(0.2), some(), some(), option::of(millis(0..9000)));
     let at_once = prop_oneof![2 => Just(0_u64), 1 => 0..200_u64];
     let work = (0..400_u64, prop_oneof![3 => 0..200_u64, 1 => 0..u64::MAX], at_once);
     let readings = (option::of(number()), option::of(number()), option::of(number()));
@@ -99,6 +101,8 @@ fn moment() -> impl Strategy<Value = Moment> {
             starting: agents.1,
             draining: agents.2,
             failed: down.0,
+            unmade: down.3,
+            next_trial: down.4,
             held_back: if down.1 { down.2 } else { 0 },
             circuit_open: down.1,
             idle: agents.3.min(agents.0),
@@ -121,6 +125,8 @@ impl Moment {
             serving: self.serving,
             draining: self.draining,
             failed: self.failed,
+            unmade: ids(self.unmade),
+            next_trial: self.next_trial.map(Timestamp::from_start),
             held_back: self.held_back,
             circuit_open: self.circuit_open,
             leases_per_agent: PER_AGENT,
@@ -132,9 +138,13 @@ impl Moment {
             cpu: self.cpu,
             memory: self.memory,
             forecast: self.forecast,
-            idle: (0..self.idle).map(|slot| AgentId { slot, generation: 7 }).collect(),
+            idle: ids(self.idle),
         }
     }
+}
+
+fn ids(count: u32) -> Vec<AgentId> {
+    (0..count).map(|slot| AgentId { slot, generation: 7 }).collect()
 }
 
 /// How many agents a plan leads to.
@@ -148,18 +158,28 @@ fn after(plan: &Plan) -> i64 {
 }
 
 /// What rules 1, 2 and 6 say of a single plan.
-fn validate(plan: &Plan, seen: &Observation, policy: &ScalePolicy) -> Result<(), TestCaseError> {
+fn validate(
+    plan: &Plan,
+    seen: &Observation,
+    policy: &ScalePolicy,
+    now: Timestamp,
+) -> Result<(), TestCaseError> {
+    let replaced = u32::try_from(plan.replaced.len()).expect("few");
+    prop_assert!(seen.unmade.starts_with(&plan.replaced) && replaced <= seen.failed);
+    prop_assert!(replaced == 0 || matches!(plan.step, Step::Spawn { .. }), "it adds none");
     match &plan.step {
         Step::Hold => {}
         Step::Spawn { agents, .. } => {
             prop_assert!(*agents > 0);
             let there = seen.current() + seen.held_back;
-            let all = there + seen.draining + seen.failed + agents;
+            let all = there + seen.draining + seen.failed - replaced + agents;
             prop_assert!(all <= policy.hard_max(), "{all} of {}", policy.hard_max());
             if seen.circuit_open {
-                let to_try = there == 0 && *agents == 1;
+                let is_time = seen.next_trial.is_none_or(|at| at <= now);
+                let to_try = there == 0 && *agents == 1 && is_time;
                 let filled = there + seen.failed + agents;
-                prop_assert!(to_try || filled <= policy.min(), "{filled}, and the circuit is open");
+                let fills = filled <= policy.min() && replaced == 0;
+                prop_assert!(to_try || fills, "{filled}, and the circuit is open");
             }
         }
         Step::Retire { agents, .. } => {
@@ -200,7 +220,7 @@ proptest! {
             now = now + moment.after;
             let seen = moment.observation();
             let plan = plan(&seen, &policy, &mut state, now);
-            validate(&plan, &seen, &policy)?;
+            validate(&plan, &seen, &policy, now)?;
             let (up, moved, cap, cooldown) = match &plan.step {
                 Step::Hold => {
                     prop_assert!(plan.next_check.is_none_or(|next| next > now));
@@ -274,7 +294,7 @@ proptest! {
                 .with_forecast(forecast)
                 .with_memory(memory)
                 .with_response_time(Duration::from_millis(response))
-                .with_idle((0..serving).map(|slot| AgentId { slot, generation: 7 }).collect());
+                .with_idle(ids(serving));
             let plan = plan(&seen, &policy, &mut state, now);
             agents = after(&plan);
             match &plan.step {

@@ -5,6 +5,8 @@ use crate::ErrorKind;
 use crate::fleet::scale::ScalePolicyBuilder;
 use std::num::NonZeroU32;
 
+mod failed;
+
 const SECOND: Duration = Duration::from_secs(1);
 
 fn at(seconds: f64) -> Timestamp {
@@ -602,42 +604,4 @@ fn a_policy_may_change_between_two_plans() {
     assert_eq!(spawned(&plan), (20, UpReason::Utilisation));
     let error = ScalePolicy::builder().max(0).build().expect_err("max is zero");
     assert_eq!(error.kind(), ErrorKind::InvalidArgument);
-}
-
-#[test]
-fn while_the_circuit_is_not_closed_one_comes_where_it_could_be_tried_on_none() {
-    let open = |failed: u32, held_back: u32| {
-        let seen = Observation::new().with_leases_per_agent(10).with_circuit_open(true);
-        seen.with_failed(failed).with_held_back(held_back).with_queued(30)
-    };
-    let none = || eager().min(0).max(12);
-    assert_eq!(held(&first(&open(3, 1), none())), [Refusal::CircuitOpen]);
-    assert_eq!(spawned(&first(&open(3, 0), none())), (1, UpReason::Backlog));
-    assert_eq!(spawned(&first(&open(11, 0), none())), (1, UpReason::Backlog));
-    let full = first(&open(12, 0), none());
-    let failed = Refusal::Failed { agents: 12 };
-    assert!(held(&full).contains(&Refusal::AtMax), "{:?}", full.refusals);
-    assert_eq!(held(&first(&open(3, 0).with_queued(0), none())), [], "for nobody");
-    // Up to min those that failed count, and beyond it nobody comes but the one.
-    let some = || eager().min(4).max(12).up_cooldown(SECOND);
-    assert_eq!(spawned(&first(&open(3, 0), some())), (1, UpReason::BelowMin));
-    assert_eq!(spawned(&first(&open(1, 1), some())), (2, UpReason::BelowMin));
-    assert_eq!(held(&first(&open(4, 1), some())), [Refusal::CircuitOpen]);
-    for queued in [0, 100] {
-        let seen = open(5, 0).with_queued(queued);
-        let (policy, mut state) = (built(some().cpu_ceiling(0.5)), ScaleState::new());
-        let step = |cpu: f64, seconds: f64, state: &mut ScaleState| {
-            plan(&seen.clone().with_cpu(cpu), &policy, state, at(seconds))
-        };
-        assert_eq!(held(&step(0.9, 0.0, &mut state)), [Refusal::CpuCeiling]);
-        assert_eq!(spawned(&step(0.1, 0.0, &mut state)), (1, UpReason::BelowMin));
-        let until = at(1.0);
-        assert_eq!(held(&step(0.1, 0.5, &mut state)), [Refusal::Cooldown { until }]);
-        assert_eq!(spawned(&step(0.1, 1.0, &mut state)), (1, UpReason::BelowMin));
-    }
-    let full = first(&open(12, 0).with_queued(0), some());
-    assert_eq!(held(&full), [Refusal::AtMax, failed]);
-    // Once it is closed those that failed are no capacity, and keep their places.
-    let closed = open(10, 0).with_circuit_open(false).with_queued(0);
-    assert_eq!(spawned(&first(&closed, some())), (2, UpReason::BelowMin));
 }

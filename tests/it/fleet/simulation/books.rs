@@ -189,7 +189,7 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 82] = [
+const MUST_HAPPEN: [&str; 83] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
@@ -211,6 +211,7 @@ const MUST_HAPPEN: [&str; 82] = [
     "agent failed meanwhile",
     "agent failed together",
     "agent recovered",
+    "agent replaced",
     "agent restarted",
     "agent silent",
     "agent stopped by its supervisor",

@@ -12,7 +12,7 @@ use super::books::{Core, Spec, Token};
 use super::purses::COIN;
 use super::world::Bell;
 use phalanx::fleet::{
-    Agent, AgentId, AsyncContext, Attempt, Backoff, Fleet, FleetEvent, IdempotencyKey,
+    Agent, AgentId, AsyncContext, Attempt, Backoff, Condition, Fleet, FleetEvent, IdempotencyKey,
     IfDependencyFails, LogPosition, Observer, Outcome, ReturnReason, Returned, SpawnedFuture,
     Spawner, SubmitError, Task, TaskContext, TaskError, TaskId, TaskLog, Verifier, WeakFleet,
 };
@@ -464,6 +464,15 @@ impl Observer for Core {
             {
                 books.bury(*agent);
                 books.totals.count("agent stopped by its supervisor");
+            }
+            // It could not be made, and an autoscaler has another come in its place.
+            FleetEvent::AgentStopped { agent, .. }
+                if books.agents.get(agent).is_some_and(|body| {
+                    body.cold && body.condition == Condition::Failed && body.guard.is_none()
+                }) =>
+            {
+                books.bury(*agent);
+                books.totals.count("agent replaced");
             }
             event => books.notice_wards(event, self.clock.now()),
         }
