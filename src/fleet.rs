@@ -291,8 +291,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     }
 
     /// What an agent is doing now, or that it has [stopped](AgentState::Stopped), however long ago; `None` if
-    /// it is none of this fleet's. Of a fleet that is like this one, an id may be one of this fleet's as well: ids
-    /// are of one fleet each. O(1); it may wait for a step of the agent's shard.
+    /// this fleet never had one of this id. (An id says nothing of which fleet it is of: that of another one may be one of
+    /// this fleet's too.) O(1); it may wait for a step of the agent's shard.
     ///
     /// ```
     /// use phalanx::fleet::{AgentSpec, AgentState, Fleet};

@@ -375,7 +375,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// its own that an attempt fails, or that the log accepts, later on is returned as that happens, which may be after
     /// this call. It can be drained again, or [killed](Self::kill). Several threads may drain one agent: the shortest
     /// timeout decides what is returned. With a timeout of zero no message and no task is begun from the one step on in
-    /// which the drain begins, workers or not; what they begin before that step is let run.
+    /// which the drain begins, workers or not; what they begin before that step is let run. (A worker that comes to the agent in that
+    /// moment and finds nothing holds a lease of it while it looks, and the agent stays; drained again, it ends.)
     ///
     /// [`set_condition`](Self::set_condition) can have it serve again, whether the drain is over or not: the agent takes
     /// messages again, and a drain that is under way ends nothing and returns nothing more

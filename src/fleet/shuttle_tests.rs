@@ -111,16 +111,25 @@ fn shuttle_leases_reach_those_who_wait_by_every_strategy() {
     explore(SCHEDULES / 2, || leases_by(&[Strategy::RoundRobin, Strategy::LeastLoaded]));
 }
 
+fn doubler() -> AgentSpec<usize, usize> {
+    AgentSpec::new("doubler").handler_fn(|task, _cx| Ok(task.payload() * 2))
+}
+
+/// One that counts its attempts, and lets others run in each.
+fn counting_doubler(ran: &Arc<AtomicUsize>) -> AgentSpec<usize, usize> {
+    let ran = Arc::clone(ran);
+    AgentSpec::new("doubler").handler_fn(move |task, _cx| {
+        ran.fetch_add(1, Ordering::SeqCst);
+        thread::yield_now();
+        Ok(task.payload() * 2)
+    })
+}
+
 /// Two workers, two submitters, and agents that are killed, replaced and leased meanwhile.
 fn tasks() {
     let fleet = Fleet::<usize, usize>::builder().workers(2).build().expect("threads start");
-    let ran = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&ran);
-    let spec = AgentSpec::new("doubler").handler_fn(move |task: &Task<usize>, _cx| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        thread::yield_now();
-        Ok(task.payload() * 2)
-    });
+    let ran = Arc::default();
+    let spec = counting_doubler(&ran);
     let first = fleet.spawn(spec.clone()).expect("there is room");
     let named = fleet.spawn(spec.clone()).expect("there is room");
     let mut threads = Vec::new();
@@ -167,8 +176,7 @@ fn shuttle_every_task_is_done_once_whoever_dies_meanwhile() {
 fn driven() {
     let fleet =
         Fleet::<usize, usize>::builder().driven().workers(2).build().expect("the values are valid");
-    let spec =
-        AgentSpec::new("doubler").handler_fn(|task: &Task<usize>, _cx| Ok(task.payload() * 2));
+    let spec = doubler();
     fleet.spawn(spec).expect("there is room");
     let lease = fleet.try_allocate(&Request::any()).expect("it is idle");
     let handles: Vec<_> =
@@ -204,8 +212,7 @@ fn shuttle_a_drain_drives_what_those_who_drove_have_left() {
 /// leases it again and again.
 fn drains_and_service() {
     let fleet = Fleet::<usize, usize>::builder().workers(1).build().expect("a thread starts");
-    let spec =
-        AgentSpec::new("doubler").handler_fn(|task: &Task<usize>, _cx| Ok(task.payload() * 2));
+    let spec = doubler();
     let agent = fleet.spawn(spec).expect("there is room");
     for message in 0..2 {
         fleet.tell(agent, message).expect("there is room");
@@ -250,8 +257,7 @@ fn drains_and_service() {
 /// One that began before an agent was to serve again ends it all the same, or nothing.
 fn service_ends_a_drain() {
     let fleet = Fleet::<usize, usize>::builder().workers(1).build().expect("a thread starts");
-    let spec =
-        AgentSpec::new("doubler").handler_fn(|task: &Task<usize>, _cx| Ok(task.payload() * 2));
+    let spec = doubler();
     let agent = fleet.spawn(spec).expect("there is room");
     fleet.tell(agent, 1).expect("there is room");
     let drain = {
@@ -276,16 +282,8 @@ fn service_ends_a_drain() {
 /// The time of a drain has run out as it begins, or runs out later, while a worker comes to what the agent has.
 fn late(from_the_first: bool) {
     let fleet = Fleet::<usize, usize>::builder().workers(1).build().expect("a thread starts");
-    let ran = Arc::new(AtomicUsize::new(0));
-    let spec = {
-        let ran = Arc::clone(&ran);
-        AgentSpec::new("doubler").handler_fn(move |task: &Task<usize>, _cx| {
-            ran.fetch_add(1, Ordering::SeqCst);
-            thread::yield_now();
-            Ok(task.payload() * 2)
-        })
-    };
-    let agent = fleet.spawn(spec).expect("there is room");
+    let ran = Arc::default();
+    let agent = fleet.spawn(counting_doubler(&ran)).expect("there is room");
     let replies = [1, 2].map(|n| fleet.ask(agent, n).expect("there is room"));
     let task = fleet.submit(Task::new(3).to(agent)).expect("it lives");
     let inner = fleet.inner();
@@ -328,13 +326,8 @@ fn shuttle_what_has_begun_as_a_drain_is_late_ends_and_the_rest_comes_back() {
 /// and somebody waits for a lease. Whatever was accepted or began to wait has one end, and that is what is said.
 fn shutdown_in_the_thick() {
     let fleet = Fleet::<usize, usize>::builder().workers(2).build().expect("threads start");
-    let ran = Arc::new(AtomicUsize::new(0));
-    let counted = Arc::clone(&ran);
-    let spec = AgentSpec::new("doubler").handler_fn(move |task: &Task<usize>, _cx| {
-        counted.fetch_add(1, Ordering::SeqCst);
-        thread::yield_now();
-        Ok(task.payload() * 2)
-    });
+    let ran = Arc::default();
+    let spec = counting_doubler(&ran);
     let agents: Vec<_> =
         (0..3).map(|_| fleet.spawn(spec.clone()).expect("there is room")).collect();
     let submitter = {

@@ -14,6 +14,18 @@ fn schedule(runner: &Runner, agent: AgentId) {
     runner.rouse(roused);
 }
 
+/// A worker that looks for one thing to do, and lies down.
+fn one_worker() -> (Arc<Runner>, thread::JoinHandle<Option<Ready>>) {
+    let (runner, mut seats) = Runner::new(1, Clock::real());
+    let runner = Arc::new(runner);
+    let mut seat = seats.pop().expect("one worker has one seat");
+    let worker = {
+        let runner = Arc::clone(&runner);
+        thread::spawn(move || runner.next(&mut seat))
+    };
+    (runner, worker)
+}
+
 /// Two things become ready while two workers, each of which does one, search and lie down.
 fn two_workers() {
     let (runner, seats) = Runner::new(2, Clock::real());
@@ -51,13 +63,7 @@ fn loom_twin_a_worker_that_passes_nothing_on_leaves_the_other_asleep() {
 }
 
 fn stop_against_lying_down() {
-    let (runner, mut seats) = Runner::new(1, Clock::real());
-    let runner = Arc::new(runner);
-    let mut seat = seats.pop().expect("one worker has one seat");
-    let worker = {
-        let runner = Arc::clone(&runner);
-        thread::spawn(move || runner.next(&mut seat))
-    };
+    let (runner, worker) = one_worker();
     runner.stop();
     assert_eq!(worker.join().expect("no panic"), None);
 }
@@ -185,13 +191,7 @@ fn loom_twin_a_thread_that_leaves_without_passing_on_leaves_the_worker_asleep() 
 
 /// An alarm is set, and then an earlier one, while the worker lies down.
 fn alarms_against_sleep() {
-    let (runner, mut seats) = Runner::new(1, Clock::real());
-    let runner = Arc::new(runner);
-    let mut seat = seats.pop().expect("one worker has one seat");
-    let worker = {
-        let runner = Arc::clone(&runner);
-        thread::spawn(move || runner.next(&mut seat))
-    };
+    let (runner, worker) = one_worker();
     runner.set_alarm(Some(NEVER));
     runner.set_alarm(Some(Timestamp::ZERO));
     assert_eq!(worker.join().expect("no panic"), Some(Ready::Tasks));

@@ -74,7 +74,7 @@ fn a_scaled_fleet_settles_under_any_load_without_swinging() {
 }
 
 #[test]
-#[ignore = "ten times the seeds of the ordinary test take minutes unoptimized: run it with --release"]
+#[ignore = "takes minutes unoptimized; the gate runs it with --release, in a section of its own"]
 fn a_scaled_fleet_settles_under_any_load_of_many_seeds() {
     run(SEEDS..SEEDS + LONG).assert_something_happened();
 }

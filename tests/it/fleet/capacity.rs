@@ -2,41 +2,26 @@
 //! for a budget is none.
 
 use std::future::Future;
-use std::num::{NonZeroU16, NonZeroU32};
+use std::num::NonZeroU16;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use super::support::{Gate, eventually, finish};
-use phalanx::fleet::scale::{
-    Autoscaler, Refusal, ScalePolicy, ScalePolicyBuilder, Step, UpReason, WarmPool, WarmPools,
-};
+use super::support::{Gate, eager, eventually, finish};
+use phalanx::fleet::scale::{Autoscaler, Refusal, Step, UpReason, WarmPool, WarmPools};
 use phalanx::fleet::supervise::{BreakerPolicy, BreakerState, Restart, RestartPolicy};
 use phalanx::fleet::{
     Agent, AgentSpec, Allocation, Backoff, Budgets, Condition, Fleet, GroupKey, LeaseOutcome,
     Limit, Meter, Outcome, Quota, Request, Scope, Task, TaskContext, TaskError,
 };
-use phalanx::{ManualClock, Timestamp};
+use phalanx::{Clock, ManualClock, Timestamp};
 
 const SECOND: Duration = Duration::from_secs(1);
 
 fn spec() -> AgentSpec<(), ()> {
     AgentSpec::new("one")
-}
-
-/// Acts on every observation at once.
-fn eager() -> ScalePolicyBuilder {
-    let many = NonZeroU32::new(1000).expect("it is not zero");
-    ScalePolicy::builder()
-        .up_window(Duration::ZERO)
-        .down_window(Duration::ZERO)
-        .up_cooldown(Duration::ZERO)
-        .down_cooldown(Duration::ZERO)
-        .reverse_after(Duration::ZERO)
-        .step_up(many, 0.0)
-        .step_down(many, 0.0)
 }
 
 /// Has so many requests wait.
@@ -158,19 +143,24 @@ fn prewarmed(down: &Arc<AtomicBool>) -> AgentSpec<u32, u32> {
     AgentSpec::new("one").handler(factory).prewarmed()
 }
 
+/// A fleet that the test drives, with a breaker for the type.
+fn driven(clock: Clock, breaker: BreakerPolicy) -> Fleet<u32, u32> {
+    let fleet = Fleet::builder().driven().clock(clock).breaker("one", breaker);
+    fleet.build().expect("the values are valid")
+}
+
+fn run_all(fleet: &Fleet<u32, u32>) {
+    while fleet.run_ready(usize::MAX) > 0 {}
+}
+
 #[test]
 fn a_type_all_of_whose_agents_failed_gets_one_on_whom_its_circuit_is_tried() {
     for min in [0, 2] {
         let (clock, hand) = ManualClock::new();
         let down = Arc::new(AtomicBool::new(true));
         let spec = prewarmed(&down);
-        let fleet = Fleet::<u32, u32>::builder()
-            .driven()
-            .clock(clock)
-            .breaker("one", breaker())
-            .build()
-            .unwrap();
-        let run = || while fleet.run_ready(usize::MAX) > 0 {};
+        let fleet = driven(clock, breaker());
+        let run = || run_all(&fleet);
         let policy = eager().min(min).max(9).build().unwrap();
         let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
         let handle = fleet.submit(Task::new(1)).unwrap();
@@ -199,14 +189,9 @@ fn where_no_work_waits_one_is_tried_only_for_a_min() {
     let spec = prewarmed(&down);
     for (min, more) in [(0, 0), (1, 1)] {
         let (clock, hand) = ManualClock::new();
-        let fleet = Fleet::<u32, u32>::builder()
-            .driven()
-            .clock(clock)
-            .breaker("one", breaker())
-            .build()
-            .unwrap();
+        let fleet = driven(clock, breaker());
         let failed = fleet.spawn_batch(&spec, 2).unwrap();
-        while fleet.run_ready(usize::MAX) > 0 {}
+        run_all(&fleet);
         let policy = eager().min(min).max(2).build().unwrap();
         let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
         // Each that fails too is followed by another in its place, and none comes before it can be tried.
@@ -224,7 +209,7 @@ fn where_no_work_waits_one_is_tried_only_for_a_min() {
             assert_eq!((scaled.spawned.len(), scaled.replaced.len()), (more, more));
             // While it is to be made ready and may be tried, no other comes.
             assert_eq!(scaler.step().unwrap().spawned.len(), 0);
-            while fleet.run_ready(usize::MAX) > 0 {}
+            run_all(&fleet);
             if more == 0 {
                 break;
             }
@@ -244,13 +229,8 @@ fn a_type_outlives_an_outage_however_long_and_is_scaled_up_again() {
         let down = Arc::new(AtomicBool::new(true));
         let spec = prewarmed(&down);
         let breaker = breaker().open_for(Backoff::constant(SECOND * 60));
-        let fleet = Fleet::<u32, u32>::builder()
-            .driven()
-            .clock(clock)
-            .breaker("one", breaker)
-            .build()
-            .unwrap();
-        let run = || while fleet.run_ready(usize::MAX) > 0 {};
+        let fleet = driven(clock, breaker);
+        let run = || run_all(&fleet);
         let policy = eager().min(min).max(4).build().unwrap();
         let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
         let handle = fleet.submit(Task::new(1)).unwrap();

@@ -54,7 +54,7 @@ fn agents_with_full_mailboxes_that_tell_each_other_are_told_so_and_go_on() {
                 }
                 Ok(payload)
             });
-            fleet.spawn(spec).unwrap()
+            fleet.spawn(spec).expect("there is room")
         });
         pair.set(agents).unwrap();
         // It fills the mailbox of the other, which does so in turn.

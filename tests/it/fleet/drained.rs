@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use super::support::{Gate, LONG, eventually, finish};
+use super::support::{Gate, LONG, eventually, finish, held};
 use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
     Agent, AgentDrain, AgentId, AgentSpec, AgentState, Backoff, Condition, Fleet, Outcome,
@@ -24,15 +24,6 @@ fn scribe(notes: &Notes) -> AgentSpec<u64, u64> {
     AgentSpec::new("scribe").handler_fn(move |task, _| {
         notes.lock().unwrap().push(*task.payload());
         Ok(*task.payload() + 1)
-    })
-}
-
-/// An agent that waits at a gate with what it handles.
-fn held(gate: &Arc<Gate>) -> AgentSpec<u64, u64> {
-    let gate = Arc::clone(gate);
-    AgentSpec::new("held").handler_fn(move |task, _| {
-        gate.pass();
-        Ok(*task.payload())
     })
 }
 
@@ -394,17 +385,25 @@ fn ticker(
     })
 }
 
-#[test]
-fn a_drain_that_drives_is_over_with_its_agent_whatever_else_is_ready() {
+/// A driven fleet with a ticker that has begun, and how often it ticked.
+fn with_a_ticker(
+    at_ten: impl Fn(&Fleet<u64, u64>) + Send + Sync + 'static,
+) -> (Fleet<u64, u64>, AgentId, Arc<AtomicU64>) {
     let (own, ticks) = (Own::default(), Arc::default());
     let (clock, _hand) = ManualClock::new();
-    let fleet = Fleet::<u64, u64>::builder().driven().clock(clock).build().unwrap();
+    let fleet = Fleet::<u64, u64>::builder().driven().clock(clock).build();
+    let fleet = fleet.expect("the values are valid");
     own.set(fleet.downgrade()).expect("it is set once");
     // The first, as it tells itself what it tells the first.
-    let ticker = fleet.spawn(ticker(&own, &ticks, |_| {})).unwrap();
-    fleet.tell(ticker, 0).unwrap();
-    let notes = Notes::default();
-    let agent = fleet.spawn(scribe(&notes)).unwrap();
+    let ticker = fleet.spawn(ticker(&own, &ticks, at_ten)).expect("there is room");
+    fleet.tell(ticker, 0).expect("there is room");
+    (fleet, ticker, ticks)
+}
+
+#[test]
+fn a_drain_that_drives_is_over_with_its_agent_whatever_else_is_ready() {
+    let (fleet, ticker, ticks) = with_a_ticker(|_| {});
+    let agent = fleet.spawn(scribe(&Notes::default())).unwrap();
     fleet.tell(agent, 1).unwrap();
     let drained = fleet.drain_agent(agent, LONG).unwrap();
     assert_eq!((drained.ended, drained.messages_handled), (true, 1));
@@ -415,15 +414,9 @@ fn a_drain_that_drives_is_over_with_its_agent_whatever_else_is_ready() {
 
 #[test]
 fn a_drain_that_drives_is_over_once_its_agent_is_to_serve_whatever_else_is_ready() {
-    let (own, ticks) = (Own::default(), Arc::default());
-    let (clock, _hand) = ManualClock::new();
-    let fleet = Fleet::<u64, u64>::builder().driven().clock(clock).build().unwrap();
-    own.set(fleet.downgrade()).expect("it is set once");
-    let serve = |fleet: &Fleet<u64, u64>| {
+    let (fleet, ticker, ticks) = with_a_ticker(|fleet| {
         fleet.set_condition(fleet.agents()[1].id, Condition::Fit).expect("it lives");
-    };
-    let ticker = fleet.spawn(ticker(&own, &ticks, serve)).unwrap();
-    fleet.tell(ticker, 0).unwrap();
+    });
     let agent = fleet.spawn(scribe(&Notes::default())).unwrap();
     let lease = fleet.try_allocate(&Request::any().agent(agent)).unwrap();
     let drained = fleet.drain_agent(agent, LONG).unwrap();

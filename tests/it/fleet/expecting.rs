@@ -9,7 +9,7 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use super::support::{LONG, eventually, finish};
+use super::support::{self, LONG, eventually, finish};
 use phalanx::fleet::scale::{Autoscaler, ScalePolicy, WarmPool, WarmPools};
 use phalanx::fleet::{
     AgentSpec, AllocateError, Backoff, BatchAllocation, Fit, Fleet, MAX_LEASES_PER_AGENT, Outcome,
@@ -41,18 +41,7 @@ fn doubling() -> AgentSpec<u32, u32> {
 
 /// Up at once and down at once, to none.
 fn eager() -> ScalePolicy {
-    let many = NonZeroU32::new(100).expect("it is not zero");
-    ScalePolicy::builder()
-        .max(4)
-        .up_window(Duration::ZERO)
-        .down_window(Duration::ZERO)
-        .up_cooldown(Duration::ZERO)
-        .down_cooldown(Duration::ZERO)
-        .reverse_after(Duration::ZERO)
-        .step_up(many, 0.0)
-        .step_down(many, 0.0)
-        .build()
-        .expect("the values are valid")
+    support::eager().max(4).build().expect("the values are valid")
 }
 
 fn no_agents<T: Send + Sync + 'static, O: Send + Sync + 'static>(

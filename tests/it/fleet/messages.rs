@@ -11,7 +11,7 @@ use phalanx::fleet::{
     TaskErrorKind, TellError,
 };
 
-use super::support::{Gate, LONG, Witness, eventually, finish};
+use super::support::{Gate, LONG, Witness, eventually, finish, held};
 
 /// What came back, as the hook was told.
 type GivenBack = Arc<Mutex<Vec<(AgentId, ReturnReason, Vec<u64>)>>>;
@@ -32,15 +32,6 @@ pub(super) fn scribe(notes: &Arc<Mutex<Vec<u64>>>) -> AgentSpec<u64, u64> {
         assert_eq!((cx.task_id(), cx.attempt().get(), task.id()), (None, 0, None));
         notes.lock().unwrap().push(*task.payload());
         Ok(*task.payload() + 1)
-    })
-}
-
-/// An agent that waits at a gate with what it handles.
-fn held(gate: &Arc<Gate>) -> AgentSpec<u64, u64> {
-    let gate = Arc::clone(gate);
-    AgentSpec::new("held").handler_fn(move |task, _| {
-        gate.pass();
-        Ok(*task.payload())
     })
 }
 

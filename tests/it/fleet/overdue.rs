@@ -78,14 +78,14 @@ fn what_waits_elsewhere_for_an_agent_comes_back_as_its_drain_is_late_and_never_r
         let (first, tasks) = waiting_elsewhere(&fleet, agent, group);
         let lease = stays.then(|| fleet.try_allocate(&Request::any().agent(agent)).unwrap());
         let drained = if at_once {
-            fleet.drain_agent(agent, Duration::ZERO).unwrap()
+            fleet.drain_agent(agent, Duration::ZERO).expect("it lives")
         } else {
             let drainer = drain(&fleet, agent, Duration::from_secs(1));
             await_draining(&fleet, agent);
             // The worker keeps watch for the next attempt, and the drain sleeps.
             eventually("both sleep", || hand.sleepers() == 2);
             hand.advance(Duration::from_secs(1));
-            drainer.join().unwrap()
+            drainer.join().expect("a drain does not panic")
         };
         assert_eq!(drained.ended, !stays);
         assert_eq!((drained.messages_handled, drained.messages_returned), (0, 0));

@@ -9,10 +9,10 @@ use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
-use super::support::{Gate, LONG, Witness};
+use super::support::{self, Gate, LONG, Witness};
 use phalanx::fleet::scale::{
-    Autoscaler, Backtest, DownReason, Reading, Refusal, ScalePolicy, ScalePolicyBuilder, Step,
-    SystemReader, UpReason, WarmPool, WarmPools,
+    Autoscaler, Backtest, DownReason, Reading, Refusal, ScalePolicyBuilder, Step, SystemReader,
+    UpReason, WarmPool, WarmPools,
 };
 use phalanx::fleet::{
     AgentSpec, AllocateError, Allocation, Fleet, FleetEvent, Lease, LeaseOutcome, Outcome,
@@ -33,16 +33,7 @@ fn spec() -> AgentSpec<(), ()> {
 
 /// Acts on every observation at once.
 fn eager() -> ScalePolicyBuilder {
-    let many = NonZeroU32::new(1000).unwrap();
-    ScalePolicy::builder()
-        .max(100)
-        .up_window(Duration::ZERO)
-        .down_window(Duration::ZERO)
-        .up_cooldown(Duration::ZERO)
-        .down_cooldown(Duration::ZERO)
-        .reverse_after(Duration::ZERO)
-        .step_up(many, 0.0)
-        .step_down(many, 0.0)
+    support::eager().max(100)
 }
 
 fn leases(fleet: &Fleet, count: usize) -> Vec<Lease> {

@@ -83,7 +83,7 @@ fn whatever_befalls_a_fleet_every_accepted_task_gets_one_outcome() {
 }
 
 #[test]
-#[ignore = "twenty times the seeds of the ordinary test take minutes unoptimized: run it with --release"]
+#[ignore = "takes minutes unoptimized; the gate runs it with --release, in a section of its own"]
 fn whatever_befalls_a_fleet_every_accepted_task_gets_one_outcome_for_many_seeds() {
     run(SEEDS..SEEDS + MANY).assert_something_happened();
 }

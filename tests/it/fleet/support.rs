@@ -1,10 +1,12 @@
 //! What the tests of the fleet share: gates, a log and an observer that remember.
 
+use std::num::NonZeroU32;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
+use phalanx::fleet::scale::{ScalePolicy, ScalePolicyBuilder};
 use phalanx::fleet::{
-    Attempt, DrainReport, Fleet, FleetEvent, FleetStats, LogPosition, Observer, Outcome,
+    AgentSpec, Attempt, DrainReport, Fleet, FleetEvent, FleetStats, LogPosition, Observer, Outcome,
     OutcomeKind, Task, TaskId, TaskLog,
 };
 use phalanx::{Error, ErrorKind};
@@ -169,6 +171,28 @@ impl Observer for Witness {
         self.events.lock().unwrap().push(event.clone());
         self.changed.notify_all();
     }
+}
+
+/// An agent that waits at a gate with what it handles.
+pub(super) fn held(gate: &Arc<Gate>) -> AgentSpec<u64, u64> {
+    let gate = Arc::clone(gate);
+    AgentSpec::new("held").handler_fn(move |task, _| {
+        gate.pass();
+        Ok(*task.payload())
+    })
+}
+
+/// A policy that acts on every observation at once, and by as much as is wanted.
+pub(super) fn eager() -> ScalePolicyBuilder {
+    let many = NonZeroU32::new(1000).expect("it is not zero");
+    ScalePolicy::builder()
+        .up_window(Duration::ZERO)
+        .down_window(Duration::ZERO)
+        .up_cooldown(Duration::ZERO)
+        .down_cooldown(Duration::ZERO)
+        .reverse_after(Duration::ZERO)
+        .step_up(many, 0.0)
+        .step_down(many, 0.0)
 }
 
 /// Stops a fleet and checks that its books balance.
