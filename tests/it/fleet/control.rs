@@ -7,7 +7,8 @@ use std::task::{Context, Poll, Waker};
 use super::messages::scribe;
 use super::support::{Gate, LONG, eventually, finish};
 use phalanx::fleet::{
-    AgentSpec, Budgets, Condition, Fleet, Limit, Meter, Outcome, Quota, Request, Scope, Task,
+    AgentSpec, Budgets, Condition, Fleet, Limit, Meter, Outcome, Quota, Request, Scope,
+    SpawnedFuture, Task,
 };
 
 /// An agent at a gate, which writes down what it handles before it comes there.
@@ -198,5 +199,28 @@ fn a_control_message_is_handled_once_its_agent_serves_though_its_leases_are_held
     assert!(!lease.is_revoked());
     drop(lease);
     eventually("the rest is handled", || *notes.lock().unwrap() == [100, 1]);
+    finish(&fleet);
+}
+
+#[test]
+fn a_control_message_that_no_handler_is_free_for_is_not_looked_at_for_ever() {
+    let budgets = Budgets::new(NonZeroUsize::new(4).unwrap());
+    let quota = |most| Quota::new().limit(Meter::Leases, Limit::hard(most));
+    budgets.set(Scope::Fleet, quota(1)).unwrap();
+    let fleet = Fleet::<u64, u64>::builder().driven().budgets(budgets.clone());
+    let fleet = fleet.spawner(Arc::new(|future: SpawnedFuture| drop(future))).build().unwrap();
+    let other = fleet.spawn(scribe(&Arc::default()).capability("other")).unwrap();
+    // It has all that the budget gives, and somebody waits for it: whatever comes back is told of.
+    let lease = fleet.try_allocate(&Request::any().agent(other)).unwrap();
+    let mut waiting = std::pin::pin!(fleet.allocate_async(&Request::any().agent(other)));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    let spec = AgentSpec::<u64, u64>::new("flies");
+    let agent = fleet.spawn(spec.handler_async(|task, _| async move { Ok(*task.payload()) }));
+    let agent = agent.unwrap();
+    fleet.tell_control(agent, 100).unwrap();
+    // A mailbox that is looked at for ever keeps whoever drives the fleet for ever.
+    fleet.run_ready(usize::MAX);
+    assert_eq!(fleet.mailbox_len(agent), Some(1), "there is no lease for it");
+    drop(lease);
     finish(&fleet);
 }
