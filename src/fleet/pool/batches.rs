@@ -4,7 +4,8 @@
 //! that it asked for. It is plain data on the desk. Rules that hold between any two times the desk's lock is
 //! held, but for where a plan is due:
 //!
-//! 1. A batch gathers only if the live agents that it could use have places enough for it, and no more urgent one of which
+//! 1. A batch gathers only if the agents that it could use and that have neither failed nor drain have places enough for
+//!    it (one that names its agent knew of that), and no more urgent one of which
 //!    that is true too could use an agent that it could use: of two that name their agents, the same agent; otherwise one
 //!    with the same set of capabilities. So no two batches hold what the other waits for, the most urgent one that can be
 //!    served always gathers, and one that cannot before others come keeps nobody out. One that is complete waits for
@@ -148,6 +149,11 @@ impl Batches {
         self.unplanned |= self.some_lack || self.is_owed;
     }
 
+    /// Takes notice that fewer are counted on (rule 1). A plan is due.
+    pub(super) const fn agents_fail(&mut self) {
+        self.unplanned |= self.waiting > 0;
+    }
+
     /// Keeps an agent that has room for the plan that is due.
     pub(super) fn defer(&mut self, agent: AgentId) {
         self.deferred.push(agent);
@@ -162,7 +168,7 @@ impl Batches {
         !std::mem::replace(&mut self.is_owed, true)
     }
 
-    /// Decides anew who gathers, where agents with these sets of capabilities live and have so many places (rule 1): one
+    /// Decides anew who gathers, where agents with these sets of capabilities live and so many places are counted on (rule 1): one
     /// `alone` where batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2), and
     /// so are the agents that were deferred. O(batches * (sets + batches that name an agent)).
     pub(super) fn plan(

@@ -171,13 +171,13 @@ impl Pool {
         if let Some(budgets) = &self.budgets
             && budgets.kinds_version() != self.kinds_seen.load(Ordering::Relaxed)
         {
-            self.assign_accounts(&self.desk.lock(), budgets);
+            self.assign_accounts(&mut self.desk.lock(), budgets);
         }
     }
 
     /// The same for who holds the desk's lock, and no shard's.
     #[inline]
-    pub(super) fn follow_accounts_at(&self, desk: &Desk) {
+    pub(super) fn follow_accounts_at(&self, desk: &mut Desk) {
         if let Some(budgets) = &self.budgets
             && budgets.kinds_version() != self.kinds_seen.load(Ordering::Relaxed)
         {
@@ -186,7 +186,7 @@ impl Pool {
     }
 
     #[cold]
-    fn assign_accounts(&self, desk: &Desk, budgets: &Budgets) {
+    fn assign_accounts(&self, desk: &mut Desk, budgets: &Budgets) {
         let version = budgets.kinds_version();
         let accounts = KindAccounts::of(budgets);
         for (at, shard) in self.shards.iter().enumerate() {
@@ -195,7 +195,9 @@ impl Pool {
             for agent in agents {
                 let local = shard.find(agent).expect("it was just listed");
                 let kind = shard.slot(local).kind;
+                let counted_on = shard.slot(local).standing.is_counted_on();
                 shard.set_payer(local, accounts.payer(&desk.kind(kind).name, agent));
+                desk.recount(&shard, local, counted_on);
             }
             self.publish(at, &mut shard);
         }
@@ -244,7 +246,7 @@ impl Relief for Pool {
         let mut wakes = Vec::new();
         {
             let mut desk = self.desk.lock();
-            self.follow_accounts_at(&desk);
+            self.follow_accounts_at(&mut desk);
             self.serve_waiting(&mut desk, &mut wakes);
         }
         self.wake_all(wakes);

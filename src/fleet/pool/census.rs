@@ -135,18 +135,18 @@ impl Pool {
         };
         // The desk is held, so the agent lives on, and nobody begins to wait.
         let is_needed = desk.is_needed_by_batch(agent, mask, limit);
-        let kind = {
+        let leaver = {
             let mut shard = self.shards[at].lock();
             let local = shard.find(agent).ok_or(NotIdle::Gone)?;
             let holds = shard.slot(local).load > 0 && !left_out("fleet.retire-the-busy");
             if holds || is_needed || has_work(mask, desk.is_last_of(mask)) {
                 return Err(NotIdle::Busy);
             }
-            let (_, kind, _) = shard.remove(local);
+            let removed = shard.remove(local);
             self.publish(at, &mut shard);
-            kind
+            removed.leaver
         };
-        desk.leave(kind, mask, at, 1, &self.left);
+        desk.leave(leaver, at, 1, &self.left);
         desk.refuse_hopeless(Some(agent), wakes);
         desk.tell_idlers(agent, wakes);
         self.plan_by(&mut desk, wakes);

@@ -3,7 +3,7 @@
 //! It is plain data under a lock of its own, which is taken before that of a shard. Rules that hold
 //! between any two times the lock is held:
 //!
-//! 1. `sets` counts the live agents by their capabilities, `spread` by their shard, `kinds` by their sort; `expected`
+//! 1. `sets` counts the live agents by their capabilities, and the places of those that are neither failed nor draining, `spread` by their shard, `kinds` by their sort; `expected`
 //!    counts who promises agents, by their capabilities and by how many leases each may hold.
 //! 2. No request waits that an agent with room fits and that can be paid for, unless it is owed that they are
 //!    served; none waits that no agent fits that lives or is expected. The same of batches that gather, agents on trial
@@ -41,12 +41,23 @@ pub(in crate::fleet) struct Kind {
     pub(in crate::fleet) limit: u16,
 }
 
+/// What the desk is to know of an agent that goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Leaver {
+    pub(super) kind: u32,
+    pub(super) mask: Mask,
+    /// Whether a batch could gather for its places.
+    pub(super) counted_on: bool,
+}
+
 /// The live agents with one set of capabilities.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Set {
     agents: usize,
     /// How many leases they may hold together.
     places: usize,
+    /// Those of them on agents that are given leases, or are to be without a word of the host's.
+    counted_on: usize,
 }
 
 /// What agents are promised to be like.
@@ -220,12 +231,20 @@ impl Desk {
     }
 
     /// Counts agents that join, and says how many go to each shard: where the fewest are.
-    pub(super) fn enter(&mut self, kind: Kind, mask: Mask, count: usize) -> (u32, Vec<usize>) {
+    pub(super) fn enter(
+        &mut self,
+        kind: Kind,
+        mask: Mask,
+        count: usize,
+        counted_on: bool,
+    ) -> (u32, Vec<usize>) {
         self.live += count;
         self.batches.agents_come();
         let set = self.sets.entry(mask).or_default();
         set.agents += count;
-        set.places += count * usize::from(kind.limit);
+        let places = count * usize::from(kind.limit);
+        set.places += places;
+        set.counted_on += if counted_on { places } else { 0 };
         let kind = self.enter_kind(kind, count);
         let shares = deal(&self.spread, count);
         for (live, share) in self.spread.iter_mut().zip(&shares) {
@@ -256,14 +275,8 @@ impl Desk {
     }
 
     /// Counts agents of one sort that went, for those without the desk's lock too.
-    pub(super) fn leave(
-        &mut self,
-        kind: u32,
-        mask: Mask,
-        shard: usize,
-        count: usize,
-        left: &AtomicU64,
-    ) {
+    pub(super) fn leave(&mut self, leaver: Leaver, shard: usize, count: usize, left: &AtomicU64) {
+        let Leaver { kind, mask, counted_on } = leaver;
         if !left_out("desk.count-who-leaves") {
             // Relaxed: see `Pool::left`.
             left.fetch_add(count as u64, Ordering::Relaxed);
@@ -273,7 +286,9 @@ impl Desk {
         let set = self.sets.get_mut(&mask).expect("rule 1");
         let entry = &mut self.kinds[kind as usize];
         set.agents -= count;
-        set.places -= usize::from(entry.kind.limit) * count;
+        let places = usize::from(entry.kind.limit) * count;
+        set.places -= places;
+        set.counted_on -= if counted_on { places } else { 0 };
         if set.agents == 0 {
             self.sets.remove(&mask);
         }
@@ -281,6 +296,24 @@ impl Desk {
         if entry.live == 0 {
             self.kind_of.remove(&entry.kind);
             self.vacant_kinds.push(kind);
+        }
+    }
+
+    /// Counts what became of an agent that was counted on or was not (rule 1): who gathers may be others now.
+    pub(super) fn recount(&mut self, shard: &Shard, local: u32, was_counted_on: bool) {
+        let slot = shard.slot(local);
+        let is_counted_on = slot.standing.is_counted_on();
+        if is_counted_on == was_counted_on {
+            return;
+        }
+        let places = usize::from(self.kind(slot.kind).limit);
+        let set = self.sets.get_mut(&shard.mask(local)).expect("rule 1");
+        if is_counted_on {
+            set.counted_on += places;
+            self.batches.agents_come();
+        } else {
+            set.counted_on -= places;
+            self.batches.agents_fail();
         }
     }
 
@@ -406,7 +439,7 @@ impl Desk {
 
     /// Decides anew which batches gather, or which one if they do it `alone`; what that withdraws is the caller's to pass on.
     pub(super) fn plan_batches(&mut self, alone: bool) -> Vec<Granted> {
-        self.batches.plan(self.sets.iter().map(|(have, set)| (*have, set.places)), alone)
+        self.batches.plan(self.sets.iter().map(|(have, set)| (*have, set.counted_on)), alone)
     }
 
     /// Gives the free places of an agent to those who wait, the most urgent first (rule 2). Where leases are
@@ -523,7 +556,10 @@ impl Desk {
                 let local = shard.find(id).expect("it was just listed");
                 let set = sets.entry(shard.mask(local)).or_default();
                 set.agents += 1;
-                set.places += usize::from(shard.slot(local).limit);
+                let places = usize::from(shard.slot(local).limit);
+                set.places += places;
+                let counted_on = shard.slot(local).standing.is_counted_on();
+                set.counted_on += if counted_on { places } else { 0 };
                 *kinds.entry(shard.slot(local).kind).or_default() += 1;
             }
         }
@@ -533,7 +569,7 @@ impl Desk {
             assert_eq!(self.kinds[kind as usize].live, live, "rule 1");
         }
         self.waiting.validate();
-        let sets: Vec<_> = self.sets.iter().map(|(have, set)| (*have, set.places)).collect();
+        let sets: Vec<_> = self.sets.iter().map(|(have, set)| (*have, set.counted_on)).collect();
         self.batches.validate(&sets);
         for (_, batch) in self.batches.rows() {
             let hopeless = self.hopeless_batch(&batch.ask, batch.count);

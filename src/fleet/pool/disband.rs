@@ -10,6 +10,7 @@ use std::task::Waker;
 
 use super::Pool;
 use super::desk::Desk;
+use super::shard::Removed;
 use crate::fleet::id::AgentId;
 
 /// How many places of a shard are looked at under one lock: others want it too.
@@ -58,20 +59,20 @@ impl Pool {
                 continue;
             }
             let agent = shard.id(local);
-            let (load, kind, mask) = shard.remove(local);
+            let Removed { load, leaver } = shard.remove(local);
             removed.push((agent, load));
             several = match several {
-                Some((of, count)) if of == (kind, mask) => Some((of, count + 1)),
+                Some((of, count)) if of == leaver => Some((of, count + 1)),
                 before => {
-                    if let Some(((kind, mask), count)) = before {
-                        desk.leave(kind, mask, at, count, &self.left);
+                    if let Some((leaver, count)) = before {
+                        desk.leave(leaver, at, count, &self.left);
                     }
-                    Some(((kind, mask), 1))
+                    Some((leaver, 1))
                 }
             };
         }
-        if let Some(((kind, mask), count)) = several {
-            desk.leave(kind, mask, at, count, &self.left);
+        if let Some((leaver, count)) = several {
+            desk.leave(leaver, at, count, &self.left);
         }
         self.publish(at, &mut shard);
         self.owe(&mut shard);

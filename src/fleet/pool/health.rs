@@ -88,7 +88,9 @@ impl Pool {
         if incarnation != FIRST {
             shard.incarnations.insert(local, incarnation);
         }
+        let counted_on = shard.slot(local).standing.is_counted_on();
         shard.set_condition(local, condition, circuit.is_some_and(|circuit| circuit.on_trial));
+        desk.recount(&shard, local, counted_on);
         shard.set_finishing(local, finishes && condition == Condition::Draining);
         if let Some(circuit) = circuit {
             shard.set_limit(local, circuit.limit);

@@ -5,6 +5,8 @@ use std::task::Waker;
 
 use super::buy::KindAccounts;
 use super::desk::Kind;
+use super::shard::Removed;
+use super::slot::Standing;
 use super::{Entrant, Newcomers, NotIdle, Pool, RUNS_TASKS};
 use crate::Error;
 use crate::fleet::budget::Asking;
@@ -33,8 +35,10 @@ impl Pool {
             resources: newcomers.resources,
             limit: newcomers.limit,
         };
-        let (kind, shares) = desk.enter(kind, mask, count);
-        let Newcomers { priority, limit, condition, era, .. } = *newcomers;
+        let condition = newcomers.condition;
+        let counted_on = Standing::new(condition).is_counted_on();
+        let (kind, shares) = desk.enter(kind, mask, count, counted_on);
+        let Newcomers { priority, limit, era, .. } = *newcomers;
         let entrant = Entrant { kind, mask, priority, limit, condition, era };
         let accounts = self.budgets.as_ref().map(KindAccounts::of);
         for (at, share) in shares.into_iter().enumerate().filter(|(_, share)| *share > 0) {
@@ -45,6 +49,7 @@ impl Pool {
                 let local = shard.find(agent).expect("it was just added");
                 if let Some(accounts) = &accounts {
                     shard.set_payer(local, accounts.payer(newcomers.name, agent));
+                    desk.recount(&shard, local, counted_on);
                 }
                 if desk.has_askers() {
                     desk.offer(&mut shard, local, self.budgets.is_some(), wakes);
@@ -83,7 +88,7 @@ impl Pool {
     ) -> Result<u32, NotIdle> {
         let mut desk = self.desk.lock();
         let at = self.shard_of(agent);
-        let (load, kind, mask) = {
+        let Removed { load, leaver } = {
             let mut shard = self.shards[at].lock();
             let local = shard.find(agent).ok_or(NotIdle::Gone)?;
             if !may_end(shard.slot(local).load) {
@@ -94,12 +99,12 @@ impl Pool {
             self.owe_by(&mut shard, wakes);
             removed
         };
-        desk.leave(kind, mask, at, 1, &self.left);
+        desk.leave(leaver, at, 1, &self.left);
         // A grant that nobody has noticed yet is not a lease that somebody loses.
         let withdrawn = desk.void_grants(agent);
         let void = withdrawn.len() + desk.batches.withdraw(agent).len();
         let load = load - u32::try_from(void).expect("no more than the agent's load");
-        self.follow_accounts_at(&desk);
+        self.follow_accounts_at(&mut desk);
         for ticket in withdrawn {
             if ticket.ask.agent == Some(agent) {
                 desk.answer(ticket, Err(AllocateError::AgentGone), None, wakes);

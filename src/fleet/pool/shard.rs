@@ -34,6 +34,7 @@ use std::num::NonZeroU64;
 
 use super::charge::{Charge, Charges, Refused};
 use super::counts::Counts;
+use super::desk::Leaver;
 use super::heed::Era;
 use super::index::{Index, NOBODY};
 use super::returns::SPARE_MAX;
@@ -172,6 +173,14 @@ pub(super) struct Shard {
     pub(super) eras: HashMap<u32, Era>,
     /// The incarnations of those that were started again.
     pub(super) incarnations: HashMap<u32, u32>,
+}
+
+/// What there was of an agent that was ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Removed {
+    /// How many leases it held.
+    pub(super) load: u32,
+    pub(super) leaver: Leaver,
 }
 
 impl Shard {

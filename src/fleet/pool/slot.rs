@@ -134,6 +134,11 @@ impl Standing {
         self.0 & Self::CONDITION <= 1
     }
 
+    /// Whether it is given leases, or is to be without a word of the host's: what a batch may gather for.
+    pub(super) const fn is_counted_on(self) -> bool {
+        self.0 & Self::CONDITION <= 2
+    }
+
     /// Whether its mailbox has turns though it is given no leases otherwise.
     pub(super) const fn is_finishing(self) -> bool {
         self.0 & Self::FINISHING != 0

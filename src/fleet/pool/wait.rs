@@ -60,7 +60,7 @@ impl Pool {
         if ask.agent.is_none() && !desk.may_serve(&ask) {
             return Err(AllocateError::NoSuchCapability);
         }
-        self.follow_accounts_at(&desk);
+        self.follow_accounts_at(&mut desk);
         // Rule 2: first the word, then a look into every shard.
         if !left_out("fleet.say-who-waits") {
             self.attention.fetch_add(2, Ordering::Relaxed);

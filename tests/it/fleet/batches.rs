@@ -293,6 +293,28 @@ fn a_batch_waits_for_an_agent_that_is_not_fit_and_has_it_once_it_is() {
 }
 
 #[test]
+fn a_batch_keeps_no_agents_from_others_while_one_that_it_needs_has_failed_or_drains() {
+    for condition in [Condition::Failed, Condition::Draining] {
+        let (fleet, agents) = fleet_of(2);
+        let _promise = fleet.expect(&AgentSpec::new("worker")).unwrap();
+        fleet.set_condition(agents[0], condition).unwrap();
+        let mut batch = fleet.allocate_batch_async(&Request::any(), 2);
+        assert!(is_pending(&mut batch));
+        let other = fleet.try_allocate(&Request::any()).expect("nobody gathers it");
+        // It gathers once both are fit, and gives back what it has as one is not any more.
+        fleet.set_condition(agents[0], Condition::Fit).unwrap();
+        assert!(fleet.try_allocate(&Request::any()).is_err(), "it is gathered");
+        drop(other);
+        fleet.set_condition(agents[0], condition).unwrap();
+        assert!(is_pending(&mut batch));
+        let mut single = fleet.allocate_async(&Request::any());
+        assert_eq!(ready(&mut single).unwrap().agent(), agents[1]);
+        fleet.set_condition(agents[0], Condition::Fit).unwrap();
+        assert_eq!(ready(&mut batch).unwrap().len(), 2);
+    }
+}
+
+#[test]
 fn batches_that_name_different_agents_do_not_wait_for_each_other() {
     let fleet = Fleet::<(), ()>::builder().build().unwrap();
     let two = AgentSpec::new("two").max_leases(2.try_into().unwrap());

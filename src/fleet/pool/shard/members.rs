@@ -116,11 +116,12 @@ impl Shard {
         self.join(local, Lists::All);
     }
 
-    /// Ends a live agent: its leases are void. How many those were, its kind and its capabilities.
-    pub(in crate::fleet::pool) fn remove(&mut self, local: u32) -> (u32, u32, Mask) {
+    /// Ends a live agent: its leases are void.
+    pub(in crate::fleet::pool) fn remove(&mut self, local: u32) -> Removed {
         self.leave(local, Lists::All);
         let slot = &mut self.slots[local as usize];
         let load = slot.load;
+        let counted_on = slot.standing.is_counted_on();
         if slot.standing.is_heeded() {
             self.eras.remove(&local);
         }
@@ -142,6 +143,6 @@ impl Shard {
         class.live -= 1;
         let (kind, mask) = (slot.kind, class.mask);
         self.drop_empty_classes();
-        (u32::from(load), kind, mask)
+        Removed { load: u32::from(load), leaver: Leaver { kind, mask, counted_on } }
     }
 }

@@ -1,5 +1,7 @@
 //! Batches and single requests that wait for the same agents, against what they were promised.
 
+use std::collections::BTreeSet;
+
 use proptest::prelude::{Just, ProptestConfig, Strategy as _, any, prop, prop_oneof, proptest};
 
 use super::super::waiting::Place;
@@ -10,7 +12,7 @@ use super::*;
 enum Step {
     Join { capabilities: u8, limit: u16, count: usize },
     Kill { agent: usize },
-    SetCondition { agent: usize, fit: bool },
+    SetCondition { agent: usize, condition: Condition },
     Ask { capabilities: u8, priority: u8, named: Option<usize>, count: Option<usize> },
     TryAllocate { capabilities: u8 },
     Collect { waiter: usize },
@@ -21,6 +23,8 @@ enum Step {
 }
 
 fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    let conditions =
+        vec![Condition::Fit, Condition::Starting, Condition::Draining, Condition::Failed];
     let named = prop_oneof![6 => Just(None), 1 => any::<usize>().prop_map(Some)];
     let counts = prop_oneof![6 => 1..7_usize, 1 => 7..50_usize];
     let count = prop_oneof![1 => Just(None), 2 => counts.prop_map(Some)];
@@ -28,8 +32,8 @@ fn step() -> impl proptest::strategy::Strategy<Value = Step> {
         3 => (0..4_u8, 1..4_u16, 1..4_usize)
             .prop_map(|(capabilities, limit, count)| Step::Join { capabilities, limit, count }),
         1 => any::<usize>().prop_map(|agent| Step::Kill { agent }),
-        1 => (any::<usize>(), any::<bool>())
-            .prop_map(|(agent, fit)| Step::SetCondition { agent, fit }),
+        2 => (any::<usize>(), prop::sample::select(conditions))
+            .prop_map(|(agent, condition)| Step::SetCondition { agent, condition }),
         6 => (0..4_u8, 0..3_u8, named, count).prop_map(|(capabilities, priority, named, count)| {
             Step::Ask { capabilities, priority, named, count }
         }),
@@ -73,6 +77,8 @@ struct World {
     pool: Arc<Pool>,
     /// With their capabilities and how many leases each may hold.
     agents: Vec<(AgentId, u8, u16)>,
+    /// Those that have failed or drain.
+    down: BTreeSet<AgentId>,
     ever: Vec<(AgentId, u8)>,
     waiters: Vec<Waiter>,
     leases: Vec<Lease>,
@@ -84,13 +90,21 @@ impl World {
     fn new(shards: usize) -> Self {
         let pool = pool_of(MAX_AGENTS, shards, Strategy::LeastLoaded);
         let (agents, ever, waiters) = (Vec::new(), Vec::new(), Vec::new());
-        Self { pool, agents, ever, waiters, leases: Vec::new(), promises: Vec::new() }
+        let (leases, promises, down) = (Vec::new(), Vec::new(), BTreeSet::new());
+        Self { pool, agents, down, ever, waiters, leases, promises }
     }
 
     /// How many leases the live agents may hold that can do this.
     fn places(&self, capabilities: u8) -> usize {
         let able = self.agents.iter().filter(|(_, have, _)| have & capabilities == capabilities);
         able.map(|(.., limit)| usize::from(*limit)).sum()
+    }
+
+    /// The same of those that have neither failed nor drain.
+    fn places_counted_on(&self, capabilities: u8) -> usize {
+        let able = self.agents.iter().filter(|(_, have, _)| have & capabilities == capabilities);
+        let up = able.filter(|(id, ..)| !self.down.contains(id));
+        up.map(|(.., limit)| usize::from(*limit)).sum()
     }
 
     /// How many could be held if the fleet were full of agents that may hold most, of those that live and those that are
@@ -123,9 +137,13 @@ impl World {
                 self.leases.retain(|lease| lease.agent() != id);
                 assert_eq!(revoked, before - self.leases.len(), "leases that somebody has");
             }
-            Step::SetCondition { agent, fit } if !self.agents.is_empty() => {
+            Step::SetCondition { agent, condition } if !self.agents.is_empty() => {
                 let (id, ..) = self.agents[agent % self.agents.len()];
-                let condition = if fit { Condition::Fit } else { Condition::Failed };
+                if matches!(condition, Condition::Draining | Condition::Failed) {
+                    self.down.insert(id);
+                } else {
+                    self.down.remove(&id);
+                }
                 self.pool.set_condition(id, condition).expect("it lives");
             }
             Step::Ask { capabilities, priority, named, count } => {
@@ -228,7 +246,7 @@ impl World {
             desk.batches.gathering().into_iter().map(|(place, _)| place).collect();
         for waiter in &self.waiters {
             let Claim::Batch(place, count) = &waiter.claim else { continue };
-            if waiter.named.is_none() && self.places(waiter.capabilities) < *count {
+            if waiter.named.is_none() && self.places_counted_on(waiter.capabilities) < *count {
                 assert!(!gathering.contains(place), "it keeps what will not do for it");
                 let mut rows = desk.batches.rows().filter(|(known, _)| known == place);
                 assert!(rows.all(|(_, row)| row.grants.is_empty() || !row.waits()));
@@ -286,6 +304,7 @@ impl World {
         }
         for (id, ..) in self.agents.clone() {
             self.pool.set_condition(id, Condition::Fit).expect("it lives");
+            self.down.remove(&id);
             self.check(false);
         }
         loop {

@@ -104,6 +104,19 @@ impl World {
         fitting.map(|(_, body)| body.limit as usize).sum()
     }
 
+    /// The same of those that have neither failed nor drain.
+    fn places_counted_on(&self, wanted: &Wanted) -> usize {
+        let down = |status: &AgentStatus| {
+            matches!(status.state, AgentState::Failed | AgentState::Draining)
+        };
+        let agents = self.fleet.agents();
+        let up = agents.iter().filter(|status| !down(status)).map(|status| status.id);
+        let books = self.core.books();
+        let bodies = up.filter_map(|id| books.agents.get(&id));
+        let fitting = bodies.filter(|body| body.has(wanted.needs));
+        fitting.map(|body| body.limit as usize).sum()
+    }
+
     /// Polls those whose wakers were called; how many there were.
     pub(super) fn poll_woken_crowds(&mut self) -> usize {
         let (mut polled, mut at) = (0, 0);
@@ -155,6 +168,11 @@ impl World {
                 let hope = self.may_come(&crowd.wanted);
                 assert!(hope, "it waits for {}, of {places}", crowd.count);
                 self.core.books().totals.count("batch waits for agents");
+                continue;
+            }
+            // One that names its agent knew of that.
+            if crowd.wanted.agent.is_none() && self.places_counted_on(&crowd.wanted) < crowd.count {
+                self.core.books().totals.count("batch waits for agents to be fit");
                 continue;
             }
             some = true;

@@ -189,7 +189,7 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 83] = [
+const MUST_HAPPEN: [&str; 84] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
@@ -197,6 +197,7 @@ const MUST_HAPPEN: [&str; 83] = [
     "batch dropped",
     "batch waited",
     "batch waits for agents",
+    "batch waits for agents to be fit",
     "batch without hope",
     "attempt after its agent was killed",
     "budget below its use",
