@@ -5,8 +5,8 @@
 //! held, but for where a plan is due:
 //!
 //! 1. A batch gathers only if the agents that it could use and that have neither failed nor drain have places enough for
-//!    it (one that names its agent knew of that), and no more urgent one of which
-//!    that is true too could use an agent that it could use: of two that name their agents, the same agent; otherwise one
+//!    it (one that names its agent knew of that), and no more urgent one of which that is true too could use an
+//!    agent that it could use: of two that name their agents, the same agent; otherwise one
 //!    with the same set of capabilities. So no two batches hold what the other waits for, the most urgent one that can be
 //!    served always gathers, and one that cannot before others come keeps nobody out. One that is complete waits for
 //!    nothing and keeps nobody out either, whether it is collected or not.
@@ -168,8 +168,8 @@ impl Batches {
         !std::mem::replace(&mut self.is_owed, true)
     }
 
-    /// Decides anew who gathers, where agents with these sets of capabilities live and so many places are counted on (rule 1): one
-    /// `alone` where batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2), and
+    /// Decides anew who gathers, where agents with these sets of capabilities live and so many places are counted on
+    /// (rule 1): one `alone` where batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2), and
     /// so are the agents that were deferred. O(batches * (sets + batches that name an agent)).
     pub(super) fn plan(
         &mut self,

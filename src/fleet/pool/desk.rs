@@ -3,8 +3,9 @@
 //! It is plain data under a lock of its own, which is taken before that of a shard. Rules that hold
 //! between any two times the lock is held:
 //!
-//! 1. `sets` counts the live agents by their capabilities, and the places of those that are neither failed nor draining, `spread` by their shard, `kinds` by their sort; `expected`
-//!    counts who promises agents, by their capabilities and by how many leases each may hold.
+//! 1. `sets` counts the live agents by their capabilities, and the places of those that have neither failed nor drain;
+//!    `spread` counts them by their shard, `kinds` by their sort. `expected` counts who promises agents, by their
+//!    capabilities and by how many leases each may hold.
 //! 2. No request waits that an agent with room fits and that can be paid for, unless it is owed that they are
 //!    served; none waits that no agent fits that lives or is expected. The same of batches that gather, agents on trial
 //!    apart, unless a plan of them is due. No batch waits that asks for more places than there are where none are expected,

@@ -84,6 +84,8 @@ struct World {
     leases: Vec<Lease>,
     /// What is promised, and as what.
     promises: Vec<(u8, u16, Promise)>,
+    /// The batches that gathered after the last step.
+    gathered: Vec<Place>,
 }
 
 impl World {
@@ -91,7 +93,8 @@ impl World {
         let pool = pool_of(MAX_AGENTS, shards, Strategy::LeastLoaded);
         let (agents, ever, waiters) = (Vec::new(), Vec::new(), Vec::new());
         let (leases, promises, down) = (Vec::new(), Vec::new(), BTreeSet::new());
-        Self { pool, agents, down, ever, waiters, leases, promises }
+        let gathered = Vec::new();
+        Self { pool, agents, down, ever, waiters, leases, promises, gathered }
     }
 
     /// How many leases the live agents may hold that can do this.
@@ -238,7 +241,8 @@ impl World {
     }
 
     /// Reads what each was granted, and checks what was promised. After a kill a grant that it withdrew is made
-    /// up for, in whatever order.
+    /// up for, in whatever order. A batch that gathers only since this step kept nobody out before it did: what the
+    /// step set free may have gone to others while it was another's turn.
     fn check(&mut self, after_a_kill: bool) {
         self.pool.validate();
         let desk = self.pool.desk.lock();
@@ -284,7 +288,9 @@ impl World {
             for envious in self.waiters.iter().filter(|waiter| !waiter.answered) {
                 let serves = match &envious.claim {
                     Claim::Single(_) => true,
-                    Claim::Batch(place, _) => gathering.contains(place),
+                    Claim::Batch(place, _) => {
+                        gathering.contains(place) && self.gathered.contains(place)
+                    }
                 };
                 let fits = self.capable(agent) & envious.capabilities == envious.capabilities
                     && envious.named.is_none_or(|named| named == agent);
@@ -294,6 +300,7 @@ impl World {
                 assert!(!(serves && fits && first && new), "somebody was overtaken");
             }
         }
+        self.gathered = gathering;
     }
 
     /// Everybody who can be served is, once all agents are fit and all leases come back.
