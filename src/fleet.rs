@@ -64,6 +64,7 @@ mod dependencies;
 mod drain;
 mod drive;
 mod dues;
+mod ends;
 mod expect;
 mod flight;
 mod graph;
@@ -101,6 +102,7 @@ mod spawner;
 mod stats;
 mod stop;
 mod stream;
+mod submission;
 mod submit;
 pub mod supervise;
 mod supervision;
@@ -135,6 +137,7 @@ pub use budget::{
 pub use builder::FleetBuilder;
 pub use dependencies::MAX_DEPENDENCIES;
 pub use drain::AgentDrain;
+pub use ends::{AgentDraining, FleetDrain, FleetShutdown};
 pub use expect::Expectation;
 pub use graph::IfDependencyFails;
 pub(crate) use handle::Ends;
@@ -152,6 +155,7 @@ pub use spawner::{SpawnedFuture, Spawner};
 pub use stats::{DrainReport, FleetStats};
 pub use stop::Killed;
 pub use stream::{Ended, Outcomes};
+pub use submission::{BatchSubmission, Submission};
 pub use supervision::{FailureReason, StuckAction, SupervisionGroup};
 pub use task::{
     Outcome, OutcomeKind, ReturnReason, SubmitError, Task, TaskContext, TaskError, TaskErrorKind,

@@ -22,6 +22,7 @@
 mod loom_tests;
 
 use std::collections::HashSet;
+use std::mem::ManuallyDrop;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -34,7 +35,7 @@ use super::post::Home;
 use super::stop::gone;
 use super::task::{Outcome, OutcomeKind, ReturnReason};
 use super::tell::Remains;
-use super::witness::Listening;
+use super::witness::{Call, Listening};
 use crate::Error;
 use crate::clock::Timestamp;
 use crate::sync::{Parker, left_out};
@@ -97,7 +98,31 @@ impl<T, O> Drop for Draining<'_, T, O> {
     }
 }
 
-impl<T, O> Draining<'_, T, O> {
+/// The same between two looks of a future, which has to take it up again.
+#[derive(Debug)]
+pub(super) struct Suspended {
+    agent: AgentId,
+    idler: Idler,
+    call: Call,
+    key: u64,
+    waiting: u64,
+}
+
+impl<'a, T, O> Draining<'a, T, O> {
+    /// Lets go of it without its end.
+    fn suspend(self) -> Suspended {
+        // What it holds goes with the call, and with who takes it up again.
+        let own = ManuallyDrop::new(self);
+        let Self { agent, idler, key, waiting, .. } = *own;
+        let call = own.listening.call();
+        Suspended { agent, idler, call, key, waiting }
+    }
+
+    pub(super) fn resume(inner: &'a Inner<T, O>, suspended: Suspended) -> Self {
+        let Suspended { agent, idler, call, key, waiting } = suspended;
+        Self { inner, agent, idler, listening: Listening::resume(inner, call), key, waiting }
+    }
+
     /// Whether nothing is left of the agent but leases (rule 2).
     fn has_finished(&self, state: &State<T, O>) -> bool {
         let post = self.inner.posts.get(self.agent.slot);
@@ -231,23 +256,7 @@ impl<T, O> Inner<T, O> {
                 self.drive_until(deadline, |state, waker| draining.poll(state, waker));
                 late = self.is_past(Some(deadline));
             }
-            let mut after = After::new();
-            let (ended, remains) = {
-                let mut guard = self.state.lock();
-                let state = &mut *guard;
-                let ready = late || draining.poll(state, &parker.waker());
-                let concluded =
-                    if ready { draining.conclude(state, late, &mut after) } else { (None, None) };
-                if concluded.0.is_none() {
-                    state.progress.register(draining.key, parker.waker());
-                }
-                concluded
-            };
-            self.finish(after);
-            if let Some(remains) = remains {
-                self.return_messages(remains, ReturnReason::AgentGone);
-            }
-            if let Some(ended) = ended {
+            if let Some(ended) = self.look_at(&draining, late, &parker.waker()) {
                 return draining.report(ended);
             }
             let until = [deadline, self.pool.next_due()].into_iter().flatten().min();
@@ -256,6 +265,48 @@ impl<T, O> Inner<T, O> {
                 self.pool.expire_due();
             }
         }
+    }
+
+    /// Ends the agent if that may be; whether it has ended, if the drain is over. If not, the waker is called once there is
+    /// something to look at. It is this crate's own.
+    fn look_at(&self, draining: &Draining<'_, T, O>, late: bool, waker: &Waker) -> Option<bool> {
+        let mut after = After::new();
+        let (ended, remains) = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            let ready = late || draining.poll(state, waker);
+            let concluded =
+                if ready { draining.conclude(state, late, &mut after) } else { (None, None) };
+            if concluded.0.is_none() {
+                state.progress.register(draining.key, waker.clone());
+            }
+            concluded
+        };
+        self.finish(after);
+        if let Some(remains) = remains {
+            self.return_messages(remains, ReturnReason::AgentGone);
+        }
+        ended
+    }
+
+    /// Looks after a drain without a deadline; what came of it, or the drain, if it is not over.
+    pub(super) fn look_after(
+        &self,
+        suspended: Suspended,
+        waker: &Waker,
+    ) -> Result<AgentDrain, Suspended> {
+        let draining = Draining::resume(self, suspended);
+        match self.look_at(&draining, false, waker) {
+            Some(ended) => Ok(draining.report(ended)),
+            None => Err(draining.suspend()),
+        }
+    }
+
+    /// Begins a drain without a deadline.
+    pub(super) fn begin_suspended(&self, agent: AgentId) -> Result<Suspended, Error> {
+        self.refuse_on_worker("drain an agent of")?;
+        let draining = self.begin_drain(agent, false).ok_or_else(|| gone(agent))?;
+        Ok(draining.suspend())
     }
 
     /// Rule 1, and rule 4 of one that is late from the first; `None` if the agent is gone.

@@ -10,13 +10,14 @@
 //!    refused is handed back whole.
 
 use std::collections::HashMap;
+use std::task::Waker;
 
 use super::dependencies::{Alias, Aliases};
 use super::handle::{OutcomeCell, TaskHandle};
-use super::history::{IdempotencyKey, Known};
+use super::history::{IdempotencyKey, Keys, Known};
 use super::id::TaskId;
 use super::inner::Inner;
-use super::submit::{Patience, Refused};
+use super::submit::{Patience, Places, Refused};
 use super::task::{SubmitError, Task};
 use crate::sync::{Parker, Shared};
 
@@ -44,6 +45,28 @@ fn aliases<T, O>(tasks: &[Task<T>], standings: &[Standing<O>]) -> Aliases<O> {
     tasks.iter().zip(standings).filter_map(alias).collect()
 }
 
+impl<O> Keys<O> {
+    /// What is known of each task, none of whose keys is being accepted.
+    fn standings<T>(&self, tasks: &[Task<T>]) -> Vec<Standing<O>> {
+        let (mut firsts, mut new) = (HashMap::new(), 0);
+        let standing = |task: &Task<T>| {
+            let key = task.key();
+            if let Some(first) = key.and_then(|key| firsts.get(&key)) {
+                return Standing::Repeats(*first);
+            }
+            match key.and_then(|key| self.get(key)) {
+                Some(Known::Task(id, cell)) => Standing::Known(*id, cell.clone()),
+                _ => {
+                    firsts.extend(key.map(|key| (key, new)));
+                    new += 1;
+                    Standing::New
+                }
+            }
+        };
+        tasks.iter().map(standing).collect()
+    }
+}
+
 impl<T> Task<T> {
     pub(super) fn key(&self) -> Option<IdempotencyKey> {
         self.options.as_ref()?.key
@@ -54,13 +77,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     pub(super) fn submit_keyed(
         &self,
         mut tasks: Vec<Task<T>>,
-        patience: Patience,
+        mut patience: Patience<'_>,
     ) -> Result<Vec<TaskHandle<O>>, SubmitError<Vec<Task<T>>>> {
         loop {
-            let standings = match self.standings(&tasks, patience) {
+            let standings = match self.standings(&tasks, &mut patience) {
                 Ok(standings) => standings,
                 Err(KeyPending) => {
-                    self.state.lock().counts.tasks_refused += tasks.len() as u64;
+                    self.count_refused(tasks.len(), &patience);
                     return Err(SubmitError::KeyPending(tasks));
                 }
             };
@@ -73,7 +96,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
                     _ => repeated.push(task),
                 }
             }
-            let refused = match self.accept(&mut new, &aliases, patience) {
+            let refused = match self.accept(&mut new, &aliases, &mut patience) {
                 Ok(named) => {
                     let mut fresh = Vec::with_capacity(new.len());
                     self.enqueue(new, &named, |handle| fresh.push(handle));
@@ -96,7 +119,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
             match refused {
                 Refused::KeyTaken => {}
                 Refused::Error(error) => {
-                    self.state.lock().counts.tasks_refused += tasks.len() as u64;
+                    self.count_refused(tasks.len(), &patience);
                     return Err(error.map(|()| tasks));
                 }
             }
@@ -107,54 +130,69 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     fn standings(
         &self,
         tasks: &[Task<T>],
-        patience: Patience,
+        patience: &mut Patience<'_>,
     ) -> Result<Vec<Standing<O>>, KeyPending> {
-        let parker = Parker::new();
-        let mut turn = None;
-        let mut late = matches!(patience, Patience::None);
-        loop {
-            {
-                let mut guard = self.state.lock();
-                let state = &mut *guard;
-                let keys = &state.ledger.keys;
-                let pending = |task: &Task<T>| {
-                    task.key().is_some_and(|key| matches!(keys.get(key), Some(Known::Pending)))
-                };
-                if !tasks.iter().any(pending) {
-                    let mut firsts = HashMap::new();
-                    let mut new = 0;
-                    let standings = tasks.iter().map(|task| {
-                        let key = task.key();
-                        if let Some(first) = key.and_then(|key| firsts.get(&key)) {
-                            return Standing::Repeats(*first);
-                        }
-                        match key.and_then(|key| keys.get(key)) {
-                            Some(Known::Task(id, cell)) => Standing::Known(*id, cell.clone()),
-                            _ => {
-                                firsts.extend(key.map(|key| (key, new)));
-                                new += 1;
-                                Standing::New
-                            }
-                        }
-                    });
-                    let standings = standings.collect();
-                    if let Some(turn) = turn {
-                        state.progress.remove(turn);
-                    }
-                    return Ok(standings);
-                }
-                if late {
-                    if let Some(turn) = turn {
-                        state.progress.remove(turn);
-                    }
-                    return Err(KeyPending);
-                }
-                let turn = *turn.get_or_insert_with(|| state.progress.key());
-                state.progress.register(turn, parker.waker());
+        let deadline = match patience {
+            Patience::None => return self.standings_or_place(tasks, &mut None, None),
+            Patience::Later(places, waker) => {
+                return self.standings_later(tasks, places, waker);
             }
-            let Patience::Until(deadline) = patience else { continue };
-            late = !self.clock.park_until(&parker, deadline);
+            Patience::Until(deadline) => *deadline,
+        };
+        let parker = Parker::new();
+        let (mut place, mut late) = (None, false);
+        loop {
+            let waker = (!late).then(|| parker.waker());
+            match self.standings_or_place(tasks, &mut place, waker) {
+                Err(KeyPending) if place.is_some() => {
+                    late = !self.clock.park_until(&parker, deadline);
+                }
+                result => return result,
+            }
         }
+    }
+
+    /// What is known of each task, if it is; if not, and there is a waker, it has a place among those who wait
+    /// for progress. The waker is this crate's own.
+    fn standings_or_place(
+        &self,
+        tasks: &[Task<T>],
+        place: &mut Option<u64>,
+        waker: Option<Waker>,
+    ) -> Result<Vec<Standing<O>>, KeyPending> {
+        let mut guard = self.state.lock();
+        let state = &mut *guard;
+        let keys = &state.ledger.keys;
+        let pending = |task: &Task<T>| {
+            task.key().is_some_and(|key| matches!(keys.get(key), Some(Known::Pending)))
+        };
+        let is_pending = tasks.iter().any(pending);
+        if let (true, Some(waker)) = (is_pending, waker) {
+            let key = *place.get_or_insert_with(|| state.progress.key());
+            state.progress.register(key, waker);
+            return Err(KeyPending);
+        }
+        let known =
+            if is_pending { Err(KeyPending) } else { Ok(state.ledger.keys.standings(tasks)) };
+        if let Some(key) = place.take() {
+            state.progress.remove(key);
+        }
+        known
+    }
+
+    /// The same for one that comes again. While it waits for keys it keeps no place in the line for room, where it would
+    /// hold up others.
+    fn standings_later(
+        &self,
+        tasks: &[Task<T>],
+        places: &mut Places,
+        waker: &Waker,
+    ) -> Result<Vec<Standing<O>>, KeyPending> {
+        let standings = self.standings_or_place(tasks, &mut places.key, Some(waker.clone()));
+        if standings.is_err() {
+            self.leave_line(&mut places.room);
+        }
+        standings
     }
 
     fn handles(&self, standings: Vec<Standing<O>>, fresh: &[TaskHandle<O>]) -> Vec<TaskHandle<O>> {

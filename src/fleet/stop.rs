@@ -130,7 +130,7 @@ impl<T, O> Inner<T, O> {
     }
 
     /// What came of a call, and how the fleet is now.
-    fn report(&self, listening: Option<Listening<'_, T, O>>) -> DrainReport {
+    pub(super) fn report(&self, listening: Option<Listening<'_, T, O>>) -> DrainReport {
         let mut state = self.state.lock();
         let witness = listening.as_ref().and_then(|listening| listening.end_in(&mut state));
         let messages = self.counters.read(&self.posts, &self.stations, &self.flights);
@@ -323,6 +323,17 @@ impl<T, O> Inner<T, O> {
     pub(super) fn drain(&self, timeout: Duration) -> Result<DrainReport, Error> {
         self.refuse_on_worker("drain")?;
         let deadline = self.clock.now() + timeout;
+        let listening = self.begin_to_drain();
+        if self.driven {
+            self.drive_until(deadline, |state, _| self.has_ended(state));
+        } else {
+            self.wait_until(Some(deadline), |state| self.has_ended(state));
+        }
+        Ok(self.report(Some(listening)))
+    }
+
+    /// Refuses what is new; who is told of what ends from that step on.
+    pub(super) fn begin_to_drain(&self) -> Listening<'_, T, O> {
         let mut wakes = Vec::new();
         let listening = {
             let mut state = self.state.lock();
@@ -334,12 +345,7 @@ impl<T, O> Inner<T, O> {
             self.listen_in(&mut state, None)
         };
         self.wake_all(wakes);
-        if self.driven {
-            self.drive_until(deadline, |state, _| self.has_ended(state));
-        } else {
-            self.wait_until(Some(deadline), |state| self.has_ended(state));
-        }
-        Ok(self.report(Some(listening)))
+        listening
     }
 
     pub(super) fn shutdown(&self, timeout: Duration) -> Result<DrainReport, Error> {
@@ -374,7 +380,7 @@ impl<T, O> Inner<T, O> {
 
     /// Refuses all that is new, and returns what is queued; who is told of what ends from that step on, if anybody
     /// listens.
-    fn stop_taking(&self, listens: bool) -> Option<Listening<'_, T, O>> {
+    pub(super) fn stop_taking(&self, listens: bool) -> Option<Listening<'_, T, O>> {
         let mut after = After::new();
         let listening = {
             let mut guard = self.state.lock();
@@ -438,7 +444,7 @@ impl<T, O> Inner<T, O> {
         Closed { left, crews }
     }
 
-    fn stop_agents(&self) {
+    pub(super) fn stop_agents(&self) {
         let mut after = After::new();
         {
             let mut guard = self.state.lock();
@@ -459,11 +465,18 @@ impl<T, O> Inner<T, O> {
 
     /// Joins the threads that have left their loop, so that none is there when a stop returns.
     fn join_workers(&self) {
+        if self.join_own_share() {
+            self.wait_until(None, |state| state.workers.joining == 0);
+        }
+    }
+
+    /// The same, but for threads that somebody else is joining; whether all threads have left their loop.
+    pub(super) fn join_own_share(&self) -> bool {
         let ended = {
             let mut state = self.state.lock();
             if state.workers.alive > 0 {
                 // Handlers that did not return in time: a later stop joins their threads.
-                return;
+                return false;
             }
             let threads = std::mem::take(&mut state.workers.threads);
             state.workers.joining += threads.len();
@@ -481,7 +494,7 @@ impl<T, O> Inner<T, O> {
             state.progress.take_into(&mut wakes);
         }
         self.wake_all(wakes);
-        self.wait_until(None, |state| state.workers.joining == 0);
+        true
     }
 }
 

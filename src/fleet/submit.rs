@@ -11,6 +11,7 @@
 
 use std::collections::HashSet;
 use std::slice;
+use std::task::Waker;
 
 use super::dependencies::{Aliases, name_back, rename};
 use super::handle::{OutcomeCell, TaskHandle};
@@ -23,14 +24,33 @@ use super::task::{Outcome, ReturnReason, SubmitError, Task};
 use super::timers::Alarm;
 use super::wakers::guarded;
 use crate::clock::Timestamp;
-use crate::sync::{Parker, Shared};
+use crate::sync::{Parker, Shared, left_out};
 use crate::{Error, ErrorKind};
 
-/// Whether a submitter waits for room, and until when.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Patience {
+/// Whether a submitter waits for room, and how.
+#[derive(Debug)]
+pub(super) enum Patience<'a> {
     None,
+    /// On its thread.
     Until(Option<Timestamp>),
+    /// Not here: it comes again once its waker is called.
+    Later(&'a mut Places, &'a Waker),
+}
+
+/// Where one stands in line that comes again.
+#[derive(Debug, Default)]
+pub(super) struct Places {
+    /// Among those who wait for room.
+    pub(super) room: Option<u64>,
+    /// Among those who wait for progress: until it is known what becomes of its keys.
+    pub(super) key: Option<u64>,
+}
+
+impl Patience<'_> {
+    /// Whether one that was not let in is not refused, but waits.
+    pub(super) fn waits(&self) -> bool {
+        matches!(self, Self::Later(Places { room: Some(_), .. } | Places { key: Some(_), .. }, _))
+    }
 }
 
 /// Why tasks do not come in.
@@ -149,7 +169,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     pub(super) fn submit_one(
         &self,
         mut task: Task<T>,
-        patience: Patience,
+        mut patience: Patience<'_>,
     ) -> Result<TaskHandle<O>, SubmitError<Task<T>>> {
         if task.id().is_none() && task.options.is_none() {
             match self.submit_plain(task) {
@@ -168,11 +188,11 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         let mut handle = None;
         let aliases = Aliases::new();
         match self
-            .accept(slice::from_mut(&mut task), &aliases, patience)
+            .accept(slice::from_mut(&mut task), &aliases, &mut patience)
             .map_err(Refused::without_key)
         {
             Err(refused) => {
-                self.state.lock().counts.tasks_refused += 1;
+                self.count_refused(1, &patience);
                 Err(refused.map(|()| task))
             }
             Ok(named) => {
@@ -185,7 +205,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
     pub(super) fn submit_many(
         &self,
         mut tasks: Vec<Task<T>>,
-        patience: Patience,
+        mut patience: Patience<'_>,
     ) -> Result<Vec<TaskHandle<O>>, SubmitError<Vec<Task<T>>>> {
         let mut handles = Vec::with_capacity(tasks.len());
         if tasks.is_empty() {
@@ -194,9 +214,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         if tasks.iter().any(|task| task.key().is_some()) {
             return self.submit_keyed(tasks, patience);
         }
-        match self.accept(&mut tasks, &Aliases::new(), patience).map_err(Refused::without_key) {
+        let accepted = self.accept(&mut tasks, &Aliases::new(), &mut patience);
+        match accepted.map_err(Refused::without_key) {
             Err(refused) => {
-                self.state.lock().counts.tasks_refused += tasks.len() as u64;
+                self.count_refused(tasks.len(), &patience);
                 Err(refused.map(|()| tasks))
             }
             Ok(named) => {
@@ -206,16 +227,26 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         }
     }
 
+    /// Counts tasks that were not accepted, unless they wait.
+    pub(super) fn count_refused(&self, tasks: usize, patience: &Patience<'_>) {
+        if !patience.waits() {
+            self.state.lock().counts.tasks_refused += tasks as u64;
+        }
+    }
+
     /// Reserves room, waiting for it if asked, and has the log accept.
     pub(super) fn accept(
         &self,
         tasks: &mut [Task<T>],
         aliases: &Aliases<O>,
-        patience: Patience,
+        patience: &mut Patience<'_>,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
         let named = match patience {
             Patience::None => self.state.lock().reserve(self, tasks, aliases, None)?,
-            Patience::Until(deadline) => self.wait_for_room(tasks, aliases, deadline)?,
+            Patience::Until(deadline) => self.wait_for_room(tasks, aliases, *deadline)?,
+            Patience::Later(places, waker) => {
+                self.room_or_place(tasks, aliases, &mut places.room, waker, |_| true)?
+            }
         };
         // After their keys are known: whoever comes with one of them is not refused for want of what this takes.
         match self.charge(tasks) {
@@ -280,46 +311,67 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Inner<T, O> {
         aliases: &Aliases<O>,
         deadline: Option<Timestamp>,
     ) -> Result<Vec<(TaskId, Mask)>, Refused> {
-        // What can never fit is refused at once, not waited for.
-        if tasks.len() > self.queue_capacity.get() {
-            return Err(SubmitError::Full(()).into());
-        }
         let parker = Parker::new();
-        let mut turn = None;
+        let mut place = None;
         let mut late = false;
         loop {
-            let mut wakes = Vec::new();
-            let result = {
-                let mut guard = self.state.lock();
-                let state = &mut *guard;
-                let result = state.reserve(self, tasks, aliases, turn);
-                // Rule 4.
-                late |= deadline.is_none()
-                    && matches!(result, Err(Refused::Error(SubmitError::Full(()))))
-                    && state.on_worker();
-                match &result {
-                    Err(Refused::Error(SubmitError::Full(()))) if !late => {
-                        let key = *turn.get_or_insert_with(|| state.room.key());
-                        state.room.register(key, parker.waker());
-                    }
-                    // Whoever leaves the line wakes the next, who may have room now.
-                    _ => {
-                        if let Some(key) = turn {
-                            state.room.remove(key);
-                        }
-                        state.wake_for_room(&mut wakes);
-                    }
-                }
-                result
-            };
-            self.wake_all(wakes);
-            match result {
-                Err(Refused::Error(SubmitError::Full(()))) if !late => {
+            // Rule 4.
+            let may_wait =
+                |state: &State<T, O>| !late && (deadline.is_some() || !state.on_worker());
+            match self.room_or_place(tasks, aliases, &mut place, &parker.waker(), may_wait) {
+                Err(Refused::Error(SubmitError::Full(()))) if place.is_some() => {
                     late = !self.clock.park_until(&parker, deadline);
                 }
                 result => return result,
             }
         }
+    }
+
+    /// Gives up a place in the line for room.
+    pub(super) fn leave_line(&self, place: &mut Option<u64>) {
+        let Some(key) = place.take() else { return };
+        let mut wakes = Vec::new();
+        {
+            let mut state = self.state.lock();
+            state.room.remove(key);
+            if !left_out("submission.leave-in-silence") {
+                state.wake_for_room(&mut wakes);
+            }
+        }
+        self.wake_all(wakes);
+    }
+
+    /// Reserves room if there is some and nobody else's turn is first; if not, and it may wait, it has a place in line
+    /// then, and its waker is called once it is its turn. The waker is this crate's own.
+    fn room_or_place(
+        &self,
+        tasks: &[Task<T>],
+        aliases: &Aliases<O>,
+        place: &mut Option<u64>,
+        waker: &Waker,
+        may_wait: impl FnOnce(&State<T, O>) -> bool,
+    ) -> Result<Vec<(TaskId, Mask)>, Refused> {
+        let mut wakes = Vec::new();
+        let result = {
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
+            let result = state.reserve(self, tasks, aliases, *place);
+            let is_full = matches!(result, Err(Refused::Error(SubmitError::Full(()))));
+            // What can never fit is refused at once, not waited for.
+            if is_full && tasks.len() <= self.queue_capacity.get() && may_wait(state) {
+                let key = *place.get_or_insert_with(|| state.room.key());
+                state.room.register(key, waker.clone());
+            } else {
+                // Whoever leaves the line wakes the next, who may have room now.
+                if let Some(key) = place.take() {
+                    state.room.remove(key);
+                }
+                state.wake_for_room(&mut wakes);
+            }
+            result
+        };
+        self.wake_all(wakes);
+        result
     }
 
     /// Queues tasks that the log has accepted.

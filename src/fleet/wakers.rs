@@ -5,7 +5,10 @@
 
 use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::task::Waker;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
+
+use crate::sync::Mutex;
 
 /// The wakers of those who wait for the same thing, each under a key of its own.
 #[derive(Debug, Default)]
@@ -47,7 +50,7 @@ impl WakerSet {
         self.entries.first().map(|(key, _)| *key)
     }
 
-    /// The waker of the first to come. Only for sets of this crate's own parkers: it clones.
+    /// The waker of the first to come. Only for sets of this crate's own wakers: it clones.
     pub(super) fn first_waker(&self) -> Option<Waker> {
         self.entries.first().map(|(_, waker)| waker.clone())
     }
@@ -56,6 +59,40 @@ impl WakerSet {
     pub(super) fn take_into(&mut self, wakes: &mut Vec<Waker>) {
         if !self.entries.is_empty() {
             wakes.extend(self.entries.drain(..).map(|(_, waker)| waker));
+        }
+    }
+}
+
+/// A waker of this crate's own in front of one of the host's, for a future: it may be cloned and dropped under locks.
+///
+/// It calls the one that it was given last, once. Who polls gives it a waker first, and looks after that.
+pub(super) struct Relay {
+    to: Mutex<Option<Waker>>,
+}
+
+impl Relay {
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self { to: Mutex::new(None) })
+    }
+
+    /// What is to be called from now on. The one before, if it was not called, is the caller's to drop.
+    pub(super) fn set(&self, waker: Option<Waker>) -> Option<Waker> {
+        std::mem::replace(&mut *self.to.lock(), waker)
+    }
+
+    pub(super) fn waker(self: &Arc<Self>) -> Waker {
+        Waker::from(Arc::clone(self))
+    }
+}
+
+impl Wake for Relay {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if let Some(waker) = self.set(None) {
+            waker.wake();
         }
     }
 }

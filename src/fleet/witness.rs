@@ -17,7 +17,7 @@ use super::task::OutcomeKind;
 use crate::sync::left_out;
 
 /// Which call.
-type Call = u64;
+pub(super) type Call = u64;
 
 /// See the file's head.
 #[derive(Debug, Default)]
@@ -146,7 +146,16 @@ impl<T, O> Inner<T, O> {
     }
 }
 
-impl<T, O> Listening<'_, T, O> {
+impl<'a, T, O> Listening<'a, T, O> {
+    /// Which call it is. Whoever lets go of it without its end [takes it up](Self::resume) again, once.
+    pub(super) const fn call(&self) -> Call {
+        self.call
+    }
+
+    pub(super) const fn resume(inner: &'a Inner<T, O>, call: Call) -> Self {
+        Self { inner, call }
+    }
+
     /// How many tasks for its agent have not ended.
     pub(super) fn tasks_left(&self, state: &State<T, O>) -> usize {
         state.ledger.witnesses.get(self.call).map_or(0, |witness| witness.tasks_left)

@@ -1,5 +1,6 @@
 //! The fleet: leases, tasks, and nothing lost when agents die.
 
+mod afterwards;
 mod batches;
 mod budgets;
 mod capacity;

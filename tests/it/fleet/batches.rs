@@ -5,11 +5,11 @@ use std::num::NonZeroUsize;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, OnceLock};
-use std::task::{Context, Poll, Wake, Waker};
+use std::task::{Context, Wake, Waker};
 use std::thread;
 use std::time::Duration;
 
-use super::support::LONG;
+use super::support::{LONG, poll, ready};
 use phalanx::fleet::{
     AgentId, AgentSpec, AllocateError, BatchAllocation, Condition, Fit, Fleet, FleetEvent, Lease,
     Observer, Priority, Request, Task, WeakFleet,
@@ -25,17 +25,6 @@ fn fleet_of(agents: usize) -> (Fleet, Vec<AgentId>) {
 fn take(fleet: &Fleet, agents: &[AgentId]) -> Vec<Lease> {
     let take = |agent: &AgentId| fleet.try_allocate(&Request::any().agent(*agent)).unwrap();
     agents.iter().map(take).collect()
-}
-
-fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
-}
-
-fn ready<F: Future + Unpin>(future: &mut F) -> F::Output {
-    match poll(future) {
-        Poll::Ready(output) => output,
-        Poll::Pending => panic!("it waits"),
-    }
 }
 
 fn is_pending(future: &mut BatchAllocation) -> bool {

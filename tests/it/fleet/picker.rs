@@ -1,12 +1,11 @@
 //! Agents that the host picks: what its picker is shown, what it may do, and what comes of its mistakes.
 
-use std::future::Future;
 use std::num::NonZeroU32;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, Waker};
+use std::task::Poll;
 use std::time::Duration;
 
+use super::support::poll;
 use phalanx::ManualClock;
 use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
@@ -27,10 +26,6 @@ impl<F: Fn(&[AgentStatus]) -> Option<usize> + Send + Sync> Picker for By<F> {
 
 fn by(pick: impl Fn(&[AgentStatus]) -> Option<usize> + Send + Sync + 'static) -> Request {
     Request::any().picker(Arc::new(By(pick)))
-}
-
-fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
-    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
 }
 
 fn ids(candidates: &[AgentStatus]) -> Vec<AgentId> {

@@ -1,7 +1,10 @@
 //! What the tests of the fleet share: gates, a log and an observer that remember.
 
+use std::future::Future;
 use std::num::NonZeroU32;
+use std::pin::Pin;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use phalanx::fleet::scale::{ScalePolicy, ScalePolicyBuilder};
@@ -223,6 +226,19 @@ pub(super) fn balanced(stats: &FleetStats) {
             + stats.tasks_running,
         "{stats:?}"
     );
+}
+
+/// Polls once, for somebody who comes again without being called.
+pub(super) fn poll<F: Future + Unpin>(future: &mut F) -> Poll<F::Output> {
+    Pin::new(future).poll(&mut Context::from_waker(Waker::noop()))
+}
+
+/// What a future that does not wait any more brings.
+pub(super) fn ready<F: Future + Unpin>(future: &mut F) -> F::Output {
+    match poll(future) {
+        Poll::Ready(output) => output,
+        Poll::Pending => panic!("it waits"),
+    }
 }
 
 /// Waits for something that another thread brings about.
