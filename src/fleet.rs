@@ -58,6 +58,7 @@ mod backoff;
 mod batch;
 mod budget;
 mod builder;
+mod by_slot;
 mod carried;
 mod crew;
 mod dependencies;
@@ -122,7 +123,7 @@ use std::time::Duration;
 
 use crate::{Error, ErrorKind};
 use crew::Crew;
-use inner::{After, Behaviour, Inner};
+use inner::{After, Inner};
 use pool::Newcomers;
 use submit::Patience;
 
@@ -254,22 +255,25 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             newcomers.condition = state.supervision.first_condition(spec);
             newcomers.era = state.supervision.era_of(&spec.name);
             let agents = inner.pool.insert(&newcomers, count, &mut wakes)?;
+            let agents = inner.pool.in_turn(agents);
             // Before their mailboxes open: what these take in is handled at once.
-            inner.enrol(state, &agents, spec);
+            let alike = inner.enrol(state, &agents, spec);
             for (agent, factory) in agents.iter().zip(std::iter::repeat(&spec.factory)) {
                 let Some(factory) = factory else { break };
-                let slot = agent.slot() as usize;
-                if state.behaviours.len() <= slot {
-                    state.behaviours.resize_with(slot + 1, || None);
-                }
-                state.behaviours[slot] = Some(Behaviour::default());
                 let mut home = inner.posts.get_or_make(agent.slot).lock();
-                let (tenure, down) = state.supervision.appointment(*agent);
-                let crew = Crew::new(Arc::clone(factory), tenure, down, prewarmed);
+                let appointed = alike.map(|alike| (alike.tenure, alike.is_down()));
+                let (tenure, down) =
+                    appointed.unwrap_or_else(|| state.supervision.appointment(*agent));
+                let mut crew = Crew::new(Arc::clone(factory), tenure, down, prewarmed);
+                if alike.is_some_and(|alike| alike.calls) {
+                    crew.call();
+                }
                 home.open(agent.generation, inner.mailbox_capacity, crew);
             }
-            if prewarmed {
-                inner.call_to_prewarm(state, &agents);
+            match alike {
+                Some(alike) if alike.calls => inner.runner.prewarm(&agents),
+                None if prewarmed => inner.call_to_prewarm(state, &agents),
+                _ => {}
             }
             inner.try_circuits(state, None, &mut after);
             inner.publish_alarm(state);

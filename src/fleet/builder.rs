@@ -9,6 +9,7 @@ use std::time::Duration;
 use super::Fleet;
 use super::backlog::Backlog;
 use super::budget::Budgets;
+use super::by_slot::BySlot;
 use super::flight::{Flights, Launcher};
 use super::id::TaskId;
 use super::inbox::{Lent, Tasks};
@@ -346,7 +347,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
         let state = State {
             pool: Arc::clone(&pool),
             signals: signals.clone(),
-            behaviours: Vec::new(),
+            running: BySlot::default(),
             queue: Lanes::new(),
             backlog: self.observer.is_some().then(Backlog::default),
             mailed: 0,

@@ -65,14 +65,15 @@ impl<T, O> Idle<T, O> {
 
     #[inline]
     fn push(&mut self, handler: Handler<T, O>) {
-        *self = match std::mem::replace(self, Self::None) {
-            Self::None => Self::One(handler),
-            Self::One(first) => Self::More(vec![first, handler]),
-            Self::More(mut handlers) => {
+        match self {
+            Self::None => *self = Self::One(handler),
+            Self::More(handlers) => handlers.push(handler),
+            Self::One(_) => {
+                let mut handlers = self.take();
                 handlers.push(handler);
-                Self::More(handlers)
+                *self = Self::More(handlers);
             }
-        };
+        }
     }
 
     fn len(&self) -> usize {
@@ -174,12 +175,12 @@ impl<T, O> Crew<T, O> {
     }
 
     /// Begins to make a handler, or waits for the next [call](Self::call); what to make it by.
-    pub(super) fn begin_to_warm(&mut self, begins: bool) -> Option<Factory<T, O>> {
+    pub(super) fn begin_to_warm(&mut self, begins: bool) -> Option<&Factory<T, O>> {
         if !self.is_lined() {
             return None;
         }
         self.warmth = if begins { Warmth::Making } else { Warmth::Cold };
-        if begins { self.factory.clone() } else { None }
+        if begins { self.factory.as_ref() } else { None }
     }
 
     /// The worker that makes a handler is done.

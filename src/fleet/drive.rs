@@ -90,9 +90,9 @@ impl<T, O> Driver<'_, T, O> {
         Some(match inner.runner.try_next(seat)? {
             Ready::Mailbox(agent) => usize::from(inner.turn(agent, seat)),
             Ready::Prewarm(agent) => {
-                let prewarmed = inner.prewarm(agent, seat);
-                self.prewarmed |= prewarmed;
-                usize::from(prewarmed)
+                let prewarmed = inner.prewarm(agent, seat, most);
+                self.prewarmed |= prewarmed > 0;
+                prewarmed
             }
             Ready::Tasks => inner.run_next(seat, most),
         })

@@ -26,6 +26,7 @@ use std::task::Waker;
 use super::agent::Handler;
 use super::backlog::Backlog;
 use super::budget::Warning;
+use super::by_slot::BySlot;
 use super::carried::Carried;
 use super::flight::{Flights, Launcher};
 use super::handle::{Cancels, OutcomeCell};
@@ -89,8 +90,8 @@ pub(super) struct Inner<T, O> {
 pub(super) struct State<T, O> {
     pub(super) pool: Arc<Pool>,
     pub(super) signals: Signals,
-    /// What runs on the agent of each slot; no longer than up to the last that runs tasks.
-    pub(super) behaviours: Vec<Option<Behaviour>>,
+    /// The tasks that run on the agents now, each where its phase says. An agent that never had one is not in it.
+    pub(super) running: BySlot<Vec<TaskId>>,
     pub(super) queue: Lanes<TaskId>,
     /// When it is told that tasks wait, if anybody is.
     pub(super) backlog: Option<Backlog>,
@@ -134,12 +135,6 @@ pub(super) struct Workers {
     pub(super) starve: bool,
     /// Threads that are ending and that somebody is waiting for.
     pub(super) joining: usize,
-}
-
-#[derive(Debug, Default)]
-pub(super) struct Behaviour {
-    /// The tasks that run on the agent now, each where its phase says.
-    pub(super) running: Vec<TaskId>,
 }
 
 pub(super) struct Record<T, O> {
@@ -324,8 +319,7 @@ impl<T, O> State<T, O> {
         let &Phase::Running { agent, at, .. } = &record.phase else {
             unreachable!("the caller knows that it runs")
         };
-        let behaviour = self.behaviours[agent.slot as usize].as_mut();
-        let running = &mut behaviour.expect("what runs is struck when its agent ends").running;
+        let running = self.running.get_mut(agent).expect("what runs is struck when its agent ends");
         debug_assert_eq!(running.get(at), Some(&id), "a task is where its phase says");
         running.swap_remove(at);
         if let Some(moved) = running.get(at).copied() {

@@ -134,8 +134,7 @@ impl<T, O> Inner<T, O> {
             record.attempt = Attempt(record.attempt.0.saturating_add(1));
             state.counts.reruns += u64::from(record.attempt.0 > 1);
             let signal = Arc::new(Signal::default());
-            let behaviour = state.behaviours[agent.slot as usize].as_mut();
-            let running = &mut behaviour.expect("a live agent has a behaviour").running;
+            let running = state.running.get_or_insert_with(agent, Vec::new);
             let own = Whose::Own(Arc::clone(&signal));
             record.phase = Phase::Running { agent, at: running.len(), signal: own };
             running.push(id);

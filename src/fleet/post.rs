@@ -26,7 +26,7 @@ use super::reply::ReplyCell;
 use super::signal::Signal;
 use super::supervision::Tenure;
 use crate::sync::atomic::{AtomicU64, Ordering};
-use crate::sync::{Brief, BriefGuard, OnceLock};
+use crate::sync::{Brief, BriefGuard, OnceLock, prefetch_write};
 
 /// How many mailboxes are made at once.
 const CHUNK: u32 = 64;
@@ -93,20 +93,6 @@ impl<T, O> Home<T, O> {
         if self.mailbox.is_open(generation) { self.crew.hire() } else { None }
     }
 
-    /// Has the agent work in a tenure, or wait for it; the idle handlers of another incarnation, to be dropped
-    /// outside the lock.
-    pub(super) fn appoint(
-        &mut self,
-        generation: u32,
-        tenure: Tenure,
-        down: bool,
-    ) -> Vec<Handler<T, O>> {
-        if !self.mailbox.is_open(generation) {
-            return Vec::new();
-        }
-        self.crew.appoint(tenure, down)
-    }
-
     /// Takes a handler back, if the agent lives in the incarnation that it was made for; otherwise it is to be
     /// dropped outside the lock.
     pub(super) fn dismiss(
@@ -140,6 +126,15 @@ impl<T, O> Post<T, O> {
     #[inline]
     pub(super) fn lock(&self) -> BriefGuard<'_, Home<T, O>> {
         self.home.lock()
+    }
+
+    /// Fetches it, to be written soon.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        let address = std::ptr::from_ref(self).cast::<u8>();
+        prefetch_write(address);
+        // It takes two lines of the cache.
+        prefetch_write(address.wrapping_add(64));
     }
 
     /// Counts a message that the mailbox took, while its lock is held.

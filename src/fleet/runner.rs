@@ -14,6 +14,8 @@
 //!    the next thing; once the fleet stops, none is given anything.
 //! 6. While an alarm is set and a worker sleeps, one of those that sleep sleeps only until then: the keeper of the
 //!    watch. While none sleeps, whoever takes something from the line looks at the time first. Whoever sets an earlier alarm rouses it, and when it leaves for something else another one is roused.
+//! 7. A worker that has made a handler may take the next that is to be made, if that stands first in line: it takes no
+//!    other out of its turn, and does not look at the time, so it takes none where rule 6 has whoever takes something do so.
 
 use std::collections::VecDeque;
 use std::task::Waker;
@@ -33,6 +35,12 @@ mod tests;
 
 /// How many entries of agents that have ended may stand in line whatever its length.
 const GONE: usize = 64;
+
+/// How many entries ahead of a handler that is made next that one is which is fetched meanwhile.
+const AHEAD: usize = 6;
+
+/// How many entries the line has room for whatever its length.
+const KEPT_ROOM: usize = 1024;
 
 /// What a worker is to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -206,6 +214,27 @@ impl Runner {
             line.rouse_one()
         };
         self.rouse(roused);
+    }
+
+    /// The next handler to be made, for a worker that has made one, if that is what stands in line next. It looks for
+    /// nothing else meanwhile: rules 3 and 6 are kept by whoever does.
+    ///
+    /// With it comes the one that will be next in a while, if that is known: to fetch what there is of it.
+    pub(super) fn next_to_prewarm(&self, seat: &Seat) -> Option<(AgentId, Option<AgentId>)> {
+        debug_assert!(!seat.searching, "it has found something");
+        let mut line = self.shared.line.lock();
+        let unkept = line.alarm.is_some() && line.keeper.is_none();
+        let Some(&Ready::Prewarm(agent)) = line.ready.front() else { return None };
+        if unkept || line.stopping {
+            return None;
+        }
+        line.ready.pop_front();
+        line.give_room_back();
+        self.publish(&line);
+        match line.ready.get(AHEAD) {
+            Some(&Ready::Prewarm(later)) => Some((agent, Some(later))),
+            _ => Some((agent, None)),
+        }
     }
 
     /// Lines up the queue of tasks, if it is not in line. Under the lock under which the queue is looked at.
@@ -475,6 +504,7 @@ impl Runner {
                 return None;
             };
             line.tasks &= ready != Ready::Tasks;
+            line.give_room_back();
             self.publish(&line);
             (ready, line.end_search(seat))
         };
@@ -524,6 +554,15 @@ impl Line {
             }
         }
         Roused(None)
+    }
+
+    /// Gives half of the room of the line back where less than an eighth of it is used: it has been longer by far.
+    #[inline]
+    fn give_room_back(&mut self) {
+        let room = self.ready.capacity();
+        if room > KEPT_ROOM && self.ready.len() < room / 8 {
+            self.ready.shrink_to(room / 2);
+        }
     }
 
     /// Takes out what stands in line for agents that have ended: no agent has their ids again.

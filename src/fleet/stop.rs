@@ -54,12 +54,9 @@ impl<T, O> State<T, O> {
         leases_revoked: u32,
         after: &mut After<T, O>,
     ) -> Killed {
-        // An agent for leases alone has none.
         self.supervision.dismiss(agent);
         self.ledger.overdue.forget(agent);
-        let behaviour = self.behaviours.get_mut(agent.slot() as usize).and_then(Option::take);
-        let mut behaviour = behaviour.unwrap_or_default();
-        let tasks_struck = std::mem::take(&mut behaviour.running);
+        let tasks_struck = self.running.remove(agent).unwrap_or_default();
         for id in &tasks_struck {
             self.strike(*id, after);
         }
@@ -246,9 +243,7 @@ impl<T, O> Inner<T, O> {
             state.supervision.dismiss(agent);
             state.ledger.overdue.forget(agent);
             state.counts.agents_retired += 1;
-            if let Some(behaviour) = state.behaviours.get_mut(agent.slot() as usize) {
-                *behaviour = None;
-            }
+            state.running.remove(agent);
             drop(post);
             // It may have been on trial.
             self.try_circuits(state, None, &mut after);

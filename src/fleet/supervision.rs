@@ -28,6 +28,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use self::circuit::Circuit;
 use self::heartbeats::Heart;
 use super::agent::{AgentSpec, Condition};
+use super::by_slot::BySlot;
 use super::id::AgentId;
 use super::pool::OnCircuit;
 use super::supervise::{Exit, RestartDecision, RestartStrategy, Supervisor};
@@ -78,7 +79,7 @@ pub(super) struct Supervision {
     watches: watches::Watches,
     /// The agents whose handlers are to be made before they serve, wards or not, and what the host wants of those
     /// that are no wards.
-    cold: HashMap<AgentId, Condition>,
+    cold: BySlot<Condition>,
     /// Those of them whose making failed, and nobody says what follows.
     unmade: BTreeSet<AgentId>,
     /// For the life of the fleet.
@@ -149,6 +150,20 @@ pub(super) struct Standing {
 }
 
 impl Standing {
+    /// That of an agent that nobody supervises, of which the host wants this.
+    #[inline(always)]
+    fn unsupervised(wanted: Condition, cold: bool) -> Self {
+        let condition = if cold { prewarm::until_warm(wanted) } else { wanted };
+        Self {
+            condition,
+            circuit: None,
+            tenure: Tenure::NONE,
+            cold,
+            calls: cold && condition == Condition::Starting,
+            finishes: condition == Condition::Draining,
+        }
+    }
+
     /// Whether nothing is to begin for now. Of one that nobody supervises its crew is told no more once it is warm: that
     /// it has failed only the pool knows.
     pub(super) fn is_down(&self) -> bool {
@@ -173,7 +188,14 @@ impl Ward {
 }
 
 impl Supervision {
-    /// Takes in an agent that was just made, if its spec has it supervised.
+    /// Takes in agents that were just made, that nobody supervises and whose handlers are to be made before they serve.
+    pub(super) fn enrol_alone(&mut self, agents: &[AgentId], wanted: Condition) {
+        for agent in agents {
+            self.cold.insert(*agent, wanted);
+        }
+    }
+
+    /// Takes in an agent that was just made and is supervised.
     pub(super) fn enrol<T, O>(&mut self, agent: AgentId, spec: &AgentSpec<T, O>, now: Timestamp) {
         if spec.is_prewarmed() {
             self.cold.insert(agent, spec.condition);
@@ -181,8 +203,6 @@ impl Supervision {
         let circuit = self.circuit_of(&spec.name);
         if let Some(circuit) = circuit {
             self.circuits[circuit].members.insert(agent);
-        } else if spec.supervised.is_none() && spec.heartbeat.is_none() && spec.stuck.is_none() {
-            return;
         }
         // Each has a jitter of its own, and the same one whenever the same things happen.
         let seed = u64::from(agent.generation) << 32 | u64::from(agent.slot);
@@ -223,7 +243,7 @@ impl Supervision {
         if self.is_empty() {
             return;
         }
-        self.cold.remove(&agent);
+        self.cold.remove(agent);
         self.unmade.remove(&agent);
         let Some(ward) = self.wards.remove(&agent) else { return };
         if ward.stuck.is_some() {
@@ -294,7 +314,7 @@ impl Supervision {
     ) -> Option<Condition> {
         self.unmade.remove(&agent);
         let Some(ward) = self.wards.get_mut(&agent) else {
-            let wanted = self.cold.get_mut(&agent)?;
+            let wanted = self.cold.get_mut(agent)?;
             return Some(std::mem::replace(wanted, condition));
         };
         let before = std::mem::replace(&mut ward.wanted, condition);
@@ -313,24 +333,36 @@ impl Supervision {
 
     /// What an agent would be fit for if it were not for its circuit; `None` for one that is neither ward nor cold.
     fn fitness(&self, agent: AgentId) -> Option<Condition> {
-        let wanted = self.cold.get(&agent);
+        let wanted = self.cold.get(agent);
         match self.wards.get(&agent) {
             Some(ward) => Some(ward.condition(wanted.is_some())),
             None => wanted.copied().map(prewarm::until_warm),
         }
     }
 
+    /// How all agents of a spec stand that were just made, where nobody supervises them; `None` where somebody does.
+    pub(super) fn standing_alike<T, O>(&self, spec: &AgentSpec<T, O>) -> Option<Standing> {
+        let cold = spec.is_prewarmed();
+        self.supervises_none_of(spec).then(|| Standing::unsupervised(spec.condition, cold))
+    }
+
+    /// Whether agents of a spec are no wards.
+    fn supervises_none_of<T, O>(&self, spec: &AgentSpec<T, O>) -> bool {
+        let is_alone =
+            spec.supervised.is_none() && spec.heartbeat.is_none() && spec.stuck.is_none();
+        is_alone && self.circuit_of(&spec.name).is_none()
+    }
+
     /// Rule 3; `None` for an agent that is neither ward nor cold.
     fn standing(&self, agent: AgentId) -> Option<Standing> {
-        let condition = self.fitness(agent)?;
-        let cold = self.cold.contains_key(&agent);
+        let wanted = self.cold.get(agent).copied();
+        let Some(ward) = self.wards.get(&agent) else {
+            return wanted.map(|wanted| Standing::unsupervised(wanted, true));
+        };
+        let cold = wanted.is_some();
+        let condition = ward.condition(cold);
         // Whatever its circuit says: somebody is to be fit when that looks for one to try.
         let calls = cold && condition == Condition::Starting;
-        let Some(ward) = self.wards.get(&agent) else {
-            let (circuit, tenure) = (None, Tenure::NONE);
-            let finishes = condition == Condition::Draining;
-            return Some(Standing { condition, circuit, tenure, cold, calls, finishes });
-        };
         let mut standing = Standing {
             condition,
             cold,
@@ -455,9 +487,12 @@ impl Supervision {
             }
         }
         assert_eq!(alarms, self.alarms, "rule 4");
-        assert!(self.cold.keys().all(|agent| self.wards.contains_key(agent)), "rule 5, of wards");
         assert!(
-            self.unmade.iter().all(|agent| self.cold.contains_key(agent)),
+            self.cold.agents().all(|agent| self.wards.contains_key(&agent)),
+            "rule 5, of wards"
+        );
+        assert!(
+            self.unmade.iter().all(|agent| self.cold.contains(*agent)),
             "rule 5, of those unmade"
         );
         let listed: usize = self.groups.values().map(|circle| circle.members.len()).sum();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::agent::{Handler, Maker};
+use super::agent::{Factory, Handler, Maker};
 use super::carried::Carried;
 use super::crew::Hired;
 use super::flight::Cargo;
@@ -21,7 +21,8 @@ use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError, TaskError
 use super::wakers::guarded;
 use crate::clock::Timestamp;
 
-/// How many tasks a worker runs before it looks what else is ready. It looks sooner if it sees that there is.
+/// How many tasks a worker runs, or handlers it makes, before it looks what else is ready. It looks sooner if it sees that
+/// there is.
 pub(super) const ROUND: usize = 64;
 
 /// One attempt of a task, on an agent that is leased for it.
@@ -76,10 +77,9 @@ impl<T, O> State<T, O> {
         pool.tell_by(&mut after.wakes);
         let (id, taken) = found?;
         let agent = taken.agent;
-        let slot = agent.slot() as usize;
-        let behaviour = self.behaviours[slot].as_mut().expect("a live agent has a behaviour");
-        let at = behaviour.running.len();
-        behaviour.running.push(id);
+        let running = self.running.get_or_insert_with(agent, Vec::new);
+        let at = running.len();
+        running.push(id);
         let post = posts.get(agent.slot).expect("tasks ask for agents that run tasks");
         let (hired, tenure) = {
             let crew = &mut post.lock().crew;
@@ -164,7 +164,7 @@ impl<T, O> Inner<T, O> {
                     self.turn(agent, &mut seat);
                 }
                 Ready::Prewarm(agent) => {
-                    self.prewarm(agent, &mut seat);
+                    self.prewarm(agent, &mut seat, ROUND);
                 }
                 Ready::Tasks => {
                     self.run_next(&mut seat, ROUND);
@@ -315,16 +315,20 @@ impl<T, O> Inner<T, O> {
         match hired {
             Hired::Made(handler) => Ok(handler),
             Hired::ToMake(factory) => {
-                let Maker::Sync(maker) = &*factory else {
-                    unreachable!("who runs handlers has looked whether they are futures")
-                };
-                let made = guarded(maker)
-                    .map_err(|what| TaskError::panicked(format!("the factory panicked: {what}")));
+                let made = self.make_by(&factory);
                 // The last one of an agent that was killed meanwhile, it may be.
                 self.discard(factory);
                 made
             }
         }
+    }
+
+    /// Has a factory make a handler.
+    pub(super) fn make_by(&self, factory: &Factory<T, O>) -> Result<Handler<T, O>, TaskError> {
+        let Maker::Sync(maker) = &**factory else {
+            unreachable!("who runs handlers has looked whether they are futures")
+        };
+        guarded(maker).map_err(|what| TaskError::panicked(format!("the factory panicked: {what}")))
     }
 
     /// Gives the agent back and decides, in one step, what the attempt's result means. If it leaves nothing to

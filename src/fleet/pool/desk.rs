@@ -458,6 +458,9 @@ impl Desk {
             shard.charges.dues.unserved |= self.has_askers();
             return false;
         }
+        if !self.has_askers() {
+            return false;
+        }
         let (agent, have) = (shard.id(local), shard.mask(local));
         while self.has_askers() && shard.slot(local).has_room() {
             if self.batches.is_unplanned() {
@@ -486,8 +489,10 @@ impl Desk {
 
     /// Wakes those who wait for an agent to hold no lease: it holds none, or is gone.
     pub(super) fn tell_idlers(&mut self, agent: AgentId, wakes: &mut Vec<Waker>) {
-        wakes
-            .extend(self.idlers.extract_if(.., |(_, of, _)| *of == agent).map(|(.., waker)| waker));
+        if !self.idlers.is_empty() {
+            let waits = self.idlers.extract_if(.., |(_, of, _)| *of == agent);
+            wakes.extend(waits.map(|(.., waker)| waker));
+        }
     }
 
     pub(super) fn answer(

@@ -14,6 +14,16 @@ use crate::fleet::id::AgentId;
 use crate::fleet::request::AllocateError;
 use crate::sync::left_out;
 
+/// The agents of several runs, one of each in turn.
+fn in_turn(agents: &[AgentId], is_one_run: impl FnMut(&AgentId, &AgentId) -> bool) -> Vec<AgentId> {
+    let mut runs: Vec<_> = agents.chunk_by(is_one_run).map(<[_]>::iter).collect();
+    let mut in_turn = Vec::with_capacity(agents.len());
+    while in_turn.len() < agents.len() {
+        in_turn.extend(runs.iter_mut().filter_map(Iterator::next));
+    }
+    in_turn
+}
+
 impl Pool {
     /// Adds agents, all or none, and grants them to those who wait.
     pub(in crate::fleet) fn insert(
@@ -62,6 +72,15 @@ impl Pool {
         self.plan_by(&mut desk, wakes);
         self.say_who_waits(&desk);
         Ok(agents)
+    }
+
+    /// Agents that have just been [added](Self::insert) together, one of each shard in turn: where their slots are new, in
+    /// the order of those, in which what there is of them beside their rows lies in memory.
+    pub(in crate::fleet) fn in_turn(&self, agents: Vec<AgentId>) -> Vec<AgentId> {
+        if agents.len() <= self.shards.len() {
+            return agents;
+        }
+        in_turn(&agents, |one, next| self.shard_of(*one) == self.shard_of(*next))
     }
 
     /// Ends an agent: it is not allocated any more, and its leases are void. How many were held.
@@ -132,5 +151,20 @@ impl Pool {
         self.say_who_waits(&desk);
         self.tell_by(wakes);
         Ok(load)
+    }
+}
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agents_of_several_runs_come_one_of_each_in_turn_until_there_are_no_more_of_it() {
+        let agents: Vec<_> = (0..8).map(|slot| AgentId { slot, generation: 0 }).collect();
+        let run = |agent: &AgentId| [3, 4, 8].iter().position(|end| agent.slot < *end);
+        let order = in_turn(&agents, |one, next| run(one) == run(next));
+        let slots: Vec<_> = order.into_iter().map(|agent| agent.slot).collect();
+        assert_eq!(slots, [0, 3, 4, 1, 5, 2, 6, 7]);
+        assert!(in_turn(&[], |_, _| true).is_empty());
     }
 }

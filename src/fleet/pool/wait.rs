@@ -121,7 +121,10 @@ impl Pool {
         let waiting = (desk.waiting.len() + desk.batches.waiting() + desk.idlers.len()) << 1;
         // Only the bit of the workers changes without the desk's lock.
         let now = self.attention.load(Ordering::Relaxed) & !1;
-        if waiting >= now {
+        if waiting == now {
+            return;
+        }
+        if waiting > now {
             self.attention.fetch_add(waiting - now, Ordering::Relaxed);
         } else {
             self.attention.fetch_sub(now - waiting, Ordering::Relaxed);

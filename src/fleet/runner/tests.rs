@@ -116,6 +116,47 @@ fn handlers_that_are_made_ahead_take_their_turn_and_keep_no_drain_waiting() {
 }
 
 #[test]
+fn whoever_has_made_a_handler_is_given_the_next_if_that_is_next_in_line_and_nothing_is_to_be_looked_at()
+ {
+    let (runner, mut seat) = one();
+    let next = |seat: &Seat| runner.next_to_prewarm(seat).map(|(next, _)| next);
+    runner.prewarm(&[agent(1), agent(2)]);
+    schedule(&runner, agent(3));
+    runner.prewarm(&[agent(4), agent(5), agent(6)]);
+    assert_eq!(runner.next(&mut seat), Some(Ready::Prewarm(agent(1))));
+    assert_eq!(next(&seat), Some(agent(2)));
+    assert_eq!(next(&seat), None, "a mailbox is next");
+    assert_eq!(runner.next(&mut seat), Some(Ready::Mailbox(agent(3))));
+    assert_eq!(next(&seat), Some(agent(4)));
+    runner.set_alarm(Some(Timestamp::ZERO));
+    assert_eq!(next(&seat), None, "nobody has looked at the time");
+    assert_eq!(runner.next(&mut seat), Some(Ready::Tasks));
+    assert_eq!(next(&seat), Some(agent(5)));
+    runner.stop();
+    assert_eq!(next(&seat), None);
+}
+
+#[test]
+fn a_line_that_was_long_gives_its_room_back() {
+    let (runner, mut seat) = one();
+    let agents: Vec<_> = (0..100_000).map(agent).collect();
+    let room = || runner.shared.line.lock().ready.capacity();
+    runner.prewarm(&agents);
+    assert!(room() >= agents.len());
+    assert_eq!(runner.next(&mut seat), Some(Ready::Prewarm(agent(0))));
+    while runner.next_to_prewarm(&seat).is_some() {
+        let length = runner.shared.line.lock().ready.len();
+        assert!(room() <= KEPT_ROOM.max(100_000.min(16 * length + 16)), "{} of {length}", room());
+    }
+    assert!(room() <= KEPT_ROOM);
+    runner.prewarm(&agents);
+    for _ in &agents {
+        assert!(runner.try_next(&mut seat).is_some());
+    }
+    assert!(room() <= KEPT_ROOM, "it does so whoever takes from it");
+}
+
+#[test]
 fn agents_that_end_before_their_turn_leave_no_line_behind_them() {
     let (runner, mut seat) = one();
     schedule(&runner, agent(0));

@@ -16,11 +16,15 @@
 //!    was made for an agent or an incarnation that is over, or for a fleet that stops, is dropped outside the locks.
 //!    One whose making failed for good is `unmade`, until it is made or the host says what it wants of it.
 //! 6. It is begun under the locks of the tasks and of the mailbox, which a stop takes before it counts who is
-//!    occupied; and by [`Inner::make`], which calls the factory outside them and catches its panics.
+//!    occupied; and by [`Inner::make_by`], which calls the factory outside them and catches its panics.
+//! 7. Whoever has made one begins the next in the step that takes the first in, if that is next in line and nobody is to
+//!    be told of anything first. So each is in service as soon as it is made, whoever makes one has no other in hand,
+//!    and those that are not begun stand in line for everybody, in their order with all else.
+
+use std::sync::Arc;
 
 use super::{FailureReason, Standing, Supervision, Tenure, serves};
 use crate::fleet::agent::{Condition, Factory, Handler};
-use crate::fleet::crew::Hired;
 use crate::fleet::id::{AgentId, Attempt};
 use crate::fleet::inner::{After, Inner, State};
 use crate::fleet::log::FleetEvent;
@@ -46,29 +50,25 @@ impl Supervision {
     /// attempt does that lost the handler, of which the circuit hears in a moment.
     pub(super) fn cool(&mut self, agent: AgentId, condition: Condition) {
         let wanted = self.wards.get(&agent).map_or(condition, |ward| ward.wanted);
-        self.cold.entry(agent).or_insert(wanted);
+        self.cold.get_or_insert(agent, wanted);
     }
 
     /// Has an agent be cold no more; how it stands then.
     pub(super) fn warm(&mut self, agent: AgentId) -> Option<Standing> {
-        let wanted = self.cold.remove(&agent)?;
+        let wanted = self.cold.remove(agent)?;
         self.unmade.remove(&agent);
+        if !self.is_ward(agent) {
+            return Some(Standing::unsupervised(wanted, false));
+        }
         self.may_try(agent);
-        Some(self.standing(agent).unwrap_or(Standing {
-            condition: wanted,
-            circuit: None,
-            tenure: Tenure::NONE,
-            cold: false,
-            calls: false,
-            finishes: wanted == Condition::Draining,
-        }))
+        self.standing(agent)
     }
 
     /// Has an agent that would serve, or is drained, be failed, and cold, until the host wants it otherwise.
     pub(super) fn give_up_warming(&mut self, agent: AgentId, drained: bool) {
         self.unmade.insert(agent);
         let ward = self.wards.get_mut(&agent).map(|ward| &mut ward.wanted);
-        let cold = self.cold.entry(agent).or_insert(Condition::Failed);
+        let cold = self.cold.get_or_insert(agent, Condition::Failed);
         for wanted in ward.into_iter().chain([cold]) {
             if serves(*wanted) || drained && *wanted == Condition::Draining {
                 *wanted = Condition::Failed;
@@ -90,6 +90,14 @@ pub(super) fn has_work_left<T, O>(state: &State<T, O>, home: &Home<T, O>, agent:
     !home.mailbox.is_idle() || state.expects(agent)
 }
 
+/// A handler that a worker is about to make.
+struct Order<T, O> {
+    agent: AgentId,
+    tenure: Tenure,
+    /// Unless it is the same as before.
+    by: Option<Factory<T, O>>,
+}
+
 impl<T, O> Inner<T, O> {
     /// Has workers make the handlers of agents that were just made, whose mailboxes are open. O(agents), with one lock
     /// of the workers' line.
@@ -103,52 +111,86 @@ impl<T, O> Inner<T, O> {
         self.runner.prewarm(&calls);
     }
 
-    /// Makes the handler of an agent, if that is to be done; whether it was. A worker does that.
-    pub(in crate::fleet) fn prewarm(&self, agent: AgentId, seat: &mut Seat) -> bool {
-        let Some((factory, tenure)) = self.begin_to_prewarm(agent, seat) else { return false };
-        let began = self.time_if_observed();
-        let watch = self.watch(agent, tenure, None, Attempt::NONE);
-        let made = self.make(Hired::ToMake(factory));
-        self.unwatch(watch);
-        let took = began.map(|began| self.clock.now() - began);
-        let mut after = After::new();
-        let spare = {
-            let mut state = self.state.lock();
-            let spare = match made {
-                Ok(handler) => {
-                    let spare = self.prewarmed(&mut state, agent, tenure, handler, &mut after);
-                    if let (None, Some(took)) = (&spare, took) {
-                        after.events.push(FleetEvent::AgentPrewarmed { agent, took });
+    /// Makes the handler of an agent, if that is to be done, and of those that are next in line (rule 7), so many at
+    /// most in all; how many were made, or were tried to make. A worker does that.
+    pub(in crate::fleet) fn prewarm(&self, agent: AgentId, seat: &mut Seat, most: usize) -> usize {
+        let mut order = self.begin_to_prewarm(&self.state.lock(), agent, seat, None);
+        let (mut factory, mut after, mut count) = (None, After::new(), 0);
+        while let Some(Order { agent, tenure, by }) = order {
+            count += 1;
+            if by.is_some() {
+                // The last one of agents that were killed meanwhile, it may be.
+                self.discard(std::mem::replace(&mut factory, by));
+            }
+            let began = self.time_if_observed();
+            let watch = self.watch(agent, tenure, None, Attempt::NONE);
+            let made = self.make_by(factory.as_ref().expect("the first order has it"));
+            self.unwatch(watch);
+            let took = began.map(|began| self.clock.now() - began);
+            let spare = {
+                let mut guard = self.state.lock();
+                let state = &mut *guard;
+                // What becomes of one that nobody supervises has no part in an alarm or a circuit.
+                let is_alone = made.is_ok() && !tenure.is_supervised();
+                let spare = match made {
+                    Ok(handler) => {
+                        let spare = self.prewarmed(state, agent, tenure, handler, &mut after);
+                        if let (None, Some(took)) = (&spare, took) {
+                            after.events.push(FleetEvent::AgentPrewarmed { agent, took });
+                        }
+                        spare
                     }
-                    spare
+                    Err(error) => {
+                        self.not_prewarmed(state, agent, tenure, error, &mut after);
+                        None
+                    }
+                };
+                if !is_alone {
+                    self.try_circuits(state, None, &mut after);
+                    self.publish_alarm(state);
                 }
-                Err(error) => {
-                    self.not_prewarmed(&mut state, agent, tenure, error, &mut after);
-                    None
-                }
+                let goes_on = count < most && spare.is_none() && after.is_empty();
+                let next = if goes_on { self.runner.next_to_prewarm(seat) } else { None };
+                let known = factory.as_ref();
+                order = next.and_then(|(next, later)| {
+                    if let Some(post) = later.and_then(|later| self.posts.get(later.slot)) {
+                        post.prefetch();
+                    }
+                    self.begin_to_prewarm(state, next, seat, known)
+                });
+                spare
             };
-            self.try_circuits(&mut state, None, &mut after);
-            self.publish_alarm(&mut state);
-            spare
-        };
-        self.finish(after);
-        self.discard(spare);
-        true
+            if !after.is_empty() {
+                self.finish(std::mem::replace(&mut after, After::new()));
+            }
+            if spare.is_some() {
+                self.discard(spare);
+            }
+        }
+        self.discard(factory);
+        count
     }
 
-    /// Rule 6.
-    fn begin_to_prewarm(&self, agent: AgentId, seat: &mut Seat) -> Option<(Factory<T, O>, Tenure)> {
-        let state = self.state.lock();
+    /// Rule 6. The factory is left out if it is the one that is known.
+    fn begin_to_prewarm(
+        &self,
+        state: &State<T, O>,
+        agent: AgentId,
+        seat: &mut Seat,
+        known: Option<&Factory<T, O>>,
+    ) -> Option<Order<T, O>> {
         let mut home = self.posts.get(agent.slot)?.lock();
         if !home.mailbox.is_open(agent.generation) {
             return None;
         }
         let finishes =
-            home.mailbox.is_finishing(agent.generation) && has_work_left(&state, &home, agent);
+            home.mailbox.is_finishing(agent.generation) && has_work_left(state, &home, agent);
         let calls = !state.stopping && state.supervision.calls(agent, finishes);
         let factory = home.crew.begin_to_warm(calls)?;
+        let is_known = known.is_some_and(|known| Arc::ptr_eq(known, factory));
+        let by = if is_known { None } else { Some(Arc::clone(factory)) };
         self.runner.occupy(seat);
-        Some((factory, home.crew.tenure()))
+        Some(Order { agent, tenure: home.crew.tenure(), by })
     }
 
     /// Takes in a handler that was made (rule 4); if it is not wanted any more it is handed back.
@@ -160,20 +202,29 @@ impl<T, O> Inner<T, O> {
         handler: Handler<T, O>,
         after: &mut After<T, O>,
     ) -> Option<Handler<T, O>> {
-        {
-            let post = self.posts.get(agent.slot).expect("its handler was made");
-            let mut home = post.lock();
-            // Rule 5.
-            let spare = home.dismiss(agent.generation, tenure, handler);
-            if spare.is_some() {
-                return spare;
-            }
-            home.crew.end_warming(true);
+        let post = self.posts.get(agent.slot).expect("its handler was made");
+        let mut home = post.lock();
+        // Rule 5.
+        let spare = home.dismiss(agent.generation, tenure, handler);
+        if spare.is_some() {
+            return spare;
         }
+        home.crew.end_warming(true);
         state.counts.agents_prewarmed += 1;
-        self.heard_of(state, agent, after);
-        let standing = state.supervision.warm(agent).expect("rule 1: its incarnation goes on");
-        self.stand(state, agent, standing, after);
+        let warm = |state: &mut State<T, O>| {
+            state.supervision.warm(agent).expect("rule 1: its incarnation goes on")
+        };
+        if tenure.is_supervised() {
+            drop(home);
+            self.heard_of(state, agent, after);
+            let standing = warm(state);
+            self.stand(state, agent, standing, after);
+        } else {
+            let standing = warm(state);
+            let appointed = Self::appoint(state, &mut home, agent, standing, after);
+            drop(home);
+            self.stand_appointed(state, agent, standing, appointed, after);
+        }
         None
     }
 

@@ -11,10 +11,22 @@ use crate::fleet::id::AgentId;
 use crate::fleet::inner::{After, Inner, State};
 use crate::fleet::log::FleetEvent;
 use crate::fleet::pool::Fitness;
+use crate::fleet::post::Home;
 use crate::fleet::stop::gone;
 use crate::fleet::supervise::Exit;
 use crate::fleet::task::{TaskError, TaskErrorKind};
 use crate::{Error, ErrorKind};
+
+/// What its mailbox says of an agent that is told how it stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Appointed {
+    /// Whether it finishes what it has.
+    drained: bool,
+    /// Whether workers are to make its handler.
+    calls: bool,
+    /// Whether something waits in its control lane that nobody has begun.
+    is_urgent: bool,
+}
 
 /// Why an agent is taken to have failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -234,17 +246,25 @@ impl<T, O> Inner<T, O> {
         self.finish(after);
     }
 
-    /// Takes in agents that were just made.
+    /// Takes in agents that were just made; how all of them stand if nobody supervises them.
     pub(in crate::fleet) fn enrol(
         &self,
         state: &mut State<T, O>,
         agents: &[AgentId],
         spec: &AgentSpec<T, O>,
-    ) {
-        let now = if spec.heartbeat.is_some() { self.clock.now() } else { Timestamp::ZERO };
-        for agent in agents {
-            state.supervision.enrol(*agent, spec, now);
+    ) -> Option<Standing> {
+        let alike = state.supervision.standing_alike(spec);
+        match alike {
+            Some(Standing { cold: false, .. }) => {}
+            Some(_) => state.supervision.enrol_alone(agents, spec.condition),
+            None => {
+                let now = if spec.heartbeat.is_some() { self.clock.now() } else { Timestamp::ZERO };
+                for agent in agents {
+                    state.supervision.enrol(*agent, spec, now);
+                }
+            }
         }
+        alike
     }
 
     /// Has the pool and the mailbox know how an agent stands that is supervised, or cold (rules 3 to 6).
@@ -261,21 +281,49 @@ impl<T, O> Inner<T, O> {
         standing: Standing,
         after: &mut After<T, O>,
     ) {
-        let mut drained = false;
-        if let Some(post) = self.posts.get(agent.slot) {
+        let appointed = self.posts.get(agent.slot).map(|post| {
             let mut home = post.lock();
-            drained = home.mailbox.is_finishing(agent.generation);
-            let stale = home.appoint(agent.generation, standing.tenure, standing.is_down());
-            let lives = home.mailbox.is_open(agent.generation);
-            let finishes = drained && standing.cold && has_work_left(state, &home, agent);
-            let calls = lives && standing.calls_if(finishes) && home.crew.call();
-            drop(home);
-            if !stale.is_empty() {
-                after.aside().handlers.extend(stale);
-            }
-            if calls {
-                self.runner.prewarm(&[agent]);
-            }
+            Self::appoint(state, &mut home, agent, standing, after)
+        });
+        self.stand_appointed(state, agent, standing, appointed.unwrap_or_default(), after);
+    }
+
+    /// The part of it that is done under the lock of its mailbox.
+    #[inline(always)]
+    pub(super) fn appoint(
+        state: &State<T, O>,
+        home: &mut Home<T, O>,
+        agent: AgentId,
+        standing: Standing,
+        after: &mut After<T, O>,
+    ) -> Appointed {
+        if !home.mailbox.is_open(agent.generation) {
+            return Appointed::default();
+        }
+        let stale = home.crew.appoint(standing.tenure, standing.is_down());
+        if !stale.is_empty() {
+            after.aside().handlers.extend(stale);
+        }
+        let drained = home.mailbox.is_finishing(agent.generation);
+        let finishes = drained && standing.cold && has_work_left(state, home, agent);
+        let calls = standing.calls_if(finishes) && home.crew.call();
+        let is_urgent = home.mailbox.is_urgent(agent.generation);
+        Appointed { drained, calls, is_urgent }
+    }
+
+    /// The rest of it.
+    #[inline(always)]
+    pub(super) fn stand_appointed(
+        &self,
+        state: &State<T, O>,
+        agent: AgentId,
+        standing: Standing,
+        appointed: Appointed,
+        after: &mut After<T, O>,
+    ) {
+        let Appointed { drained, calls, is_urgent } = appointed;
+        if calls {
+            self.runner.prewarm(&[agent]);
         }
         // One that nobody supervises is of the first.
         let incarnation = standing.tenure.incarnation.max(FIRST);
@@ -284,6 +332,10 @@ impl<T, O> Inner<T, O> {
         let fitness = Fitness { condition, finishes, circuit, incarnation };
         self.change_condition(state, agent, fitness, after)
             .expect("a ward is a live agent, and so is one that is cold");
+        // That needs no room. What comes into its control lane after it was looked at finds the agent as it is now.
+        if is_urgent {
+            self.runner.reschedule(agent);
+        }
     }
 
     /// Has the pool know what an agent is fit for, and tells whom that concerns; what it was fit for before.
@@ -301,8 +353,6 @@ impl<T, O> Inner<T, O> {
         if passed.hungry {
             self.notify_workers(state);
         }
-        // That needs no room.
-        self.look_for_control(agent);
         Some(before)
     }
 
@@ -363,7 +413,10 @@ impl<T, O> Inner<T, O> {
             // In the same step: what the host wants of an agent that is about to be cold is to be known.
             let finishes = condition == Condition::Draining && self.is_finishing(agent);
             let fitness = Fitness { condition, finishes, circuit: None, incarnation: FIRST };
-            return self.change_condition(state, agent, fitness, after);
+            let before = self.change_condition(state, agent, fitness, after);
+            // That needs no room.
+            self.look_for_control(agent);
+            return before;
         };
         self.apply(state, agent, after);
         self.try_circuits(state, None, after);

@@ -220,7 +220,7 @@ fn a_drained_agent_that_has_nothing_is_made_no_handler() {
         let inner = fleet.inner();
         let mut seat = inner.state.lock().workers.seats.pop().expect("nobody drives");
         let draining = inner.begin_drain(agent, false).expect("it lives");
-        assert_eq!(inner.prewarm(agent, &mut seat), has_task);
+        assert_eq!(inner.prewarm(agent, &mut seat, 1), usize::from(has_task));
         inner.state.lock().workers.seats.push(seat);
         let drained =
             inner.see_out(draining, Some(inner.clock.now() + Duration::from_secs(1000)), false);

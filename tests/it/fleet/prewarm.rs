@@ -1,5 +1,7 @@
 //! Agents whose handlers are made before they are in service.
 
+mod batches;
+
 use std::collections::VecDeque;
 use std::future::Future;
 use std::num::{NonZeroU16, NonZeroU32};
@@ -40,6 +42,7 @@ const HELD: u64 = 100;
 
 #[derive(Debug)]
 enum Order {
+    Make,
     Panic,
     Pass(Arc<Gate>),
 }
@@ -78,7 +81,7 @@ impl Workshop {
         match order {
             Some(Order::Panic) => panic!("the model did not load"),
             Some(Order::Pass(gate)) => gate.pass(),
-            None => {}
+            Some(Order::Make) | None => {}
         }
         self.live.fetch_add(1, Ordering::Relaxed);
         Counted(Arc::clone(self))

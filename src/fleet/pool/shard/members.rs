@@ -44,9 +44,18 @@ impl Shard {
     /// The class of a set of capabilities, new or used again if there is none (rule 2).
     fn class_of(&mut self, mask: Mask, standing: Standing, payer: Option<&Payer>) -> Option<u16> {
         let (degraded, on_trial) = standing.sort();
+        // Most fleets have one.
+        if let Some(first) = self.classes.first()
+            && first.live > 0
+            && first.is_like(mask, (degraded, on_trial), payer)
+        {
+            return Some(0);
+        }
         let same = |class: &Class| class.is_like(mask, (degraded, on_trial), payer);
-        let known = self.classes.iter().position(|class| class.live > 0 && same(class));
-        let place = known.or_else(|| self.classes.iter().position(|class| class.live == 0));
+        if let Some(known) = self.classes.iter().position(|class| class.live > 0 && same(class)) {
+            return u16::try_from(known).ok();
+        }
+        let place = self.classes.iter().position(|class| class.live == 0);
         let place = u16::try_from(place.unwrap_or(self.classes.len())).ok()?;
         if usize::from(place) == self.classes.len() {
             let index = std::array::from_fn(|_| Index::new());
@@ -91,6 +100,14 @@ impl Shard {
         on_trial: bool,
     ) {
         let (mask, standing) = (self.mask(local), Standing::new(condition).tried(on_trial));
+        let class = &self.classes[self.slots[local as usize].class as usize];
+        if (class.degraded, class.on_trial) == standing.sort() {
+            // It stays in its class, though not where it is in that.
+            self.leave(local, Lists::All);
+            let slot = &mut self.slots[local as usize];
+            slot.standing = standing.noted_as(slot.standing);
+            return self.come_last(local);
+        }
         let payer = self.classes[self.slots[local as usize].class as usize].payer.clone();
         match self.class_of(mask, standing, payer.as_ref()) {
             Some(class) => self.reclass(local, class, standing),
@@ -111,6 +128,11 @@ impl Shard {
         slot.class = class;
         slot.standing = standing.noted_as(slot.standing);
         self.drop_empty_classes();
+        self.come_last(local);
+    }
+
+    /// Has an agent that is in no list come after its equals.
+    fn come_last(&mut self, local: u32) {
         self.touch(local, false);
         self.line_up(local);
         self.join(local, Lists::All);
