@@ -4,8 +4,8 @@
 //! that it asked for. It is plain data on the desk. Rules that hold between any two times the desk's lock is
 //! held, but for where a plan is due:
 //!
-//! 1. A batch gathers only if the agents that it could use and that have neither failed nor drain have places enough for
-//!    it (one that names its agent knew of that), and no more urgent one of which that is true too could use an
+//! 1. A batch gathers only if the agents that it could use and that have neither failed nor drain nor are on trial have
+//!    places enough for it, and no more urgent one of which that is true too could use an
 //!    agent that it could use: of two that name their agents, the same agent; otherwise one
 //!    with the same set of capabilities. So no two batches hold what the other waits for, the most urgent one that can be
 //!    served always gathers, and one that cannot before others come keeps nobody out. One that is complete waits for
@@ -169,11 +169,12 @@ impl Batches {
     }
 
     /// Decides anew who gathers, where agents with these sets of capabilities live and so many places are counted on
-    /// (rule 1): one `alone` where batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2), and
+    /// (rule 1), or on the one agent that is asked for: one `alone` where batches may want the same budgets too. The grants that were withdrawn are the caller's (rule 2), and
     /// so are the agents that were deferred. O(batches * (sets + batches that name an agent)).
     pub(super) fn plan(
         &mut self,
         sets: impl Iterator<Item = (Mask, usize)>,
+        places_of: impl Fn(AgentId) -> usize,
         alone: bool,
     ) -> Vec<Granted> {
         let mut withdrawn = Vec::new();
@@ -195,8 +196,7 @@ impl Batches {
             let sum =
                 |(sets, sum): (usize, usize), (_, places): &(Mask, usize)| (sets + 1, sum + places);
             let (wanted, places) = fitting.fold((0, 0), sum);
-            // Of an agent that is named it knew.
-            if batch.ask.agent.is_none() && places < batch.count {
+            if batch.ask.agent.map_or(places, &places_of) < batch.count {
                 self.some_lack = true;
                 withdrawn.append(&mut batch.grants);
                 continue;
@@ -209,6 +209,11 @@ impl Batches {
             }
         }
         withdrawn
+    }
+
+    /// The agents that those which wait ask for by name.
+    pub(super) fn named(&self) -> impl Iterator<Item = AgentId> {
+        self.rows.values().filter(|row| row.waits()).filter_map(|row| row.ask.agent)
     }
 
     /// Those that gather and wait.
@@ -278,13 +283,13 @@ impl Batches {
 
     /// Checks the rules from scratch, where no plan is due.
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
-    pub(super) fn validate(&self, sets: &[(Mask, usize)]) {
+    pub(super) fn validate(&self, sets: &[(Mask, usize)], places_of: impl Fn(AgentId) -> usize) {
         assert_eq!(self.rows.values().filter(|batch| batch.waits()).count(), self.waiting);
         assert!(!self.unplanned && self.deferred.is_empty(), "rule 4");
         let could_gather = |row: &Batch| {
             let fitting = sets.iter().filter(|(have, _)| row.ask.misfit(*have).is_some());
             let places: usize = fitting.map(|(_, places)| places).sum();
-            row.waits() && (row.ask.agent.is_some() || row.count <= places)
+            row.waits() && row.count <= row.ask.agent.map_or(places, &places_of)
         };
         for (place, batch) in &self.rows {
             assert!(batch.grants.len() <= batch.count, "rule 3");

@@ -3,9 +3,9 @@
 //! It is plain data under a lock of its own, which is taken before that of a shard. Rules that hold
 //! between any two times the lock is held:
 //!
-//! 1. `sets` counts the live agents by their capabilities, and the places of those that have neither failed nor drain;
-//!    `spread` counts them by their shard, `kinds` by their sort. `expected` counts who promises agents, by their
-//!    capabilities and by how many leases each may hold.
+//! 1. `sets` counts the live agents by their capabilities, and the places of those that a batch may gather for; `spread`
+//!    counts them by their shard, `kinds` by their sort. `expected` counts who promises agents, by their capabilities and
+//!    by how many leases each may hold.
 //! 2. No request waits that an agent with room fits and that can be paid for, unless it is owed that they are
 //!    served; none waits that no agent fits that lives or is expected. The same of batches that gather, agents on trial
 //!    apart, unless a plan of them is due. No batch waits that asks for more places than there are where none are expected,
@@ -21,6 +21,7 @@ use std::task::Waker;
 
 use super::batches::Batches;
 use super::shard::Shard;
+use super::slot::Slot;
 use super::waiting::{Answer, Place, Ticket, Waiting};
 use super::{Ask, Granted, MAX_CAPABILITIES, MAX_CAPABILITY_SETS};
 use crate::fleet::agent::Resources;
@@ -57,7 +58,7 @@ struct Set {
     agents: usize,
     /// How many leases they may hold together.
     places: usize,
-    /// Those of them on agents that are given leases, or are to be without a word of the host's.
+    /// Those of them that a batch may gather for.
     counted_on: usize,
 }
 
@@ -318,6 +319,12 @@ impl Desk {
         }
     }
 
+    /// How many places of an agent a batch may gather.
+    pub(super) fn places_counted_on(&self, slot: &Slot) -> usize {
+        let is_counted_on = slot.standing.is_counted_on();
+        if is_counted_on { usize::from(self.kind(slot.kind).limit) } else { 0 }
+    }
+
     pub(super) fn kind(&self, kind: u32) -> &Arc<Kind> {
         &self.kinds[kind as usize].kind
     }
@@ -438,9 +445,15 @@ impl Desk {
         self.waiting.len() + self.answers.len() + self.batches.len()
     }
 
-    /// Decides anew which batches gather, or which one if they do it `alone`; what that withdraws is the caller's to pass on.
-    pub(super) fn plan_batches(&mut self, alone: bool) -> Vec<Granted> {
-        self.batches.plan(self.sets.iter().map(|(have, set)| (*have, set.counted_on)), alone)
+    /// Decides anew which batches gather, or which one if they do it `alone`, where so many places are counted on of an
+    /// agent that is asked for; what that withdraws is the caller's to pass on.
+    pub(super) fn plan_batches(
+        &mut self,
+        places_of: impl Fn(AgentId) -> usize,
+        alone: bool,
+    ) -> Vec<Granted> {
+        let sets = self.sets.iter().map(|(have, set)| (*have, set.counted_on));
+        self.batches.plan(sets, places_of, alone)
     }
 
     /// Gives the free places of an agent to those who wait, the most urgent first (rule 2). Where leases are
@@ -576,7 +589,12 @@ impl Desk {
         }
         self.waiting.validate();
         let sets: Vec<_> = self.sets.iter().map(|(have, set)| (*have, set.counted_on)).collect();
-        self.batches.validate(&sets);
+        let places_of = |agent| {
+            let has = |shard: &&&Shard| shard.ids().any(|id| id == agent);
+            let shard = shards.iter().find(has)?;
+            Some(self.places_counted_on(shard.slot(shard.find(agent)?)))
+        };
+        self.batches.validate(&sets, |agent| places_of(agent).unwrap_or(0));
         for (_, batch) in self.batches.rows() {
             let hopeless = self.hopeless_batch(&batch.ask, batch.count);
             assert!(!batch.waits() || hopeless.is_none(), "rule 2: {hopeless:?}");

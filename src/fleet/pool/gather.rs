@@ -8,6 +8,7 @@
 //!    first of the wakers that the step brings, before anybody of the host's hears of the step.
 //! 2. A batch is collected or given up once, and what it held and nobody collects is passed on.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -173,7 +174,7 @@ impl Pool {
     fn plan(&self, desk: &mut Desk, mut left: Vec<Granted>, later: &mut Later) {
         let mut deferred = Vec::new();
         loop {
-            left.extend(desk.plan_batches(self.budgets.is_some()));
+            left.extend(self.plan_batches(desk));
             left.retain(|granted| !self.hand_over(desk, *granted, later));
             deferred.extend(desk.batches.take_deferred());
             if !deferred.is_empty() {
@@ -205,6 +206,22 @@ impl Pool {
         }
         self.say_who_waits(desk);
         self.tell_by(&mut later.wakes);
+    }
+
+    /// Decides who gathers; what that withdraws.
+    fn plan_batches(&self, desk: &mut Desk) -> Vec<Granted> {
+        // Agents are asked for seldom, and each is looked at under the lock of its shard.
+        let named: HashMap<_, _> = desk
+            .batches
+            .named()
+            .map(|agent| {
+                let shard = self.shards[self.shard_of(agent)].lock();
+                let local = shard.find(agent);
+                (agent, local.map_or(0, |local| desk.places_counted_on(shard.slot(local))))
+            })
+            .collect();
+        let places_of = |agent| named.get(&agent).copied().unwrap_or(0);
+        desk.plan_batches(places_of, self.budgets.is_some())
     }
 
     /// Gives a batch that gathers what there is for it.

@@ -134,9 +134,10 @@ impl Standing {
         self.0 & Self::CONDITION <= 1
     }
 
-    /// Whether it is given leases, or is to be without a word of the host's: what a batch may gather for.
+    /// Whether a batch may gather for it: it is given leases, or is starting, and its one place is not that of a trial,
+    /// which no batch is given.
     pub(super) const fn is_counted_on(self) -> bool {
-        self.0 & Self::CONDITION <= 2
+        self.0 & Self::CONDITION <= 2 && !self.is_on_trial()
     }
 
     /// Whether its mailbox has turns though it is given no leases otherwise.

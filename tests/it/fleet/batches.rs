@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use super::support::{LONG, poll, ready};
 use phalanx::fleet::{
-    AgentId, AgentSpec, AllocateError, BatchAllocation, Condition, Fit, Fleet, FleetEvent, Lease,
-    Observer, Priority, Request, Task, WeakFleet,
+    AgentId, AgentSpec, AllocateError, BatchAllocation, Budgets, Condition, Fit, Fleet, FleetEvent,
+    Lease, Observer, Priority, Request, Task, WeakFleet,
 };
 use phalanx::{ErrorKind, ManualClock};
 
@@ -300,6 +300,27 @@ fn a_batch_keeps_no_agents_from_others_while_one_that_it_needs_has_failed_or_dra
         assert_eq!(ready(&mut single).unwrap().agent(), agents[1]);
         fleet.set_condition(agents[0], Condition::Fit).unwrap();
         assert_eq!(ready(&mut batch).unwrap().len(), 2);
+    }
+}
+
+#[test]
+fn a_batch_that_names_an_agent_which_is_down_keeps_nobody_out() {
+    for budgets in [false, true] {
+        let builder = Fleet::<(), ()>::builder();
+        let builder =
+            if budgets { builder.budgets(Budgets::new(NonZeroUsize::MIN)) } else { builder };
+        let fleet = builder.build().unwrap();
+        let agents = fleet.spawn_batch(&AgentSpec::new("worker"), 3).unwrap();
+        fleet.set_condition(agents[0], Condition::Failed).unwrap();
+        let leases = take(&fleet, &agents[1..]);
+        let urgent = Request::any().agent(agents[0]).priority(Priority::HIGHEST);
+        let mut named = fleet.allocate_batch_async(&urgent, 1);
+        let mut both = fleet.allocate_batch_async(&Request::any(), 2);
+        assert!(is_pending(&mut named) && is_pending(&mut both));
+        drop(leases);
+        assert_eq!(ready(&mut both).expect("nobody else gathers").len(), 2);
+        fleet.set_condition(agents[0], Condition::Fit).unwrap();
+        assert_eq!(ready(&mut named).expect("it is fit")[0].agent(), agents[0]);
     }
 }
 

@@ -7,6 +7,7 @@ use proptest::prelude::{Just, ProptestConfig, Strategy as _, any, prop, prop_one
 use super::super::waiting::Place;
 use super::limits::{join, pool_of};
 use super::*;
+use crate::fleet::supervision::FIRST;
 
 #[derive(Clone, Debug)]
 enum Step {
@@ -103,9 +104,10 @@ impl World {
         able.map(|(.., limit)| usize::from(*limit)).sum()
     }
 
-    /// The same of those that have neither failed nor drain.
-    fn places_counted_on(&self, capabilities: u8) -> usize {
+    /// The same of those that have neither failed nor drain, or of the one that is named.
+    fn places_counted_on(&self, capabilities: u8, named: Option<AgentId>) -> usize {
         let able = self.agents.iter().filter(|(_, have, _)| have & capabilities == capabilities);
+        let able = able.filter(|(id, ..)| named.is_none_or(|named| named == *id));
         let up = able.filter(|(id, ..)| !self.down.contains(id));
         up.map(|(.., limit)| usize::from(*limit)).sum()
     }
@@ -250,7 +252,7 @@ impl World {
             desk.batches.gathering().into_iter().map(|(place, _)| place).collect();
         for waiter in &self.waiters {
             let Claim::Batch(place, count) = &waiter.claim else { continue };
-            if waiter.named.is_none() && self.places_counted_on(waiter.capabilities) < *count {
+            if self.places_counted_on(waiter.capabilities, waiter.named) < *count {
                 assert!(!gathering.contains(place), "it keeps what will not do for it");
                 let mut rows = desk.batches.rows().filter(|(known, _)| known == place);
                 assert!(rows.all(|(_, row)| row.grants.is_empty() || !row.waits()));
@@ -327,6 +329,33 @@ impl World {
         assert!(self.waiters.is_empty(), "somebody waits for ever");
         assert_eq!(self.pool.tally().leases.held(), 0);
     }
+}
+
+#[test]
+fn a_batch_keeps_no_agent_from_others_for_one_that_is_on_trial() {
+    let pool = pool_of(MAX_AGENTS, 1, Strategy::LeastLoaded);
+    let agents = join(&pool, &names(0), 1, 2).expect("there is room");
+    let tried = |on_trial, era| {
+        let circuit = Some(OnCircuit { limit: 1, on_trial, era });
+        let fitness =
+            Fitness { condition: Condition::Fit, finishes: false, circuit, incarnation: FIRST };
+        let mut wakes = Vec::new();
+        let _ = pool.change_condition(agents[1], fitness, &mut wakes).expect("it lives");
+        Both::wake(wakes);
+    };
+    tried(true, 1);
+    let held = pool.try_allocate(&Request::any().agent(agents[0])).expect("it is free");
+    let mut waker = Some(Waker::noop().clone());
+    let batch = pool.batch_or_wait(&Request::any(), 2, &mut waker).expect("it waits");
+    let place = batch.expect_err("one of them is held");
+    drop(held);
+    pool.validate();
+    let single = pool.try_allocate(&Request::any().agent(agents[0])).expect("nobody keeps it");
+    tried(false, 2);
+    pool.validate();
+    drop(single);
+    let (answer, _) = pool.collect_batch(place, Waker::noop().clone());
+    assert_eq!(answer.expect("both are free").expect("both are fit").len(), 2);
 }
 
 proptest! {

@@ -104,14 +104,16 @@ impl World {
         fitting.map(|(_, body)| body.limit as usize).sum()
     }
 
-    /// The same of those that have neither failed nor drain.
+    /// The same of those that have neither failed nor drain nor are on trial, or of the one that is named.
     fn places_counted_on(&self, wanted: &Wanted) -> usize {
         let down = |status: &AgentStatus| {
             matches!(status.state, AgentState::Failed | AgentState::Draining)
         };
         let agents = self.fleet.agents();
         let up = agents.iter().filter(|status| !down(status)).map(|status| status.id);
+        let up = up.filter(|agent| wanted.agent.is_none_or(|named| named == *agent));
         let books = self.core.books();
+        let up = up.filter(|agent| !books.is_on_trial(*agent));
         let bodies = up.filter_map(|id| books.agents.get(&id));
         let fitting = bodies.filter(|body| body.has(wanted.needs));
         fitting.map(|body| body.limit as usize).sum()
@@ -170,8 +172,7 @@ impl World {
                 self.core.books().totals.count("batch waits for agents");
                 continue;
             }
-            // One that names its agent knew of that.
-            if crowd.wanted.agent.is_none() && self.places_counted_on(&crowd.wanted) < crowd.count {
+            if self.places_counted_on(&crowd.wanted) < crowd.count {
                 self.core.books().totals.count("batch waits for agents to be fit");
                 continue;
             }
