@@ -308,3 +308,27 @@ impl<T, O> Inner<T, O> {
         }
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    fn ids(tasks: &[Task<u64>]) -> Vec<Vec<u64>> {
+        let ids = |task: &Task<u64>| task.dependencies().iter().map(|one| one.id.get()).collect();
+        tasks.iter().map(ids).collect()
+    }
+
+    #[test]
+    fn tasks_name_those_that_are_meant_until_they_are_named_back() {
+        let after =
+            |ids: &[u64]| ids.iter().fold(Task::new(0), |task, id| task.after_id(TaskId::new(*id)));
+        let mut tasks = [after(&[100]), after(&[100, 3]), after(&[3]), after(&[])];
+        let aliases: Aliases<u64> = HashMap::from([(TaskId::new(100), Alias::New(1))]);
+        let batch = [(TaskId::new(7), 0), (TaskId::new(8), 0)];
+        let renamed = rename(&mut tasks, &aliases, &batch);
+        assert_eq!(ids(&tasks), [vec![8], vec![8, 3], vec![3], vec![]]);
+        assert_eq!(renamed.len(), 2, "the others name whom they mean");
+        name_back(&mut tasks, renamed);
+        assert_eq!(ids(&tasks), [vec![100], vec![100, 3], vec![3], vec![]]);
+    }
+}

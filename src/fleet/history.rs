@@ -182,6 +182,7 @@ mod tests {
 
     #[test]
     fn a_history_of_none_remembers_nothing() {
+        assert!(History::<()>::new(1).is_kept() && !History::<()>::new(0).is_kept());
         let mut history = History::new(0);
         assert!(history.push(TaskId::new(1), &cell()).iter().all(Option::is_none));
         assert!(ids(&history).is_empty() && history.order.is_empty());

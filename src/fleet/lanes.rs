@@ -333,6 +333,46 @@ mod tests {
         prop::collection::vec(step, 0..300)
     }
 
+    fn place(sequence: u64) -> Place {
+        Place::new(Priority::NORMAL, sequence)
+    }
+
+    #[test]
+    fn a_place_is_before_what_comes_later_with_no_higher_priority() {
+        assert!(place(5).is_before_later(Priority::LOW));
+        assert!(place(5).is_before_later(Priority::NORMAL));
+        assert!(!place(5).is_before_later(Priority::HIGH));
+    }
+
+    #[test]
+    fn a_line_closes_up_once_more_than_half_of_its_places_are_vacant() {
+        let mut lanes = Lanes::new();
+        (0..10).for_each(|number| lanes.insert(sort(0), place(number), number));
+        for (number, places, vacant) in
+            [(1, 10, 1), (2, 10, 2), (3, 10, 3), (4, 10, 4), (5, 10, 5), (6, 4, 0)]
+        {
+            assert_eq!(lanes.remove(sort(0), place(number)), Some(number));
+            let lane = &lanes.lanes[&sort(0)];
+            assert_eq!((lane.line.len(), lane.vacant), (places, vacant), "{number} has gone");
+        }
+    }
+
+    #[test]
+    fn the_room_of_a_lane_that_became_empty_is_kept_unless_it_is_large() {
+        let mut lanes = Lanes::new();
+        let mut pass = |count: u64| {
+            (0..count).for_each(|number| lanes.insert(sort(0), place(number), number));
+            let room = lanes.lanes[&sort(0)].line.capacity();
+            (0..count).for_each(|_| assert!(lanes.take_first(|_| Some(())).is_some()));
+            (room, lanes.spare.capacity())
+        };
+        let (room, kept) = pass(KEPT_ROOM as u64);
+        assert_eq!((room, kept), (KEPT_ROOM, KEPT_ROOM));
+        let (room, kept) = pass(KEPT_ROOM as u64 + 1);
+        assert!(room > KEPT_ROOM);
+        assert_eq!(kept, 0, "it was used, and has grown too large");
+    }
+
     proptest! {
         #[test]
         fn the_lanes_are_one_order_split_by_what_is_asked_for(steps in steps()) {

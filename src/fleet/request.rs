@@ -386,3 +386,55 @@ impl AllocateError {
         matches!(self, Self::PickDeclined | Self::PickLost | Self::PickerFailed)
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::fleet::agent::AgentStatus;
+
+    struct First;
+
+    impl Picker for First {
+        fn pick(&self, _: &Request, _: &[AgentStatus]) -> Option<usize> {
+            Some(0)
+        }
+    }
+
+    #[test]
+    fn requests_are_the_same_if_all_that_is_asked_for_is() {
+        let own: Arc<dyn Picker> = Arc::new(First);
+        let at = Timestamp::from_start(Duration::from_secs(1));
+        let agent = AgentId { slot: 1, generation: 1 };
+        let full = || {
+            Request::any()
+                .capability("rust")
+                .priority(Priority::HIGH)
+                .fit(Fit::Tightest)
+                .strategy(Strategy::Priority)
+                .agent(agent)
+                .ttl(Duration::from_secs(2))
+                .deadline(at)
+                .picker(Arc::clone(&own))
+                .group(GroupKey::new(3))
+        };
+        let remembered = full();
+        remembered.remember(1, 1);
+        assert_eq!(remembered, full(), "what a fleet remembers does not count");
+        assert_eq!(Request::any(), Request::any());
+        for other in [
+            full().capability("go"),
+            full().priority(Priority::LOW),
+            full().fit(Fit::All),
+            full().strategy(Strategy::RoundRobin),
+            full().agent(AgentId { slot: 2, ..agent }),
+            full().ttl(Duration::from_secs(1)),
+            full().deadline(Timestamp::ZERO),
+            full().picker(Arc::new(First)),
+            Request { picker: None, ..full() },
+            full().group(GroupKey::new(4)),
+        ] {
+            assert_ne!(other, full());
+            assert_ne!(full(), other);
+        }
+    }
+}

@@ -81,10 +81,11 @@ impl Pool {
     ) -> Result<Option<Found<'_>>, AllocateError> {
         let count = self.shards.len();
         let order = |step: usize| (home() + step) & (count - 1);
+        let is_bare = |at: usize| trusting && self.floors.get(ask.strategy, at) == NO_FLOOR;
         for _ in 0..CHASES {
             let mut best: Option<(u32, u64, usize)> = None;
             for at in (0..count).map(order) {
-                if trusting && self.floors.get(ask.strategy, at) == NO_FLOOR {
+                if is_bare(at) {
                     continue;
                 }
                 let mut shard = self.shards[at].lock();
@@ -108,7 +109,7 @@ impl Pool {
         }
         // Either there is nothing, or others were faster each time: now any that fits will do.
         for at in (0..count).map(order) {
-            if trusting && self.floors.get(ask.strategy, at) == NO_FLOOR {
+            if is_bare(at) {
                 continue;
             }
             let shard = self.shards[at].lock();

@@ -176,3 +176,36 @@ impl Kept {
         self.order.into_iter().take(self.count)
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+    use crate::fleet::request::Priority;
+
+    #[test]
+    fn by_load_two_leases_more_are_too_many_whatever_the_priorities() {
+        let by = Strategy::LeastLoaded;
+        let rank = |load, level| {
+            let slot = Slot { load, priority: Priority::new(level), ..Slot::vacant() };
+            u64::from(by.rank(&slot, || unreachable!("its past does not count")))
+        };
+        for (level, other) in [(0, 255), (255, 0), (128, 128)] {
+            for (load, best) in (0..6).flat_map(|load| (0..6).map(move |best| (load, best))) {
+                let exceeds = by.exceeds(rank(load, level), rank(best, other));
+                assert_eq!(exceeds, load > best + 1, "{load} leases and {best}");
+            }
+            assert_eq!(
+                [0, 1, 2, 3].map(|load| by.is_good_enough(rank(load, level))),
+                [true, true, false, false]
+            );
+        }
+    }
+
+    #[test]
+    fn by_the_other_strategies_whatever_is_worse_is_too_bad() {
+        for by in [Strategy::Priority, Strategy::RoundRobin, Strategy::Performance] {
+            assert_eq!([4, 5, 6].map(|floor| by.exceeds(floor, 5)), [false, false, true]);
+            assert!(by.is_good_enough(0) && !by.is_good_enough(1));
+        }
+    }
+}

@@ -17,6 +17,7 @@ use crate::fleet::pool::shard::NO_FLOOR;
 #[cfg(feature = "test-util")]
 mod alone;
 mod batches;
+mod edges;
 mod expected;
 mod limits;
 mod turns;

@@ -231,3 +231,40 @@ impl Circuit {
         self.phase = phase;
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use std::num::NonZeroU16;
+
+    use super::*;
+    use crate::fleet::Backoff;
+
+    const fn at(seconds: u64) -> Timestamp {
+        Timestamp::from_start(Duration::from_secs(seconds))
+    }
+
+    #[test]
+    fn a_circuit_looks_for_somebody_to_try_while_it_is_half_open_and_at_all_in_time() {
+        // Opens at the first failure, for 4 s; a trial keeps others out for 5 s.
+        let open_for = Backoff::exponential(Duration::from_secs(4), Duration::from_secs(10));
+        let policy = BreakerPolicy::new(NonZeroU16::MIN, Duration::from_secs(10));
+        let policy = policy.open_for(open_for).trial_timeout(Duration::from_secs(5));
+        let mut circuit = Circuit::new("worker".into(), policy, 0);
+        let agent = AgentId { slot: 0, generation: 1 };
+        circuit.found_nobody(at(0));
+        assert!(!circuit.try_with(agent, at(0)) && circuit.is_closed(), "it tries nobody");
+        assert_eq!(circuit.went(agent, false, at(0)), Some(Turned::Opened(at(4))));
+        assert!(!circuit.try_with(agent, at(3)) && circuit.ring(at(4)));
+        assert_eq!((circuit.seeks(), circuit.alarm()), (Seeks::All, None));
+        // However often nobody is found meanwhile, all are looked at again at that time.
+        for seconds in [4, 6, 8] {
+            circuit.found_nobody(at(seconds));
+            assert_eq!((circuit.seeks(), circuit.alarm()), (Seeks::Freed, Some(at(9))));
+        }
+        assert!(!circuit.ring(at(9)), "it was half-open before");
+        assert_eq!(circuit.seeks(), Seeks::All);
+        assert!(circuit.try_with(agent, at(9)));
+        assert_eq!((circuit.seeks(), circuit.alarm()), (Seeks::Nobody, Some(at(14))));
+        assert!(!circuit.try_with(agent, at(10)), "one is on trial");
+    }
+}

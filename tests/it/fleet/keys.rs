@@ -334,6 +334,10 @@ fn a_task_of_a_batch_may_wait_for_one_whose_key_is_known() {
     let refused = fleet.submit_batch(batch).unwrap_err();
     assert!(matches!(refused, SubmitError::UnknownDependency(_)));
     assert_eq!(refused.into_inner().len(), 3);
+    // Nor is one that is the same as itself.
+    let batch = vec![keyed(4, 3).after_id(TaskId::new(102)), own(102, 3)];
+    let refused = fleet.submit_batch(batch).unwrap_err();
+    assert!(matches!(refused, SubmitError::UnknownDependency(_)));
     finish(&fleet);
 }
 

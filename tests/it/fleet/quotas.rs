@@ -13,8 +13,14 @@ use phalanx::fleet::{
 use super::support::{Gate, SlowLog, Witness, finish};
 
 const TEAM: GroupKey = GroupKey::new(7);
-const TOKENS: Meter = Meter::Units(Unit::new(0).expect("the first kind"));
-const TOKEN: Unit = Unit::new(0).expect("the first kind");
+
+fn token_kind() -> Unit {
+    Unit::new(0).expect("the first kind")
+}
+
+fn token_meter() -> Meter {
+    Meter::Units(token_kind())
+}
 
 fn budgets(quotas: &[(Scope, Quota)]) -> Budgets {
     let budgets = Budgets::new(NonZeroUsize::new(100).unwrap());
@@ -94,26 +100,26 @@ fn a_task_takes_a_place_from_its_submission_to_its_end_however_it_ends() {
 
 #[test]
 fn units_are_used_up_by_tasks_that_ran_and_given_back_by_those_that_did_not() {
-    let quota = Quota::new().limit(TOKENS, Limit::hard(100));
+    let quota = Quota::new().limit(token_meter(), Limit::hard(100));
     let budgets = budgets(&[(Scope::Fleet, quota)]);
-    let tokens = || used(&budgets, &Scope::Fleet, TOKENS);
+    let tokens = || used(&budgets, &Scope::Fleet, token_meter());
     let gate = Gate::new();
     let fleet = builder(&budgets).build().unwrap();
     fleet.spawn(gated(&gate)).unwrap();
-    let costs = |number, tokens| Task::new(number).cost(TOKEN, 1).cost(TOKEN, tokens);
+    let costs = |number, tokens| Task::new(number).cost(token_kind(), 1).cost(token_kind(), tokens);
     let running = fleet.submit(costs(1, 40)).unwrap();
     gate.await_arrivals(1);
     let never = fleet.submit(costs(2, 30)).unwrap();
     assert_eq!(tokens(), 70);
     let refused = fleet.submit(costs(3, 31)).unwrap_err();
-    assert_eq!((refusal(&refused).meter, refusal(&refused).requested), (TOKENS, 31));
+    assert_eq!((refusal(&refused).meter, refusal(&refused).requested), (token_meter(), 31));
     assert!(never.cancel());
     assert_eq!(tokens(), 40);
     gate.open();
     let _ = running.wait();
     let failed = fleet.submit(costs(0, 10)).unwrap();
     assert_eq!(failed.wait().kind(), OutcomeKind::Failed);
-    let usage = budgets.account(&Scope::Fleet).unwrap().usage(TOKENS).unwrap();
+    let usage = budgets.account(&Scope::Fleet).unwrap().usage(token_meter()).unwrap();
     assert_eq!((usage.used, usage.spent), (50, 50), "what failed has used its own up too");
     finish(&fleet);
 }
@@ -166,7 +172,7 @@ fn a_task_for_one_agent_is_charged_to_it_and_to_its_type() {
 
 #[test]
 fn what_is_refused_after_it_was_charged_gives_back_all() {
-    let quota = queued(9).limit(TOKENS, Limit::hard(9));
+    let quota = queued(9).limit(token_meter(), Limit::hard(9));
     let budgets = budgets(&[(Scope::Fleet, quota)]);
     let log = SlowLog::new();
     log.gate.open();
@@ -175,13 +181,13 @@ fn what_is_refused_after_it_was_charged_gives_back_all() {
         .queue_capacity(NonZeroUsize::new(1).unwrap())
         .build()
         .unwrap();
-    let task = || Task::new(1).cost(TOKEN, 3);
+    let task = || Task::new(1).cost(token_kind(), 3);
     assert!(matches!(fleet.submit(task()), Err(SubmitError::NoAgent(_))));
     fleet.spawn(gated(&Gate::new())).unwrap();
     *log.ledger.refuse_accept.lock().unwrap() = true;
     assert!(matches!(fleet.submit(task()), Err(SubmitError::NotRecorded { .. })));
     assert!(matches!(fleet.submit_batch(vec![task(), task()]), Err(SubmitError::Full(_))));
-    for meter in [Meter::QueuedTasks, TOKENS] {
+    for meter in [Meter::QueuedTasks, token_meter()] {
         assert_eq!(used(&budgets, &Scope::Fleet, meter), 0);
     }
     finish(&fleet);

@@ -13,8 +13,14 @@ use super::hangar::{Hangar, builder};
 use super::support::{Witness, finish};
 
 const TEAM: GroupKey = GroupKey::new(7);
-const TOKEN: Unit = Unit::new(0).expect("the first kind");
-const TOKENS: Meter = Meter::Units(TOKEN);
+
+fn token_kind() -> Unit {
+    Unit::new(0).expect("the first kind")
+}
+
+fn token_meter() -> Meter {
+    Meter::Units(token_kind())
+}
 
 fn budgets(quotas: &[(Scope, Quota)]) -> Budgets {
     let budgets = Budgets::new(NonZeroUsize::new(100).expect("it is not zero"));
@@ -25,12 +31,12 @@ fn budgets(quotas: &[(Scope, Quota)]) -> Budgets {
 }
 
 fn tokens(most: u64) -> Quota {
-    Quota::new().limit(TOKENS, Limit::hard(most))
+    Quota::new().limit(token_meter(), Limit::hard(most))
 }
 
 fn usage(budgets: &Budgets, scope: &Scope) -> Usage {
     let account = budgets.account(scope).expect("it has one");
-    account.usage(TOKENS).expect("it is metered")
+    account.usage(token_meter()).expect("it is metered")
 }
 
 fn kind() -> Scope {
@@ -52,7 +58,7 @@ fn why(outcome: &Outcome<u64>) -> String {
 /// Agents that spend what they are told to.
 fn writer() -> AgentSpec<u64, u64> {
     AgentSpec::new("writer").handler_fn(|task: &Task<u64>, cx: &mut TaskContext<'_>| {
-        cx.spend(TOKEN, *task.payload()).map_err(|exceeded| failed(&exceeded))?;
+        cx.spend(token_kind(), *task.payload()).map_err(|exceeded| failed(&exceeded))?;
         Ok(*task.payload())
     })
 }
@@ -92,10 +98,10 @@ fn a_handler_spends_from_all_whose_budget_it_is_or_from_none() {
     assert_eq!(*run(Task::new(20).to(second)), Outcome::Completed(20));
     // What it said before and what it used are charged both.
     let stranger = fleet.spawn(AgentSpec::new("reader").handler_fn(|task: &Task<u64>, cx| {
-        let spent = cx.spend(TOKEN, *task.payload());
+        let spent = cx.spend(token_kind(), *task.payload());
         spent.map_err(|exceeded| failed(&exceeded)).map(|()| 0)
     }));
-    let costs = Task::new(30).to(stranger.unwrap()).group(TEAM).cost(TOKEN, 10);
+    let costs = Task::new(30).to(stranger.unwrap()).group(TEAM).cost(token_kind(), 10);
     assert_eq!(*run(costs), Outcome::Completed(0));
     assert_eq!(all(), [100, 70, 60, 40]);
     assert_eq!(usage(&budgets, &Scope::Fleet).spent, 100);
@@ -114,7 +120,7 @@ fn contexts_are_shared_between_threads() {
 
 #[test]
 fn what_was_spent_stays_used_however_the_attempt_ends_and_is_told_at_the_soft_line() {
-    let quota = Quota::new().limit(TOKENS, Limit::hard(100).warn_at(30));
+    let quota = Quota::new().limit(token_meter(), Limit::hard(100).warn_at(30));
     let budgets = budgets(&[(Scope::Fleet, quota), (kind(), tokens(100))]);
     let witness = Witness::new();
     let fleet = Fleet::<u64, u64>::builder()
@@ -127,7 +133,7 @@ fn what_was_spent_stays_used_however_the_attempt_ends_and_is_told_at_the_soft_li
         .spawn(AgentSpec::new("writer").handler_fn({
             let fleet = fleet.downgrade();
             move |task: &Task<u64>, cx: &mut TaskContext<'_>| {
-                cx.spend(TOKEN, 10).expect("there is room");
+                cx.spend(token_kind(), 10).expect("there is room");
                 match *task.payload() {
                     0 => Err(TaskError::permanent("it fails")),
                     1 => panic!("it panics"),
@@ -136,7 +142,7 @@ fn what_was_spent_stays_used_however_the_attempt_ends_and_is_told_at_the_soft_li
                         killed.expect("it lives");
                         assert!(cx.is_revoked());
                         // The type of an agent that is gone is not known.
-                        cx.spend(TOKEN, 10).expect("there is room");
+                        cx.spend(token_kind(), 10).expect("there is room");
                         Ok(0)
                     }
                 }
@@ -166,7 +172,7 @@ fn futures_spend_too_and_nothing_once_their_fleet_is_gone() {
     let spec = AgentSpec::new("writer").handler_async(move |task: Arc<Task<u64>>, cx| {
         let lend = lend.clone();
         async move {
-            cx.spend(TOKEN, *task.payload()).map_err(|exceeded| failed(&exceeded))?;
+            cx.spend(token_kind(), *task.payload()).map_err(|exceeded| failed(&exceeded))?;
             lend.send(cx).expect("the test listens");
             Ok(*task.payload())
         }
@@ -181,10 +187,10 @@ fn futures_spend_too_and_nothing_once_their_fleet_is_gone() {
     assert_eq!(*run(40), Outcome::Completed(40));
     assert_eq!(why(&run(11)), Scope::Group(TEAM).to_string());
     let kept = lent.recv().unwrap();
-    assert_eq!(kept.spend(TOKEN, 11).unwrap_err().used, 40, "also after its end");
+    assert_eq!(kept.spend(token_kind(), 11).unwrap_err().used, 40, "also after its end");
     finish(&fleet);
     drop(fleet);
-    assert!(kept.spend(TOKEN, 11).is_ok(), "nobody is there to charge it");
+    assert!(kept.spend(token_kind(), 11).is_ok(), "nobody is there to charge it");
     assert_eq!(usage(&budgets, &Scope::Group(TEAM)).used, 40);
 }
 

@@ -9,6 +9,12 @@ impl Shard {
         self.scores.get(local as usize).map_or(0, Score::class)
     }
 
+    /// Has the slot of the next newcomer, which is vacant, be in the last of its generations.
+    pub(in crate::fleet::pool) fn age_the_next(&mut self) {
+        let local = *self.vacant.last().expect("somebody has ended");
+        self.slots[local as usize].generation = u32::MAX;
+    }
+
     /// Checks the rules from scratch.
     pub(in crate::fleet::pool) fn validate(&self) {
         let mut live = vec![0; self.classes.len()];

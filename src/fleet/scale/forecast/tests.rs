@@ -257,6 +257,13 @@ fn a_backtest_holds_a_bounded_number_of_forecasts() {
         exact.observe(at(f64::from(second)), 1.0);
         assert_eq!(exact.pending(), second as usize + 1);
     }
+
+    // And a hair less far apart: every other one.
+    let mut close = Backtest::standard(SECOND * 31).expect("valid");
+    for step in 0..20 {
+        close.observe(at(0.99 * f64::from(step)), 1.0);
+        assert_eq!(close.pending(), step as usize / 2 + 1);
+    }
 }
 
 #[test]

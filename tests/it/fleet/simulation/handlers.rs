@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::books::{Core, Spec, Token};
-use super::purses::COIN;
+use super::purses::coin;
 use super::world::Bell;
 use phalanx::fleet::{
     Agent, AgentId, AsyncContext, Attempt, Backoff, Condition, Fleet, FleetEvent, IdempotencyKey,
@@ -90,7 +90,7 @@ impl Core {
             task = task.group(group);
         }
         if spec.cost > 0 {
-            task = task.cost(COIN, spec.cost);
+            task = task.cost(coin(), spec.cost);
         }
         if let Some(deadline) = spec.deadline {
             task = task.timeout(deadline.saturating_since(self.clock.now()));

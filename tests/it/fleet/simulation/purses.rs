@@ -10,8 +10,14 @@ use phalanx::fleet::{
 };
 
 /// The host's units that tasks cost.
-pub(super) const COIN: Unit = Unit::new(0).expect("it is the first");
-const METERS: [Meter; 4] = [Meter::Leases, Meter::QueuedTasks, Meter::Launches, Meter::Units(COIN)];
+pub(super) fn coin() -> Unit {
+    Unit::new(0).expect("it is the first")
+}
+
+fn every_meter() -> [Meter; 4] {
+    [Meter::Leases, Meter::QueuedTasks, Meter::Launches, Meter::Units(coin())]
+}
+
 /// The kinds of agents.
 pub(super) const KINDS: [&str; 2] = ["worker", "clerk"];
 const GROUPS: u64 = 2;
@@ -190,7 +196,7 @@ impl Books {
     pub(super) fn check_purses(&mut self) {
         let mut warnings = 0;
         for place in 0..self.purses.len() {
-            for meter in METERS {
+            for meter in every_meter() {
                 let scope = self.purses[place].account.scope();
                 let Some(usage) = self.purses[place].usage(meter) else { continue };
                 warnings += usage.warnings;
@@ -263,7 +269,8 @@ impl World {
             (Some(_), 0) => self.close_account(&budgets, &scope),
             (Some(account), 1) => self.forget_spent(&account),
             (Some(account), _) => {
-                let metered = METERS.into_iter().filter(|meter| account.usage(*meter).is_some());
+                let metered =
+                    every_meter().into_iter().filter(|meter| account.usage(*meter).is_some());
                 let quota = self.random.quota(&metered.collect::<Vec<_>>());
                 self.set_limits(&budgets, &scope, quota);
             }
@@ -271,14 +278,15 @@ impl World {
     }
 
     fn open_account(&mut self, budgets: &Budgets, scope: Scope) {
-        let meters: Vec<_> = METERS.into_iter().filter(|_| self.random.percent(60)).collect();
+        let meters: Vec<_> =
+            every_meter().into_iter().filter(|_| self.random.percent(60)).collect();
         let quota = self.random.quota(&meters);
         let account = budgets.set(scope, quota).expect("there is room for accounts");
         let line = |meter| {
             let hard = account.usage(meter)?.hard;
             Some(Line { meter, hard, ceiling: hard, greatest: hard })
         };
-        let lines = METERS.into_iter().filter_map(line).collect();
+        let lines = every_meter().into_iter().filter_map(line).collect();
         let mut books = self.core.books();
         books.turn += 1;
         let pays = (books.turn, None);
@@ -304,7 +312,7 @@ impl World {
         let mut books = self.core.books();
         let of = |purse: &Purse| purse.is_open() && purse.account.scope() == account.scope();
         let place = books.purses.iter().position(of).expect("every account has one");
-        let meter = Meter::Units(COIN);
+        let meter = Meter::Units(coin());
         let spent = books.expected(place, meter).1;
         if account.usage(Meter::Launches).is_none() && account.usage(meter).is_some() {
             assert_eq!(account.reset_spent(meter), spent);
@@ -333,7 +341,7 @@ impl World {
         let Some(budgets) = self.fleet.budgets() else { return };
         for account in budgets.accounts() {
             let mut quota = Quota::new();
-            for meter in METERS {
+            for meter in every_meter() {
                 if let Some(usage) = account.usage(meter) {
                     quota = quota.limit(meter, Limit::hard(usage.hard.max(1)));
                 }
@@ -373,7 +381,7 @@ impl World {
         assert!(books.agents.is_empty());
         books.check_purses();
         for purse in &books.purses {
-            for usage in METERS.into_iter().filter_map(|meter| purse.usage(meter)) {
+            for usage in every_meter().into_iter().filter_map(|meter| purse.usage(meter)) {
                 assert_eq!(usage.used, usage.spent, "{}: {usage:?}", purse.account.scope());
             }
         }

@@ -145,6 +145,22 @@ fn a_policy_that_restarts_always_makes_an_agent_anew_until_its_budget_is_used_up
 }
 
 #[test]
+fn without_a_delay_an_agent_is_made_anew_in_the_step_in_which_it_fails_or_stops() {
+    let (builder, _hand, _witness) = driven();
+    let fleet = builder.build().unwrap();
+    let always = RestartPolicy::new(Restart::Always).budget(2, Duration::from_secs(3600));
+    let spec = stopper(&Arc::default()).restart(always.backoff(Backoff::constant(Duration::ZERO)));
+    let agent = fleet.spawn(spec).unwrap();
+    assert!(fleet.report_failure(agent, "as it was told").unwrap());
+    assert_eq!(state(&fleet, agent), (AgentState::Ready, 2), "nobody has rung since");
+    let task = fleet.submit(Task::new(STOP)).unwrap();
+    assert_eq!(fleet.run_ready(1), 1);
+    assert_eq!(state(&fleet, agent), (AgentState::Ready, 3));
+    assert_eq!(task.wait().kind(), OutcomeKind::Completed);
+    finish(&fleet);
+}
+
+#[test]
 fn an_agent_that_stops_and_panics_has_failed() {
     let (builder, hand, witness) = driven();
     let fleet = builder.build().unwrap();

@@ -21,6 +21,7 @@ fn while_the_circuit_is_not_closed_one_comes_where_it_could_be_tried_on_none() {
     assert_eq!(spawned(&first(&open(3, 0), some())), (1, UpReason::BelowMin));
     assert_eq!(spawned(&first(&open(1, 1), some())), (2, UpReason::BelowMin));
     assert_eq!(held(&first(&open(4, 1), some())), [Refusal::CircuitOpen]);
+    assert_eq!(held(&first(&open(4, 1).with_queued(0), some())), [], "nobody is asked for");
     for queued in [0, 100] {
         let seen = open(5, 0).with_queued(queued);
         let (policy, mut state) = (built(some().cpu_ceiling(0.5)), ScaleState::new());
@@ -110,6 +111,8 @@ fn what_failed_is_made_up_for_after_the_cooldown_and_what_is_new_at_once() {
     assert_eq!(held(&step(9, 0, 1.4)), [Refusal::Cooldown { until }]);
     let late = step(9, 0, 1.5);
     assert_eq!((spawned(&late), late.replaced), ((3, UpReason::BelowMin), vec![]));
+    let new = step(0, 0, 1.6);
+    assert_eq!((spawned(&new), new.refusals), ((5, UpReason::BelowMin), vec![]), "none failed");
 }
 
 #[test]
