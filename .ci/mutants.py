@@ -1,12 +1,14 @@
 #!/usr/bin/env python3
 """Breaks the policies of the fleet on purpose, one operator at a time, and tells what no test noticed.
 
-The policies (restarts, breakers, heartbeats, backoff, budgets, plans of scaling, forecasts) are pure: they
-are copied into a small crate under `target/mutants`, which builds in seconds, with nothing of the fleet but
-its names beside them. Each mutant flips one comparison, one boolean operator or literal, or swaps a minimum
-for a maximum, outside of tests; then the tests of its module run. A mutant on which they pass has survived,
-and fails this script, unless `EQUAL` says why it cannot be told from the original, or `MODELLED` which
-model under loom tells.
+Every mutant is woven into one copy of the sources below `target/mutants` (`.ci/mutants` does it), which is built
+once; a variable of the environment says which of them is on. Each flips one comparison or boolean operator, leaves a
+`!` of a condition out, swaps a minimum for a maximum or `true` for `false` in a `return`, or adds nothing where one
+was added or taken: outside of tests, constants and assertions. Then the tests of its module run, until one fails, and
+those of the fleet's behaviour if none did. A mutant on which all pass has survived, and fails this script, unless
+`EQUAL` says why it cannot be told from the original, or `MODELLED` which model under loom or shuttle tells.
+
+A mutant on which the tests do not end counts as noticed, and so does one that does not compile: both are counted apart.
 
     mutants.py               all of them
     mutants.py --sample N    N of them, spread over the files; which ones the last commit decides
@@ -16,17 +18,22 @@ model under loom tells.
 
 import argparse
 import json
+import os
 import re
+import resource
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from random import Random
+from threading import Timer
 
-ROOT = Path(__file__).resolve().parent.parent
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 CRATE = ROOT / "target" / "mutants"
 
-# What is mutated, and the tests that have to notice.
+# What is mutated, and the unit tests that have to notice; for `None`, those of the fleet's behaviour alone.
 POLICIES = {
     "fleet/backoff.rs": "fleet::backoff",
     "fleet/budget.rs": "fleet::budget",
@@ -43,9 +50,27 @@ POLICIES = {
     "fleet/scale/plan.rs": "fleet::scale",
     "fleet/scale/policy.rs": "fleet::scale",
     "fleet/scale/window.rs": "fleet::scale",
+    "fleet/graph.rs": "fleet::graph",
+    "fleet/history.rs": "fleet::history",
+    "fleet/dependencies.rs": "fleet::dependencies",
+    "fleet/request.rs": "fleet::request",
+    "fleet/timers.rs": None,
+    "fleet/supervision/circuit.rs": "fleet::supervision",
+    "fleet/supervision/heartbeats.rs": "fleet::supervision",
+    "fleet/pool/census.rs": "fleet::pool",
+    "fleet/pool/find.rs": "fleet::pool",
+    "fleet/pool/health.rs": "fleet::pool",
+    "fleet/pool/index.rs": "fleet::pool",
+    "fleet/pool/score.rs": "fleet::pool",
+    "fleet/pool/strategy.rs": "fleet::pool",
+    "fleet/pool/tasks.rs": "fleet::pool",
+    "fleet/pool/timed.rs": "fleet::pool",
 }
+# Those who notice what the unit tests did not.
+BEHAVIOUR = "fleet::"
 
-# Mutants that are the same as the original, by file and (part of the line, operator, replacement).
+# Mutants that are the same as the original, by file and (part of the line, operator, replacement), and the function
+# where another has such a line.
 EQUAL = {
     "fleet/backoff.rs": {
         ("percent > 100", ">", ">="): "at 100 both branches are 100",
@@ -61,6 +86,27 @@ EQUAL = {
     "fleet/budget/reservation.rs": {
         ("missing > 0", ">", ">="): "taking nothing more changes nothing, and warns of nothing",
     },
+    "fleet/pool/find.rs": {
+        ("ask.mask == 0 || shard", "||", "&&"): "the other way takes as good a one, by a longer look",
+        ("|| !strategy.exceeds", "||", "&&"): "a look into all shards finds as good a one",
+    },
+    "fleet/pool/index.rs": {
+        ("return false", "false", "true"): "a floor that did not change is written again as it is",
+        ("rank < self.best", "<", "<="): "at equality the best is written again as it is",
+    },
+    "fleet/pool/score.rs": {
+        ("self.success >= 1.0", ">=", ">"): "what is divided by one is the same",
+    },
+    "fleet/pool/timed.rs": {
+        ("ttl.is_some() && !self.expires", "&&", "||"): "who looks for what has expired finds nothing",
+        ("due < self.watch_at", "<", "<="): "whoever watches for that moment already is not told",
+        ("due >= self.look_at", ">=", ">"): "whoever looks at that moment already is woken in vain",
+        ("since > 0", ">", ">="): "a time is read that counts for nothing",
+        ("if due < before", "<", "<="): "whoever watches for that moment already is told again",
+    },
+    "fleet/pool/tasks.rs": {
+        ("if !self.is_watched() {", "!", ""): "it is asked again under the lock; the other way takes longer",
+    },
     "fleet/scale/forecast.rs": {
         ("spread <= 1e-9", "<=", "<"): "at equality it is 0, and the quotient, no number, is refused below",
     },
@@ -72,101 +118,71 @@ EQUAL = {
     },
 }
 
-# Mutants that only another thread in between tells from the original: the models of `loom` do, which are run apart.
+# Mutants that only another thread in between tells from the original: the models do, which are run apart.
 MODELLED = {
     "fleet/budget/account.rs": {
         ("step.is_ok() && self.hard", "&&", "||"): "loom_who_waits_for_room_has_it_or_is_told_of_it",
     },
 }
 
-# What stands beside the policies in the small crate; the rest of the fleet stays away.
-COPIED = ["clock.rs", "error.rs", "sync.rs", "sync", "fleet/id.rs", "fleet/backoff.rs", "fleet/budget.rs",
-          "fleet/budget", "fleet/supervise.rs", "fleet/supervise", "fleet/scale.rs", "fleet/scale"]
-LIB = """//! The policies of the fleet, alone.
-#![allow(dead_code, unused_imports, unreachable_pub)]
-mod clock;
-mod error;
-mod sync;
-pub mod fleet;
-pub use clock::*;
-pub use error::*;
+# What the copy holds of the library and of its tests; the fleet knows of no other part.
+MODULES = {"clock", "error", "fleet", "sync"}
+BEHAVIOUR_MAIN = """//! The fleet's behaviour.
+mod fleet;
 """
-FLEET = """//! What the policies see of the fleet.
-mod backoff;
-mod budget;
-mod id;
-pub mod scale;
-pub mod supervise;
-pub use backoff::*;
-pub use budget::*;
-pub use id::*;
-"""
-# These of `fleet/scale` act on a fleet.
-ACTORS = ["autoscaler", "observe", "system", "warm", "waves"]
+# Functions that are constant stay so: they may read a variable as long as nothing evaluates them while compiling.
+SWITCH = """//! Which mutant is on: none, if the variable is not set.
+#![allow(unsafe_code)]
+use std::sync::atomic::{AtomicU32, Ordering};
 
-SWAPS = {
-    " < ": [" <= ", " >= "],
-    " <= ": [" < ", " > "],
-    " > ": [" >= ", " <= "],
-    " >= ": [" > ", " < "],
-    " == ": [" != "],
-    " != ": [" == "],
-    " && ": [" || "],
-    " || ": [" && "],
-    ".min(": [".max("],
-    ".max(": [".min("],
-    ".is_some()": [".is_none()"],
-    ".is_none()": [".is_some()"],
-    "if !": ["if "],
-    "return false": ["return true"],
-    "return true": ["return false"],
+static ON: AtomicU32 = AtomicU32::new(0);
+
+extern "C" fn read() {
+    if let Ok(number) = std::env::var("PHALANX_MUTANT") {
+        ON.store(number.parse().expect("a mutant is a number"), Ordering::Relaxed);
+    }
 }
-OPERATOR = re.compile("|".join(re.escape(text) for text in sorted(SWAPS, key=len, reverse=True)))
-# Longer than any test of a policy takes; a mutant that loops is noticed by it.
-PATIENCE = 120
+
+// Runs before anything else does.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static READ: extern "C" fn() = read;
+
+#[inline]
+pub(crate) const fn on(number: u32) -> bool {
+    // SAFETY: Nothing writes it once the program runs.
+    (unsafe { *ON.as_ptr() }) == number
+}
+"""
+
+# How many times as long as with no mutant the tests may take, and seconds beside; beyond, they hang.
+PATIENCE, GRACE = 4, 15
+# The most memory that tests may take, in bytes: a mutant may well ask for all there is.
+MEMORY = 8 << 30
 
 
 class Mutant:
-    def __init__(self, file, line, column, text, old, new):
-        self.file, self.line, self.column, self.text, self.old, self.new = file, line, column, text, old, new
+    def __init__(self, printed):
+        number, self.file, self.function, line, column, self.old, self.new, *ranges = printed.split("\t")
+        self.number, self.line, self.column = int(number), int(line), int(column)
+        # In the copy: of its own text, and of all that replaces the expression it changes.
+        start, end, self.start, self.end = map(int, ranges)
+        self.own = range(start, end)
+        self.text = (ROOT / "src" / self.file).read_text().splitlines()[self.line - 1]
 
     def __str__(self):
-        return f"{self.file}:{self.line}: `{self.old.strip()}` to `{self.new.strip()}`: {self.text.strip()}"
+        return f"{self.file}:{self.line}:{self.column + 1}: `{self.old}` to `{self.new}`: {self.text.strip()}"
 
-    def reason(self):
-        """Why no test need notice it, if somebody said so: it is the same as the original, or what models it."""
-        for (part, old, new), reason in [*EQUAL.get(self.file, {}).items(), *MODELLED.get(self.file, {}).items()]:
-            if part in self.text and (old, new) == (self.old.strip(), self.new.strip()):
-                return reason
+    def excuse(self):
+        """What `EQUAL` or `MODELLED` knows it by, if no test need notice it."""
+        for known in [*EQUAL.get(self.file, {}), *MODELLED.get(self.file, {})]:
+            part, old, new, *functions = known
+            if (old, new) != (self.old, self.new) or functions not in ([], [self.function]):
+                continue
+            for found in re.finditer(re.escape(part), self.text):
+                if found.start() <= self.column < found.end():
+                    return known
         return None
-
-    def apply(self, source):
-        lines = source.splitlines(keepends=True)
-        line = lines[self.line - 1]
-        assert line[self.column :].startswith(self.old), self
-        lines[self.line - 1] = line[: self.column] + self.new + line[self.column + len(self.old) :]
-        return "".join(lines)
-
-
-def masked(source):
-    """The source without what is no code of its own: strings, comments, attributes."""
-    noise = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*|^\s*#!?\[[^\n]*', re.M | re.S)
-    return noise.sub(lambda found: re.sub(r"[^\n]", "_", found[0]), source)
-
-
-def mutants_of(file):
-    source = (ROOT / "src" / file).read_text()
-    lines = source.splitlines()
-    for number, code in enumerate(masked(source).splitlines(), 1):
-        line = lines[number - 1]
-        if re.match(r"#\[cfg\(.*\btest\b", line) and "mod tests {" in "".join(lines[number : number + 2]):
-            return
-        # What is asserted of constants, or while debugging, is a test itself.
-        if re.search(r"debug_assert|const _: \(\) = assert!", line):
-            continue
-        for found in OPERATOR.finditer(code):
-            for new in SWAPS[found[0]]:
-                yield Mutant(file, number, found.start(), line, found[0], new)
 
 
 def write(path, text):
@@ -183,6 +199,7 @@ def section(manifest, name):
 
 
 def make_crate():
+    """The sources without mutants, and what is built beside them."""
     manifest = (ROOT / "Cargo.toml").read_text()
     wanted = lambda table, names: "\n".join(
         line for line in section(manifest, table).splitlines() if line.split(" = ")[0] in names
@@ -201,53 +218,138 @@ test-util = []
 [{linux}]
 {section(manifest, linux)}
 [dev-dependencies]
-{wanted("dev-dependencies", ["proptest"])}
-[lints.rust]
-unexpected_cfgs = "allow"
+{wanted("dev-dependencies", ["proptest", "tempfile", "tokio"])}
 [profile.dev]
 debug = false
 opt-level = 1
 incremental = true
 """)
-    lock = ROOT / "Cargo.lock"
     if not (CRATE / "Cargo.lock").exists():
-        write(CRATE / "Cargo.lock", lock.read_text())
-    sources = {CRATE / "src" / "lib.rs": LIB, CRATE / "src" / "fleet.rs": FLEET}
-    for name in COPIED:
-        path = ROOT / "src" / name
-        for file in sorted(path.rglob("*.rs")) if path.is_dir() else [path]:
-            sources[CRATE / "src" / file.relative_to(ROOT / "src")] = file.read_text()
-    scale = CRATE / "src" / "fleet" / "scale.rs"
-    for actor in ACTORS:
-        sources[scale] = re.sub(rf"^mod {actor};\n|^pub use {actor}::[^;]*;\n", "", sources[scale], flags=re.M)
-    for path, text in sources.items():
-        write(path, text)
+        write(CRATE / "Cargo.lock", (ROOT / "Cargo.lock").read_text())
+    dropped = lambda found: found[0] if found[1] in MODULES else ""
+    root = re.sub(r"^(?:pub )?mod (\w+);\n", dropped, (ROOT / "src" / "lib.rs").read_text(), flags=re.M)
+    texts = {Path("src/lib.rs"): f"#![allow(warnings)]\n{root}\nmod mutant;\n", Path("src/mutant.rs"): SWITCH,
+             Path("tests/it/main.rs"): BEHAVIOUR_MAIN}
+    for folder, names in [("src", MODULES), ("tests/it", ["fleet"])]:
+        for name in names:
+            for file in [ROOT / folder / f"{name}.rs", *(ROOT / folder / name).rglob("*.rs")]:
+                texts[file.relative_to(ROOT)] = file.read_text()
+    for path, text in texts.items():
+        # What has mutants is written with them.
+        if str(path.relative_to(path.parts[0])) not in POLICIES:
+            write(CRATE / path, text)
+    for folder in ["src", "tests"]:
+        for file in (CRATE / folder).rglob("*.rs"):
+            if file.relative_to(CRATE) not in texts:
+                file.unlink()
+
+
+def weave(without):
+    """Writes the sources with their mutants, but for those without, and tells of all."""
+    said = subprocess.run([CRATE / "tool" / "debug" / "phalanx-mutants", ROOT / "src", CRATE / "woven",
+                           ",".join(map(str, sorted(without))) or "-", *POLICIES],
+                          check=True, capture_output=True, text=True).stdout
+    for file in POLICIES:
+        write(CRATE / "src" / file, (CRATE / "woven" / file).read_text())
+    return [Mutant(line) for line in said.splitlines()]
+
+
+def make_tool():
+    for file in POLICIES:
+        (CRATE / "woven" / file).parent.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cargo", "build", "--quiet", "--locked", "--manifest-path", HERE / "mutants" / "Cargo.toml"],
+                   check=True, env={**os.environ, "CARGO_TARGET_DIR": str(CRATE / "tool")})
 
 
 def build():
-    """The path of the test binary, or None if it does not compile."""
-    command = ["cargo", "test", "--lib", "--no-run", "--quiet", "--message-format", "json"]
-    done = subprocess.run(command, cwd=CRATE, capture_output=True, text=True)
-    if done.returncode != 0:
-        return None, done.stdout + done.stderr
-    for line in done.stdout.splitlines():
-        message = json.loads(line)
-        if message.get("executable"):
-            return message["executable"], ""
-    raise SystemExit("cargo built no test binary")
+    """The paths of the test binaries, by name, or None and what was wrong where: messages of the compiler."""
+    command = ["cargo", "test", "--lib", "--test", "it", "--no-run", "--quiet", "--message-format", "json"]
+    environment = {**os.environ, "CARGO_TARGET_DIR": str(CRATE / "target")}
+    done = subprocess.run(command, cwd=CRATE, stdout=subprocess.PIPE, text=True, env=environment)
+    messages = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode == 0:
+        executables = (message for message in messages if message.get("executable"))
+        return {message["target"]["name"]: message["executable"] for message in executables}, []
+    found = [message["message"] for message in messages if message["reason"] == "compiler-message"]
+    return None, [message for message in found if message["level"] == "error"]
 
 
-def passes(binary, tests):
-    # A failing property would write its case down, and the next run would begin with it.
-    environment = {"PATH": "/usr/bin:/bin", "PROPTEST_FAILURE_PERSISTENCE": "off", "RUST_BACKTRACE": "0"}
-    try:
-        done = subprocess.run([binary, "--quiet", tests], cwd=CRATE, capture_output=True, text=True,
-                              timeout=PATIENCE, env=environment)
-    except subprocess.TimeoutExpired:
-        return False
-    if " 0 passed" in done.stdout and done.returncode == 0:
-        raise SystemExit(f"no test is named {tests}")
-    return done.returncode == 0
+def refused_by(errors, mutants):
+    """Whom the compiler refused: the innermost mutant where an error is; or else all of the innermost expression."""
+    refused = set()
+    for error in errors:
+        size, numbers = None, set()
+        for span in error["spans"]:
+            place = range(span["byte_start"], span["byte_end"])
+            for mutant in mutants:
+                if not span["is_primary"] or span["file_name"] != f"src/{mutant.file}" or not mutant.own:
+                    continue
+                inside = lambda start, end: start <= place.start and place.stop <= end
+                if inside(mutant.own.start, mutant.own.stop):
+                    found = (0, len(mutant.own))
+                elif inside(mutant.start, mutant.end):
+                    found = (1, mutant.end - mutant.start)
+                else:
+                    continue
+                if size is None or found < size:
+                    size, numbers = found, set()
+                if found == size:
+                    numbers.add(mutant.number)
+        if error["spans"] and not numbers:
+            raise SystemExit(f"the copy does not build:\n{error['rendered']}")
+        refused |= numbers
+    if not refused:
+        raise SystemExit("the copy does not build")
+    return refused
+
+
+def limit():
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+
+class Tests:
+    """Tests of a binary, and how long they take."""
+
+    def __init__(self, binary, tests):
+        self.command = [binary, "--test-threads", "2", tests]
+        self.patience = 600
+        started = time.monotonic()
+        verdict, said = self.run(0)
+        if verdict != "passed":
+            raise SystemExit(f"the tests {tests} fail with no mutant on: {said}")
+        self.patience = PATIENCE * (time.monotonic() - started) + GRACE
+
+    def run(self, number):
+        """Runs them until one fails: `passed`, `failed` or `hung`, and what told."""
+        # A failing property would write its case down, and the next run would begin with it.
+        environment = {"PATH": "/usr/bin:/bin", "PROPTEST_FAILURE_PERSISTENCE": "off", "RUST_BACKTRACE": "0",
+                       "PHALANX_MUTANT": str(number)}
+        ran = subprocess.Popen(self.command, cwd=CRATE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                               errors="replace", env=environment, preexec_fn=limit)
+        hung = []
+        timer = Timer(self.patience, lambda: (hung.append(True), ran.kill()))
+        timer.start()
+        failed, ended = None, False
+        for line in ran.stdout:
+            found = re.match(r"test (\S+).* FAILED$", line)
+            if found:
+                failed = found[1]
+                break
+            ended = ended or bool(re.match(r"test result: ok\. [1-9]", line))
+        timer.cancel()
+        if failed:
+            ran.kill()
+        ran.stdout.close()
+        code = ran.wait()
+        if failed:
+            return "failed", failed
+        if hung:
+            return "hung", "no end"
+        if code != 0:
+            return "failed", f"status {code}"
+        if not ended:
+            raise SystemExit(f"no test was run: {self.command}")
+        return "passed", ""
 
 
 def main():
@@ -256,7 +358,11 @@ def main():
     arguments.add_argument("--only", default="")
     arguments.add_argument("--list", action="store_true")
     chosen = arguments.parse_args()
-    mutants = [mutant for file in POLICIES for mutant in mutants_of(file) if chosen.only in str(mutant)]
+    started = time.monotonic()
+    make_tool()
+    make_crate()
+    every = weave([])
+    mutants = [mutant for mutant in every if chosen.only in str(mutant)]
     if chosen.sample and chosen.sample < len(mutants):
         commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True).stdout
         places = sorted(Random(commit).sample(range(len(mutants)), chosen.sample))
@@ -264,37 +370,45 @@ def main():
     if chosen.list:
         print(*mutants, sep="\n")
         return
-    make_crate()
-    binary, said = build()
-    if binary is None:
-        raise SystemExit(f"the policies do not build alone:\n{said}")
-    for tests in sorted(set(POLICIES.values())):
-        if not passes(binary, tests):
-            raise SystemExit(f"the tests {tests} fail before anything is mutated")
-    noticed, equal, refused, survived, started = 0, 0, 0, [], time.monotonic()
-    for count, mutant in enumerate(mutants, 1):
-        if mutant.reason():
-            equal += 1
-            continue
-        path = CRATE / "src" / mutant.file
-        original = path.read_text()
-        path.write_text(mutant.apply(original))
-        try:
-            binary, _ = build()
-            if binary is None:
-                refused += 1
-            elif passes(binary, POLICIES[mutant.file]):
-                survived.append(mutant)
-                print(f"survived: {mutant}", flush=True)
-            else:
-                noticed += 1
-        finally:
-            path.write_text(original)
-        if count % 25 == 0:
-            print(f"{count} of {len(mutants)}, {time.monotonic() - started:.0f} s", flush=True)
-    print(f"{len(mutants)} mutants: tests noticed {noticed}, the compiler {refused}, "
-          f"{equal} are equal to the original or for the models, {len(survived)} survived")
-    if survived:
+    said = {(file, *key) for listed in [EQUAL, MODELLED] for file, keys in listed.items() for key in keys}
+    said -= {(mutant.file, *mutant.excuse()) for mutant in every if mutant.excuse()}
+    if said:
+        raise SystemExit(f"these are listed as equal or modelled, but are no mutants: {sorted(said)}")
+    binaries, errors, refused = None, None, set()
+    while binaries is None:
+        binaries, errors = build()
+        if binaries is None:
+            refused |= refused_by(errors, every)
+            every = weave(refused)
+    print(f"{len(every)} mutants built, {time.monotonic() - started:.0f} s", flush=True)
+    runs = {tests: Tests(binaries["phalanx"], tests) for tests in sorted({*POLICIES.values()} - {None})}
+    behaviour = Tests(binaries["it"], BEHAVIOUR)
+    print(f"all pass with none on, {time.monotonic() - started:.0f} s", flush=True)
+
+    def judge(mutant):
+        if mutant.excuse():
+            return "equal", ""
+        if mutant.number in refused:
+            return "refused", ""
+        unit = POLICIES[mutant.file]
+        verdict = runs[unit].run(mutant.number) if unit else ("passed", "")
+        return verdict if verdict[0] != "passed" else behaviour.run(mutant.number)
+
+    counts = dict.fromkeys(["failed", "hung", "refused", "equal", "passed"], 0)
+    # Two at a time: tests have threads of their own.
+    with ThreadPoolExecutor(2) as pool:
+        judged = {pool.submit(judge, mutant): mutant for mutant in mutants}
+        for count, done in enumerate(as_completed(judged), 1):
+            verdict, by = done.result()
+            counts[verdict] += 1
+            if verdict != "failed":
+                print(f"{'survived' if verdict == 'passed' else verdict}: {judged[done]}", flush=True)
+            if count % 25 == 0:
+                print(f"{count} of {len(mutants)}, {time.monotonic() - started:.0f} s", flush=True)
+    print(f"{len(mutants)} mutants: tests noticed {counts['failed']} and did not end on {counts['hung']}, the compiler "
+          f"refused {counts['refused']}, {counts['equal']} are equal to the original or for the models, "
+          f"{counts['passed']} survived; {time.monotonic() - started:.0f} s")
+    if counts["passed"]:
         sys.exit(1)
 
 
