@@ -29,6 +29,7 @@ mod results;
 mod retire;
 mod scaling;
 mod simulation;
+mod soak;
 mod spending;
 mod stop;
 mod storm;

@@ -8,5 +8,6 @@ mod cache;
 mod coordinator;
 mod fleet;
 mod index_repo;
+mod resident;
 mod state;
 mod tidy;

@@ -3,25 +3,15 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use phalanx::bus::{EventBus, Filter, Overflow, RecvError, RecvTimeoutError};
 
 use super::{Woken, block_on, poll_once};
+use crate::resident::{GROWTH_MAX_BYTES, growth_of_a_minute};
 
 /// What a payload takes beside its slot: enough for a leak of one in a thousand to be seen.
 type Payload = Box<[u64; 32]>;
-
-const WARM_UP: Duration = Duration::from_secs(5);
-const SOAK: Duration = Duration::from_secs(60);
-/// What an allocator may keep for itself.
-const GROWTH_MAX_BYTES: u64 = 8 << 20;
-
-fn resident_bytes() -> u64 {
-    let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux tells");
-    let pages = statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-    pages.expect("the second number is what is resident") * 4096
-}
 
 #[test]
 #[ignore = "takes a minute by its nature; the gate runs it by itself"]
@@ -116,17 +106,9 @@ fn a_minute_of_everything_leaves_the_process_as_large_as_it_was() {
                 while matches!(letters.recv(), Ok(_) | Err(RecvError::Lagged { .. })) {}
             },
         );
-        thread::sleep(WARM_UP);
-        let before = resident_bytes();
-        let end = Instant::now() + SOAK;
-        let mut largest = 0;
-        while Instant::now() < end {
-            thread::sleep(Duration::from_secs(1));
-            largest = resident_bytes().max(largest);
-        }
+        let grown = growth_of_a_minute();
         stop.store(true, Ordering::Relaxed);
         bus.close();
-        let grown = largest.saturating_sub(before);
         println!("{} events; grown by {grown} bytes", bus.stats().published);
         assert!(grown < GROWTH_MAX_BYTES, "grown by {grown} bytes in a minute");
     });
