@@ -6,6 +6,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::messages::scribe;
 use super::support::{Gate, LONG, eventually, finish};
+use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
     AgentSpec, Budgets, Condition, Fleet, Limit, Meter, Outcome, Quota, Request, Scope,
     SpawnedFuture, Task,
@@ -183,9 +184,18 @@ fn a_control_message_waits_for_an_attempt_that_panics_and_not_for_who_is_next() 
 
 #[test]
 fn a_control_message_is_handled_once_its_agent_serves_though_its_leases_are_held() {
+    // One that is supervised is told how it stands by another way.
+    for supervised in [false, true] {
+        handled_once_its_agent_serves(supervised);
+    }
+}
+
+fn handled_once_its_agent_serves(supervised: bool) {
     let fleet = Fleet::<u64, u64>::builder().workers(1).build().unwrap();
     let notes = Arc::default();
-    let agent = fleet.spawn(scribe(&notes)).unwrap();
+    let spec = scribe(&notes);
+    let spec = if supervised { spec.restart(RestartPolicy::new(Restart::OnFailure)) } else { spec };
+    let agent = fleet.spawn(spec).unwrap();
     let lease = fleet.allocate(&Request::any()).unwrap();
     fleet.unroute(agent).unwrap();
     fleet.tell(agent, 1).unwrap();
