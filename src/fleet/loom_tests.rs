@@ -343,7 +343,7 @@ fn running() -> AgentSpec<(), u32> {
 fn work_once(fleet: &Fleet<(), u32>) -> bool {
     let mut after = After::new();
     let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, 0, &mut after);
-    let Some(job) = job else { return false };
+    let Some(work::Next::Job(job)) = job else { return false };
     fleet.inner().finish(after);
     let next = fleet.inner().run(job, false);
     assert!(next.is_none(), "none was wanted");

@@ -134,10 +134,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// Leaves a message in the control lane of an agent's mailbox. Never waits.
     ///
     /// It is handled before all that [`tell`](Self::tell) and [`ask`](Self::ask) left there and that no handler has
-    /// begun. Work does not block it: the lane has room for 16, which work cannot fill, and to handle it needs neither a
-    /// lease of the agent nor room in a budget, but a handler that does nothing else. So it waits for no more than the
-    /// message or the attempt that runs, if the agent may have no handler beside that one
-    /// ([`max_leases`](super::AgentSpec::max_leases)), and for a worker. The agent holds one lease more than it may
+    /// begun, and before any task of the queue begins on the agent. Work does not block it: the lane has room for 16,
+    /// which work cannot fill, and to handle it needs neither a lease of the agent nor room in a budget, but a handler
+    /// that does nothing else. So it waits for a worker; for the message that runs, if one does, for an agent handles
+    /// its messages one at a time, however many leases it may hold; and for one attempt that runs, if the
+    /// agent may have no handler beside those that do ([`max_leases`](super::AgentSpec::max_leases)). While a message
+    /// runs, tasks may begin on other handlers of the agent. The agent holds one lease more than it may
     /// meanwhile, which nobody pays for. An agent with an async handler, and one that the circuit of its type is trying,
     /// need a lease for it as for any message; one that is not in service, or down, handles none.
     ///

@@ -79,6 +79,25 @@ impl<T, O> Inner<T, O> {
                     return false;
                 }
             };
+        self.turn_under(taken, beside, held, seat)
+    }
+
+    /// The same with a lease that the worker has already.
+    #[cold]
+    pub(super) fn turn_with(&self, taken: Taken, seat: &mut Seat) -> bool {
+        self.turn_under(taken, None, None, seat)
+    }
+
+    /// The same with a lease of the agent; one `beside` and with the lock of the tasks by rule 5.
+    #[inline]
+    fn turn_under(
+        &self,
+        taken: Taken,
+        beside: Option<u16>,
+        held: Option<MutexGuard<'_, State<T, O>>>,
+        seat: &mut Seat,
+    ) -> bool {
+        let agent = taken.agent;
         let worker = seat.worker();
         let post = self.posts.get(agent.slot).expect("what is in line has a mailbox");
         let station = &self.stations[usize::from(worker)];

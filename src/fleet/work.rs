@@ -1,4 +1,11 @@
 //! The worker threads: take a task and an agent that fits it, run the handler, say what came of it.
+//!
+//! Rules that hold here:
+//!
+//! 1. No attempt of a queued task begins on an agent while something waits in the control lane of its mailbox that no
+//!    worker runs. Who takes the agent for a task looks at that under the lock under which it takes a handler, and gives
+//!    the mailbox a turn with the lease that it has; the task stays where it is. So control waits for what its agent's handlers
+//!    are doing, and not for what is queued, however much that is.
 
 use std::sync::Arc;
 
@@ -20,6 +27,7 @@ use super::supervision::Tenure;
 use super::task::{Outcome, ReturnReason, Task, TaskContext, TaskError, TaskErrorKind};
 use super::wakers::guarded;
 use crate::clock::Timestamp;
+use crate::sync::left_out;
 
 /// How many tasks a worker runs, or handlers it makes, before it looks what else is ready. It looks sooner if it sees that
 /// there is.
@@ -35,6 +43,14 @@ pub(super) struct Job<T, O> {
     hired: Hired<T, O>,
     tenure: Tenure,
     deadline: Option<Timestamp>,
+}
+
+/// What a worker that came for a task does with the agent that it took.
+pub(super) enum Next<T, O> {
+    /// An attempt of that task.
+    Job(Job<T, O>),
+    /// A turn of the agent's mailbox, in whose control lane something waits: that goes first (rule 1).
+    Control(Taken),
 }
 
 /// An attempt that came back.
@@ -53,7 +69,8 @@ pub(super) struct Attempted<T> {
 }
 
 impl<T, O> State<T, O> {
-    /// The most urgent queued task that an available agent fits, with that agent leased for it.
+    /// The most urgent queued task that an available agent fits, with that agent leased for it; or that agent, if its
+    /// control lane goes first.
     ///
     /// A `thorough` look is for a worker that has said that it starves: see rule 2 of the pool. The job has the signal
     /// of the worker, unless it is a future.
@@ -63,29 +80,42 @@ impl<T, O> State<T, O> {
         thorough: bool,
         worker: usize,
         after: &mut After<T, O>,
-    ) -> Option<Job<T, O>> {
+    ) -> Option<Next<T, O>> {
         let pool = &self.pool;
+        let mut urgent = None;
         let found = match pool.budgets() {
-            None => self.queue.take_first(|sort| pool.take(sort.mask, thorough)),
+            None => self.queue.take_first(|sort| {
+                if urgent.is_some() {
+                    return None;
+                }
+                let taken = pool.take(sort.mask, thorough)?;
+                let hired = hire(posts, taken.agent);
+                if hired.is_none() {
+                    urgent = Some(taken);
+                }
+                Some((taken, hired?))
+            }),
             Some(budgets) => {
                 let found = self.ledger.groups.first(&self.queue, pool, budgets, thorough);
-                found.map(|(sort, place, taken)| {
-                    (self.queue.remove(sort, place).expect("it was just found"), taken)
+                found.and_then(|(sort, place, taken)| {
+                    let Some(hired) = hire(posts, taken.agent) else {
+                        urgent = Some(taken);
+                        return None;
+                    };
+                    let id = self.queue.remove(sort, place).expect("it was just found");
+                    Some((id, (taken, hired)))
                 })
             }
         };
         pool.tell_by(&mut after.wakes);
-        let (id, taken) = found?;
+        if let Some(taken) = urgent {
+            return Some(Next::Control(taken));
+        }
+        let (id, (taken, (hired, tenure))) = found?;
         let agent = taken.agent;
         let running = self.running.get_or_insert_with(agent, Vec::new);
         let at = running.len();
         running.push(id);
-        let post = posts.get(agent.slot).expect("tasks ask for agents that run tasks");
-        let (hired, tenure) = {
-            let crew = &mut post.lock().crew;
-            (crew.hire(), crew.tenure())
-        };
-        let hired = hired.expect("no agent ends but under the lock of the tasks");
 
         let record = self.tasks.get_mut(&id).expect("a queued task is in the table");
         record.attempt = Attempt(record.attempt.0.saturating_add(1));
@@ -106,19 +136,31 @@ impl<T, O> State<T, O> {
             deadline: record.deadline,
         };
         self.wake_for_room(&mut after.wakes);
-        Some(job)
+        Some(Next::Job(job))
     }
 }
 
+/// A handler of an agent that was taken for a task, and its tenure; `None` if its control lane goes first (rule 1).
+#[inline]
+fn hire<T, O>(posts: &Posts<T, O>, agent: AgentId) -> Option<(Hired<T, O>, Tenure)> {
+    let post = posts.get(agent.slot).expect("tasks ask for agents that run tasks");
+    let mut home = post.lock();
+    if home.mailbox.is_urgent(agent.generation) && !left_out("work.tasks-before-control") {
+        return None;
+    }
+    let hired = home.crew.hire().expect("no agent ends but under the lock of the tasks");
+    Some((hired, home.crew.tenure()))
+}
+
 impl<T, O> State<T, O> {
-    /// The next job, after rule 5 of the shared state: who finds none though tasks are queued says so to
+    /// What is next, after rule 5 of the shared state: who finds none though tasks are queued says so to
     /// the pool and looks once more, and takes that back once one is found.
     fn next_job_or_starve(
         &mut self,
         posts: &Posts<T, O>,
         worker: usize,
         after: &mut After<T, O>,
-    ) -> Option<Job<T, O>> {
+    ) -> Option<Next<T, O>> {
         let mut job = self.next_job(posts, false, worker, after);
         // What no live agent could do waits for one to join, which is told to the workers anyway.
         let groups = &self.ledger.groups;
@@ -202,9 +244,16 @@ impl<T, O> Inner<T, O> {
             self.publish_alarm(&mut state);
             job
         };
-        let Some(mut job) = job else {
-            self.finish(after);
-            return 0;
+        let mut job = match job {
+            None => {
+                self.finish(after);
+                return 0;
+            }
+            Some(Next::Control(taken)) => {
+                self.finish(after);
+                return usize::from(self.turn_with(taken, seat));
+            }
+            Some(Next::Job(job)) => job,
         };
         if let Some(asked) = asked {
             after.events.push(FleetEvent::AttemptStarted {
@@ -219,7 +268,10 @@ impl<T, O> Inner<T, O> {
         loop {
             ran += 1;
             match self.run(job, ran < most) {
-                Some(next) => job = next,
+                Some(Next::Job(next)) => job = next,
+                Some(Next::Control(taken)) => {
+                    return ran + usize::from(self.turn_with(taken, seat));
+                }
                 None => return ran,
             }
         }
@@ -248,7 +300,7 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Runs an attempt to its end; the next one if that is wanted and there is one.
-    pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Job<T, O>> {
+    pub(super) fn run(&self, job: Job<T, O>, more: bool) -> Option<Next<T, O>> {
         let Job { id, attempt, task, taken, signal, hired, tenure, deadline } = job;
         let agent = taken.agent;
         let began = self.time_if_kept();
@@ -340,7 +392,7 @@ impl<T, O> Inner<T, O> {
         result: Result<O, TaskError>,
         mut handler: Option<Handler<T, O>>,
         more: Option<usize>,
-    ) -> Option<Job<T, O>> {
+    ) -> Option<Next<T, O>> {
         let Attempted { id, attempt, agent, task, paid, tenure, deadline, began } = attempted;
         let now = self.time_if_needed(deadline.or(began), &task, &result);
         let late = deadline.is_some_and(|deadline| deadline <= now);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use crate::fleet::inner::After;
 use crate::fleet::runner::Seat;
+use crate::fleet::work::{Next, ROUND};
 use crate::fleet::{AgentId, AgentSpec, Fleet, Task};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, thread, weakened};
@@ -72,6 +73,51 @@ fn loom_twin_a_hand_that_is_left_to_its_worker_holds_a_control_message_up() {
     weakened("fleet.leave-what-is-in-hand", || explore(control_against_hand));
 }
 
+/// A control message comes while a worker has tasks of the queue before it.
+fn control_against_queue() {
+    let (fleet, mut seat) = staffed();
+    let handled = Arc::new(Mutex::new(Vec::new()));
+    let notes = Arc::clone(&handled);
+    let spec = AgentSpec::<u32, ()>::new("worker").handler_fn(move |task: &Task<u32>, _| {
+        notes.lock().push(*task.payload());
+        Ok(())
+    });
+    let agent = fleet.spawn(spec).expect("there is room");
+    let tasks = [1, 2].map(|task| fleet.submit(Task::new(task)).expect("there is room"));
+    let worker = {
+        let fleet = fleet.clone();
+        thread::spawn(move || {
+            for _ in 0..2 {
+                fleet.inner().run_next(&mut seat, ROUND);
+            }
+            seat
+        })
+    };
+    fleet.tell_control(agent, CONTROL).expect("there is room");
+    let seen = handled.lock().len();
+    let mut seat = worker.join().expect("a worker does not panic");
+    // Where the message came after that, and where a turn took the place of an attempt.
+    fleet.inner().turn(agent, &mut seat);
+    fleet.inner().run_next(&mut seat, ROUND);
+    let handled = handled.lock();
+    let place = handled.iter().position(|message| *message == CONTROL);
+    // One may have been at work and not have noted it.
+    assert!(place.is_some_and(|place| place <= seen + 1), "tasks hold control up: {handled:?}");
+    assert!(tasks.iter().all(|task| task.try_outcome().is_some()), "of {handled:?}");
+    assert_eq!(fleet.stats().leases_live, 0);
+}
+
+#[test]
+fn loom_tasks_that_are_queued_do_not_hold_a_control_message_up() {
+    explore(control_against_queue);
+}
+
+#[test]
+#[should_panic(expected = "tasks hold control up")]
+fn loom_twin_a_worker_that_does_not_look_gives_the_agent_to_a_task_before_control() {
+    weakened("work.tasks-before-control", || explore(control_against_queue));
+}
+
 /// A task is given the only lease of an agent while a control message wants its handler.
 fn control_against_task() {
     let (fleet, seat) = staffed();
@@ -94,9 +140,14 @@ fn control_against_task() {
     let mut after = After::new();
     let job = fleet.inner().state.lock().next_job(&fleet.inner().posts, false, 0, &mut after);
     fleet.inner().finish(after);
-    let ran = job.is_some();
-    if let Some(job) = job {
-        assert!(fleet.inner().run(job, false).is_none(), "no other was wanted");
+    let ran = matches!(job, Some(Next::Job(_)));
+    match job {
+        Some(Next::Job(job)) => {
+            assert!(fleet.inner().run(job, false).is_none(), "no other was wanted");
+        }
+        // The turn is the other worker's, unless it comes later than this.
+        Some(Next::Control(taken)) => fleet.inner().release(taken, true),
+        None => {}
     }
     let mut seat = worker.join().expect("a turn does not panic");
     // It may have found the handler at work.

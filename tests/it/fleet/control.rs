@@ -234,3 +234,93 @@ fn a_control_message_that_no_handler_is_free_for_is_not_looked_at_for_ever() {
     drop(lease);
     finish(&fleet);
 }
+
+#[test]
+fn tasks_that_are_queued_do_not_hold_a_control_message_up() {
+    let fleet = Fleet::<u64, u64>::builder().workers(1).build().unwrap();
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let agent = fleet.spawn(gated(&gate, &notes)).unwrap();
+    let tasks: Vec<_> = (1..=3).map(|task| fleet.submit(Task::new(task)).unwrap()).collect();
+    gate.await_arrivals(1);
+    fleet.tell_control(agent, 100).unwrap();
+    gate.permit();
+    gate.await_arrivals(2);
+    assert_eq!(*notes.lock().unwrap(), [1, 100]);
+    // One that comes as control is handled goes before them too.
+    fleet.tell_control(agent, 101).unwrap();
+    gate.open();
+    assert!(tasks.iter().all(|task| matches!(&*task.wait(), Outcome::Completed(_))));
+    assert_eq!(*notes.lock().unwrap(), [1, 100, 101, 2, 3]);
+    finish(&fleet);
+}
+
+#[test]
+fn a_queue_that_does_not_run_dry_holds_no_control_message_up_whoever_ends_what_runs() {
+    let fleet = Fleet::<u64, u64>::builder().workers(2).build().unwrap();
+    let (gates, notes) = ([Gate::new(), Gate::new()], [Arc::default(), Arc::default()]);
+    let [agent, _] = [0, 1].map(|at| fleet.spawn(gated(&gates[at], &notes[at])).unwrap());
+    let tasks: Vec<_> = (0..40).map(|task| fleet.submit(Task::new(task)).unwrap()).collect();
+    gates[1].await_arrivals(1);
+    for round in 0..10 {
+        // A task is at each of the agents.
+        gates[0].await_arrivals(2 * round + 1);
+        fleet.tell_control(agent, 100 + round as u64).unwrap();
+        for _ in 0..round % 3 {
+            gates[1].permit();
+        }
+        gates[0].permit();
+        gates[0].await_arrivals(2 * round + 2);
+        assert_eq!(notes[0].lock().unwrap().last(), Some(&(100 + round as u64)));
+        gates[0].permit();
+    }
+    gates.iter().for_each(|gate| gate.open());
+    assert!(tasks.iter().all(|task| matches!(&*task.wait(), Outcome::Completed(_))));
+    assert_eq!(finish(&fleet).messages_handled, 10);
+}
+
+#[test]
+fn control_goes_before_the_task_that_its_agent_was_taken_for() {
+    // Each future is ready as it is made.
+    let spawner = Arc::new(|mut future: SpawnedFuture| {
+        assert!(future.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready());
+    });
+    for (with_budgets, is_async) in [(false, false), (false, true), (true, false), (true, true)] {
+        let mut builder = Fleet::<u64, u64>::builder().driven().spawner(spawner.clone());
+        let budgets = Budgets::new(NonZeroUsize::new(4).unwrap());
+        let quota = Quota::new().limit(Meter::Leases, Limit::hard(1));
+        let account = budgets.set(Scope::Fleet, quota).unwrap();
+        if with_budgets {
+            builder = builder.budgets(budgets);
+        }
+        let fleet = builder.build().unwrap();
+        let notes = Arc::<Mutex<Vec<u64>>>::default();
+        let spec = AgentSpec::<u64, u64>::new("any");
+        let spec = {
+            let notes = Arc::clone(&notes);
+            let note = move |task: &Task<u64>| {
+                notes.lock().unwrap().push(*task.payload());
+                Ok(*task.payload())
+            };
+            if is_async {
+                spec.handler_async(move |task, _| std::future::ready(note(&task)))
+            } else {
+                spec.handler_fn(move |task, _| note(task))
+            }
+        };
+        let agent = fleet.spawn(spec).unwrap();
+        // The queue stands in line before the mailbox, which has something before it is urgent.
+        let tasks = [1, 2].map(|task| fleet.submit(Task::new(task)).unwrap());
+        fleet.tell(agent, 50).unwrap();
+        for control in 100..102 {
+            fleet.tell_control(agent, control).unwrap();
+        }
+        fleet.run_ready(usize::MAX);
+        let handled = notes.lock().unwrap().clone();
+        assert_eq!(handled[..2], [100, 101], "of {handled:?}");
+        assert_eq!(handled.len(), 5);
+        assert!(tasks.iter().all(|task| task.try_outcome().is_some()));
+        assert_eq!(account.usage(Meter::Leases).unwrap().used, 0);
+        assert_eq!(fleet.agent(agent).unwrap().load, 0);
+        finish(&fleet);
+    }
+}
