@@ -278,7 +278,7 @@ pub(super) struct Pool {
     /// Whether tasks wait for room in the budgets of their groups.
     groups_wait: AtomicBool,
     /// The agents that were wanted and that budgets refused.
-    over_budget: Mutex<Vec<AgentId>>,
+    over_budget: Mutex<tasks::OverBudget>,
     me: Weak<Self>,
     /// Whether there was a lease that expires.
     expires: AtomicBool,
@@ -334,7 +334,7 @@ impl Pool {
             dues: Mutex::new(Dues::default()),
             owing: AtomicBool::new(false),
             groups_wait: AtomicBool::new(false),
-            over_budget: Mutex::new(Vec::new()),
+            over_budget: Mutex::new(tasks::OverBudget::default()),
             me: me.clone(),
             expires: AtomicBool::new(false),
             ageing_ns: config.ageing.map(|step| nanoseconds(step).max(1)),

@@ -5,6 +5,7 @@
 //! 1. A worker or a mailbox that finds no agent it can pay for has said that it waits before its last look, so
 //!    it is told when room comes.
 
+use std::collections::HashSet;
 use std::task::Waker;
 use std::time::Duration;
 
@@ -28,6 +29,21 @@ impl From<Granted> for Taken {
     #[inline]
     fn from(granted: Granted) -> Self {
         Self { agent: granted.grant.agent(), charge: granted.charge }
+    }
+}
+
+/// The agents that were wanted and that budgets refused: each once, in the order in which they were refused first.
+#[derive(Debug, Default)]
+pub(super) struct OverBudget {
+    pub(super) line: Vec<AgentId>,
+    known: HashSet<AgentId>,
+}
+
+impl OverBudget {
+    fn add(&mut self, agent: AgentId) {
+        if self.known.insert(agent) {
+            self.line.push(agent);
+        }
     }
 }
 
@@ -206,6 +222,12 @@ impl Pool {
         grant
     }
 
+    /// How many agents wait to be told of room in a budget.
+    #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+    pub(in crate::fleet) fn over_budget(&self) -> usize {
+        self.over_budget.lock().line.len()
+    }
+
     /// How many leases this agent may hold, if it has a place [beside](Self::take_beside) those.
     pub(in crate::fleet) fn limit_beside(&self, agent: AgentId) -> Option<u16> {
         let shard = self.shards[self.shard_of(agent)].lock();
@@ -238,7 +260,7 @@ impl Pool {
         let mut granted = shard.buy(local, &ask, Some(budgets), Asking::Looking);
         if granted.is_err() {
             // Rule 1. If it can be paid for after all, it is told of room in vain.
-            self.over_budget.lock().push(agent);
+            self.over_budget.lock().add(agent);
             granted = shard.buy(local, &ask, Some(budgets), Asking::Waiting);
         }
         granted.ok().map(Taken::from)

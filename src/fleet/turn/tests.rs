@@ -1,13 +1,16 @@
 //! Messages that are handled one right after the other, with an error, a panic or a kill in their midst.
 
+use std::future::Future;
+use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
+use std::task::{Context, Waker};
 
 use super::TURN;
 use crate::fleet::supervise::{Restart, RestartPolicy};
 use crate::fleet::{
-    Agent, AgentId, AgentSpec, Backoff, Fleet, Outcome, ReturnReason, Task, TaskContext, TaskError,
-    WeakFleet,
+    Agent, AgentId, AgentSpec, Backoff, Budgets, Fleet, Limit, Meter, Outcome, Quota, Request,
+    ReturnReason, Scope, Task, TaskContext, TaskError, WeakFleet,
 };
 use crate::sync::{Asymmetric, refusing_barriers};
 
@@ -266,4 +269,26 @@ fn a_kill_that_the_system_refuses_takes_no_message_out_of_the_world() {
     assert_eq!((stats.messages_failed, stats.handler_panics), (1, 1), "the kill has panicked");
     let ended = stats.messages_handled + stats.messages_failed + stats.messages_returned;
     assert_eq!((stats.messages_accepted, ended), (MANY, MANY));
+}
+
+#[test]
+fn a_mailbox_that_a_budget_refuses_is_remembered_once_however_often_it_is_looked_at() {
+    let budgets = Budgets::new(NonZeroUsize::MIN);
+    budgets
+        .set(Scope::Fleet, Quota::new().limit(Meter::Leases, Limit::hard(0)))
+        .expect("there is room");
+    let fleet = Fleet::<u64, u64>::builder().driven().budgets(budgets).build();
+    let fleet = fleet.expect("it is valid");
+    let agent = fleet.spawn(doubling()).expect("there is room");
+    // Each lease that comes back has those looked at for which there was no room.
+    let mut waiting = std::pin::pin!(fleet.allocate_async(&Request::any()));
+    assert!(waiting.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    fleet.tell(agent, 1).expect("there is room");
+    for control in 0..100 {
+        fleet.tell_control(agent, control).expect("there is room");
+        fleet.run_ready(usize::MAX);
+        assert!(fleet.inner().pool.over_budget() <= 1);
+    }
+    let stats = fleet.stats();
+    assert_eq!((stats.messages_handled, fleet.mailbox_len(agent)), (100, Some(1)));
 }
