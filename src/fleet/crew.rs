@@ -7,8 +7,9 @@
 //!    [calls](Crew::call), to lined; when a worker [begins](Crew::begin_to_warm), to making, or to cold if it is not to
 //!    begin; and when that worker [ends](Crew::end_warming), to warm or to cold. An incarnation that ends has it be cold,
 //!    but for one that is lined: workers were told. So they are told once, and one of them makes the handler.
-//! 3. `made` is how many handlers of the present incarnation there are, idle ones and others, with those that are
-//!    being made: whoever is hired to make one counts, until it comes back or is [lost](Crew::lost).
+//! 3. `made` is how many handlers there are, idle ones and others, with those that are being made: whoever is hired to
+//!    make one counts. One of an incarnation that has ended counts until it is [lost](Crew::lost), which it is as it
+//!    comes back, for it runs beside those of the present one. What is made ahead counts once it is there.
 
 use std::fmt;
 
@@ -156,8 +157,9 @@ impl<T, O> Crew<T, O> {
         if self.prewarmed && self.warmth != Warmth::Lined {
             self.warmth = Warmth::Cold;
         }
-        self.made = 0;
-        self.idle.take()
+        let stale = self.idle.take();
+        self.made = self.made.saturating_sub(u16::try_from(stale.len()).unwrap_or(u16::MAX));
+        stale
     }
 
     /// Has a handler be made; whether workers are to be told.
@@ -215,16 +217,14 @@ impl<T, O> Crew<T, O> {
         }
     }
 
-    /// Whether there is a handler that does nothing, or may be one more, of so many.
+    /// Whether less than so many handlers are at work.
     pub(super) fn has_spare(&self, limit: u16) -> bool {
-        !self.is_async() && (self.idle.len() > 0 || self.made < limit)
+        !self.is_async() && usize::from(self.made) < usize::from(limit) + self.idle.len()
     }
 
-    /// A handler of that incarnation is gone, or was not made after all.
-    pub(super) const fn lost(&mut self, tenure: Tenure) {
-        if tenure.incarnation == self.tenure.incarnation {
-            self.made = self.made.saturating_sub(1);
-        }
+    /// A handler is gone, or was not made after all.
+    pub(super) const fn lost(&mut self) {
+        self.made = self.made.saturating_sub(1);
     }
 
     /// Takes a handler back. Only while the agent lives.
@@ -284,19 +284,22 @@ mod tests {
         assert!(crew.has_spare(1), "it is idle");
         assert!(matches!(crew.hire(), Some(Hired::Made(_))));
         assert!(!crew.has_spare(1), "it counts while it works");
-        crew.lost(tenure(1));
+        crew.lost();
         assert!(crew.has_spare(1), "it is gone");
     }
 
     #[test]
-    fn handlers_of_another_incarnation_do_not_count() {
+    fn handlers_of_another_incarnation_count_as_long_as_they_run() {
         let mut crew = crew();
+        assert!(crew.hire().is_some() && crew.hire().is_some() && crew.hire().is_some());
+        crew.dismiss(Box::new(Idler));
+        assert_eq!(crew.appoint(tenure(2), false).len(), 1, "the one that is idle is dropped");
+        assert!(!crew.has_spare(2) && crew.has_spare(3), "two run");
         assert!(crew.hire().is_some());
-        assert!(crew.appoint(tenure(2), false).is_empty());
-        assert!(crew.has_spare(1));
-        assert!(crew.hire().is_some());
-        crew.lost(tenure(1));
-        assert!(!crew.has_spare(1), "the one that is lost is not this incarnation's");
+        crew.lost();
+        assert!(!crew.has_spare(2) && crew.has_spare(3), "one of either");
+        crew.lost();
+        assert!(!crew.has_spare(1) && crew.has_spare(2));
     }
 
     #[test]
@@ -308,5 +311,11 @@ mod tests {
         crew.end_warming(true);
         assert!(matches!(crew.hire(), Some(Hired::Made(_))));
         assert!(!crew.has_spare(1));
+        // It runs on in an incarnation that has ended, and another one is made ahead.
+        assert!(crew.appoint(tenure(2), false).is_empty());
+        assert!(crew.call() && crew.begin_to_warm(true).is_some());
+        crew.dismiss(Box::new(Idler));
+        crew.end_warming(true);
+        assert!(!crew.has_spare(1) && crew.has_spare(2));
     }
 }

@@ -93,7 +93,22 @@ impl<T, O> Home<T, O> {
         if self.mailbox.is_open(generation) { self.crew.hire() } else { None }
     }
 
-    /// Takes a handler back, if the agent lives in the incarnation that it was made for; otherwise it is to be
+    /// Takes a handler back that was [hired](Self::hire): as [`dismiss`](Self::dismiss), and it counts no more if it is
+    /// of another incarnation.
+    pub(super) fn take_back(
+        &mut self,
+        generation: u32,
+        tenure: Tenure,
+        handler: Handler<T, O>,
+    ) -> Option<Handler<T, O>> {
+        let stale = self.dismiss(generation, tenure, handler);
+        if stale.is_some() && self.mailbox.is_open(generation) {
+            self.crew.lost();
+        }
+        stale
+    }
+
+    /// Takes a handler in, if the agent lives in the incarnation that it was made for; otherwise it is to be
     /// dropped outside the lock.
     pub(super) fn dismiss(
         &mut self,

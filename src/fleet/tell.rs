@@ -139,7 +139,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// that does nothing else. So it waits for a worker; for the message that runs, if one does, for an agent handles
     /// its messages one at a time, however many leases it may hold; and for one attempt that runs, if the
     /// agent may have no handler beside those that do ([`max_leases`](super::AgentSpec::max_leases)). While a message
-    /// runs, tasks may begin on other handlers of the agent. The agent holds one lease more than it may
+    /// runs, tasks may begin on other handlers of the agent. A handler that ran as its agent failed counts until it ends,
+    /// though the agent was started again. The agent holds one lease more than it may
     /// meanwhile, which nobody pays for. An agent with an async handler, and one that the circuit of its type is trying,
     /// need a lease for it as for any message; one that is not in service, or down, handles none.
     ///

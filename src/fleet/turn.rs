@@ -13,7 +13,7 @@
 //!    its worker has in hand goes back to the head of the lane that it came from, for the next turn.
 //! 5. Where no lease is to be had, a turn of what is in the control lane, and of nothing else, holds one beside those
 //!    that the agent may hold. Of these there is one at a time, so its handlers are no more than its leases if each of
-//!    those has its own: it begins only with a handler that is idle, or while there are fewer of them than leases, under
+//!    those has its own: it begins only while fewer of them are at work than there may be leases, under
 //!    the lock of the tasks, under which whoever takes an agent for a task takes its handler too. Whoever brings a
 //!    handler back, or loses one, or has the agent serve again, lines up a mailbox in which control waits.
 
@@ -273,12 +273,12 @@ impl<T, O> Inner<T, O> {
                 debug_assert!(left.is_empty(), "rule 3");
             }
             if turn.factory.is_some() && home.mailbox.is_open(agent.generation) {
-                home.crew.lost(turn.tenure);
+                home.crew.lost();
             }
             // Whoever has the mailbox next finds the handler.
             let handler = turn.handler.take();
             let spare =
-                handler.and_then(|handler| home.dismiss(agent.generation, turn.tenure, handler));
+                handler.and_then(|handler| home.take_back(agent.generation, turn.tenure, handler));
             let rest = home.mailbox.rest(agent.generation, worker);
             drop(home);
             self.discard(asker);

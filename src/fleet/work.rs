@@ -408,7 +408,7 @@ impl<T, O> Inner<T, O> {
             if let Some(made) = handler.take() {
                 let post = self.posts.get(agent.slot).expect("it ran something");
                 let mut home = post.lock();
-                handler = home.dismiss(agent.generation, tenure, made);
+                handler = home.take_back(agent.generation, tenure, made);
                 if home.mailbox.is_urgent(agent.generation) {
                     // It waited for the handler.
                     self.runner.reschedule(agent);

@@ -302,7 +302,7 @@ impl<T, O> Inner<T, O> {
         if let Some(post) = self.posts.get(agent.slot) {
             let mut home = post.lock();
             if home.mailbox.is_open(agent.generation) {
-                home.crew.lost(tenure);
+                home.crew.lost();
             }
         }
         let mut after = After::new();

@@ -8,8 +8,8 @@ use super::messages::scribe;
 use super::support::{Gate, LONG, eventually, finish};
 use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
-    AgentSpec, Budgets, Condition, Fleet, Limit, Meter, Outcome, Quota, Request, Scope,
-    SpawnedFuture, Task,
+    AgentSpec, AgentState, Backoff, Budgets, Condition, Fleet, Limit, Meter, Outcome, Quota,
+    Request, Scope, SpawnedFuture, Task,
 };
 
 /// An agent at a gate, which writes down what it handles before it comes there.
@@ -323,4 +323,25 @@ fn control_goes_before_the_task_that_its_agent_was_taken_for() {
         assert_eq!(fleet.agent(agent).unwrap().load, 0);
         finish(&fleet);
     }
+}
+
+#[test]
+fn a_handler_that_outlives_its_incarnation_is_the_only_one_that_runs_where_there_may_be_one() {
+    let fleet = Fleet::<u64, u64>::builder().workers(2).build().unwrap();
+    let (gate, notes) = (Gate::new(), Arc::default());
+    let policy = RestartPolicy::new(Restart::OnFailure).backoff(Backoff::NONE);
+    let agent = fleet.spawn(gated(&gate, &notes).restart(policy)).unwrap();
+    let task = fleet.submit(Task::new(1)).unwrap();
+    gate.await_arrivals(1);
+    let other = fleet.spawn(scribe(&Arc::default()).capability("other")).unwrap();
+    assert!(fleet.report_failure(agent, "as it is told").unwrap());
+    eventually("it is up again", || fleet.agent(agent).unwrap().state == AgentState::Busy);
+    fleet.tell_control(agent, 100).unwrap();
+    // The other worker has looked.
+    assert_eq!(fleet.ask(other, 5).unwrap().wait(), Outcome::Completed(6));
+    assert_eq!((*notes.lock().unwrap()).as_slice(), [1], "it runs still");
+    gate.open();
+    eventually("control is handled", || notes.lock().unwrap().get(1) == Some(&100));
+    drop(task);
+    finish(&fleet);
 }
