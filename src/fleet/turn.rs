@@ -82,10 +82,16 @@ impl<T, O> Inner<T, O> {
         self.turn_under(taken, beside, held, seat)
     }
 
-    /// The same with a lease that the worker has already.
+    /// The same with a lease that the worker took for a task.
     #[cold]
     pub(super) fn turn_with(&self, taken: Taken, seat: &mut Seat) -> bool {
-        self.turn_under(taken, None, None, seat)
+        if taken.charge.is_none() {
+            return self.turn_under(taken, None, None, seat);
+        }
+        // The group of the task has paid for it, which has nothing to do with the mailbox. Whoever takes the agent before
+        // it is taken again sees what waits there, too.
+        self.release(taken, true);
+        self.turn(taken.agent, seat)
     }
 
     /// The same with a lease of the agent; one `beside` and with the lock of the tasks by rule 5.

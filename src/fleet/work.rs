@@ -4,8 +4,8 @@
 //!
 //! 1. No attempt of a queued task begins on an agent while something waits in the control lane of its mailbox that no
 //!    worker runs. Who takes the agent for a task looks at that under the lock under which it takes a handler, and gives
-//!    the mailbox a turn with the lease that it has; the task stays where it is. So control waits for what its agent's handlers
-//!    are doing, and not for what is queued, however much that is.
+//!    the mailbox a turn, with that lease if nobody has paid for it; the task stays where it is. So control waits for what
+//!    its agent's handlers are doing, and not for what is queued, however much that is.
 
 use std::sync::Arc;
 

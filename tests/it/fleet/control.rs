@@ -8,8 +8,8 @@ use super::messages::scribe;
 use super::support::{Gate, LONG, eventually, finish};
 use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
-    AgentSpec, AgentState, Backoff, Budgets, Condition, Fleet, Limit, Meter, Outcome, Quota,
-    Request, Scope, SpawnedFuture, Task,
+    AgentSpec, AgentState, Backoff, Budgets, Condition, Fleet, GroupKey, Limit, Meter, Outcome,
+    Quota, Request, Scope, SpawnedFuture, Task,
 };
 
 /// An agent at a gate, which writes down what it handles before it comes there.
@@ -344,4 +344,39 @@ fn a_handler_that_outlives_its_incarnation_is_the_only_one_that_runs_where_there
     eventually("control is handled", || notes.lock().unwrap().get(1) == Some(&100));
     drop(task);
     finish(&fleet);
+}
+
+#[test]
+fn a_control_message_that_flies_is_not_paid_for_by_the_group_of_the_task_that_it_goes_before() {
+    let team = GroupKey::new(7);
+    let budgets = Budgets::new(NonZeroUsize::new(4).unwrap());
+    let quota = || Quota::new().limit(Meter::Leases, Limit::hard(5));
+    let [all, group] =
+        [Scope::Fleet, Scope::Group(team)].map(|scope| budgets.set(scope, quota()).unwrap());
+    let used = || [&all, &group].map(|account| account.usage(Meter::Leases).unwrap().used);
+    let flying = Arc::<Mutex<Vec<SpawnedFuture>>>::default();
+    let spawner = {
+        let flying = Arc::clone(&flying);
+        Arc::new(move |future: SpawnedFuture| flying.lock().unwrap().push(future))
+    };
+    let fleet = Fleet::<u64, u64>::builder().driven().budgets(budgets).spawner(spawner);
+    let fleet = fleet.build().unwrap();
+    let spec = AgentSpec::<u64, u64>::new("flies");
+    let agent = fleet.spawn(spec.handler_async(|_, _| std::future::pending())).unwrap();
+    let task = fleet.submit(Task::new(1).group(team)).unwrap();
+    fleet.tell_control(agent, 100).unwrap();
+    let land = || {
+        let future = flying.lock().unwrap().pop();
+        drop(future.expect("one flies"));
+    };
+    fleet.run_ready(usize::MAX);
+    assert_eq!((fleet.mailbox_len(agent), flying.lock().unwrap().len()), (Some(0), 1));
+    assert_eq!(used(), [1, 0], "control flies");
+    land();
+    fleet.run_ready(usize::MAX);
+    assert_eq!(used(), [1, 1], "the task does");
+    land();
+    finish(&fleet);
+    assert!(task.try_outcome().is_some());
+    assert_eq!(used(), [0, 0]);
 }

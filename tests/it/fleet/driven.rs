@@ -158,7 +158,14 @@ fn as_many_threads_drive_at_once_as_there_are_workers() {
     let drivers: Vec<_> = (0..2)
         .map(|_| {
             let fleet = fleet.clone();
-            thread::spawn(move || fleet.run_ready(1))
+            // What is ready is not in line while another one that drives takes it.
+            thread::spawn(move || {
+                let mut ran = 0;
+                while ran == 0 {
+                    ran = fleet.run_ready(1);
+                }
+                ran
+            })
         })
         .collect();
     gate.await_arrivals(2);
