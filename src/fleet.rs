@@ -363,7 +363,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// for other tasks, for its next attempt or for the log to accept it: if it is for this agent alone, or this is
     /// the last agent with its set of capabilities and none that could do as much is [expected](Self::expect).
     ///
-    /// O(tasks that wait for others or for their next attempts), under the lock.
+    /// O(tasks that wait for others or for their next attempts), under the lock; O(tasks) while any waits in a mailbox.
     ///
     /// # Errors
     /// `InUse` if it holds a lease, a task would run on it, or a batch waits that could be served with it and not without;

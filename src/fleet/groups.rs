@@ -44,11 +44,6 @@ impl Groups {
         sort.group.is_some_and(|group| self.over.contains_key(&group))
     }
 
-    /// Whether a task waits for room and for this agent.
-    pub(super) fn expects(&self, agent: AgentId) -> bool {
-        self.aside.iter().any(|(of, ..)| *of == agent)
-    }
-
     /// The first entry of the queue for which there is an agent that can be paid for, and that agent. O(groups
     /// with queued tasks).
     pub(super) fn first(

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use super::crew::Crew;
 use super::id::{AgentId, TaskId};
-use super::inner::{After, Inner, Record, State};
+use super::inner::{After, Inner, Phase, Record, State};
 use super::log::FleetEvent;
 use super::pool::NotIdle;
 use super::post::{Home, MessageCounts, Post};
@@ -63,12 +63,25 @@ impl<T, O> State<T, O> {
         Killed { agent, leases_revoked, tasks_struck }
     }
 
-    /// Whether a task for this agent alone is being accepted, or waits for other tasks, for its next attempt or
-    /// for a budget.
+    /// The agents that tasks for them alone wait for, whether those are being accepted or no handler has begun them:
+    /// wherever they wait, on the way to a mailbox too. Each as often as it has tasks. O(tasks) if any is mailed.
+    pub(super) fn expected(&self) -> impl Iterator<Item = AgentId> {
+        let accepted = self.reserved_ids.values().copied().flatten();
+        let parked = self.parked().filter_map(|record| record.task.agent());
+        let any = self.mailed > 0 && !left_out("state.expect-the-mailed");
+        let mailed = any.then(|| self.mailed_to()).into_iter().flatten();
+        accepted.chain(parked).chain(mailed)
+    }
+
+    /// Whether one of those is this agent.
     pub(super) fn expects(&self, agent: AgentId) -> bool {
-        self.reserved_ids.values().any(|to| *to == Some(agent))
-            || self.parked().any(|record| record.task.agent() == Some(agent))
-            || self.ledger.groups.expects(agent)
+        self.expected().any(|expected| expected == agent)
+    }
+
+    fn mailed_to(&self) -> impl Iterator<Item = AgentId> {
+        let records = self.tasks.ids().filter_map(|id| self.tasks.get(&id));
+        let mailed = records.filter(|record| matches!(record.phase, Phase::Mailed));
+        mailed.filter_map(|record| record.task.agent())
     }
 
     /// The tasks that wait for others or for their next attempts.

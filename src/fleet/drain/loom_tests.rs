@@ -222,3 +222,57 @@ fn loom_a_drain_beside_a_shutdown_counts_what_came_back() {
 fn loom_twin_a_shutdown_that_tells_later_what_it_took_out_has_it_counted_as_handled() {
     weakened("stop.close-and-tell", || explore(2, drain_against_shutdown));
 }
+
+/// A task is submitted for an agent whose handler is still to be made, while it is drained and a worker comes to it.
+fn drain_against_submit() {
+    let builder = Fleet::<(), ()>::builder().driven();
+    let fleet = Fleet::from_inner(builder.into_inner().expect("the values are valid"));
+    let agent = fleet.spawn(idle().prewarmed()).expect("there is room");
+    let submitter = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.submit(Task::new(()).to(agent)).is_ok())
+    };
+    let draining = fleet.inner().begin_drain(agent, false).expect("it lives");
+    fleet.run_ready(usize::MAX);
+    let accepted = submitter.join().expect("no panic");
+    fleet.run_ready(usize::MAX);
+    // Nobody drives any more, so it would wait for what is not done by now.
+    let drained = fleet.inner().see_out(draining, Some(Timestamp::ZERO), true);
+    assert!(drained.ended);
+    assert_eq!(fleet.stats().tasks_completed, u64::from(accepted), "it is run first");
+}
+
+#[test]
+fn loom_a_drained_agent_is_made_ready_for_a_task_that_comes_meanwhile() {
+    explore(2, drain_against_submit);
+}
+
+#[test]
+#[should_panic(expected = "it is run first")]
+fn loom_twin_a_task_that_is_on_its_way_and_not_looked_for_is_waited_for() {
+    weakened("state.expect-the-mailed", || explore(2, drain_against_submit));
+}
+
+/// A task is submitted for an agent that is retired.
+fn retire_against_submit() {
+    let (fleet, _seat) = staffed();
+    let agent = fleet.spawn(idle()).expect("there is room");
+    let submitter = {
+        let fleet = fleet.clone();
+        thread::spawn(move || fleet.submit(Task::new(()).to(agent)).is_ok())
+    };
+    let retired = fleet.retire(agent).is_ok();
+    let accepted = submitter.join().expect("no panic");
+    assert!(retired != accepted, "it was retired over a task");
+}
+
+#[test]
+fn loom_an_agent_is_retired_or_given_a_task_and_never_both() {
+    explore(3, retire_against_submit);
+}
+
+#[test]
+#[should_panic(expected = "it was retired over a task")]
+fn loom_twin_an_agent_that_a_task_is_on_its_way_to_is_retired_where_that_is_not_looked_for() {
+    weakened("state.expect-the-mailed", || explore(3, retire_against_submit));
+}

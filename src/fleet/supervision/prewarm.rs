@@ -85,9 +85,10 @@ impl Standing {
 }
 
 /// Whether an agent that takes nothing new has something that its handler is to be made for: in its mailbox, or on the
-/// way there. O(tasks) if its mailbox is empty.
+/// way there. One that begins nothing more has nothing. O(tasks) if its mailbox is empty.
 pub(super) fn has_work_left<T, O>(state: &State<T, O>, home: &Home<T, O>, agent: AgentId) -> bool {
-    !home.mailbox.is_idle() || state.expects(agent)
+    let begins = !state.ledger.overdue.bars(Some(agent));
+    begins && (!home.mailbox.is_idle() || state.expects(agent))
 }
 
 /// A handler that a worker is about to make.

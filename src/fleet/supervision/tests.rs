@@ -5,9 +5,14 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
+use super::prewarm::has_work_left;
 use super::*;
+use crate::ErrorKind;
+use crate::fleet::inner::After;
 use crate::fleet::supervise::{Restart, RestartPolicy};
-use crate::fleet::{AgentSpec, Backoff, Fleet};
+use crate::fleet::{
+    AgentSpec, Backoff, Expectation, Fleet, Outcome, OutcomeKind, Request, Task, TaskHandle, TaskId,
+};
 
 /// What one agent is, as it was told step by step.
 #[derive(Clone, Copy, Debug)]
@@ -226,4 +231,92 @@ fn a_drained_agent_that_has_nothing_is_made_no_handler() {
             inner.see_out(draining, Some(inner.clock.now() + Duration::from_secs(1000)), false);
         assert_eq!((drained.ended, drained.messages_handled), (true, u64::from(has_task)));
     }
+}
+
+/// Has a task be on its way to the mailbox of its agent, which it gets to as what is given out is finished.
+fn send_out(fleet: &Fleet<(), ()>, agent: AgentId) -> (TaskHandle<()>, After<(), ()>) {
+    let inner = fleet.inner();
+    let first = fleet.submit(Task::new(()).capability("none is ready")).expect("it is expected");
+    let task = fleet.submit(Task::new(()).to(agent).after(&first)).expect("there is room");
+    let mut after = After::new();
+    let mut state = inner.state.lock();
+    inner.release_dependants(&mut state, first.id(), OutcomeKind::Completed, &mut after);
+    assert_eq!((after.mail.as_slice(), state.mailed), (&[(agent, task.id())][..], 1));
+    drop(state);
+    assert!(first.cancel());
+    (task, after)
+}
+
+fn cold() -> (Fleet<(), ()>, AgentId, Expectation) {
+    let fleet = Fleet::<(), ()>::builder().driven().build().expect("the values are valid");
+    let spec = AgentSpec::new("cold").prewarmed().handler_fn(|_, _| Ok(()));
+    let other = AgentSpec::new("other").capability("none is ready").handler_fn(|_, _| Ok(()));
+    let expected = fleet.expect(&other).expect("there is room");
+    let agent = fleet.spawn(spec).expect("there is room");
+    (fleet, agent, expected)
+}
+
+#[test]
+fn a_drained_agent_is_made_ready_for_a_task_that_is_on_its_way() {
+    // Workers were told before, or they are told by the drain.
+    for told in [true, false] {
+        for mailed in [false, true] {
+            let (fleet, agent, _expected) = cold();
+            let inner = fleet.inner();
+            let mut seat = inner.state.lock().workers.seats.pop().expect("nobody drives");
+            if !told {
+                fleet.set_condition(agent, Condition::Draining).expect("it lives");
+                assert_eq!(inner.prewarm(agent, &mut seat, 1), 0, "it has nothing");
+            }
+            let (task, mut after) = send_out(&fleet, agent);
+            let draining = inner.begin_drain(agent, false).expect("it lives");
+            if mailed {
+                inner.finish(std::mem::replace(&mut after, After::new()));
+            }
+            let made = inner.prewarm(agent, &mut seat, 1);
+            inner.finish(after);
+            inner.state.lock().workers.seats.push(seat);
+            assert_eq!(made, 1, "told: {told}, mailed: {mailed}");
+            let until = inner.clock.now() + Duration::from_secs(1000);
+            let drained = inner.see_out(draining, Some(until), false);
+            assert_eq!(
+                (drained.ended, task.try_outcome().as_deref()),
+                (true, Some(&Outcome::Completed(())))
+            );
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_begins_nothing_more_is_made_no_handler() {
+    let (fleet, agent, _expected) = cold();
+    let inner = fleet.inner();
+    let lease = {
+        fleet.run_ready(usize::MAX);
+        fleet.try_allocate(&Request::any()).expect("it is ready")
+    };
+    let mut state = inner.state.lock();
+    // As a submission has it whose task the log is accepting.
+    state.reserved_ids.insert(TaskId::new(u64::MAX), Some(agent));
+    let post = inner.posts.get(agent.slot).expect("it has a mailbox");
+    assert!(has_work_left(&state, &post.lock(), agent));
+    drop(state);
+    assert!(!fleet.drain_agent(agent, Duration::ZERO).expect("it lives").ended, "it is leased");
+    let mut state = inner.state.lock();
+    assert!(!has_work_left(&state, &post.lock(), agent));
+    state.reserved_ids.clear();
+    drop((state, lease));
+}
+
+#[test]
+fn an_agent_that_a_task_is_on_its_way_to_is_not_retired() {
+    let (fleet, agent, _expected) = cold();
+    fleet.run_ready(usize::MAX);
+    let (task, after) = send_out(&fleet, agent);
+    let refused = fleet.retire(agent).map_err(|error| error.kind());
+    fleet.inner().finish(after);
+    assert_eq!(refused, Err(ErrorKind::InUse), "a task is on its way");
+    fleet.run_ready(usize::MAX);
+    assert_eq!(*task.wait(), Outcome::Completed(()));
+    fleet.retire(agent).expect("it has nothing left");
 }
