@@ -366,8 +366,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// O(tasks that wait for others or for their next attempts), under the lock; O(tasks) while any waits in a mailbox.
     ///
     /// # Errors
-    /// `InUse` if it holds a lease, a task would run on it, or a batch waits that could be served with it and not without;
-    /// `NotFound` if it is gone.
+    /// `InUse` if it holds a lease, a task would run on it, a request waits that names it, or a batch that could be served
+    /// with it and not without; `NotFound` if it is gone.
     pub fn retire(&self, agent: AgentId) -> Result<(), Error> {
         self.inner().retire(agent)
     }

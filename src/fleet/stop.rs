@@ -215,15 +215,29 @@ impl<T, O> Inner<T, O> {
         killed
     }
 
-    /// Ends an agent that nothing is asked of. Whoever has a message, a task or a request for it comes
-    /// either before, and then it stays, or after, and then is told that it is gone.
     pub(super) fn retire(&self, agent: AgentId) -> Result<(), Error> {
+        self.end_unasked(agent, false).map_err(|why| match why {
+            NotIdle::Gone => gone(agent),
+            NotIdle::Busy => {
+                let message = format!("agent {agent} has work, or work waits for it");
+                Error::new(ErrorKind::InUse, message)
+            }
+        })
+    }
+
+    /// Ends an agent that nothing is asked of. Whoever has a message, a task or a request for it comes
+    /// either before, and then it stays, or after, and then is told that it is gone. One that is to be `replaced` ends only
+    /// if it could not be made, and what others of its kind can do as well asks nothing of it.
+    pub(super) fn end_unasked(&self, agent: AgentId, replaced: bool) -> Result<(), NotIdle> {
         let mut after = After::new();
         let crew = {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             // Rule 5 of the inbox.
             self.state.withdraw(state);
+            if replaced && (state.stopping || !state.supervision.is_unmade(agent)) {
+                return Err(NotIdle::Busy);
+            }
             let mut post = self.posts.get(agent.slot()).map(Post::lock);
             let is_own = |home: &&mut Home<T, O>| home.mailbox.is_open(agent.generation());
             let mut home = post.as_deref_mut().filter(is_own);
@@ -238,24 +252,15 @@ impl<T, O> Inner<T, O> {
                             task.task.agent().is_none() && mask & task.mask == task.mask
                         })
                 };
-                expects || queue.fitting(mask) > 0 || (is_last && later())
+                expects || !replaced && (queue.fitting(mask) > 0 || (is_last && later()))
             };
-            let removed = self.pool.remove_idle(agent, has_work, &mut after.wakes);
-            removed.map_err(|why| match why {
-                NotIdle::Gone => {
-                    let message = format!("agent {agent} is gone or never was");
-                    Error::new(ErrorKind::NotFound, message)
-                }
-                NotIdle::Busy => {
-                    let message = format!("agent {agent} has work, or work waits for it");
-                    Error::new(ErrorKind::InUse, message)
-                }
-            })?;
+            self.pool.remove_idle(agent, replaced, has_work, &mut after.wakes)?;
             self.state.begin_era();
             let closed = home.as_mut().and_then(|home| home.close(agent.generation()));
             state.supervision.dismiss(agent);
             state.ledger.overdue.forget(agent);
-            state.counts.agents_retired += 1;
+            let counts = &mut state.counts;
+            *(if replaced { &mut counts.agents_stopped } else { &mut counts.agents_retired }) += 1;
             state.running.remove(agent);
             drop(post);
             // It may have been on trial.
@@ -269,7 +274,11 @@ impl<T, O> Inner<T, O> {
                 crew
             })
         };
-        after.events.push(FleetEvent::AgentRetired { agent });
+        after.events.push(if replaced {
+            FleetEvent::AgentStopped { agent, leases_revoked: 0 }
+        } else {
+            FleetEvent::AgentRetired { agent }
+        });
         self.finish(after);
         if let Some(crew) = crew {
             self.discard_crew(crew);

@@ -118,11 +118,13 @@ impl Pool {
         census
     }
 
-    /// Ends an agent that holds no lease (rule 2), unless there is work for agents that can do what it can;
-    /// of that `has_work` is told, and whether it is the last that can do it and none is expected.
+    /// Ends an agent that holds no lease (rule 2), unless somebody waits who names it, or there is work for agents that can
+    /// do what it can; of that `has_work` is told, and whether it is the last that can do it and none is expected. Of one
+    /// that is `replaced` batches that others may serve too are no such work.
     pub(in crate::fleet) fn remove_idle(
         &self,
         agent: AgentId,
+        replaced: bool,
         has_work: impl FnOnce(Mask, bool) -> bool,
         wakes: &mut Vec<Waker>,
     ) -> Result<(), NotIdle> {
@@ -134,7 +136,8 @@ impl Pool {
             (shard.mask(local), usize::from(desk.kind(shard.slot(local).kind).limit))
         };
         // The desk is held, so the agent lives on, and nobody begins to wait.
-        let is_needed = desk.is_needed_by_batch(agent, mask, limit);
+        let is_needed =
+            desk.is_named(agent) || !replaced && desk.is_needed_by_batch(agent, mask, limit);
         let leaver = {
             let mut shard = self.shards[at].lock();
             let local = shard.find(agent).ok_or(NotIdle::Gone)?;

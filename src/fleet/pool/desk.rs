@@ -410,6 +410,12 @@ impl Desk {
         with(live.map(|entry| entry.kind.limit).fold(limit, u16::max))
     }
 
+    /// Whether a request or a batch waits that names an agent.
+    pub(super) fn is_named(&self, agent: AgentId) -> bool {
+        let is_own = |(ask, _): (&Ask, usize)| ask.agent == Some(agent);
+        self.waiting.is_named(agent) || self.batches.waiting_rows().any(is_own)
+    }
+
     /// Whether a batch that waits could be served with an agent that has these capabilities and may hold so many leases,
     /// and not without it. One that lacks places with it too waits for others to come.
     pub(super) fn is_needed_by_batch(&self, agent: AgentId, have: Mask, limit: usize) -> bool {

@@ -109,6 +109,12 @@ impl Pool {
         shard.find(agent).is_some_and(|local| shard.slot(local).load == 0)
     }
 
+    /// Whether that is so, and nobody waits who names it.
+    pub(in crate::fleet) fn is_unasked(&self, agent: AgentId) -> bool {
+        let is_named = self.desk.lock().is_named(agent);
+        !is_named && self.is_idle(agent)
+    }
+
     /// How many leases an agent holds, `None` if it has ended. Whoever gives the last one back, or ends it, calls the
     /// waker, once (rule 3).
     pub(in crate::fleet) fn await_idle(&self, idler: Idler, waker: Waker) -> Option<u16> {

@@ -134,8 +134,8 @@ impl Standing {
         self.0 & Self::CONDITION <= 1
     }
 
-    /// Whether a batch may gather for it: it is given leases, or is starting, and its one place is not that of a trial,
-    /// which no batch is given.
+    /// Whether a batch may gather for it: it is given leases, or is starting, whoever says so, and its one place is not that
+    /// of a trial, which no batch is given.
     pub(super) const fn is_counted_on(self) -> bool {
         self.0 & Self::CONDITION <= 2 && !self.is_on_trial()
     }

@@ -141,6 +141,11 @@ impl Waiting {
         fitting.min_by_key(|ticket| ticket.place)
     }
 
+    /// Whether one waits that names this agent.
+    pub(super) fn is_named(&self, agent: AgentId) -> bool {
+        self.lanes.range(Key::naming(Some(agent))).next().is_some()
+    }
+
     /// The most urgent request after a place among the first of their lanes. O(lanes).
     pub(super) fn head_after(&self, after: Option<Place>) -> Option<Ticket> {
         let heads = self.lanes.values().filter_map(|lane| {

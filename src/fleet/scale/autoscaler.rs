@@ -5,10 +5,9 @@
 //! 1. Nothing happens between steps: there is no thread and no timer. The host steps, by tick, by event, or
 //!    when the last plan said.
 //! 2. An agent is retired only while it holds no lease and no work waits for it: one that got work since it
-//!    was observed is kept, and counted as kept.
+//!    was observed is kept, and counted as kept. One that could not be made and that others replace ends first, if
+//!    nothing is asked of it alone still; as many fewer are added as lack its place.
 //! 3. An autoscaler keeps no fleet alive.
-//!    One that could not be made and that others replace is ended first, if that is true of it still; as many fewer are
-//!    added as are not.
 //! 4. While it stands, agents of its spec are expected: what they could do waits where none lives.
 
 use std::fmt;
@@ -263,8 +262,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
     ///
     /// # Errors
     /// `Closed` if the fleet is gone or was shut down, and whatever [`Fleet::spawn_batch`] says. The step
-    /// counts as taken: the next one comes after its cooldown. Whatever [`Fleet::expect`] says, if that was refused
-    /// so far; nothing is planned then.
+    /// counts as taken: the next one comes after its cooldown. Agents that were to be replaced have ended then, which
+    /// [`ScaleStats::replaced`] counts. Whatever [`Fleet::expect`] says, if that was refused so far; nothing is planned
+    /// then.
     pub fn step_with(
         &mut self,
         complete: impl FnOnce(Observation) -> Observation,
@@ -283,11 +283,12 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
             Step::Hold => {}
             Step::Spawn { agents, .. } => {
                 // Rule 2.
-                let ends = |agent: &&AgentId| fleet.inner().end_unmade(**agent);
+                let ends = |agent: &&AgentId| fleet.inner().end_unasked(**agent, true).is_ok();
                 replaced.extend(plan.replaced.iter().filter(ends));
                 self.stats.replaced += replaced.len() as u64;
                 let kept = plan.replaced.len() - replaced.len();
-                let agents = (*agents as usize).saturating_sub(kept);
+                let lacking = kept.saturating_sub(plan.spare as usize);
+                let agents = (*agents as usize).saturating_sub(lacking);
                 match fleet.spawn_batch(&self.spec, agents) {
                     Ok(agents) => spawned = agents,
                     Err(error) => {

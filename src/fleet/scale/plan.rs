@@ -9,7 +9,8 @@
 //!    places: while the circuit is not closed, for the one on whom it is tried alone.
 //! 3. A step up comes `up_cooldown` or more after any step, a step down `down_cooldown` or more, and
 //!    a step against the last one `reverse_after` or more. No step exceeds its cap. Filling up to `min` is
-//!    exempt, but for those that make up for failed ones: they come `up_cooldown` or more after any step.
+//!    exempt, but for those that make up for failed ones: they come `up_cooldown` or more after the last of these, and
+//!    after any step before the failed ones were found missing.
 //! 4. After a step within its cap the fleet is in neither breach for the demand it was made for, and as far
 //!    from both as noise may be: the target lies inside the band, a forecast and a response time lead no
 //!    further than halfway from there to `low`, and memory pressure no further than halfway to `high`.
@@ -192,6 +193,8 @@ pub struct Plan {
     /// The agents that are to end first, so that those that are added have their places: some that were observed
     /// [unmade](Observation::unmade), as many as are added, and as there are too many.
     pub replaced: Vec<AgentId>,
+    /// How many of those may stay though all are added.
+    pub(super) spare: u32,
     /// What was not done, and why.
     pub refusals: Vec<Refusal>,
     /// The leases that counted as called for, forecast and response time included.
@@ -224,6 +227,8 @@ pub struct ScaleState {
     /// Raised demand, over the window of scaling down.
     down_raised: Window,
     last_step: Option<(Timestamp, Direction)>,
+    /// While failed ones are missing: the last step before that was found, or that made up for some.
+    made_up: Option<Timestamp>,
     cpu_braked: bool,
     memory_braked: bool,
     /// Whether memory pressure took agents that no demand has asked back since.
@@ -286,6 +291,7 @@ pub fn plan(
         current: observation.current(),
         now: now.max(state.now),
         replaced: 0,
+        spare: 0,
         refusals: Vec::new(),
     };
     if now < state.now {
@@ -312,6 +318,7 @@ pub fn plan(
     Plan {
         step,
         replaced: observation.unmade[..planner.replaced as usize].to_vec(),
+        spare: planner.spare,
         demand: demand.total,
         current: planner.current,
         wanted: planner.agents_for(demand.total).clamp(policy.min, policy.hard_max()),
@@ -338,6 +345,8 @@ struct Planner<'a> {
     now: Timestamp,
     /// How many that could not be made give their places to those that are added.
     replaced: u32,
+    /// How many of them need not.
+    spare: u32,
     refusals: Vec<Refusal>,
 }
 
@@ -436,13 +445,14 @@ impl Planner<'_> {
         share >= if braked { (ceiling - RELEASE).max(ceiling / 2.0) } else { ceiling }
     }
 
-    fn step(&mut self, state: &ScaleState, demand: &Demand) -> Step {
+    fn step(&mut self, state: &mut ScaleState, demand: &Demand) -> Step {
         // Who failed is not made up for unasked while nobody new could take work.
         let failed = if self.seen.circuit_open { self.seen.failed } else { 0 };
         let there = self.there().saturating_add(failed);
         if there < self.policy.min {
             return self.fill_up(state, self.policy.min - there);
         }
+        state.made_up = None;
         if self.current > self.policy.hard_max() {
             return self.retire(state, self.policy.hard_max(), DownReason::AboveMax);
         }
@@ -487,19 +497,19 @@ impl Planner<'_> {
         let others = self.seen.draining.saturating_add(self.seen.failed);
         let all = self.there().saturating_add(others).saturating_add(agents);
         self.replaced = agents.max(all.saturating_sub(limit)).min(most).min(self.unmade());
+        self.spare = limit.saturating_sub(all - self.replaced);
         Step::Spawn { agents, reason }
     }
 
-    fn fill_up(&mut self, state: &ScaleState, missing: u32) -> Step {
+    fn fill_up(&mut self, state: &mut ScaleState, missing: u32) -> Step {
         // While the circuit is not closed those that failed are not missing. Or there would be no end of it.
         let failed = if self.seen.circuit_open { 0 } else { self.seen.failed };
         let mut again = missing.min(failed);
         let first = missing - again;
-        let last = state.last_step.map(|(at, _)| at);
-        if again > 0
-            && last.is_some()
-            && let Some(until) = self.ends_later(last, self.policy.up_cooldown)
-        {
+        // Rule 3. Those that fill up what was killed meanwhile do not put it off.
+        state.made_up = state.made_up.or(state.last_step()).filter(|_| again > 0);
+        let until = |at| self.ends_later(Some(at), self.policy.up_cooldown);
+        if let Some(until) = state.made_up.and_then(until) {
             self.refusals.push(Refusal::Cooldown { until });
             again = 0;
             if first == 0 {
@@ -512,6 +522,7 @@ impl Planner<'_> {
             self.refuse_for_room();
             return Step::Hold;
         }
+        state.made_up = if again > 0 { Some(self.now) } else { state.made_up };
         self.spawn(agents, again, self.policy.max, UpReason::BelowMin)
     }
 
@@ -539,8 +550,7 @@ impl Planner<'_> {
             self.refuse_for_room();
         }
         // One is enough for the circuit to be tried.
-        let most = if self.seen.circuit_open { 1 } else { u32::MAX };
-        let missing = missing.min(room).min(most);
+        let missing = missing.min(room).min(if self.seen.circuit_open { 1 } else { u32::MAX });
         if missing == 0 || self.is_braked(state) {
             return Step::Hold;
         }
@@ -582,10 +592,8 @@ impl Planner<'_> {
             self.refusals.push(Refusal::CircuitOpen);
         }
         // Who comes before it can be tried would be made for nothing, and fails as the others did.
-        let trial = self
-            .seen
-            .next_trial
-            .filter(|at| self.seen.circuit_open && !held_back && *at > self.now);
+        let is_early = |at: &Timestamp| self.seen.circuit_open && !held_back && *at > self.now;
+        let trial = self.seen.next_trial.filter(is_early);
         if let Some(until) = trial {
             self.refusals.push(Refusal::NextTrial { until });
         }

@@ -21,6 +21,7 @@
 //!    be told of anything first. So each is in service as soon as it is made, whoever makes one has no other in hand,
 //!    and those that are not begun stand in line for everybody, in their order with all else.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{FailureReason, Standing, Supervision, Tenure, serves};
@@ -62,6 +63,11 @@ impl Supervision {
         }
         self.may_try(agent);
         self.standing(agent)
+    }
+
+    /// Whether the making of an agent's handler failed for good (rule 5).
+    pub(in crate::fleet) fn is_unmade(&self, agent: AgentId) -> bool {
+        self.unmade.contains(&agent)
     }
 
     /// Has an agent that would serve, or is drained, be failed, and cold, until the host wants it otherwise.
@@ -263,37 +269,24 @@ impl<T, O> Inner<T, O> {
         self.apply(state, agent, after);
     }
 
-    /// Those of these agents whose making failed for good (rule 5), and of which nothing is asked.
+    /// Those of these agents whose making failed for good (rule 5), and of which nothing is asked. O(agents); O(tasks) if
+    /// there is one.
     pub(in crate::fleet) fn unmade(&self, state: &State<T, O>, agents: &[AgentId]) -> Vec<AgentId> {
         if state.supervision.unmade.is_empty() {
             return Vec::new();
         }
-        let unmade = agents.iter().filter(|agent| self.is_unmade(state, **agent));
-        unmade.copied().collect()
-    }
-
-    fn is_unmade(&self, state: &State<T, O>, agent: AgentId) -> bool {
-        let is_asked = || {
+        let expected: HashSet<_> = state.expected().collect();
+        let has_messages = |agent: AgentId| {
             let post = self.posts.get(agent.slot).expect("its handler was to be made");
             !post.lock().mailbox.is_idle()
         };
-        state.supervision.unmade.contains(&agent) && self.pool.is_idle(agent) && !is_asked()
-    }
-
-    /// Ends an agent that is one of those still; whether it was.
-    pub(in crate::fleet) fn end_unmade(&self, agent: AgentId) -> bool {
-        let mut after = After::new();
-        {
-            let mut state = self.state.lock();
-            if state.stopping
-                || !self.is_unmade(&state, agent)
-                || self.end_unleased(&mut state, agent, &mut after).is_err()
-            {
-                return false;
-            }
-        }
-        self.finish(after);
-        true
+        let unmade = agents.iter().copied().filter(|agent| {
+            state.supervision.is_unmade(*agent)
+                && !expected.contains(agent)
+                && !has_messages(*agent)
+                && self.pool.is_unasked(*agent)
+        });
+        unmade.collect()
     }
 
     /// A handler of an agent was lost to a panic in an attempt of that tenure, whose lease is held still: if its spec

@@ -16,7 +16,7 @@ use phalanx::fleet::{
     Agent, AgentSpec, Allocation, Backoff, Budgets, Condition, Fleet, GroupKey, LeaseOutcome,
     Limit, Meter, Outcome, Quota, Request, Scope, Task, TaskContext, TaskError,
 };
-use phalanx::{Clock, ManualClock, Timestamp};
+use phalanx::{Clock, ErrorKind, ManualClock, Timestamp};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -25,7 +25,11 @@ fn spec() -> AgentSpec<(), ()> {
 }
 
 /// Has so many requests wait.
-fn wait(fleet: &Fleet, request: &Request, count: usize) -> Vec<Pin<Box<Allocation>>> {
+fn wait<T, O>(fleet: &Fleet<T, O>, request: &Request, count: usize) -> Vec<Pin<Box<Allocation>>>
+where
+    T: Send + Sync + 'static,
+    O: Send + Sync + 'static,
+{
     let mut waiting: Vec<_> = (0..count).map(|_| Box::pin(fleet.allocate_async(request))).collect();
     for one in &mut waiting {
         assert!(one.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
@@ -298,7 +302,7 @@ fn one_that_could_not_be_made_keeps_its_place_while_something_is_asked_of_it() {
     let spec = prewarmed(&down);
     let fleet = Fleet::<u32, u32>::builder().driven().build().unwrap();
     let run = || while fleet.run_ready(usize::MAX) > 0 {};
-    let agents = fleet.spawn_batch(&spec, 4).unwrap();
+    let agents = fleet.spawn_batch(&spec, 7).unwrap();
     run();
     let unmade = |fleet: &Fleet<u32, u32>| {
         let mut unmade = fleet.observe(&spec).unmade;
@@ -307,25 +311,73 @@ fn one_that_could_not_be_made_keeps_its_place_while_something_is_asked_of_it() {
     };
     assert_eq!(unmade(&fleet), agents);
     let asked = fleet.ask(agents[0], 1).unwrap();
+    // One waits for another task, one is asked for by its name, and one by a batch.
+    let first = fleet.submit(Task::new(2).to(agents[0])).unwrap();
+    let held = fleet.submit(Task::new(3).to(agents[4]).after(&first)).unwrap();
+    let mut named = wait(&fleet, &Request::any().agent(agents[5]), 1);
+    let by_name = Request::any().agent(agents[6]);
+    let mut batch = Box::pin(fleet.allocate_batch_async(&by_name, 1));
+    assert!(batch.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     // What the host wants failed is to stay so, and what it wants fit is made again.
     fleet.set_condition(agents[1], Condition::Failed).unwrap();
     fleet.set_condition(agents[2], Condition::Fit).unwrap();
-    assert_eq!(unmade(&fleet), agents[3..]);
+    assert_eq!(unmade(&fleet), agents[3..4]);
     run();
-    assert_eq!(unmade(&fleet), agents[2..], "it failed again");
-    let policy = eager().min(4).max(4).build().unwrap();
+    assert_eq!(unmade(&fleet), agents[2..4], "it failed again");
+    let policy = eager().min(7).max(7).build().unwrap();
     let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy);
     let scaled = scaler.step().unwrap();
     assert_eq!((scaled.spawned.len(), scaled.replaced.len()), (2, 2));
     assert_eq!(scaled.plan.refusals, []);
-    for (agent, lives) in agents.iter().zip([true, true, false, false]) {
+    for (agent, lives) in agents.iter().zip([true, true, false, false, true, true, true]) {
         assert_eq!(fleet.agent(*agent).is_some(), lives);
     }
+    for agent in &agents[4..] {
+        let in_use = fleet.retire(*agent).unwrap_err().kind();
+        assert_eq!(in_use, ErrorKind::InUse, "nor is it retired");
+    }
     down.store(false, Ordering::Relaxed);
-    fleet.set_condition(agents[0], Condition::Fit).unwrap();
+    for agent in [0, 4, 5, 6].map(|at| agents[at]) {
+        fleet.set_condition(agent, Condition::Fit).unwrap();
+    }
     run();
     assert_eq!(asked.wait().completed(), Some(&2));
+    assert_eq!((first.wait().completed(), held.wait().completed()), (Some(&4), Some(&6)));
+    let mut context = Context::from_waker(Waker::noop());
+    let Poll::Ready(Ok(lease)) = named[0].as_mut().poll(&mut context) else {
+        panic!("it is made, and who names it waits")
+    };
+    let Poll::Ready(Ok(leases)) = batch.as_mut().poll(&mut context) else {
+        panic!("it is made, and a batch that names it waits")
+    };
+    drop((lease, leases));
     finish(&fleet);
+}
+
+#[test]
+fn one_that_is_asked_before_it_is_replaced_stays_beside_those_that_are_added_if_there_is_room() {
+    // In the place of the one that stays another would come.
+    for (max, spawned) in [(9, 2), (2, 1)] {
+        let down = Arc::new(AtomicBool::new(true));
+        let spec = prewarmed(&down);
+        let fleet = Fleet::<u32, u32>::builder().driven().build().unwrap();
+        let agents = fleet.spawn_batch(&spec, 2).unwrap();
+        while fleet.run_ready(usize::MAX) > 0 {}
+        let policy = eager().min(2).max(max).build().unwrap();
+        let mut scaler = Autoscaler::new(&fleet, spec, policy);
+        let mut asked = None;
+        let scaled = scaler.step_with(|seen| {
+            assert_eq!(seen.unmade.len(), 2);
+            asked = Some(fleet.ask(agents[0], 1).unwrap());
+            seen
+        });
+        let scaled = scaled.unwrap();
+        assert_eq!((scaled.plan.replaced.len(), scaled.replaced), (2, vec![agents[1]]));
+        assert_eq!(scaled.spawned.len(), spawned, "at most {max}");
+        assert!(fleet.agent(agents[0]).is_some());
+        finish(&fleet);
+        assert!(asked.is_some());
+    }
 }
 
 #[test]

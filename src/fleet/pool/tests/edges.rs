@@ -39,7 +39,7 @@ fn an_idle_agent_is_not_ended_while_a_batch_that_names_it_waits() {
     let Ok(Err(place)) = batch else { panic!("it may hold as many, and gets none as it starts") };
     let end = |agent: AgentId| {
         let mut wakes = Vec::new();
-        let ended = pool.remove_idle(agent, |_, _| false, &mut wakes);
+        let ended = pool.remove_idle(agent, false, |_, _| false, &mut wakes);
         Both::wake(wakes);
         ended
     };

@@ -377,6 +377,12 @@ impl Books {
         body.is_some()
     }
 
+    /// Whether messages or tasks wait for an agent alone.
+    pub(super) fn is_asked(&self, agent: AgentId) -> bool {
+        let has_tasks = |spec: &Spec| spec.is_pending() && spec.agent == Some(agent);
+        self.letters.values().any(|letter| letter.to == agent) || self.specs.values().any(has_tasks)
+    }
+
     /// The log accepts a task.
     pub(super) fn accept(&mut self, id: TaskId, code: u64) {
         let known = self.codes.insert(id, code).is_some();

@@ -471,6 +471,8 @@ impl Observer for Core {
                     body.cold && body.condition == Condition::Failed && body.guard.is_none()
                 }) =>
             {
+                let is_asked = books.is_asked(*agent);
+                books.must(!is_asked, || format!("{agent} was replaced over its work"));
                 books.bury(*agent);
                 books.totals.count("agent replaced");
             }

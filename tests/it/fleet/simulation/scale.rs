@@ -8,7 +8,8 @@
 //! 2. Who is retired held no lease and had no work waiting for it alone; nobody is added above the hard maximum.
 //! 3. While the load stands still, nobody is taken away after somebody was added; and once it has for long, nobody is
 //!    added or taken away where nothing is foreseen: a forecast may change its mind at any time.
-//! 4. Where tasks wait that they could do, there is somebody in the end, unless a budget does not let anybody come.
+//! 4. Where tasks wait that they could do, there is somebody in the end who may do them, unless a budget does not let
+//!    anybody come, or such as failed and drain have all the places.
 
 use std::num::NonZeroU32;
 use std::time::Duration;
@@ -475,8 +476,10 @@ impl World {
         let scalers = self.scaling.iter().flat_map(|scaling| &scaling.scalers);
         for scaler in scalers {
             let Some(seen) = &scaler.observed else { continue };
-            let there = seen.current() + seen.draining + seen.failed + seen.held_back;
-            let waits = seen.queued > 0 && there == 0 && !scaler.over_budget;
+            let there = seen.current() + seen.held_back;
+            let taken = seen.draining + seen.failed - seen.unmade.len() as u32;
+            let is_full = taken >= scaler.policy.max();
+            let waits = seen.queued > 0 && there == 0 && !is_full && !scaler.over_budget;
             assert!(!waits, "nobody comes for what waits: {seen:?}");
         }
     }

@@ -107,12 +107,37 @@ fn what_failed_is_made_up_for_after_the_cooldown_and_what_is_new_at_once() {
     let early = step(3, 3, 0.5);
     assert_eq!((spawned(&early), early.replaced), ((2, UpReason::BelowMin), vec![]));
     assert_eq!(early.refusals, [Refusal::Cooldown { until: at(1.0) }]);
-    let until = at(1.5);
-    assert_eq!(held(&step(9, 0, 1.4)), [Refusal::Cooldown { until }]);
-    let late = step(9, 0, 1.5);
+    let until = at(1.0);
+    assert_eq!(held(&step(9, 0, 0.9)), [Refusal::Cooldown { until }], "by the step at 0");
+    let late = step(9, 0, 1.0);
     assert_eq!((spawned(&late), late.replaced), ((3, UpReason::BelowMin), vec![]));
+    let until = at(2.0);
+    assert_eq!(held(&step(9, 0, 1.5)), [Refusal::Cooldown { until }], "by that one");
     let new = step(0, 0, 1.6);
     assert_eq!((spawned(&new), new.refusals), ((5, UpReason::BelowMin), vec![]), "none failed");
+}
+
+#[test]
+fn what_failed_is_made_up_for_though_others_are_killed_all_the_time() {
+    let policy = built(eager().min(5).max(12).up_cooldown(SECOND));
+    let mut state = ScaleState::new();
+    let mut step = |serving: u32, failed: u32, seconds: f64| {
+        let seen = Observation::new().with_serving(serving).with_failed(failed);
+        plan(&seen, &policy, &mut state, at(seconds))
+    };
+    assert_eq!(spawned(&step(0, 0, 0.0)), (5, UpReason::BelowMin));
+    // Two fail, and one of the others is killed every half a second.
+    let until = at(1.0);
+    assert_eq!(held(&step(3, 2, 0.4)), [Refusal::Cooldown { until }]);
+    let filled = step(2, 2, 0.9);
+    assert_eq!(spawned(&filled), (1, UpReason::BelowMin), "for the one that was killed");
+    assert_eq!(filled.refusals, [Refusal::Cooldown { until }]);
+    assert_eq!(spawned(&step(2, 2, 1.4)), (3, UpReason::BelowMin), "for all three");
+    // Others fail after that: what is new to them is the time since.
+    assert_eq!(step(5, 2, 1.5).step, Step::Hold);
+    let until = at(2.4);
+    assert_eq!(held(&step(3, 4, 2.3)), [Refusal::Cooldown { until }]);
+    assert_eq!(spawned(&step(3, 4, 2.4)), (2, UpReason::BelowMin));
 }
 
 #[test]
