@@ -8,9 +8,9 @@
 //!    any more: neither in the mailbox nor on the way there, nor waiting for others, for an attempt, for a budget or for
 //!    the log. That it holds no lease is looked at once more in the step that ends it, under the locks that grant one: a
 //!    drain revokes none.
-//! 3. Who waits for that says so before it looks, in three places, each of which tells it of its own part: the pool of
-//!    leases; the state of tasks; and the turn of a mailbox that becomes idle with no lease to give back after that, as a
-//!    future has it, or has given it back by then.
+//! 3. Who waits for that says so before it looks, in four places, each of which tells it of its own part: the pool of
+//!    leases; the state of tasks; the turn of a mailbox that becomes idle with no lease to give back after that, as a
+//!    future has it, or has given it back by then; and a stop, as it closes the mailboxes.
 //! 4. At the deadline what no handler has begun is taken out and comes back in one step, wherever it waits. If the agent
 //!    holds no lease it ends in the same step; otherwise it is overdue until it ends or serves again: what is for it
 //!    alone and comes to it later, from the log, for another attempt or from what it waited for, comes back at once.
@@ -426,8 +426,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// its own that an attempt fails, or that the log accepts, later on is returned as that happens, which may be after
     /// this call. It can be drained again, or [killed](Self::kill). Several threads may drain one agent: the shortest
     /// timeout decides what is returned. With a timeout of zero no message and no task is begun from the one step on in
-    /// which the drain begins, workers or not; what they begin before that step is let run. (A worker that comes to the agent in that
-    /// moment and finds nothing holds a lease of it while it looks, and the agent stays; drained again, it ends.)
+    /// which the drain begins, workers or not; what they begin before that step is let run. (A worker that comes to the
+    /// agent at the very deadline, whenever that is, and finds nothing holds a lease of it while it looks, and the agent
+    /// stays; drained again, it ends.)
     ///
     /// [`set_condition`](Self::set_condition) can have it serve again, whether the drain is over or not: the agent takes
     /// messages again, and a drain that is under way ends nothing and returns nothing more

@@ -422,6 +422,7 @@ impl<T, O> Inner<T, O> {
             listens.then(|| self.listen_in(state, None))
         };
         self.finish(after);
+        let mut wakes = Vec::new();
         let Closed { left, crews } = {
             let early = left_out("stop.close-and-tell").then(|| self.close_mailboxes());
             // In one step: who drains an agent takes a mailbox that is closed for one that was emptied.
@@ -430,8 +431,10 @@ impl<T, O> Inner<T, O> {
             for remains in &closed.left {
                 state.ledger.witnesses.messages_returned(remains.agent(), remains.count());
             }
+            state.progress.take_into(&mut wakes);
             closed
         };
+        self.wake_all(wakes);
         for remains in left {
             self.return_messages(remains, ReturnReason::Shutdown);
         }

@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use super::support::{Gate, LONG, eventually, held, poll, ready};
 use phalanx::fleet::{
-    AgentSpec, AgentState, Attempt, Condition, Fleet, IdempotencyKey, LogPosition, Outcome,
-    OutcomeKind, Submission, SubmitError, Task, TaskHandle, TaskId, TaskLog, WeakFleet,
+    AgentDrain, AgentDraining, AgentSpec, AgentState, Attempt, Condition, Fleet, IdempotencyKey,
+    LogPosition, Outcome, OutcomeKind, Submission, SubmitError, Task, TaskHandle, TaskId, TaskLog,
+    WeakFleet,
 };
 use phalanx::{Error, ErrorKind};
 
@@ -282,6 +283,53 @@ fn a_drain_of_an_agent_is_over_when_the_host_has_it_serve_again_and_when_it_is_d
     drop(lease);
     assert_eq!(fleet.agent(agent).unwrap().state, AgentState::Draining, "nobody waits to end it");
     assert!(ready(&mut fleet.drain_agent_async(agent)).unwrap().ended);
+}
+
+/// Has a drain polled there and then whenever it is woken.
+#[derive(Debug)]
+struct AtOnce {
+    drain: Mutex<Option<AgentDraining<u64, u64>>>,
+    drained: Mutex<Option<AgentDrain>>,
+}
+
+impl Wake for AtOnce {
+    fn wake(self: Arc<Self>) {
+        let taken = self.drain.lock().expect("nobody panics").take();
+        let Some(mut drain) = taken else { return };
+        let waker = Waker::from(Arc::clone(&self));
+        match Pin::new(&mut drain).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(drained) => {
+                let drained = drained.expect("it lives");
+                *self.drained.lock().expect("nobody panics") = Some(drained);
+            }
+            Poll::Pending => *self.drain.lock().expect("nobody panics") = Some(drain),
+        }
+    }
+}
+
+#[test]
+fn an_agent_that_is_drained_as_its_fleet_stops_waits_for_no_handler_of_another() {
+    let gate = Gate::new();
+    let fleet = Fleet::<u64, u64>::builder().workers(1).build().unwrap();
+    let pass = Arc::clone(&gate);
+    let busy = fleet.spawn(AgentSpec::new("busy").handler_fn(move |_, _| {
+        pass.pass();
+        Ok(0)
+    }));
+    fleet.tell(busy.unwrap(), 0).unwrap();
+    gate.await_arrivals(1);
+    let agent = fleet.spawn(doubler()).unwrap();
+    fleet.tell(agent, 1).unwrap();
+    let drain = Mutex::new(Some(fleet.drain_agent_async(agent)));
+    let at_once = Arc::new(AtOnce { drain, drained: Mutex::new(None) });
+    Arc::clone(&at_once).wake();
+    assert_eq!(*at_once.drained.lock().unwrap(), None, "it has a message");
+    let mut shutdown = fleet.shutdown_async();
+    assert!(is_pending(&mut shutdown), "it waits for the handler");
+    let drained = at_once.drained.lock().unwrap().take().expect("nothing is left of the agent");
+    assert_eq!((drained.ended, drained.messages_handled, drained.messages_returned), (true, 0, 1));
+    gate.open();
+    assert_eq!(fleet.shutdown(LONG).unwrap().messages_handled, 1);
 }
 
 #[test]
