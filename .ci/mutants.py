@@ -127,9 +127,8 @@ MODELLED = {
 
 # What the copy holds of the library and of its tests; the fleet knows of no other part.
 MODULES = {"clock", "error", "fleet", "sync"}
-BEHAVIOUR_MAIN = """//! The fleet's behaviour.
-mod fleet;
-"""
+COPIED_TESTS = ["fleet", "resident"]
+BEHAVIOUR_MAIN = "//! The fleet's behaviour.\n" + "".join(f"mod {name};\n" for name in COPIED_TESTS)
 # Functions that are constant stay so: they may read a variable as long as nothing evaluates them while compiling.
 SWITCH = """//! Which mutant is on: none, if the variable is not set.
 #![allow(unsafe_code)]
@@ -230,7 +229,7 @@ incremental = true
     root = re.sub(r"^(?:pub )?mod (\w+);\n", dropped, (ROOT / "src" / "lib.rs").read_text(), flags=re.M)
     texts = {Path("src/lib.rs"): f"#![allow(warnings)]\n{root}\nmod mutant;\n", Path("src/mutant.rs"): SWITCH,
              Path("tests/it/main.rs"): BEHAVIOUR_MAIN}
-    for folder, names in [("src", MODULES), ("tests/it", ["fleet"])]:
+    for folder, names in [("src", MODULES), ("tests/it", COPIED_TESTS)]:
         for name in names:
             for file in [ROOT / folder / f"{name}.rs", *(ROOT / folder / name).rglob("*.rs")]:
                 texts[file.relative_to(ROOT)] = file.read_text()
