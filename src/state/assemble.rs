@@ -27,16 +27,24 @@ use super::store::identity::Identity;
 use super::store::redb::RedbStore;
 use super::store::{self, Keeper, Load, Store};
 use super::{Import, StateManager, Version, export, schema};
-use crate::{Error, ErrorKind};
+use crate::{Error, ErrorKind, Timestamp};
 
 #[cfg(feature = "test-util")]
-pub(super) fn open_fault(disk: &FaultDisk, settings: Settings) -> Result<StateManager, Error> {
+pub(super) fn open_fault(
+    disk: &FaultDisk,
+    settings: Settings,
+    started: Timestamp,
+) -> Result<StateManager, Error> {
     let new = disk.bytes().is_empty();
     let opened = Opened::rehearse(Box::new(disk.clone()), new, None, &settings)?;
-    opened.live()?.finish(None, settings)
+    opened.live()?.finish(None, settings, None, started)
 }
 
-pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManager, Error> {
+pub(super) fn open_folder(
+    path: &Path,
+    settings: Settings,
+    started: Timestamp,
+) -> Result<StateManager, Error> {
     if Codec::preferred().is_none() {
         return Err(no_codec());
     }
@@ -51,7 +59,7 @@ pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManage
             let opened = opened.live()?;
             folder.name_data()?;
             folder.write_header(&opened.identity.seal()?)?;
-            opened.finish(Some(folder), settings)
+            opened.finish(Some(folder), settings, Some(path), started)
         }
         (Some(_), None) => Err(corrupt(format!(
             "the state folder {} has its header but not its data",
@@ -72,17 +80,22 @@ pub(super) fn open_folder(path: &Path, settings: Settings) -> Result<StateManage
             if header != Some(opened.identity) {
                 folder.write_header(&opened.identity.seal()?)?;
             }
-            opened.finish(Some(folder), settings)
+            opened.finish(Some(folder), settings, Some(path), started)
         }
     }
 }
 
 /// A state in memory that starts as an export.
-pub(super) fn open_memory(import: &Import, settings: &Settings) -> Result<StateManager, Error> {
+pub(super) fn open_memory(
+    import: &Import,
+    settings: &Settings,
+    started: Timestamp,
+) -> Result<StateManager, Error> {
     let nowhere = |_: Version, chunks: &mut store::Chunks<'_>| chunks(&mut |_, _| Ok(()));
     let mut recovery = fill(import, nowhere)?;
     recovery.report.created = true;
     let root = root(&mut recovery, settings);
+    recovery.report.elapsed = settings.clock.now() - started;
     Ok(StateManager::of_root(root, settings, recovery.report))
 }
 
@@ -103,7 +116,12 @@ fn fill(
         })?;
     }
     recovery.finish()?;
-    recovery.report.schema_version = import.header().schema_version();
+    let report = &mut recovery.report;
+    report.schema_version = import.header().schema_version();
+    report.imported = Some(import.header().version());
+    // These chunks were made of it just now, and nothing was read from a store.
+    report.imported_rows = std::mem::take(&mut report.checkpoint_rows);
+    (report.checkpoint, report.bytes) = (None, 0);
     Ok(recovery)
 }
 
@@ -141,7 +159,6 @@ struct Opened {
     stage: Stage,
     identity: Identity,
     recovery: Recovery,
-    started: crate::Timestamp,
 }
 
 impl Opened {
@@ -152,7 +169,6 @@ impl Opened {
         header: Option<Identity>,
         settings: &Settings,
     ) -> Result<Self, Error> {
-        let started = settings.clock.now();
         if !new && disk.len().map_err(unread)? == 0 {
             // The engine would take it for a new file.
             return Err(corrupt("the engine's file is empty"));
@@ -213,7 +229,7 @@ impl Opened {
         let (store, identity, recovery) = opened.unwrap_or_else(|_| {
             Err(corrupt("the engine panicked while it read its file, which is damaged"))
         })?;
-        Ok(Self { store, stage, identity, recovery, started })
+        Ok(Self { store, stage, identity, recovery })
     }
 
     /// Rule 1 of the file: from here on there are writes.
@@ -224,8 +240,14 @@ impl Opened {
         Ok(self)
     }
 
-    fn finish(self, folder: Option<Folder>, settings: Settings) -> Result<StateManager, Error> {
-        let Self { mut store, stage, identity, mut recovery, started } = self;
+    fn finish(
+        self,
+        folder: Option<Folder>,
+        settings: Settings,
+        path: Option<&Path>,
+        started: Timestamp,
+    ) -> Result<StateManager, Error> {
+        let Self { mut store, stage, identity, mut recovery } = self;
         let Identity { codec, schema } = identity;
         if settings.schema_version > schema {
             store.rise(Identity { codec, schema: settings.schema_version }.seal()?);
@@ -236,12 +258,14 @@ impl Opened {
             recovery.report.created = found.report.created;
             recovery.report.repaired = found.report.repaired;
             recovery.report.unfinished_checkpoint = found.report.unfinished_checkpoint;
+            recovery.report.bytes = found.report.bytes;
             recovery.progress.leftovers = found.progress.leftovers;
         }
         let root = root(&mut recovery, &settings);
         let Recovery { mut report, progress, .. } = recovery;
         let keeper =
             Keeper::new(Box::new(store), folder, codec, stage.counters(), &settings, progress);
+        report.folder = path.map(Path::to_owned);
         report.elapsed = settings.clock.now() - started;
         Ok(StateManager::recovered(root, codec, keeper, &settings, report))
     }

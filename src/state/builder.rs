@@ -177,7 +177,7 @@ impl StateBuilder {
     }
 
     /// The clock of every wait with a timeout, and that
-    /// [`RecoveryReport::elapsed`](super::RecoveryReport::elapsed) is measured with. Default:
+    /// [`RecoveryReport::elapsed`](super::RecoveryReport::elapsed) and `decoding` are measured with. Default:
     /// [`Clock::real`].
     pub fn clock(mut self, clock: Clock) -> Self {
         self.settings.clock = clock;
@@ -316,6 +316,8 @@ impl StateBuilder {
     /// [`ErrorKind::InvalidArgument`] for settings out of range, no path, a level of durability that needs one, or a
     /// codec other than the store's; [`ErrorKind::Unsupported`] in a build without a codec.
     pub fn open(self) -> Result<StateManager, Error> {
+        #[cfg(feature = "durable")]
+        let started = self.settings.clock.now();
         #[cfg_attr(not(feature = "durable"), expect(unused_mut, reason = "there is no import"))]
         let Self { place, mut settings } = self;
         let invalid = |message: &str| Err(Error::new(ErrorKind::InvalidArgument, message));
@@ -356,15 +358,15 @@ impl StateBuilder {
         match place {
             #[cfg(feature = "durable")]
             Place::Memory => match &settings.import {
-                Some(import) => assemble::open_memory(import, &settings),
+                Some(import) => assemble::open_memory(import, &settings, started),
                 None => Ok(StateManager::of_memory(&settings)),
             },
             #[cfg(not(feature = "durable"))]
             Place::Memory => Ok(StateManager::of_memory(&settings)),
             #[cfg(feature = "durable")]
-            Place::Folder(path) => assemble::open_folder(&path, settings),
+            Place::Folder(path) => assemble::open_folder(&path, settings, started),
             #[cfg(all(feature = "durable", feature = "test-util"))]
-            Place::Fault(disk) => assemble::open_fault(&disk, settings),
+            Place::Fault(disk) => assemble::open_fault(&disk, settings, started),
         }
     }
 }

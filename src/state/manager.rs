@@ -19,6 +19,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::builder::Settings;
 use super::codec::Codec;
@@ -95,6 +96,9 @@ pub(super) struct Inner {
     pub(super) reruns: AtomicU64,
     aborts: AtomicU64,
     recovery: RecoveryReport,
+    /// Rows that were decoded since, and for how many nanoseconds.
+    pub(super) decoded_rows: AtomicU64,
+    pub(super) decoding_ns: AtomicU64,
     #[cfg(feature = "durable")]
     pub(super) durable: Option<Durable>,
 }
@@ -159,6 +163,8 @@ impl StateManager {
                 reruns: AtomicU64::new(0),
                 aborts: AtomicU64::new(0),
                 recovery,
+                decoded_rows: AtomicU64::new(0),
+                decoding_ns: AtomicU64::new(0),
                 #[cfg(feature = "durable")]
                 durable: None,
             }),
@@ -202,6 +208,8 @@ impl StateManager {
                 reruns: AtomicU64::new(0),
                 aborts: AtomicU64::new(0),
                 recovery,
+                decoded_rows: AtomicU64::new(0),
+                decoding_ns: AtomicU64::new(0),
                 durable: Some(Durable { journal, counters }),
             }),
         }
@@ -457,10 +465,14 @@ impl StateManager {
         closed
     }
 
-    /// What opening found.
+    /// What opening found, and what decoding it has taken up to now.
     #[must_use]
-    pub fn recovery(&self) -> &RecoveryReport {
-        &self.inner.recovery
+    pub fn recovery(&self) -> RecoveryReport {
+        RecoveryReport {
+            decoded_rows: self.inner.decoded_rows.load(Ordering::Relaxed),
+            decoding: Duration::from_nanos(self.inner.decoding_ns.load(Ordering::Relaxed)),
+            ..self.inner.recovery.clone()
+        }
     }
 
     /// The counters at this moment.

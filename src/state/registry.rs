@@ -17,6 +17,7 @@ use super::root::{Content, Root, Slot, Table};
 use super::snapshot::no_codec;
 use super::stored::StoredRows;
 use super::{Key, Value};
+use crate::sync::atomic::Ordering;
 use crate::{Error, ErrorKind};
 
 /// The most collections that a manager holds.
@@ -76,13 +77,19 @@ impl Inner {
         // Somebody else opened it and has committed to it since.
         let Some(recovered) = recovered else { return self.register::<K, V>(name) };
         let Some(raw) = recovered.raw() else { return self.register::<K, V>(name) };
-        let table = self.decode::<K, V>(name, &raw)?;
+        let clock = self.kept.clock();
+        let started = clock.now();
+        let table = self.decode::<K, V>(name, &raw);
+        let took = (clock.now() - started).as_nanos();
+        self.decoding_ns.fetch_add(u64::try_from(took).unwrap_or(u64::MAX), Ordering::Relaxed);
+        let table = table?;
         let mut registry = self.registry.lock();
         let Some(entry) = registry.get_mut(name) else {
             return Err(Error::new(ErrorKind::Internal, "a registered collection went away"));
         };
         let encoded = if entry.types.is_none() {
             entry.types = Some(types);
+            self.decoded_rows.fetch_add(raw.len() as u64, Ordering::Relaxed);
             recovered.resolve(Arc::new(table))
         } else {
             None

@@ -1,5 +1,7 @@
 //! What a state manager counted, and what an opening found.
 
+#[cfg(feature = "durable")]
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Version;
@@ -89,12 +91,25 @@ pub struct StateStats {
     pub maintained: bool,
 }
 
-/// What opening a store found, from [`StateManager::recovery`](super::StateManager::recovery).
+/// What opening a state found, from where and how long it took, from
+/// [`StateManager::recovery`](super::StateManager::recovery).
+///
+/// Opening verifies what is stored and leaves it encoded: the rows of a collection are decoded by the first call of
+/// [`StateManager::collection`](super::StateManager::collection) for its name. So what a restart takes is `elapsed`
+/// and what `decoding` has come to once all collections are open.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct RecoveryReport {
+    /// The folder of the store, as it was given to the builder; none where the state lives in memory.
+    #[cfg(feature = "durable")]
+    pub folder: Option<PathBuf>,
     /// Whether there was nothing yet and an empty store was made.
     pub created: bool,
+    /// The version of the [export](super::StateBuilder::import) that the state was made of, if it was.
+    pub imported: Option<Version>,
+    /// Rows that came from the export. None of them is among `checkpoint_rows`: a store has them in a checkpoint from
+    /// now on, but recovered nothing.
+    pub imported_rows: u64,
     /// The [version of the schema](super::StateBuilder::schema_version) that the store had, which may be older than that
     /// of the host; of an import that of the export, and of a new store that of the host.
     pub schema_version: u32,
@@ -114,12 +129,20 @@ pub struct RecoveryReport {
     pub groups: u64,
     /// Commits replayed on top.
     pub commits: u64,
-    /// Bytes of stored blocks that were read and verified.
+    /// Bytes of the store's blocks that were read and verified. An export is read and verified before, as an
+    /// [`Import`](super::Import) is made.
     pub bytes: u64,
     /// Whether the store had not been closed and the engine repaired its own bookkeeping.
     pub repaired: bool,
     /// Rows of each collection, by name.
     pub collections: Vec<(String, u64)>,
-    /// How long opening took, on the clock of the builder.
+    /// How long opening took, on the clock of the builder: all of
+    /// [`StateBuilder::open`](super::StateBuilder::open), from the lock of the folder to what is written before it
+    /// returns.
     pub elapsed: Duration,
+    /// Rows of the collections that were opened since, which are decoded.
+    pub decoded_rows: u64,
+    /// How long decoding them took, on the same clock, together with what led to an error, or was done by two threads
+    /// at once.
+    pub decoding: Duration,
 }

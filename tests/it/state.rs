@@ -42,6 +42,8 @@ mod migrate;
 mod model;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod power;
+#[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
+mod recovery;
 mod release;
 #[cfg(all(feature = "durable", feature = "bincode", feature = "test-util"))]
 mod schema;

@@ -13,15 +13,18 @@
 //! 5. A recording holds every call that was made since it began, so one run gives the disk after each of them.
 //!    What a store does never depends on what a power loss would leave: leaving a sync out afterwards, as
 //!    [`FaultDisk::rewound`] does, shows the same as leaving it out at the time.
-//! 6. A call that is held waits outside the lock, before it does anything.
+//! 6. A call that is held waits outside the lock, before it does anything. So does a clock go on that is told how long
+//!    calls take, which wakes who waits on it.
 
 use std::fmt;
 use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 use std::task::Waker;
+use std::time::Duration;
 
 use super::Disk;
+use crate::ManualClock;
 use crate::sync::{Mutex, Parker};
 
 /// How a call of a [`FaultDisk`] fails.
@@ -57,6 +60,7 @@ struct State {
     fail_read: Option<u64>,
     hold: Option<u64>,
     held: Option<Waker>,
+    pace: Option<(ManualClock, Duration)>,
     crashed: bool,
     recording: Option<Arc<Recording>>,
 }
@@ -159,8 +163,22 @@ impl FaultDisk {
         held.into_iter().for_each(Waker::wake);
     }
 
+    /// Has every call and every read, failed ones too, take so long on a clock.
+    pub fn take_time(&self, hand: &ManualClock, each: Duration) {
+        self.0.lock().pace = Some((hand.clone(), each));
+    }
+
+    /// Rule 6.
+    fn pass(&self) {
+        let pace = self.0.lock().pace.clone();
+        if let Some((hand, each)) = pace {
+            hand.advance(each);
+        }
+    }
+
     /// Rule 6.
     fn enter(&self) {
+        self.pass();
         let mut state = self.0.lock();
         if state.hold == Some(state.calls + 1) {
             let parker = Parker::new();
@@ -198,6 +216,7 @@ impl FaultDisk {
             fail_read: None,
             hold: None,
             held: None,
+            pace: None,
             ..state.clone()
         };
         state.recording = Some(Arc::new(Recording { start, calls: Mutex::default() }));
@@ -391,12 +410,14 @@ impl FaultDisk {
 
 impl Disk for FaultDisk {
     fn len(&self) -> io::Result<u64> {
+        self.pass();
         let mut state = self.0.lock();
         state.read()?;
         Ok(state.bytes.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+        self.pass();
         let mut state = self.0.lock();
         state.read()?;
         let from = usize::try_from(offset).unwrap_or(usize::MAX);

@@ -232,7 +232,7 @@ fn groups_that_a_checkpoint_covers_are_passed_over_until_they_are_removed() {
     drop((state, tables));
     let state = builder(&wreck).open().unwrap();
     check(&state, last, last);
-    let report = state.recovery().clone();
+    let report = state.recovery();
     assert_eq!((report.checkpoint, report.covered_groups), (Some(Version::from_u64(4)), 4));
     assert_eq!(report.groups, last.as_u64() - 4);
     while state.maintain().checkpoint_more {}
@@ -340,7 +340,7 @@ fn checkpoints_are_done_however_short_the_lives_of_a_process_are() {
         for life in 0..60u32 {
             let steps = StateManager::builder().fault_disk(&disk).checkpoint_step_bytes(1000);
             let state = steps.checkpoint_every_commits(30).open().unwrap();
-            let report = state.recovery().clone();
+            let report = state.recovery();
             assert_eq!(report.version.as_u64(), last);
             most = most.max(report.commits + report.covered_groups);
             let rows = state.collection::<u32, Vec<u8>>("rows").unwrap();

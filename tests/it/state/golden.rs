@@ -122,7 +122,7 @@ fn write_the_golden_stores() {
         if given.is_none() {
             // What this build writes is what the golden files hold.
             let state = StateManager::builder().path(&folder).open().unwrap();
-            expect_report(state.recovery(), stopped);
+            expect_report(&state.recovery(), stopped);
             expect(&state, 3..=6);
         }
     }
@@ -143,7 +143,7 @@ fn a_store_of_format_2_is_read() {
     for stopped in [Unfinished, Swept] {
         let folder = golden(stopped.name());
         let state = StateManager::builder().path(folder.path()).open().unwrap();
-        expect_report(state.recovery(), stopped);
+        expect_report(&state.recovery(), stopped);
         expect(&state, 3..=6);
         assert_eq!(state.checkpoint().unwrap(), state.version());
         state.close().unwrap();

@@ -510,11 +510,14 @@ fn a_new_state_is_made_of_an_export_at_its_version_and_goes_on_from_there() {
     let path = folder.path().join("store");
     let builder = || StateManager::builder().path(&path);
     let disk = builder().import(import.clone()).open().unwrap();
-    assert_eq!((disk.durable_version(), disk.recovery().checkpoint), (eighth, Some(eighth)));
+    assert_eq!((disk.durable_version(), disk.recovery().folder), (eighth, Some(path.clone())));
+    assert_eq!(memory.recovery().folder, None);
     for state in [&memory, &disk] {
         let report = state.recovery();
         assert_eq!((state.version(), report.version, report.created), (eighth, eighth, true));
         assert_eq!(report.collections, import.header().collections());
+        assert_eq!((report.imported, report.imported_rows), (Some(eighth), 6));
+        assert_eq!((report.checkpoint, report.checkpoint_rows, report.bytes), (None, 0, 0));
         assert_eq!(state.snapshot().total_len(), 6, "before anything is opened");
         expect(state);
         let leaders = state.collection::<String, u64>("leaders").unwrap();
@@ -525,6 +528,9 @@ fn a_new_state_is_made_of_an_export_at_its_version_and_goes_on_from_there() {
     drop(disk);
     let again = builder().open().unwrap();
     assert_eq!((again.version(), again.snapshot().total_len()), (Version::from_u64(9), 7));
+    let report = again.recovery();
+    assert_eq!((report.imported, report.imported_rows), (None, 0), "it is a store like any");
+    assert_eq!((report.checkpoint, report.checkpoint_rows), (Some(eighth), 6));
     again.close().unwrap();
     // It has commits now, and stays as it is.
     let error = builder().import(import.clone()).open().unwrap_err();

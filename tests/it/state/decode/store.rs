@@ -80,7 +80,7 @@ pub(crate) fn check(input: &[u8]) -> bool {
             return false;
         }
     };
-    let (version, sizes) = (state.version(), state.recovery().collections.clone());
+    let (version, sizes) = (state.version(), state.recovery().collections);
     let rows: u64 = sizes.iter().map(|(_, rows)| rows).sum();
     assert_eq!(state.snapshot().total_len() as u64, rows);
     let typed = [
