@@ -137,7 +137,13 @@ fn root(recovery: &mut Recovery, settings: &Settings) -> Root {
             content: Content::Recovered(Arc::new(Recovered::new(rows))),
         })
         .collect();
-    Root { owner: Release::new(settings.max_pending_releases), version, replaced: 0, slots }
+    Root {
+        owner: Release::new(settings.max_pending_releases),
+        version,
+        replaced: 0,
+        changed: 0,
+        slots,
+    }
 }
 
 fn unread(error: io::Error) -> Error {

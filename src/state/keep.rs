@@ -8,6 +8,7 @@
 //! 2. Whoever takes that lock first lets go of what is too old by now, so nothing is shown that is.
 //! 3. What is let go of is dropped outside the lock, through [`Held`], and counted.
 //! 4. A commit does no more here than to put one pointer in and take one out.
+//! 5. What is due by a number of changes only who has the turn looks at and moves.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt;
@@ -40,6 +41,7 @@ pub struct SnapshotPolicy {
     keep_for: Option<Duration>,
     max_named: usize,
     every_commits: Option<u64>,
+    every_changes: Option<u64>,
     every: Option<Duration>,
 }
 
@@ -52,7 +54,14 @@ impl Default for SnapshotPolicy {
 impl SnapshotPolicy {
     /// The default policy.
     pub fn new() -> Self {
-        Self { keep_last: 16, keep_for: None, max_named: 64, every_commits: None, every: None }
+        Self {
+            keep_last: 16,
+            keep_for: None,
+            max_named: 64,
+            every_commits: None,
+            every_changes: None,
+            every: None,
+        }
     }
 
     /// How many numbered snapshots stay, automatic ones included. Default: 16; from 1 to 65,536.
@@ -84,10 +93,35 @@ impl SnapshotPolicy {
         self
     }
 
-    /// Keeps a snapshot of every version that this divides, by the commit that makes it; a commit counts as one change,
-    /// however many rows it has. Default: none; at least 1. Costs that commit two pointers, whatever the state's size.
+    /// Keeps a snapshot of every version that this divides, by the commit that makes it, however many rows a commit
+    /// has: see [`every_changes`](Self::every_changes). Default: none; at least 1. Costs that commit two pointers,
+    /// whatever the state's size.
     pub fn every_commits(mut self, commits: u64) -> Self {
         self.every_commits = Some(commits);
+        self
+    }
+
+    /// Keeps a snapshot once so many rows were changed since the last that was kept for this, or since the state was
+    /// opened, by the commit that completes the number. Default: none; at least 1.
+    ///
+    /// A change is a row that a commit sets, also to what it was, or removes. A commit is one version, so one of a
+    /// million rows is kept once: between two of these snapshots there are as many changes as this at least, and fewer
+    /// than this and those of one commit. Costs that commit two pointers, whatever the state's size.
+    ///
+    /// ```
+    /// use phalanx::state::{SnapshotPolicy, StateManager};
+    ///
+    /// let policy = SnapshotPolicy::new().every_changes(100);
+    /// let state = StateManager::builder().in_memory().snapshots(policy).open()?;
+    /// let rows = state.collection::<u32, u32>("rows")?;
+    /// state.transaction(|tx| Ok((0..99).for_each(|key| tx.insert(&rows, key, 0))))?;
+    /// assert!(state.kept().is_empty());
+    /// let version = rows.insert(0, 1)?;
+    /// assert_eq!(state.kept()[0].version, version);
+    /// # Ok::<(), phalanx::Error>(())
+    /// ```
+    pub fn every_changes(mut self, rows: u64) -> Self {
+        self.every_changes = Some(rows);
         self
     }
 
@@ -108,8 +142,10 @@ impl SnapshotPolicy {
                 "a policy keeps the last 1 to {KEPT_MAX} snapshots and up to {KEPT_MAX} by name"
             ));
         }
-        if self.every_commits == Some(0) {
-            return invalid("automatic snapshots are at least 1 commit apart".to_owned());
+        if self.every_commits == Some(0) || self.every_changes == Some(0) {
+            return invalid(
+                "automatic snapshots are at least 1 commit or 1 change apart".to_owned(),
+            );
         }
         if self.every == Some(Duration::ZERO) || self.keep_for == Some(Duration::ZERO) {
             return invalid("the times of a policy are more than zero".to_owned());
@@ -194,6 +230,8 @@ pub(super) struct Kept {
     list: Mutex<List>,
     /// When the next automatic one is due, in nanoseconds of the clock.
     due_ns: AtomicU64,
+    /// At how many changes the next automatic one is due (rule 5).
+    due_changes: AtomicU64,
     automatic: AtomicU64,
     by_count: AtomicU64,
     by_age: AtomicU64,
@@ -264,11 +302,13 @@ pub(super) type LetGo = Vec<Held>;
 
 impl Kept {
     pub(super) fn new(policy: SnapshotPolicy, clock: Clock) -> Self {
+        let due_changes = AtomicU64::new(policy.every_changes.unwrap_or(u64::MAX));
         let kept = Self {
             policy,
             clock,
             list: Mutex::new(List::default()),
             due_ns: AtomicU64::new(u64::MAX),
+            due_changes,
             automatic: AtomicU64::new(0),
             by_count: AtomicU64::new(0),
             by_age: AtomicU64::new(0),
@@ -298,9 +338,13 @@ impl Kept {
     pub(super) fn committed(&self, root: &Arc<Root>) -> LetGo {
         let every = self.policy.every_commits;
         let counted = every.is_some_and(|every| root.version.as_u64().is_multiple_of(every));
+        let changed = root.changed >= self.due_changes.load(Ordering::Relaxed);
         let timed = self.is_time();
-        if !counted && !timed {
+        if !counted && !changed && !timed {
             return LetGo::new();
+        }
+        if changed && let Some(every) = self.policy.every_changes {
+            self.due_changes.store(root.changed.saturating_add(every), Ordering::Relaxed);
         }
         if timed {
             self.put_off();

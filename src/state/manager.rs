@@ -132,7 +132,8 @@ impl StateManager {
 
     pub(super) fn of_memory(settings: &Settings) -> Self {
         let owner = Release::new(settings.max_pending_releases);
-        let root = Root { owner, version: Version::ZERO, replaced: 0, slots: Vec::new() };
+        let root =
+            Root { owner, version: Version::ZERO, replaced: 0, changed: 0, slots: Vec::new() };
         let recovery = RecoveryReport {
             created: true,
             schema_version: settings.schema_version,

@@ -254,6 +254,8 @@ pub(super) struct Root {
     pub(super) version: Version,
     /// How many rows all commits up to this one replaced or removed, in this process.
     pub(super) replaced: u64,
+    /// How many rows they set or removed.
+    pub(super) changed: u64,
     pub(super) slots: Vec<Slot>,
 }
 

@@ -296,9 +296,10 @@ impl Transaction {
         next.version = root.version.next();
         let mut changes = wanted.then(Vec::new);
         for part in self.written() {
-            let Applied { rows, changed, replaced } = part.apply(root, rules, wanted)?;
+            let Applied { rows, changed, replaced, written } = part.apply(root, rules, wanted)?;
             next.slots[part.id()].content = Content::Typed(rows);
             next.replaced += replaced;
+            next.changed += written;
             if let Some(changes) = &mut changes {
                 changes.extend(changed);
             }
@@ -337,6 +338,8 @@ pub(super) struct Applied {
     changed: Option<Changed>,
     /// How many rows are not there any more as they were.
     replaced: u64,
+    /// How many rows are set or removed.
+    written: u64,
 }
 
 /// What a transaction did to one collection, without its types.
@@ -449,7 +452,7 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
     fn apply(&self, root: &Root, rules: &Rules, wanted: bool) -> Result<Applied, Error> {
         let mut table = root.table::<K, V>(self.id).cloned().unwrap_or_else(Table::new);
         let rule = rules.of::<K, V>(self.id);
-        let mut replaced = 0;
+        let (mut replaced, mut written) = (0, 0);
         let mut changes = Vec::with_capacity(if wanted { self.writes.len() } else { 0 });
         for (key, new) in &self.writes {
             let old = match new {
@@ -460,6 +463,7 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
                 continue;
             }
             replaced += u64::from(old.is_some());
+            written += 1;
             if let Some(rule) = &rule {
                 rule.check(&self.name, key, old.as_deref(), new.as_deref())?;
             }
@@ -468,7 +472,7 @@ impl<K: Key, V: Value> Part for TablePart<K, V> {
             }
         }
         let changed = Changed::of(self.id, self.name.clone(), changes);
-        Ok(Applied { rows: Arc::new(table), changed, replaced })
+        Ok(Applied { rows: Arc::new(table), changed, replaced, written })
     }
 
     #[cfg(feature = "durable")]

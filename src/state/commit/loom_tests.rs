@@ -57,7 +57,7 @@ fn over_a_log() -> StateManager {
     let (store, counters) = (Box::new(Nowhere), Arc::default());
     let keeper = Keeper::new(store, None, codec, counters, &settings, Progress::default());
     let owner = Release::new(settings.max_pending_releases);
-    let root = Root { owner, version: Version::ZERO, replaced: 0, slots: Vec::new() };
+    let root = Root { owner, version: Version::ZERO, replaced: 0, changed: 0, slots: Vec::new() };
     StateManager::recovered(root, codec, keeper, &settings, RecoveryReport::default())
 }
 

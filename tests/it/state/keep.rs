@@ -94,6 +94,7 @@ fn a_policy_out_of_range_is_refused() {
     refused(SnapshotPolicy::new().keep_last(1 << 17));
     refused(SnapshotPolicy::new().max_named(1 << 17));
     refused(SnapshotPolicy::new().every_commits(0));
+    refused(SnapshotPolicy::new().every_changes(0));
     refused(SnapshotPolicy::new().every(Duration::ZERO));
     refused(SnapshotPolicy::new().keep_for(Duration::ZERO));
     let builder: StateBuilder = StateManager::builder().in_memory().max_pending_releases(1025);
@@ -126,6 +127,87 @@ fn the_commit_that_completes_a_number_keeps_its_own_version_whoever_else_commits
         let commits: u64 = snapshot.iter(&table).map(|(_, number)| number + 1).sum();
         assert_eq!(commits, info.version.as_u64(), "as many writes as commits");
     }
+}
+
+#[test]
+fn a_change_is_a_row_that_is_set_or_removed_whatever_commit_it_is_of() {
+    let (state, table, _) = open(SnapshotPolicy::new().keep_last(1000).every_changes(10));
+    let versions = || state.kept().iter().map(|info| info.version.as_u64()).collect::<Vec<_>>();
+    let set = |keys: std::ops::Range<u32>| {
+        let set = state.transaction(|tx| {
+            keys.clone().for_each(|key| tx.insert(&table, key, 0));
+            // Of a row that is not there: no change.
+            assert_eq!(tx.remove(&table, &u32::MAX), None);
+            // A row is changed once by a commit.
+            tx.insert(&table, keys.start, 1);
+            Ok(())
+        });
+        set.unwrap().1.as_u64()
+    };
+    let before = state.snapshot();
+    assert_eq!((set(0..9), versions()), (1, vec![]));
+    // Set to what it is: the tenth.
+    assert_eq!((set(0..1), versions()), (2, vec![2]));
+    for key in 0..9 {
+        table.remove(&key).unwrap();
+    }
+    assert_eq!((state.version().as_u64(), versions()), (11, vec![2]));
+    assert!(table.remove(&0).unwrap().0.is_none());
+    // However many it is of, a commit is one version, and the next one is due ten changes later.
+    assert_eq!((set(0..95), versions()), (12, vec![2, 12]));
+    assert_eq!((set(0..9), versions()), (13, vec![2, 12]));
+    let refused: Result<((), Version), _> = state.transaction(|tx| {
+        tx.insert(&table, 1, 1);
+        Err(phalanx::state::Abort::new("no"))
+    });
+    assert_eq!((refused.unwrap_err().kind(), versions()), (ErrorKind::Aborted, vec![2, 12]));
+    // Going back is a commit like any, here of 95 rows.
+    assert_eq!((state.restore(&before).unwrap().as_u64(), versions()), (14, vec![2, 12, 14]));
+    assert_eq!((set(0..9), versions()), (15, vec![2, 12, 14]));
+    assert_eq!((set(0..1), versions()), (16, vec![2, 12, 14, 16]));
+    assert!(state.kept().iter().all(|info| info.automatic));
+    assert_eq!(state.stats().automatic_snapshots, 4);
+}
+
+#[test]
+fn the_commit_that_completes_a_number_of_changes_keeps_its_own_version_whoever_else_commits() {
+    const EVERY: u64 = 10;
+    let (state, table, _) = open(SnapshotPolicy::new().keep_last(10_000).every_changes(EVERY));
+    let barrier = Barrier::new(4);
+    let mut sizes = thread::scope(|scope| {
+        let writers: Vec<_> = (0..4_u32)
+            .map(|writer| {
+                let (state, table, barrier) = (&state, &table, &barrier);
+                scope.spawn(move || {
+                    barrier.wait();
+                    let commit = |number: u32| {
+                        let rows = 1 + number % (3 + 5 * writer);
+                        let set = state.transaction(|tx| {
+                            (0..rows).for_each(|key| tx.insert(table, key, number.into()));
+                            Ok(u64::from(rows))
+                        });
+                        let (rows, version) = set.unwrap();
+                        (version, rows)
+                    };
+                    (0..250).map(commit).collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        writers.into_iter().flat_map(|writer| writer.join().unwrap()).collect::<Vec<_>>()
+    });
+    sizes.sort_unstable();
+    let mut since = 0;
+    let mut expected = Vec::new();
+    for (version, rows) in sizes {
+        since += rows;
+        if since >= EVERY {
+            expected.push(version);
+            since = 0;
+        }
+    }
+    let kept: Vec<_> = state.kept().into_iter().map(|info| info.version).collect();
+    assert_eq!(kept, expected);
+    assert!(kept.len() > 100 && state.stats().automatic_snapshots == kept.len() as u64);
 }
 
 #[test]
@@ -168,7 +250,8 @@ fn kept_snapshots_do_not_survive_the_manager() {
 
 #[derive(Clone, Debug)]
 enum Op {
-    Commit,
+    /// Of so many rows.
+    Commit(u32),
     Keep,
     KeepAs(u8),
     Drop(u64),
@@ -179,7 +262,7 @@ enum Op {
 
 fn op() -> impl Strategy<Value = Op> {
     prop_oneof![
-        6 => Just(Op::Commit),
+        6 => (1..7u32).prop_map(Op::Commit),
         3 => Just(Op::Keep),
         2 => (0..4u8).prop_map(Op::KeepAs),
         1 => (1..20u64).prop_map(Op::Drop),
@@ -198,6 +281,7 @@ struct Model {
     version: u64,
     now: u64,
     due: u64,
+    changes: u64,
     by_count: u64,
     by_age: u64,
 }
@@ -205,7 +289,8 @@ struct Model {
 const LAST: usize = 3;
 const AGE: u64 = 12;
 const NAMED: usize = 2;
-const COMMITS: u64 = 4;
+const COMMITS: u64 = 7;
+const CHANGES: u64 = 10;
 const PERIOD: u64 = 9;
 
 impl Model {
@@ -239,20 +324,30 @@ proptest! {
     fn what_is_kept_is_what_a_naive_policy_keeps(ops in vec(op(), 1..60)) {
         let seconds = Duration::from_secs;
         let policy = SnapshotPolicy::new().keep_last(LAST).keep_for(seconds(AGE)).max_named(NAMED);
-        let (state, table, hand) = open(policy.every_commits(COMMITS).every(seconds(PERIOD)));
+        let policy = policy.every_commits(COMMITS).every_changes(CHANGES);
+        let (state, table, hand) = open(policy.every(seconds(PERIOD)));
         let mut model = Model { due: PERIOD, ..Model::default() };
         let mut values = BTreeMap::from([(0, None)]);
         for op in &ops {
             match op {
-                Op::Commit => {
+                Op::Commit(rows) => {
                     model.version += 1;
-                    table.insert(1, model.version).unwrap();
+                    let set = state.transaction(|tx| {
+                        (1..=*rows).for_each(|key| tx.insert(&table, key, model.version));
+                        Ok(())
+                    });
+                    set.unwrap();
                     values.insert(model.version, Some(model.version));
                     let timed = model.now >= model.due;
                     if timed {
                         model.due = model.now + PERIOD;
                     }
-                    if timed || model.version.is_multiple_of(COMMITS) {
+                    model.changes += u64::from(*rows);
+                    let changed = model.changes >= CHANGES;
+                    if changed {
+                        model.changes = 0;
+                    }
+                    if timed || changed || model.version.is_multiple_of(COMMITS) {
                         model.keep(None, true);
                         model.trim();
                     }
