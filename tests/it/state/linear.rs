@@ -1,11 +1,13 @@
 //! Whether recorded concurrent histories are linearizable.
 //!
-//! Threads do what the state offers on a few keys and write down each operation: a number from one shared
-//! counter before it was invoked and one after it returned, what it found, what it wrote, and its version where
+//! Threads do what the state offers on a few keys of two collections and write down each operation: a number from one
+//! shared counter before it was invoked and one after it returned, what it found, what it wrote, and its version where
 //! it was told one. The versions give the order of the writes, so the check is exact and needs no search:
 //!
 //! 1. Each version is of one operation, and none is missing.
-//! 2. Done in the order of the versions by a naive map, each operation finds there what it found.
+//! 2. Done in the order of the versions by a naive map, each operation finds there what it found: also in rows that it
+//!    only read, and in all of a collection that it went through. So a state whose commits saw to the rows that
+//!    they write, and to no others, does not pass: two of them may each have found what the other one changed.
 //! 3. That order respects real time: what returned before another was invoked has the smaller version.
 //! 4. Each operation that wrote nothing equals the map at a version between the newest of those that had returned
 //!    before it was invoked and the oldest of those invoked after it returned, and no older than what an earlier
@@ -18,8 +20,9 @@ mod record;
 use super::long::long;
 use check::check;
 use phalanx::state::{FaultDisk, StateManager, Version};
-use record::{Operation, record};
+use record::{Key, Operation, record};
 
+/// Of each of the two collections.
 const KEYS: u8 = 3;
 
 fn states() -> [(&'static str, StateManager); 2] {
@@ -30,11 +33,11 @@ fn states() -> [(&'static str, StateManager); 2] {
 }
 
 /// Of each thread.
-const OPERATIONS: u64 = 200;
+const OPERATIONS: u64 = 300;
 
 #[test]
 fn what_threads_saw_and_wrote_is_linearizable() {
-    let mut overlapped = 0;
+    let (mut overlapped, mut reruns) = (0, 0);
     for seed in 0..if long() { 30 } else { 3 } {
         for (kind, state) in states() {
             let history =
@@ -44,10 +47,16 @@ fn what_threads_saw_and_wrote_is_linearizable() {
             }
             let wrote = history.iter().filter(|done| done.wrote()).count();
             assert!(wrote > 50 && wrote < history.len() - 50, "{wrote} of {}", history.len());
+            for what in record::KINDS {
+                let found = history.iter().any(|done| done.what == *what && done.wrote());
+                assert!(found, "{kind}, seed {seed}: no {what} wrote anything");
+            }
             overlapped += overlaps(&history);
+            reruns += state.stats().reruns;
         }
     }
-    assert!(overlapped > 0, "nothing happened at once");
+    assert!(overlapped > 100, "{overlapped} began within another");
+    assert!(reruns > 100, "{reruns} found what they had read changed");
 }
 
 /// How many operations were invoked before one of another thread, invoked earlier, had returned.
@@ -86,6 +95,42 @@ fn a_history_in_which_a_read_found_what_never_was_is_refused() {
 }
 
 #[test]
+fn a_history_in_which_what_was_read_of_another_row_is_stale_is_refused() {
+    // As where a commit sees to the rows that it writes alone.
+    refused("a read of another row is stale", |history, at| {
+        let done = &history[at];
+        let Some(version) = done.version.filter(|_| done.wrote()) else { return false };
+        let only_read =
+            |key: Key| done.writes.iter().all(|(written, _)| *written != key).then_some(key);
+        let stale = done.found.iter().enumerate().find_map(|(place, (key, found))| {
+            let before = value_before(history, only_read(*key)?, version, *found)?;
+            Some((place, before))
+        });
+        let Some((place, before)) = stale else { return false };
+        history[at].found[place].1 = before;
+        true
+    });
+}
+
+/// What a row was before it became what it was last before a version; none where it never was anything else.
+fn value_before(
+    history: &[Operation],
+    key: Key,
+    version: Version,
+    last: Option<u64>,
+) -> Option<Option<u64>> {
+    let mut writes: Vec<_> = history
+        .iter()
+        .filter(|done| done.version < Some(version))
+        .flat_map(|done| done.writes.iter().map(|(row, value)| (done.version, *row, *value)))
+        .filter(|(_, row, _)| *row == key)
+        .collect();
+    writes.sort_unstable();
+    let mut values = writes.iter().rev().map(|(.., value)| *value).chain([None]);
+    values.find(|value| *value != last)
+}
+
+#[test]
 fn a_history_in_which_a_read_is_late_is_refused() {
     refused("a read after the end", |history, at| {
         if history[at].wrote() {
@@ -102,7 +147,7 @@ fn a_history_in_which_a_read_is_late_is_refused() {
 }
 
 /// What the operation of the newest version left in a row.
-fn value_at_end(history: &[Operation], key: u8) -> Option<u64> {
+fn value_at_end(history: &[Operation], key: Key) -> Option<u64> {
     let writes = history.iter().filter(|done| done.wrote());
     let of_key = writes.flat_map(|done| {
         done.writes

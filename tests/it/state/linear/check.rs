@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use phalanx::state::Version;
 
-use super::record::Operation;
+use super::record::{Key, Operation};
 
-type Map = BTreeMap<u8, u64>;
+type Map = BTreeMap<Key, u64>;
 
 /// Whether a history that ended at this version is linearizable, and if not, where.
 pub(super) fn check(history: &[Operation], end: Version) -> Result<(), String> {
