@@ -29,6 +29,8 @@ pub(super) struct Crew<T, O> {
     warmth: Warmth,
     /// Rule 3.
     made: u16,
+    /// Whether the agent's mailbox stands in the workers' line.
+    in_line: bool,
 }
 
 /// How far the making of the first handler of an agent that is prewarmed is.
@@ -117,7 +119,8 @@ impl<T, O> Crew<T, O> {
     /// The crew of no agent.
     pub(super) const fn none() -> Self {
         let (factory, idle, tenure, warmth) = (None, Idle::None, Tenure::NONE, Warmth::Warm);
-        Self { factory, idle, tenure, down: false, prewarmed: false, warmth, made: 0 }
+        let (down, prewarmed, made, in_line) = (false, false, 0, false);
+        Self { factory, idle, tenure, down, prewarmed, warmth, made, in_line }
     }
 
     /// Of an agent that joins, with a handler made before it is in service or not.
@@ -129,7 +132,8 @@ impl<T, O> Crew<T, O> {
     ) -> Self {
         let factory = Some(factory);
         let warmth = if prewarmed { Warmth::Cold } else { Warmth::Warm };
-        Self { factory, idle: Idle::None, tenure, down, prewarmed, warmth, made: 0 }
+        let (idle, made, in_line) = (Idle::None, 0, false);
+        Self { factory, idle, tenure, down, prewarmed, warmth, made, in_line }
     }
 
     pub(super) const fn tenure(&self) -> Tenure {
@@ -171,14 +175,29 @@ impl<T, O> Crew<T, O> {
         untold
     }
 
-    /// Whether workers were told to make a handler, and none does.
+    /// Whether something stands in the workers' line for the agent: its mailbox, or that a handler is to be made.
     pub(super) const fn is_lined(&self) -> bool {
-        matches!(self.warmth, Warmth::Lined)
+        self.in_line || matches!(self.warmth, Warmth::Lined)
+    }
+
+    /// Says that the agent's mailbox stands in line; whether it did not.
+    pub(super) fn lines_up(&mut self) -> bool {
+        !std::mem::replace(&mut self.in_line, true)
+    }
+
+    /// The agent's mailbox was taken out of the line.
+    pub(super) const fn leave_line(&mut self) {
+        self.in_line = false;
+    }
+
+    /// Whether its mailbox stands in line.
+    pub(super) const fn is_in_line(&self) -> bool {
+        self.in_line
     }
 
     /// Begins to make a handler, or waits for the next [call](Self::call); what to make it by.
     pub(super) fn begin_to_warm(&mut self, begins: bool) -> Option<&Factory<T, O>> {
-        if !self.is_lined() {
+        if self.warmth != Warmth::Lined {
             return None;
         }
         self.warmth = if begins { Warmth::Making } else { Warmth::Cold };

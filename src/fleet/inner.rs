@@ -667,7 +667,7 @@ impl<T: Send + Sync, O: Send + Sync> Feed for Inner<T, O> {
     }
 
     fn freed(&self, agent: AgentId) {
-        self.runner.reschedule(agent);
+        self.line_up(agent);
     }
 
     fn lease_due(&self) {

@@ -52,7 +52,16 @@ impl<T, O> Inner<T, O> {
             let mut home = post.lock();
             let told = home.mailbox.put_back(agent.generation, Message::Task(id));
             // The task was accepted, so a drain waits for it.
-            told.map(|told| (told == Told::Schedule).then(|| self.runner.schedule_accepted(agent)))
+            told.map(|told| {
+                if told != Told::Schedule {
+                    None
+                } else if home.lines_up(agent.generation) {
+                    Some(self.runner.schedule_accepted(agent))
+                } else {
+                    self.runner.activate(true).expect("it was accepted");
+                    None
+                }
+            })
         });
         match told {
             Some(Ok(None)) => {}

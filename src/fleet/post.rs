@@ -9,6 +9,9 @@
 //!    every message that no handler has begun, at once, whatever the handler is doing. So does whoever sweeps it,
 //!    and leaves it to its worker.
 //! 3. The order of locks: the tasks' state, then a mailbox, then a hand or the runner.
+//! 4. A mailbox stands in the workers' line once at most. Who lines it up says so under its lock, and leaves it at that
+//!    if it stands there; who has come to its entry takes that back under the lock under which it begins a turn, or before it
+//!    looks whether there may be one. So what came before that is seen, and what comes later lines it up again.
 
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
@@ -86,6 +89,18 @@ impl<T, O> Home<T, O> {
     pub(super) fn close(&mut self, generation: u32) -> Option<(Messages<T, O>, Crew<T, O>)> {
         let left = self.mailbox.close(generation)?;
         Some((left, std::mem::replace(&mut self.crew, Crew::none())))
+    }
+
+    /// Whether the caller is to line it up, as it does not stand in line (rule 4).
+    pub(super) fn lines_up(&mut self, generation: u32) -> bool {
+        self.mailbox.is_open(generation) && self.crew.lines_up()
+    }
+
+    /// Its entry was taken out of the line.
+    pub(super) fn leave_line(&mut self, generation: u32) {
+        if self.mailbox.is_open(generation) {
+            self.crew.leave_line();
+        }
     }
 
     /// A handler for one who leased the agent; `None` if it is gone.

@@ -190,6 +190,17 @@ impl Runner {
         self.line_up(&mut line, Ready::Mailbox(agent))
     }
 
+    /// The same for one that stands in line from before it was idle.
+    #[cold]
+    pub(super) fn activate(&self, accepted: bool) -> Result<(), Ended> {
+        let mut line = self.shared.line.lock();
+        if (line.draining || line.stopping) && !accepted {
+            return Err(Ended);
+        }
+        line.active += 1;
+        Ok(())
+    }
+
     /// Whether it drains or stops, for all that is known here.
     #[inline]
     pub(super) fn takes_no_more(&self) -> bool {
@@ -312,12 +323,6 @@ impl Runner {
         let mut line = self.shared.line.lock();
         line.active -= count;
         count > 0 && line.active == 0 && (line.draining || line.stopping)
-    }
-
-    /// As [`retire`](Self::retire), for the mailbox of an agent that ended while it was scheduled.
-    pub(super) fn retire_gone(&self, agent: AgentId) -> bool {
-        self.forget(agent);
-        self.retire(1)
     }
 
     /// An agent has ended that may stand in line. What does is taken out before such entries are more than all others

@@ -199,8 +199,7 @@ impl<T, O> Inner<T, O> {
             return self.put_absent(agent, lane, message);
         };
         let mut home = post.lock();
-        let mailbox = &mut home.mailbox;
-        let told = match mailbox.push(agent.generation, lane, message) {
+        let told = match home.mailbox.push(agent.generation, lane, message) {
             Ok(told) => told,
             Err((refusal, message)) => {
                 drop(home);
@@ -218,15 +217,23 @@ impl<T, O> Inner<T, O> {
             }
             return Ok(());
         }
-        match self.runner.schedule(agent) {
+        let lined = if home.crew.is_in_line() {
+            self.runner.activate(false).map(|()| None)
+        } else {
+            self.runner.schedule(agent).map(Some)
+        };
+        match lined {
             Ok(roused) => {
+                home.crew.lines_up();
                 post.accept();
                 drop(home);
-                self.runner.rouse(roused);
+                if let Some(roused) = roused {
+                    self.runner.rouse(roused);
+                }
                 Ok(())
             }
             Err(_ended) => {
-                let message = mailbox.take_back(lane).expect("it was just put in");
+                let message = home.mailbox.take_back(lane).expect("it was just put in");
                 drop(home);
                 Err(self.refuse_message(TellError::Closed, message))
             }
@@ -245,9 +252,20 @@ impl<T, O> Inner<T, O> {
                 home.mailbox.restore(control, messages);
             }
             None => {
+                let lines_up = home.lines_up(agent.generation);
                 drop(home);
-                self.runner.reschedule(agent);
+                if lines_up {
+                    self.runner.reschedule(agent);
+                }
             }
+        }
+    }
+
+    /// Has a worker look at a mailbox, unless it stands in line.
+    pub(super) fn line_up(&self, agent: AgentId) {
+        let post = self.posts.get(agent.slot);
+        if post.is_some_and(|post| post.lock().lines_up(agent.generation)) {
+            self.runner.reschedule(agent);
         }
     }
 
@@ -255,7 +273,11 @@ impl<T, O> Inner<T, O> {
     #[cold]
     pub(super) fn look_for_control(&self, agent: AgentId) {
         let post = self.posts.get(agent.slot);
-        if post.is_some_and(|post| post.lock().mailbox.is_urgent(agent.generation)) {
+        let lines_up = post.is_some_and(|post| {
+            let mut home = post.lock();
+            home.mailbox.is_urgent(agent.generation) && home.lines_up(agent.generation)
+        });
+        if lines_up {
             self.runner.reschedule(agent);
         }
     }
@@ -346,7 +368,7 @@ impl<T, O> Inner<T, O> {
         let count = taken.iter().filter(|message| message.counts()).count() + waiting.counted();
         self.counters.give_back(count);
         // A mailbox that runs is retired by its worker.
-        let last = active && worker.is_none() && self.runner.retire_gone(agent);
+        let last = active && worker.is_none() && self.runner.retire(1);
         Some(Remains { agent, taken, waiting, count, asker, crew, last })
     }
 

@@ -63,38 +63,62 @@ pub(super) struct Turn<'a, T, O> {
 }
 
 impl<T, O> Inner<T, O> {
-    /// Runs a turn of an agent's mailbox, if there is one to run; whether it did.
+    /// Runs a turn of an agent's mailbox, which a worker has taken out of the line, if there is one to run; whether it did.
+    #[inline]
     pub(super) fn turn(&self, agent: AgentId, seat: &mut Seat) -> bool {
+        self.take_and_turn(agent, seat, true)
+    }
+
+    #[inline]
+    fn take_and_turn(&self, agent: AgentId, seat: &mut Seat, was_in_line: bool) -> bool {
         // If it has no room, the mailbox comes back into the line once it has.
         let taken = self.pool.take_agent(agent);
         self.pool.settle_dues();
+        match taken {
+            Some(taken) => self.turn_under(taken, None, None, seat, was_in_line),
+            None => self.turn_anyhow(agent, seat, was_in_line),
+        }
+    }
+
+    /// The same where the agent had no room a moment ago.
+    #[cold]
+    fn turn_anyhow(&self, agent: AgentId, seat: &mut Seat, was_in_line: bool) -> bool {
+        let Some(post) = self.posts.get(agent.slot) else { return false };
+        let mut taken = None;
+        if was_in_line {
+            post.lock().leave_line(agent.generation);
+            // Whoever brought room before that took it to be in line.
+            if !left_out("turn.look-once") {
+                taken = self.pool.take_agent(agent);
+                self.pool.settle_dues();
+            }
+        }
         let mut held = None;
-        let (taken, beside) =
-            match taken.map(|taken| (taken, None)).or_else(|| self.take_beside(agent, &mut held)) {
-                Some(taken) => taken,
-                None => {
-                    drop(held);
-                    // Of the leases that it has, some may have run out.
-                    self.look_for_expired(seat);
-                    return false;
-                }
-            };
-        self.turn_under(taken, beside, held, seat)
+        match taken.map(|taken| (taken, None)).or_else(|| self.take_beside(agent, &mut held)) {
+            Some((taken, beside)) => self.turn_under(taken, beside, held, seat, false),
+            None => {
+                drop(held);
+                // Of the leases that it has, some may have run out.
+                self.look_for_expired(seat);
+                false
+            }
+        }
     }
 
     /// The same with a lease that the worker took for a task.
     #[cold]
     pub(super) fn turn_with(&self, taken: Taken, seat: &mut Seat) -> bool {
         if taken.charge.is_none() {
-            return self.turn_under(taken, None, None, seat);
+            return self.turn_under(taken, None, None, seat, false);
         }
         // The group of the task has paid for it, which has nothing to do with the mailbox. Whoever takes the agent before
         // it is taken again sees what waits there, too.
         self.release(taken, true);
-        self.turn(taken.agent, seat)
+        self.take_and_turn(taken.agent, seat, false)
     }
 
-    /// The same with a lease of the agent; one `beside` and with the lock of the tasks by rule 5.
+    /// The same with a lease of the agent; one `beside` and with the lock of the tasks by rule 5. What was in line is
+    /// so no more.
     #[inline]
     fn turn_under(
         &self,
@@ -102,6 +126,7 @@ impl<T, O> Inner<T, O> {
         beside: Option<u16>,
         held: Option<MutexGuard<'_, State<T, O>>>,
         seat: &mut Seat,
+        was_in_line: bool,
     ) -> bool {
         let agent = taken.agent;
         let worker = seat.worker();
@@ -109,10 +134,14 @@ impl<T, O> Inner<T, O> {
         let station = &self.stations[usize::from(worker)];
         let begun = {
             let mut home = post.lock();
+            if was_in_line {
+                home.leave_line(agent.generation);
+            }
             if home.crew.is_down() {
+                let lines_up = beside.is_none() && home.lines_up(agent.generation);
                 drop((home, held));
                 self.release(taken, false);
-                if beside.is_none() {
+                if lines_up {
                     // It failed since it was taken; it is wanted, or up again, when somebody comes to it once more.
                     self.runner.reschedule(agent);
                 }
@@ -174,7 +203,7 @@ impl<T, O> Inner<T, O> {
                 rest
             };
             match rest {
-                Rest::Again => self.runner.reschedule(agent),
+                Rest::Again => self.line_up(agent),
                 Rest::Idle | Rest::Closed => {
                     let last = self.runner.retire(1);
                     if last || (untold && !left_out("turn.tell-who-drains")) {

@@ -409,7 +409,7 @@ impl<T, O> Inner<T, O> {
                 let post = self.posts.get(agent.slot).expect("it ran something");
                 let mut home = post.lock();
                 handler = home.take_back(agent.generation, tenure, made);
-                if home.mailbox.is_urgent(agent.generation) {
+                if home.mailbox.is_urgent(agent.generation) && home.lines_up(agent.generation) {
                     // It waited for the handler.
                     self.runner.reschedule(agent);
                 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::fleet::{AgentSpec, Fleet};
+use crate::fleet::{AgentSpec, Condition, Fleet, Request};
 use crate::sync::thread;
 
 fn agent(slot: u32) -> AgentId {
@@ -163,7 +163,8 @@ fn agents_that_end_before_their_turn_leave_no_line_behind_them() {
     runner.tasks_are_ready();
     for slot in 1..10_000 {
         schedule(&runner, agent(slot));
-        assert!(!runner.retire_gone(agent(slot)), "nobody waits for that");
+        runner.forget(agent(slot));
+        assert!(!runner.retire(1), "nobody waits for that");
         assert!(runner.shared.line.lock().ready.len() <= 2 * (GONE + 1), "the line grows");
     }
     assert_eq!(runner.active(), 1);
@@ -184,4 +185,50 @@ fn agents_that_are_drained_late_before_their_turn_leave_no_line_behind_them() {
         let length = fleet.inner().runner.shared.line.lock().ready.len();
         assert!(length <= 2 * (GONE + 1), "the line grows");
     }
+}
+
+#[test]
+fn a_mailbox_stands_in_line_once_whatever_its_control_lane_is_told() {
+    let fleet = Fleet::<(), ()>::builder().driven().build().expect("the values are valid");
+    let length = || fleet.inner().runner.shared.line.lock().ready.len();
+    for round in 0..1000 {
+        let agent = fleet.spawn(AgentSpec::new("brief").handler_fn(|_, _| Ok(())));
+        let agent = agent.expect("there is room");
+        let before = length();
+        fleet.tell(agent, ()).expect("there is room");
+        for _ in 0..16 {
+            fleet.tell_control(agent, ()).expect("there is room");
+        }
+        assert_eq!(length(), before + 1);
+        if round % 3 == 0 {
+            fleet.run_ready(1);
+        }
+        if round % 2 == 0 {
+            let drained = fleet.drain_agent(agent, Duration::ZERO).expect("it lives");
+            assert!(drained.ended);
+        } else {
+            fleet.kill(agent).expect("it lives");
+        }
+        assert!(length() <= 2 * (GONE + 1), "the line grows");
+    }
+}
+
+#[test]
+fn an_agent_that_is_drained_and_serves_again_leaves_no_line_behind_it() {
+    let fleet = Fleet::<(), ()>::builder().driven().build().expect("the values are valid");
+    let agent = fleet.spawn(AgentSpec::new("stays").handler_fn(|_, _| Ok(())));
+    let agent = agent.expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is free");
+    for _ in 0..10 {
+        fleet.tell(agent, ()).expect("there is room");
+        let drained = fleet.drain_agent(agent, Duration::ZERO).expect("it lives");
+        assert_eq!((drained.ended, drained.messages_returned), (false, 1), "its lease is held");
+        fleet.set_condition(agent, Condition::Fit).expect("it lives");
+    }
+    assert_eq!(fleet.inner().runner.shared.line.lock().ready.len(), 1);
+    fleet.tell(agent, ()).expect("there is room");
+    drop(lease);
+    assert_eq!(fleet.run_ready(usize::MAX), 1);
+    assert_eq!(fleet.stats().messages_handled, 1);
+    assert!(fleet.drain(Duration::ZERO).expect("it is driven here").is_complete());
 }

@@ -334,7 +334,7 @@ impl<T, O> Inner<T, O> {
             .expect("a ward is a live agent, and so is one that is cold");
         // That needs no room. What comes into its control lane after it was looked at finds the agent as it is now.
         if is_urgent {
-            self.runner.reschedule(agent);
+            self.line_up(agent);
         }
     }
 
@@ -348,7 +348,7 @@ impl<T, O> Inner<T, O> {
     ) -> Option<Condition> {
         let (before, passed) = self.pool.change_condition(agent, fitness, &mut after.wakes)?;
         if let Some(agent) = passed.freed {
-            self.runner.reschedule(agent);
+            self.line_up(agent);
         }
         if passed.hungry {
             self.notify_workers(state);

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use crate::fleet::inner::After;
-use crate::fleet::runner::Seat;
+use crate::fleet::runner::{Ready, Seat};
 use crate::fleet::work::{Next, ROUND};
-use crate::fleet::{AgentId, AgentSpec, Fleet, Task};
+use crate::fleet::{AgentId, AgentSpec, Fleet, Request, Task};
 use crate::sync::atomic::{AtomicBool, Ordering};
 use crate::sync::{Mutex, thread, weakened};
 
@@ -167,4 +167,44 @@ fn loom_a_control_message_and_a_task_never_have_two_handlers_of_one_agent() {
 #[should_panic(expected = "two handlers of one agent at once")]
 fn loom_twin_without_the_lock_of_the_tasks_a_control_message_has_a_second_handler() {
     weakened("turn.take-beside-unlocked", || explore(control_against_task));
+}
+
+/// The only lease of an agent comes back while a worker looks whether its mailbox may have a turn.
+fn room_against_look() {
+    let (fleet, seat) = staffed();
+    let spec = AgentSpec::<u32, ()>::new("worker").handler_fn(|_: &Task<u32>, _| Ok(()));
+    let agent = fleet.spawn(spec).expect("there is room");
+    let lease = fleet.try_allocate(&Request::any()).expect("it is free");
+    fleet.tell(agent, 1).expect("there is room");
+    let worker = works(&fleet, seat);
+    drop(lease);
+    let seat = worker.join().expect("a turn does not panic");
+    // What stands in line after that.
+    let seat = works(&fleet, seat).join().expect("a turn does not panic");
+    assert_eq!(fleet.stats().messages_handled, 1, "a mailbox that has room is not in line");
+    drop(seat);
+}
+
+/// Runs the mailboxes that stand in line on a thread of its own, which hands its seat back.
+fn works(fleet: &Fleet<u32, ()>, mut seat: Seat) -> thread::JoinHandle<Seat> {
+    let fleet = fleet.clone();
+    thread::spawn(move || {
+        while let Some(ready) = fleet.inner().runner.try_next(&mut seat) {
+            if let Ready::Mailbox(agent) = ready {
+                fleet.inner().turn(agent, &mut seat);
+            }
+        }
+        seat
+    })
+}
+
+#[test]
+fn loom_a_mailbox_that_is_looked_at_as_room_comes_has_a_turn() {
+    explore(room_against_look);
+}
+
+#[test]
+#[should_panic(expected = "a mailbox that has room is not in line")]
+fn loom_twin_a_worker_that_looks_once_misses_the_room_that_comes_meanwhile() {
+    weakened("turn.look-once", || explore(room_against_look));
 }
