@@ -323,14 +323,20 @@ impl<T, O> Station<T, O> {
 impl<T, O> Held<'_, T, Beside<T, O>> {
     /// Takes away all that the worker has not begun, in its order.
     pub(super) fn strip(&mut self) -> VecDeque<Message<T, O>> {
-        self.strip_lanes().1
+        let mut run = VecDeque::new();
+        self.cut(&mut run);
+        self.join(run)
     }
 
-    /// The same; and how many, the first, are of the control lane.
-    pub(super) fn strip_lanes(&mut self) -> (usize, VecDeque<Message<T, O>>) {
-        let (mut run, control) = (VecDeque::new(), self.control);
+    /// The same but for what is of the control lane, which stays: the worker goes on with that, whoever tells more.
+    pub(super) fn strip_work(&mut self) -> VecDeque<Message<T, O>> {
+        let mut run = VecDeque::new();
         self.cut(&mut run);
-        (control, self.join(run))
+        let kept = self.control;
+        let control: VecDeque<_> = self.messages.drain(..kept).collect();
+        let work = self.join(run);
+        (self.messages, self.control) = (control, kept);
+        work
     }
 
     /// How many are not begun and counted as messages, for all that is known here.

@@ -21,7 +21,7 @@ use super::post::{Home, Message};
 use super::reply::{Filled, Reply, ReplyCell};
 use super::task::{Outcome, ReturnReason};
 use super::wakers::guarded;
-use crate::sync::{BriefGuard, left_out};
+use crate::sync::left_out;
 
 /// Why a message was not accepted. It carries the payload back.
 #[derive(thiserror::Error)]
@@ -199,6 +199,10 @@ impl<T, O> Inner<T, O> {
             return self.put_absent(agent, lane, message);
         };
         let mut home = post.lock();
+        if lane == Lane::Control {
+            // Before it is put in: if the system refuses the fence of the cut, nothing has been accepted.
+            self.make_way(agent, &mut home);
+        }
         let told = match home.mailbox.push(agent.generation, lane, message) {
             Ok(told) => told,
             Err((refusal, message)) => {
@@ -212,8 +216,13 @@ impl<T, O> Inner<T, O> {
         };
         if told == Told::Already {
             post.accept();
-            if lane == Lane::Control {
-                self.hurry(agent, home);
+            // If nobody runs it, somebody looks whether that may be, as it needs less than what waited there.
+            let lines_up = lane == Lane::Control
+                && home.mailbox.worker(agent.generation).is_none()
+                && home.lines_up(agent.generation);
+            drop(home);
+            if lines_up {
+                self.runner.reschedule(agent);
             }
             return Ok(());
         }
@@ -240,24 +249,15 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    /// Has a message of the control lane be the next that is handled: what the worker that runs the mailbox has not begun
-    /// goes back behind it; if none does, one looks whether it may, as it needs less than what waited there.
+    /// Has a message of the control lane be the next that is handled but for those of its lane: the work that the worker
+    /// which runs the mailbox has not begun goes back behind it.
     #[cold]
-    fn hurry(&self, agent: AgentId, mut home: BriefGuard<'_, Home<T, O>>) {
-        match home.mailbox.worker(agent.generation) {
-            Some(_) if left_out("fleet.leave-what-is-in-hand") => {}
-            Some(worker) => {
-                let mut hand = self.stations[usize::from(worker)].hand.lock();
-                let (control, messages) = hand.strip_lanes();
-                home.mailbox.restore(control, messages);
-            }
-            None => {
-                let lines_up = home.lines_up(agent.generation);
-                drop(home);
-                if lines_up {
-                    self.runner.reschedule(agent);
-                }
-            }
+    fn make_way(&self, agent: AgentId, home: &mut Home<T, O>) {
+        if let Some(worker) = home.mailbox.worker(agent.generation)
+            && !left_out("fleet.leave-what-is-in-hand")
+        {
+            let work = self.stations[usize::from(worker)].hand.lock().strip_work();
+            home.mailbox.restore(0, work);
         }
     }
 

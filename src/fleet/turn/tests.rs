@@ -27,6 +27,8 @@ enum Deed {
     KillAndPanic,
     /// Where the system refuses what a kill needs to take messages out of the hand of a worker.
     KillInVain,
+    /// The same for a control message.
+    TellInVain,
     /// After it has told its own agent something by the control lane.
     TellAndFail,
 }
@@ -59,6 +61,9 @@ impl Agent<u64, u64> for Doer {
             if self.deed == Deed::KillInVain {
                 refusing_barriers(|| fleet.kill(cx.agent())).expect("it lives");
             }
+            if self.deed == Deed::TellInVain {
+                refusing_barriers(|| fleet.tell_control(cx.agent(), MANY)).expect("it lives");
+            }
             if self.deed == Deed::TellAndFail {
                 fleet.tell_control(cx.agent(), MANY).expect("there is room");
             }
@@ -67,7 +72,7 @@ impl Agent<u64, u64> for Doer {
                     return Err(TaskError::permanent("as it was told"));
                 }
                 Deed::Panic | Deed::KillAndPanic => panic!("as it was told"),
-                Deed::Kill | Deed::KillInVain => {}
+                Deed::Kill | Deed::KillInVain | Deed::TellInVain => {}
             }
         }
         Ok(message + 1)
@@ -258,17 +263,19 @@ fn what_an_agent_that_failed_had_in_hand_of_control_goes_before_what_was_told_th
 }
 
 #[test]
-fn a_kill_that_the_system_refuses_takes_no_message_out_of_the_world() {
+fn what_the_system_refuses_takes_no_message_out_of_the_world_and_brings_none_into_it() {
     if !Asymmetric::detect().is_free() {
         return;
     }
-    let stage = Stage::new(1, Deed::KillInVain);
-    stage.tell(0..MANY);
-    assert_eq!(stage.fleet.run_ready(1), 1);
-    let stats = stage.fleet.stats();
-    assert_eq!((stats.messages_failed, stats.handler_panics), (1, 1), "the kill has panicked");
-    let ended = stats.messages_handled + stats.messages_failed + stats.messages_returned;
-    assert_eq!((stats.messages_accepted, ended), (MANY, MANY));
+    for deed in [Deed::KillInVain, Deed::TellInVain] {
+        let stage = Stage::new(1, deed);
+        stage.tell(0..MANY);
+        assert_eq!(stage.fleet.run_ready(1), 1);
+        let stats = stage.fleet.stats();
+        assert_eq!((stats.messages_failed, stats.handler_panics), (1, 1), "{deed:?} has panicked");
+        let ended = stats.messages_handled + stats.messages_failed + stats.messages_returned;
+        assert_eq!((stats.messages_accepted, ended), (MANY, MANY), "{deed:?}");
+    }
 }
 
 #[test]
