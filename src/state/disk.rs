@@ -8,6 +8,11 @@
 //!    opened directly: a crash in between is one that the engine knows how to recover from.
 //! 3. What was rehearsed has been synced when going live returns, whether or not the engine ended with a sync.
 //! 4. Nothing is retried. An error goes up as it came, but for that of zeros that found no room (`disk/ahead.rs`).
+//! 5. What is read of a file that was not closed need not be on the disk: where a sync has failed, for whomever, a system
+//!    may keep what it could not write and take it for written. So going live first writes again all that the engine
+//!    read, as it read it, and syncs that, before the first write of its own. Until that sync has returned it is as if
+//!    the last group was being written still; after it what was judged is what is there. Where something reads
+//!    otherwise than it was judged, it is an error.
 
 mod ahead;
 #[cfg(feature = "test-util")]
@@ -16,6 +21,7 @@ mod file;
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::hash::BuildHasher;
 use std::io;
 use std::sync::Arc;
 
@@ -80,6 +86,12 @@ struct Rehearsal {
     shown: u64,
     pages: BTreeMap<u64, Box<[u8]>>,
     script: Vec<Step>,
+    /// How long it is underneath.
+    under: u64,
+    /// Where the engine read and how many bytes, with a print of what was there underneath; none where it was closed
+    /// (rule 5).
+    reads: Option<BTreeMap<(u64, usize), u64>>,
+    hasher: foldhash::quality::RandomState,
 }
 
 #[derive(Debug)]
@@ -92,7 +104,15 @@ enum Step {
 impl Stage {
     pub(super) fn new(disk: Box<dyn Disk>) -> io::Result<Self> {
         let len = disk.len()?;
-        let rehearsal = Rehearsal { len, shown: len, pages: BTreeMap::new(), script: Vec::new() };
+        let rehearsal = Rehearsal {
+            len,
+            shown: len,
+            pages: BTreeMap::new(),
+            script: Vec::new(),
+            under: len,
+            reads: Some(BTreeMap::new()),
+            hasher: foldhash::quality::RandomState::default(),
+        };
         let counters = Arc::<Counters>::default();
         let disk = Ahead::new(disk, len, Arc::clone(&counters));
         Ok(Self(Arc::new(Inner {
@@ -107,9 +127,17 @@ impl Stage {
         Arc::clone(&self.0.counters)
     }
 
+    /// The engine has found it new, or closed in order, after which all was synced: nothing is written again.
+    pub(super) fn was_closed(&self) {
+        self.0.rehearsal.lock().reads = None;
+    }
+
     /// Does underneath what was rehearsed, and from here on goes straight to the disk.
     pub(super) fn go_live(&self) -> io::Result<()> {
         let mut rehearsal = self.0.rehearsal.lock();
+        if let Some(reads) = rehearsal.reads.take() {
+            self.0.write_again(rehearsal.under, &reads, &rehearsal.hasher)?;
+        }
         let mut synced = true;
         for step in rehearsal.script.drain(..) {
             synced = matches!(step, Step::Sync);
@@ -146,6 +174,29 @@ impl Inner {
         self.disk.write(offset, data)
     }
 
+    /// Rule 5.
+    fn write_again(
+        &self,
+        len: u64,
+        reads: &BTreeMap<(u64, usize), u64>,
+        hasher: &impl BuildHasher,
+    ) -> io::Result<()> {
+        if reads.is_empty() {
+            return Ok(());
+        }
+        self.set_len(len)?;
+        let mut bytes = Vec::new();
+        for (&(offset, len), print) in reads {
+            bytes.resize(len, 0);
+            self.disk.read(offset, &mut bytes)?;
+            if hasher.hash_one(&bytes[..]) != *print {
+                return Err(changed());
+            }
+            self.write(offset, &bytes)?;
+        }
+        self.sync()
+    }
+
     fn sync(&self) -> io::Result<()> {
         self.counters.syncs.fetch_add(1, Ordering::Relaxed);
         self.disk.sync()
@@ -162,12 +213,13 @@ impl Rehearsal {
         Ok(self.pages.get_mut(&number).expect("the page was put there above"))
     }
 
-    fn read(&self, disk: &dyn Disk, offset: u64, out: &mut [u8]) -> io::Result<()> {
+    fn read(&mut self, disk: &dyn Disk, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let end = offset.checked_add(out.len() as u64);
         if end.is_none_or(|end| end > self.len) {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        read_shown(disk, self.shown, offset, out)?;
+        let there = read_shown(disk, self.shown, offset, out)?;
+        self.note(offset, &out[..there])?;
         let end = offset + out.len() as u64;
         for (number, page) in self.pages.range(offset / PAGE..end.div_ceil(PAGE)) {
             let start = number * PAGE;
@@ -176,6 +228,14 @@ impl Rehearsal {
                 .copy_from_slice(&page[(from - start) as usize..(to - start) as usize]);
         }
         Ok(())
+    }
+
+    /// Keeps where something was read, and what, until it is known to be on the disk.
+    fn note(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let Some(reads) = self.reads.as_mut().filter(|_| !bytes.is_empty()) else { return Ok(()) };
+        let print = self.hasher.hash_one(bytes);
+        let first = *reads.entry((offset, bytes.len())).or_insert(print);
+        if first == print { Ok(()) } else { Err(changed()) }
     }
 
     fn write(&mut self, disk: &dyn Disk, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -206,12 +266,21 @@ impl Rehearsal {
     }
 }
 
-/// Reads what lies below `shown`, and zeros beyond it.
-fn read_shown(disk: &dyn Disk, shown: u64, offset: u64, out: &mut [u8]) -> io::Result<()> {
+/// Reads what lies below `shown`, and zeros beyond it; how many bytes lie below.
+fn read_shown(disk: &dyn Disk, shown: u64, offset: u64, out: &mut [u8]) -> io::Result<usize> {
     let there = shown.saturating_sub(offset).min(out.len() as u64) as usize;
     let (real, zero) = out.split_at_mut(there);
     zero.fill(0);
-    if real.is_empty() { Ok(()) } else { disk.read(offset, real) }
+    if !real.is_empty() {
+        disk.read(offset, real)?;
+    }
+    Ok(there)
+}
+
+fn changed() -> io::Error {
+    io::Error::other(
+        "the file reads otherwise than a moment ago: a part of it was not on the disk; open it again",
+    )
 }
 
 impl redb::StorageBackend for Stage {
@@ -254,7 +323,7 @@ impl redb::StorageBackend for Stage {
 mod tests {
     use redb::StorageBackend;
 
-    use super::fault::FaultDisk;
+    use super::fault::{Fault, FaultDisk};
     use super::*;
 
     #[test]
@@ -262,6 +331,7 @@ mod tests {
         for synced in [false, true] {
             let disk = FaultDisk::with_bytes(vec![1; 100]);
             let stage = Stage::new(Box::new(disk.clone())).expect("the disk works");
+            stage.was_closed();
             stage.write(10, &[2; 10]).expect("it stays in memory");
             stage.set_len(50).expect("it stays in memory");
             if synced {
@@ -279,5 +349,49 @@ mod tests {
         let disk = FaultDisk::new();
         Stage::new(Box::new(disk.clone())).and_then(|stage| stage.go_live()).expect("it works");
         assert_eq!(disk.calls(), 0, "there is nothing to sync");
+    }
+
+    #[test]
+    fn what_was_read_of_an_unclosed_file_is_written_again_and_synced_before_anything_else() {
+        let disk = FaultDisk::with_bytes((0..100).collect());
+        disk.write(20, &[7; 10]).expect("the disk works");
+        disk.fail_at(2, Fault::LostSync);
+        disk.sync().expect_err("it is to fail");
+        assert_eq!(disk.unsynced(), 0, "it is taken for written");
+        let lost = disk.after_power_loss(|_, size| size);
+        assert_eq!(lost.bytes(), (0..100).collect::<Vec<u8>>());
+
+        let stage = Stage::new(Box::new(disk.clone())).expect("the disk works");
+        let mut seen = [0; 50];
+        stage.read(10, &mut seen).expect("so long it is");
+        stage.write(0, &[1; 15]).expect("it stays in memory");
+        // The script lies over it, and is none of what is there underneath.
+        stage.read(10, &mut seen).expect("so long it is");
+        assert_eq!((seen[0], seen[10]), (1, 7));
+        disk.record();
+        stage.go_live().expect("the disk works");
+        let first = disk.rewound(5, |_| false);
+        assert_eq!((first.unsynced(), first.syncs()), (0, 1), "length, write, sync");
+        let mut expected: Vec<u8> = (0..100).collect();
+        expected[20..30].fill(7);
+        assert_eq!(first.after_power_loss(|_, _| 0).bytes(), expected);
+        expected[..15].fill(1);
+        assert_eq!(disk.after_power_loss(|_, _| 0).bytes(), expected);
+    }
+
+    #[test]
+    fn what_reads_otherwise_than_it_was_judged_is_an_error() {
+        for again in [false, true] {
+            let disk = FaultDisk::with_bytes(vec![1; 100]);
+            let stage = Stage::new(Box::new(disk.clone())).expect("the disk works");
+            stage.read(10, &mut [0; 50]).expect("so long it is");
+            // As where the system has given up what it could not write.
+            disk.write(59, &[2]).expect("the disk works");
+            if again {
+                stage.read(10, &mut [0; 50]).expect_err("it reads otherwise");
+            }
+            stage.go_live().expect_err("it reads otherwise");
+            assert_eq!(disk.syncs(), 0);
+        }
     }
 }

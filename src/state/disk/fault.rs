@@ -7,7 +7,8 @@
 //! 2. A crash ends the disk: every later call fails, and what the machine finds afterwards is what had been
 //!    synced, plus those of the later writes that the test lets survive.
 //! 3. A failed write leaves as much of itself behind as the test says. A failed sync makes nothing durable, and
-//!    what was written stays readable, as a page cache does it.
+//!    what was written stays readable, as a page cache does it; a later sync makes up for it, unless the test says that
+//!    it was lost: then it stays readable, and only what is written anew ever becomes durable.
 //! 4. A sync that is left out reports success and makes nothing durable: so does code from which that sync was
 //!    removed. The next sync makes up for it.
 //! 5. A recording holds every call that was made since it began, so one run gives the disk after each of them.
@@ -39,6 +40,10 @@ pub enum Fault {
     IoAfter(usize),
     /// As [`Fault::NoSpace`], but if the call is a write, so many of its bytes are written before.
     NoSpaceAfter(usize),
+    /// As [`Fault::Io`], but if the call is a sync, what it was to make durable never will be by another sync, unless
+    /// it is written again. It can be read until the power goes, as what a system keeps in its cache that it could not
+    /// write, and takes for written.
+    LostSync,
     /// The power goes: this call and all later ones do nothing.
     Crash,
 }
@@ -75,6 +80,8 @@ struct Recording {
 enum Call {
     Change(Arc<Change>),
     Sync,
+    /// A sync that failed and lost what it was to make durable.
+    Lost,
     Failed,
 }
 
@@ -245,6 +252,7 @@ impl FaultDisk {
                         state.sync();
                     }
                 }
+                Call::Lost => state.unsynced.clear(),
                 Call::Failed => {}
             }
         }
@@ -310,6 +318,13 @@ impl Change {
         if let Self::Write(_, data) = self { data.len() } else { 1 }
     }
 
+    fn make(&self, bytes: &mut Vec<u8>) {
+        match self {
+            Self::SetLen(len) => bytes.resize(*len as usize, 0),
+            Self::Write(offset, data) => put(bytes, *offset, data),
+        }
+    }
+
     fn at_risk(&self) -> AtRisk {
         match self {
             Self::SetLen(len) => AtRisk::SetLen { len: *len },
@@ -333,10 +348,14 @@ impl State {
                 let part = data[..bytes.min(data.len())].to_vec();
                 self.make(Change::Write(*offset, part));
             }
+            (Fault::LostSync, None) => {
+                self.unsynced.clear();
+                self.record(Call::Lost);
+            }
             _ => self.record(Call::Failed),
         }
         match fault {
-            Fault::Io | Fault::IoAfter(_) => Err(injected()),
+            Fault::Io | Fault::IoAfter(_) | Fault::LostSync => Err(injected()),
             Fault::NoSpace | Fault::NoSpaceAfter(_) => Err(io::ErrorKind::StorageFull.into()),
             Fault::Crash => {
                 self.crashed = true;
@@ -363,16 +382,14 @@ impl State {
     }
 
     fn change(&mut self, change: Arc<Change>) {
-        match &*change {
-            Change::SetLen(len) => self.bytes.resize(*len as usize, 0),
-            Change::Write(offset, data) => put(&mut self.bytes, *offset, data),
-        }
+        change.make(&mut self.bytes);
         self.unsynced.push(change);
     }
 
     fn sync(&mut self) {
-        self.synced.clone_from(&self.bytes);
-        self.unsynced.clear();
+        for change in self.unsynced.drain(..) {
+            change.make(&mut self.synced);
+        }
     }
 
     fn record(&self, call: Call) {

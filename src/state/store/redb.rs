@@ -52,13 +52,17 @@ impl RedbStore {
     pub(in crate::state) fn open(stage: Stage, cache_bytes: usize) -> Result<(Self, bool), Error> {
         let repaired = Arc::new(AtomicBool::new(false));
         let noticed = Arc::clone(&repaired);
+        let staged = stage.clone();
         let mut db = Database::builder()
             .set_cache_size(cache_bytes)
             .set_repair_callback(move |_| noticed.store(true, Ordering::Relaxed))
             .create_with_backend(stage)
             .map_err(opening)?;
         let repaired = repaired.load(Ordering::Relaxed);
-        // A repair verifies every checksum; a file that was closed in order is opened without a look at
+        if !repaired {
+            staged.was_closed();
+        }
+        // A repair verifies every checksum, and so reads all that is in use; a file that was closed in order is opened without a look at
         // them. Nothing but damage can make such a file need a repair, and repairing would quietly fall
         // back to an older commit.
         if !repaired && !db.check_integrity().map_err(opening)? {

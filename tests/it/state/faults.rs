@@ -183,12 +183,62 @@ fn a_failed_call_poisons_the_store_and_reopening_works() {
             );
             poisoned += u64::from(kind == Some(ErrorKind::Poisoned));
             // The process lives on, and what it wrote is in the page cache or lost.
-            recovers(&FaultDisk::with_bytes(disk.bytes()), &reached);
+            recovers(&disk.rewound(disk.calls(), |_| false), &reached);
             recovers(&disk.after_power_loss(|_, _| 0), &reached);
         }
     }
     // All but those of opening and of closing.
     assert!(poisoned > calls, "{poisoned} of {calls} twice");
+}
+
+/// Runs in each of which one sync fails and loses what it was to make durable.
+fn lost_syncs() -> Vec<(FaultDisk, Reached)> {
+    let (bytes, calls) = prepared();
+    let lost = (1..=calls).filter_map(|call| {
+        let disk = FaultDisk::with_bytes(bytes.clone());
+        disk.fail_at(call, Fault::LostSync);
+        disk.record();
+        let reached = attempt(&disk);
+        let before = disk.rewound(call - 1, |_| false);
+        // What other calls failed lost nothing.
+        let was_sync = before.unsynced() > 0 && disk.rewound(call, |_| false).unsynced() == 0;
+        was_sync.then_some((disk, reached))
+    });
+    lost.collect()
+}
+
+#[test]
+fn what_a_failed_sync_has_lost_is_durable_again_before_anything_after_it() {
+    let lost = lost_syncs();
+    assert!(lost.len() > 10, "{} syncs", lost.len());
+    for (disk, reached) in lost {
+        // All that was written can be read, and is not on the disk.
+        recovers(&disk.rewound(disk.calls(), |_| false), &reached);
+        recovers(&disk.after_power_loss(|_, size| size), &reached);
+    }
+}
+
+#[test]
+fn a_power_loss_at_any_call_of_a_recovery_from_what_a_sync_has_lost_loses_nothing() {
+    let lost = lost_syncs();
+    let groups = lost.iter().filter(|(_, reached)| reached.committed > reached.acknowledged);
+    let (mut tried, mut more) = (0, 0);
+    for (disk, reached) in groups.step_by(3) {
+        tried += 1;
+        for call in 1.. {
+            let disk = disk.rewound(disk.calls(), |_| false);
+            disk.fail_at(disk.calls() + call, Fault::Crash);
+            let opened = open(&disk).is_ok();
+            for survivor in survivors(&disk, call) {
+                recovers(&survivor, reached);
+            }
+            if opened {
+                break;
+            }
+            more += 1;
+        }
+    }
+    assert!(tried > 1 && more > 20, "{tried} recoveries, of {more} calls");
 }
 
 /// The bytes of a store with ten commits: a checkpoint, and deltas after it.
