@@ -57,6 +57,7 @@ pub(super) fn open_folder(
             let disk = FileDisk::new(file);
             let opened = Opened::rehearse(Box::new(disk), true, None, &settings)?;
             let opened = opened.live()?;
+            folder.sync_path()?;
             folder.name_data()?;
             folder.write_header(&opened.identity.seal()?)?;
             opened.finish(Some(folder), settings, Some(path), started)
@@ -75,6 +76,10 @@ pub(super) fn open_folder(
                     path.display()
                 )));
             }
+            if header.is_none() {
+                folder.sync_path()?;
+            }
+            folder.sync_names()?;
             let opened = opened.live()?;
             // It follows what the store says.
             if header != Some(opened.identity) {

@@ -7,6 +7,9 @@
 //! 3. A file comes into being under a name with `.new` and is renamed when it is whole and synced: the
 //!    data first, then the header. So data without a header is a creation that was cut short, and holds
 //!    nothing that was ever acknowledged; a header without data is damage.
+//! 4. Whoever made a name may have ended before it was synced. So a name that is found is synced before another one comes
+//!    after it, and before anything is acknowledged: those in the folder, and until there is a header, which comes
+//!    last, that of the folder and those of the folders above it, as far up as they can be opened.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
@@ -92,6 +95,26 @@ impl Folder {
         self.rename(DATA)
     }
 
+    /// Rule 4, of the names in the folder.
+    pub(super) fn sync_names(&self) -> Result<(), Error> {
+        sync_folder(&self.path).map_err(|error| failed("sync", &self.path, error))
+    }
+
+    /// Rule 4, of the names that lead to the folder.
+    pub(super) fn sync_path(&self) -> Result<(), Error> {
+        let path =
+            fs::canonicalize(&self.path).map_err(|error| failed("find", &self.path, error))?;
+        for parent in path.ancestors().skip(1) {
+            match sync_folder(parent) {
+                Ok(()) => {}
+                // One that only its owner may open, or that is not of a file system that is written to.
+                Err(error) if leads_no_further(&error) => break,
+                Err(error) => return Err(failed("sync", parent, error)),
+            }
+        }
+        Ok(())
+    }
+
     pub(super) fn write_header(&self, header: &[u8]) -> Result<(), Error> {
         let path = self.unfinished(HEADER);
         File::create(&path)
@@ -120,21 +143,17 @@ fn failed(what: &str, path: &Path, error: io::Error) -> Error {
     Error::with_source(ErrorKind::Io, message, error)
 }
 
-/// Makes the folder and those above it that are missing, each so that it survives a power loss: a store
-/// survives no better than the name of its folder.
+fn leads_no_further(error: &io::Error) -> bool {
+    use io::ErrorKind::{InvalidInput, PermissionDenied, ReadOnlyFilesystem, Unsupported};
+    matches!(error.kind(), InvalidInput | PermissionDenied | ReadOnlyFilesystem | Unsupported)
+}
+
+/// Makes the folder and those above it that are missing. Their names are synced later on (rule 4).
 fn make(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Ok(());
-    }
-    // The parent of a bare name is the empty path, which stands for the current folder.
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let parent = parent.unwrap_or_else(|| Path::new("."));
-    make(parent)?;
-    match fs::create_dir(path) {
-        Ok(()) => sync_folder(parent),
-        // Somebody else was faster.
+    match fs::create_dir_all(path) {
+        // Somebody else was faster, or may see what is above it and this process not.
         Err(_) if path.is_dir() => Ok(()),
-        Err(error) => Err(error),
+        made => made,
     }
 }
 

@@ -3,9 +3,11 @@
 //! It says on the standard output what is durable by now; what it says is only worth something there. By itself it
 //! checks that the counters agree.
 
+use std::fs::{self, File};
 use std::io::Write;
+use std::path::Path;
 
-use phalanx::state::{Compression, Import, StateManager};
+use phalanx::state::{Compression, Import, StateManager, Version};
 
 use super::script::{Tables, check, commit_next};
 
@@ -16,6 +18,14 @@ fn say(line: &str) {
         out.write_all(format!("durable: {line}\n").as_bytes()).expect("it is there");
         out.flush().expect("it is there");
     }
+}
+
+/// As a process that made a name for these bytes and ended before it synced the folder.
+fn name(folder: &Path, file: &str, bytes: &[u8]) {
+    let new = folder.join(format!("{file}.new"));
+    fs::write(&new, bytes).expect("the disk works");
+    File::open(&new).and_then(|file| file.sync_all()).expect("the disk works");
+    fs::rename(&new, folder.join(file)).expect("the disk works");
 }
 
 #[test]
@@ -44,6 +54,8 @@ fn the_script_that_strace_watches() {
     say("close");
 
     let version = state.version();
+    let header = fs::read(folder.join("state.header")).expect("it is there");
+    name(&folder, "state.header", &header);
     let state = StateManager::builder().path(&folder).open().expect("it was closed");
     say("opening");
     check(&state, version, version);
@@ -52,4 +64,20 @@ fn the_script_that_strace_watches() {
     let other = other.open().expect("it is new");
     say("import");
     check(&other, version, version);
+
+    // Folders that the host has made, and whose names nobody has synced.
+    let made = root.join("of").join("the host");
+    fs::create_dir_all(&made).expect("the disk works");
+    let state = StateManager::builder().path(&made).open().expect("it is new");
+    say("creation");
+    state.close().expect("the disk works");
+    say("close");
+
+    // A creation that ended once the data had its name.
+    let begun = root.join("begun").join("by the host");
+    fs::create_dir_all(&begun).expect("the disk works");
+    name(&begun, "state.redb", &fs::read(made.join("state.redb")).expect("it is there"));
+    let state = StateManager::builder().path(&begun).open().expect("nothing is in it");
+    say("opening");
+    assert_eq!(state.version(), Version::ZERO);
 }
