@@ -166,7 +166,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Future for FleetShutdow
             inner.join_own_share();
             *stage = Stage::Joining;
         }
-        if !watch.sees(|state| state.workers.joining == 0) {
+        if !watch.sees(|state| state.workers.joining.is_empty()) {
             return Poll::Pending;
         }
         *stage = Stage::New;
@@ -257,7 +257,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     ///
     /// What [`drain_async`](Self::drain_async) says of deadlines, driven fleets and handlers is true of it:
     /// `shutdown(Duration::ZERO)` strikes what still runs. Its last poll joins the threads, which have left their loop
-    /// by then.
+    /// by then; but not its own, if a waker polls it on one of them: that one ends by itself, right after.
     ///
     /// # Errors
     /// As [`shutdown`](Self::shutdown).

@@ -133,8 +133,8 @@ pub(super) struct Workers {
     pub(super) alive: usize,
     /// Whether the pool was told that tasks wait for an agent.
     pub(super) starve: bool,
-    /// Threads that are ending and that somebody is waiting for.
-    pub(super) joining: usize,
+    /// Threads that are ending and that somebody is waiting for: they may be calling the host's wakers still.
+    pub(super) joining: Vec<thread::ThreadId>,
 }
 
 pub(super) struct Record<T, O> {

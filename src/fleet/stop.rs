@@ -6,7 +6,9 @@
 //!    the queue, its mailbox is closed. Its handlers may still be running; what they return is refused.
 //! 2. A stop is made of steps each of which is done once, by whoever comes first; any number of
 //!    threads may stop the same fleet.
-//! 3. A worker thread never waits for worker threads.
+//! 3. A worker thread never waits for itself, nor for what worker threads run. One that leaves calls wakers of the host
+//!    once it has left its loop: a stop that such a waker polls joins the other threads, which have left theirs too, and
+//!    lets go of its own. A thread that is being joined is a worker still, to whoever asks.
 
 use std::fmt;
 use std::task::Waker;
@@ -121,8 +123,10 @@ impl<T, O> State<T, O> {
     /// Whether the calling thread is one of the workers.
     pub(super) fn on_worker(&self) -> bool {
         let current = thread::current().id();
-        self.workers.threads.iter().any(|worker| worker.thread().id() == current)
-            || self.workers.driving.contains(&current)
+        let workers = &self.workers;
+        workers.threads.iter().any(|worker| worker.thread().id() == current)
+            || workers.joining.contains(&current)
+            || workers.driving.contains(&current)
     }
 }
 
@@ -486,35 +490,52 @@ impl<T, O> Inner<T, O> {
     /// Joins the threads that have left their loop, so that none is there when a stop returns.
     fn join_workers(&self) {
         if self.join_own_share() {
-            self.wait_until(None, |state| state.workers.joining == 0);
+            self.wait_until(None, |state| state.workers.joining.is_empty());
         }
     }
 
     /// The same, but for threads that somebody else is joining; whether all threads have left their loop.
     pub(super) fn join_own_share(&self) -> bool {
-        let ended = {
+        let current = thread::current().id();
+        let (ended, own) = {
             let mut state = self.state.lock();
             if state.workers.alive > 0 {
                 // Handlers that did not return in time: a later stop joins their threads.
                 return false;
             }
-            let threads = std::mem::take(&mut state.workers.threads);
-            state.workers.joining += threads.len();
-            threads
+            let mut threads = std::mem::take(&mut state.workers.threads);
+            // Rule 3.
+            let at = threads.iter().position(|worker| worker.thread().id() == current);
+            let own = at.map(|at| threads.swap_remove(at));
+            state.workers.joining.extend(threads.iter().map(|worker| worker.thread().id()));
+            (threads, own)
         };
-        let count = ended.len();
+        drop(own);
+        if ended.is_empty() {
+            return true;
+        }
+        let _joining = Joining(self);
         for worker in ended {
             // A worker catches the panics of all user code; its own would be a bug seen elsewhere.
             let _ = worker.join();
         }
+        true
+    }
+}
+
+/// Takes threads that were joined off the books, however that ends. One call has all of them, as none starts once the
+/// fleet is built.
+struct Joining<'a, T, O>(&'a Inner<T, O>);
+
+impl<T, O> Drop for Joining<'_, T, O> {
+    fn drop(&mut self) {
         let mut wakes = Vec::new();
         {
-            let mut state = self.state.lock();
-            state.workers.joining -= count;
+            let mut state = self.0.state.lock();
+            state.workers.joining.clear();
             state.progress.take_into(&mut wakes);
         }
-        self.wake_all(wakes);
-        true
+        self.0.wake_all(wakes);
     }
 }
 
@@ -533,3 +554,6 @@ impl<T, O> fmt::Debug for Inner<T, O> {
             .finish_non_exhaustive()
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests;

@@ -10,9 +10,8 @@ use std::time::Duration;
 
 use super::support::{Gate, LONG, eventually, held, poll, ready};
 use phalanx::fleet::{
-    AgentDrain, AgentDraining, AgentSpec, AgentState, Attempt, Condition, Fleet, IdempotencyKey,
-    LogPosition, Outcome, OutcomeKind, Submission, SubmitError, Task, TaskHandle, TaskId, TaskLog,
-    WeakFleet,
+    AgentSpec, AgentState, Attempt, Condition, Fleet, IdempotencyKey, LogPosition, Outcome,
+    OutcomeKind, Submission, SubmitError, Task, TaskHandle, TaskId, TaskLog, WeakFleet,
 };
 use phalanx::{Error, ErrorKind};
 
@@ -285,25 +284,62 @@ fn a_drain_of_an_agent_is_over_when_the_host_has_it_serve_again_and_when_it_is_d
     assert!(ready(&mut fleet.drain_agent_async(agent)).unwrap().ended);
 }
 
-/// Has a drain polled there and then whenever it is woken.
+/// Has a future polled there and then whenever it is woken.
 #[derive(Debug)]
-struct AtOnce {
-    drain: Mutex<Option<AgentDraining<u64, u64>>>,
-    drained: Mutex<Option<AgentDrain>>,
+struct AtOnce<F: Future> {
+    future: Mutex<Option<F>>,
+    output: Mutex<Option<F::Output>>,
 }
 
-impl Wake for AtOnce {
+impl<F: Future<Output: Send> + Send + Unpin + 'static> AtOnce<F> {
+    /// Polled once.
+    fn begin(future: F) -> Arc<Self> {
+        let begun = Arc::new(Self { future: Mutex::new(Some(future)), output: Mutex::new(None) });
+        Arc::clone(&begun).wake();
+        begun
+    }
+
+    fn is_ready(&self) -> bool {
+        self.output.lock().expect("nobody panics").is_some()
+    }
+
+    fn take(&self) -> Option<F::Output> {
+        self.output.lock().expect("nobody panics").take()
+    }
+}
+
+impl<F: Future<Output: Send> + Send + Unpin + 'static> Wake for AtOnce<F> {
     fn wake(self: Arc<Self>) {
-        let taken = self.drain.lock().expect("nobody panics").take();
-        let Some(mut drain) = taken else { return };
+        let taken = self.future.lock().expect("nobody panics").take();
+        let Some(mut future) = taken else { return };
         let waker = Waker::from(Arc::clone(&self));
-        match Pin::new(&mut drain).poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(drained) => {
-                let drained = drained.expect("it lives");
-                *self.drained.lock().expect("nobody panics") = Some(drained);
+        match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(output) => {
+                *self.output.lock().expect("nobody panics") = Some(output);
             }
-            Poll::Pending => *self.drain.lock().expect("nobody panics") = Some(drain),
+            Poll::Pending => *self.future.lock().expect("nobody panics") = Some(future),
         }
+    }
+}
+
+#[test]
+fn a_stop_that_is_polled_on_the_last_worker_waits_for_no_thread_that_polls_it() {
+    for workers in [1, 3] {
+        let gate = Gate::new();
+        let fleet = Fleet::<u64, u64>::builder().workers(workers).build().unwrap();
+        fleet.spawn(held(&gate)).unwrap();
+        let handle = fleet.submit(Task::new(1)).unwrap();
+        gate.await_arrivals(1);
+        let at_once = AtOnce::begin(fleet.shutdown_async());
+        assert!(!at_once.is_ready(), "an attempt runs");
+        gate.open();
+        // The worker calls the waker as the attempt ends, and as it leaves itself.
+        eventually("it is ready", || at_once.is_ready());
+        let report = at_once.take().expect("it is ready").expect("it began on no worker");
+        assert_eq!((report.workers_left, report.completed), (0, 1));
+        assert!(matches!(*handle.wait(), Outcome::Completed(_)));
+        assert_eq!(fleet.stats().other_panics, 0);
+        fleet.shutdown(LONG).unwrap();
     }
 }
 
@@ -320,13 +356,11 @@ fn an_agent_that_is_drained_as_its_fleet_stops_waits_for_no_handler_of_another()
     gate.await_arrivals(1);
     let agent = fleet.spawn(doubler()).unwrap();
     fleet.tell(agent, 1).unwrap();
-    let drain = Mutex::new(Some(fleet.drain_agent_async(agent)));
-    let at_once = Arc::new(AtOnce { drain, drained: Mutex::new(None) });
-    Arc::clone(&at_once).wake();
-    assert_eq!(*at_once.drained.lock().unwrap(), None, "it has a message");
+    let at_once = AtOnce::begin(fleet.drain_agent_async(agent));
+    assert!(!at_once.is_ready(), "it has a message");
     let mut shutdown = fleet.shutdown_async();
     assert!(is_pending(&mut shutdown), "it waits for the handler");
-    let drained = at_once.drained.lock().unwrap().take().expect("nothing is left of the agent");
+    let drained = at_once.take().expect("nothing is left of the agent").expect("it lives");
     assert_eq!((drained.ended, drained.messages_handled, drained.messages_returned), (true, 0, 1));
     gate.open();
     assert_eq!(fleet.shutdown(LONG).unwrap().messages_handled, 1);
