@@ -106,6 +106,8 @@ EQUAL = {
     },
     "fleet/pool/tasks.rs": {
         ("if !self.is_watched() {", "!", ""): "it is asked again under the lock; the other way takes longer",
+        ("self.known.remove(&agent) &&", "&&", "||"): "the line is looked through more often than it pays",
+        ("self.line.len() > 2", ">", ">="): "the line is looked through one agent sooner",
     },
     "fleet/scale/forecast.rs": {
         ("spread <= 1e-9", "<=", "<"): "at equality it is 0, and the quotient, no number, is refused below",

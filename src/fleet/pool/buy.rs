@@ -251,7 +251,7 @@ impl Relief for Pool {
         }
         self.wake_all(wakes);
         let wanted = std::mem::take(&mut *self.over_budget.lock());
-        wanted.line.into_iter().for_each(|agent| self.tell_freed(Some(agent)));
+        wanted.into_line().for_each(|agent| self.tell_freed(Some(agent)));
         // Relaxed, both: who waits said so before it left the word that was found.
         let starving = self.attention.load(Ordering::Relaxed) & 1 == 1;
         if starving || self.groups_wait.load(Ordering::Relaxed) {

@@ -149,6 +149,7 @@ impl Pool {
             self.publish(at, &mut shard);
             removed.leaver
         };
+        self.forget_over_budget(agent);
         desk.leave(leaver, at, 1, &self.left);
         desk.refuse_hopeless(Some(agent), wakes);
         desk.tell_idlers(agent, wakes);

@@ -118,6 +118,7 @@ impl Pool {
             self.owe_by(&mut shard, wakes);
             removed
         };
+        self.forget_over_budget(agent);
         desk.leave(leaver, at, 1, &self.left);
         // A grant that nobody has noticed yet is not a lease that somebody loses.
         let withdrawn = desk.void_grants(agent);

@@ -32,18 +32,36 @@ impl From<Granted> for Taken {
     }
 }
 
-/// The agents that were wanted and that budgets refused: each once, in the order in which they were refused first.
+/// The agents that were wanted and that budgets refused: each once, in the order in which they were refused first, as
+/// long as they live.
 #[derive(Debug, Default)]
 pub(super) struct OverBudget {
-    pub(super) line: Vec<AgentId>,
+    /// With some that have ended: no more than those that live, and a few.
+    line: Vec<AgentId>,
     known: HashSet<AgentId>,
 }
 
 impl OverBudget {
+    /// How many that have ended the line may have beside as many as live.
+    const GONE: usize = 32;
+
     fn add(&mut self, agent: AgentId) {
         if self.known.insert(agent) {
             self.line.push(agent);
         }
+    }
+
+    /// Lets go of an agent that has ended. O(1) over many.
+    fn forget(&mut self, agent: AgentId) {
+        if self.known.remove(&agent) && self.line.len() > 2 * self.known.len() + Self::GONE {
+            self.line.retain(|agent| self.known.contains(agent));
+        }
+    }
+
+    /// Those that live.
+    pub(super) fn into_line(self) -> impl Iterator<Item = AgentId> {
+        let Self { line, known } = self;
+        line.into_iter().filter(move |agent| known.contains(agent))
     }
 }
 
@@ -222,7 +240,15 @@ impl Pool {
         grant
     }
 
-    /// How many agents wait to be told of room in a budget.
+    /// Has an agent that has ended be told of no room any more. Whoever put it in line did so under the lock of its shard,
+    /// before that.
+    pub(super) fn forget_over_budget(&self, agent: AgentId) {
+        if self.budgets.is_some() {
+            self.over_budget.lock().forget(agent);
+        }
+    }
+
+    /// How many agents are remembered as to be told of room in a budget.
     #[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
     pub(in crate::fleet) fn over_budget(&self) -> usize {
         self.over_budget.lock().line.len()

@@ -5,6 +5,7 @@ use std::num::NonZeroUsize;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Context, Waker};
+use std::time::Duration;
 
 use super::TURN;
 use crate::fleet::supervise::{Restart, RestartPolicy};
@@ -294,8 +295,40 @@ fn a_mailbox_that_a_budget_refuses_is_remembered_once_however_often_it_is_looked
     for control in 0..100 {
         fleet.tell_control(agent, control).expect("there is room");
         fleet.run_ready(usize::MAX);
-        assert!(fleet.inner().pool.over_budget() <= 1);
+        assert_eq!(fleet.inner().pool.over_budget(), 1);
     }
     let stats = fleet.stats();
     assert_eq!((stats.messages_handled, fleet.mailbox_len(agent)), (100, Some(1)));
+}
+
+#[test]
+fn agents_that_a_budget_refused_and_that_ended_are_not_remembered() {
+    let budgets = Budgets::new(NonZeroUsize::MIN);
+    let limit = |limit| {
+        let quota = Quota::new().limit(Meter::Leases, Limit::hard(limit));
+        budgets.set(Scope::Fleet, quota).expect("there is room");
+    };
+    limit(0);
+    let fleet = Fleet::<u64, u64>::builder().driven().budgets(budgets.clone()).build();
+    let fleet = fleet.expect("it is valid");
+    let refused = || {
+        let agent = fleet.spawn(doubling()).expect("there is room");
+        fleet.tell(agent, 1).expect("there is room");
+        fleet.run_ready(usize::MAX);
+        agent
+    };
+    let lives = [refused(), refused()];
+    for round in 0..1000 {
+        let agent = refused();
+        if round % 2 == 0 {
+            fleet.kill(agent).expect("it lives");
+        } else {
+            fleet.drain_agent(agent, Duration::ZERO).expect("this is no worker");
+        }
+        let remembered = fleet.inner().pool.over_budget();
+        assert!((2..64).contains(&remembered), "{remembered} after {round}");
+    }
+    limit(9);
+    fleet.run_ready(usize::MAX);
+    assert_eq!(lives.map(|agent| fleet.mailbox_len(agent)), [Some(0); 2], "they were told");
 }
