@@ -73,7 +73,7 @@ use floors::Floors;
 use pick::Picks;
 use shard::Shard;
 
-pub(super) use census::{ByGroup, NotIdle};
+pub(super) use census::{ByGroup, NotIdle, Part};
 pub(super) use charge::Charge;
 pub(super) use desk::Promise;
 pub(super) use health::{Fitness, Idler};

@@ -17,8 +17,9 @@ use std::time::Duration;
 use super::crew::Crew;
 use super::id::{AgentId, TaskId};
 use super::inner::{After, Inner, Phase, Record, State};
+use super::lanes::Mask;
 use super::log::FleetEvent;
-use super::pool::NotIdle;
+use super::pool::{NotIdle, Part};
 use super::post::{Home, MessageCounts, Post};
 use super::stats::DrainReport;
 use super::task::{Outcome, ReturnReason};
@@ -231,7 +232,7 @@ impl<T, O> Inner<T, O> {
 
     /// Ends an agent that nothing is asked of. Whoever has a message, a task or a request for it comes
     /// either before, and then it stays, or after, and then is told that it is gone. One that is to be `replaced` ends only
-    /// if it could not be made, and what others of its kind can do as well asks nothing of it.
+    /// if it could not be made, and what others can do as well, or are expected to, asks nothing of it.
     pub(super) fn end_unasked(&self, agent: AgentId, replaced: bool) -> Result<(), NotIdle> {
         let mut after = After::new();
         let crew = {
@@ -249,14 +250,19 @@ impl<T, O> Inner<T, O> {
             let expects = has_messages || state.expects(agent);
             // A task that is being accepted was told that somebody can run it.
             let (queue, accepting) = (&state.queue, state.reserved > 0);
-            let has_work = |mask, is_last| {
-                let later = || {
-                    accepting
-                        || state.parked().any(|task| {
-                            task.task.agent().is_none() && mask & task.mask == task.mask
-                        })
+            let has_work = |mask: Mask, part: Part<'_>| {
+                let is_parked = |fits: &dyn Fn(Mask) -> bool| {
+                    state.parked().any(|task| task.task.agent().is_none() && fits(task.mask))
                 };
-                expects || !replaced && (queue.fitting(mask) > 0 || (is_last && later()))
+                let alone = part.is_alone_for;
+                let of_others = if replaced {
+                    let is_queued = || queue.sorts().any(|sort| alone(sort.mask));
+                    accepting && alone(mask) || is_queued() || is_parked(alone)
+                } else {
+                    let later = || accepting || is_parked(&|task| mask & task == task);
+                    queue.fitting(mask) > 0 || part.is_last && later()
+                };
+                expects || of_others
             };
             self.pool.remove_idle(agent, replaced, has_work, &mut after.wakes)?;
             self.state.begin_era();

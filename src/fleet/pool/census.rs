@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::Waker;
 
 use super::slot::Stamp;
-use super::{Mask, Pool, RUNS_TASKS};
+use super::{Ask, Mask, Pool, RUNS_TASKS};
 use crate::fleet::agent::Condition;
 use crate::fleet::id::{AgentId, GroupKey};
 use crate::sync::left_out;
@@ -52,6 +52,15 @@ pub(in crate::fleet) enum NotIdle {
     Gone,
     /// It holds leases, or there is work for it.
     Busy,
+}
+
+/// What an agent that is to end is among those that live or are expected.
+#[derive(Clone, Copy)]
+pub(in crate::fleet) struct Part<'a> {
+    /// Whether it is the last with its set of capabilities, and none is expected that could do as much.
+    pub(in crate::fleet) is_last: bool,
+    /// Whether it alone can do this.
+    pub(in crate::fleet) is_alone_for: &'a dyn Fn(Mask) -> bool,
 }
 
 impl Pool {
@@ -119,13 +128,13 @@ impl Pool {
     }
 
     /// Ends an agent that holds no lease (rule 2), unless somebody waits who names it, or there is work for agents that can
-    /// do what it can; of that `has_work` is told, and whether it is the last that can do it and none is expected. Of one
-    /// that is `replaced` batches that others may serve too are no such work.
+    /// do what it can; of that `has_work` is told, and what the agent is to it. Of one that is `replaced` requests and
+    /// batches that others may serve too are no such work.
     pub(in crate::fleet) fn remove_idle(
         &self,
         agent: AgentId,
         replaced: bool,
-        has_work: impl FnOnce(Mask, bool) -> bool,
+        has_work: impl FnOnce(Mask, Part<'_>) -> bool,
         wakes: &mut Vec<Waker>,
     ) -> Result<(), NotIdle> {
         let mut desk = self.desk.lock();
@@ -136,13 +145,21 @@ impl Pool {
             (shard.mask(local), usize::from(desk.kind(shard.slot(local).kind).limit))
         };
         // The desk is held, so the agent lives on, and nobody begins to wait.
-        let is_needed =
-            desk.is_named(agent) || !replaced && desk.is_needed_by_batch(agent, mask, limit);
+        let is_alone_for = |need: Mask| desk.is_alone(mask, |have| have & need == need);
+        let is_needed = if replaced {
+            let mut asks =
+                desk.waiting.kinds().chain(desk.batches.waiting_rows().map(|(ask, _)| ask));
+            let is_alone = |ask: &Ask| desk.is_alone(mask, |have| ask.misfit(have).is_some());
+            desk.is_named(agent) || asks.any(|ask| ask.agent.is_none() && is_alone(ask))
+        } else {
+            desk.is_named(agent) || desk.is_needed_by_batch(agent, mask, limit)
+        };
+        let part = Part { is_last: desk.is_last_of(mask), is_alone_for: &is_alone_for };
         let leaver = {
             let mut shard = self.shards[at].lock();
             let local = shard.find(agent).ok_or(NotIdle::Gone)?;
             let holds = shard.slot(local).load > 0 && !left_out("fleet.retire-the-busy");
-            if holds || is_needed || has_work(mask, desk.is_last_of(mask)) {
+            if holds || is_needed || has_work(mask, part) {
                 return Err(NotIdle::Busy);
             }
             let removed = shard.remove(local);

@@ -335,6 +335,13 @@ impl Desk {
             && !self.expected.keys().any(|promise| promise.mask & mask == mask)
     }
 
+    /// Whether something can be done by one agent that has these capabilities alone, of all that live or are expected.
+    pub(super) fn is_alone(&self, have: Mask, can: impl Fn(Mask) -> bool) -> bool {
+        let others = self.sets.iter().filter(|(mask, set)| **mask != have || set.agents > 1);
+        let promised = self.expected.keys().map(|promise| promise.mask);
+        can(have) && !others.map(|(mask, _)| *mask).chain(promised).any(can)
+    }
+
     /// Counts one who promises agents with these capabilities beside those of `base`, with so many leases each. It
     /// changes nothing if it fails.
     pub(super) fn expect(

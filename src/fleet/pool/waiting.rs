@@ -166,6 +166,11 @@ impl Waiting {
         }
     }
 
+    /// What those ask for who wait, once for each lane.
+    pub(super) fn kinds(&self) -> impl Iterator<Item = &Ask> {
+        self.lanes.values().filter_map(|lane| Some(&lane.first_key_value()?.1.ask))
+    }
+
     /// Takes out every request whose lane is one of those asked for, which is told by any of its asks.
     pub(super) fn take(
         &mut self,

@@ -381,6 +381,60 @@ fn one_that_is_asked_before_it_is_replaced_stays_beside_those_that_are_added_if_
 }
 
 #[test]
+fn one_that_could_not_be_made_stays_while_none_but_it_could_do_what_waits() {
+    let down = Arc::new(AtomicBool::new(true));
+    let spec = prewarmed(&down);
+    let gpu = spec.clone().capability("gpu");
+    let slow = AgentSpec::new("slow").capability("slow").handler(|| Doubling);
+    let mut context = Context::from_waker(Waker::noop());
+    // A task that is queued, one that waits for another, a request and a batch.
+    for (asks, promised) in (0..4).flat_map(|asks| [(asks, false), (asks, true)]) {
+        down.store(true, Ordering::Relaxed);
+        let fleet = Fleet::<u32, u32>::builder().driven().build().unwrap();
+        let run = || while fleet.run_ready(usize::MAX) > 0 {};
+        let agent = fleet.spawn(gpu.clone()).unwrap();
+        run();
+        let _slow = fleet.expect(&slow).unwrap();
+        let _promise = promised.then(|| fleet.expect(&gpu).unwrap());
+        let task = || Task::new(2).capability("gpu");
+        let first = fleet.submit(Task::new(1).capability("slow")).unwrap();
+        let request = Request::any().capability("gpu");
+        let tasks = match asks {
+            0 => vec![fleet.submit(task()).unwrap()],
+            1 => vec![fleet.submit(task().after(&first)).unwrap()],
+            _ => vec![],
+        };
+        let mut waiting = wait(&fleet, &request, usize::from(asks == 2));
+        let mut batch = (asks == 3).then(|| Box::pin(fleet.allocate_batch_async(&request, 1)));
+        assert!(batch.as_mut().is_none_or(|batch| batch.as_mut().poll(&mut context).is_pending()));
+        let mut scaler =
+            Autoscaler::new(&fleet, spec.clone(), eager().min(1).max(9).build().unwrap());
+        let scaled = scaler.step().unwrap();
+        assert_eq!(scaled.plan.replaced, [agent]);
+        assert_eq!(
+            (scaled.spawned.len(), scaled.replaced.len()),
+            (1, usize::from(promised)),
+            "{asks}"
+        );
+        if !promised {
+            down.store(false, Ordering::Relaxed);
+            fleet.spawn(slow.clone()).unwrap();
+            fleet.set_condition(agent, Condition::Fit).unwrap();
+            run();
+            assert!(tasks.iter().all(|task| task.try_outcome().is_some()), "{asks}");
+            for request in &mut waiting {
+                assert!(matches!(request.as_mut().poll(&mut context), Poll::Ready(Ok(_))));
+            }
+            if let Some(batch) = &mut batch {
+                assert!(matches!(batch.as_mut().poll(&mut context), Poll::Ready(Ok(_))));
+            }
+        }
+        drop((waiting, batch));
+        finish(&fleet);
+    }
+}
+
+#[test]
 fn agents_that_are_started_again_are_there_for_their_circuit() {
     let (clock, hand) = ManualClock::new();
     let fleet = Fleet::<(), ()>::builder().clock(clock).breaker("one", breaker()).build().unwrap();
