@@ -363,11 +363,15 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// for other tasks, for its next attempt or for the log to accept it: if it is for this agent alone, or this is
     /// the last agent with its set of capabilities and none that could do as much is [expected](Self::expect).
     ///
+    /// Of an agent that is [drained](Condition::Draining) no request keeps it, nor a batch: nothing would serve them there.
+    /// They are told as it ends: those that name it that it is gone. A task for it alone does keep it, as that was
+    /// accepted: [`drain_agent`](Self::drain_agent) has it run, or gives it back, and ends the agent.
+    ///
     /// O(tasks that wait for others or for their next attempts), under the lock; O(tasks) while any waits in a mailbox.
     ///
     /// # Errors
-    /// `InUse` if it holds a lease, a task would run on it, a request waits that names it, or a batch that could be served
-    /// with it and not without; `NotFound` if it is gone.
+    /// `InUse` if it holds a lease, a task would run on it, or, unless it is drained, a request waits that names it or a
+    /// batch that could be served with it and not without; `NotFound` if it is gone.
     pub fn retire(&self, agent: AgentId) -> Result<(), Error> {
         self.inner().retire(agent)
     }

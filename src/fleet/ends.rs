@@ -201,7 +201,10 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Future for AgentDrainin
         };
         watch.arm(cx);
         match inner.look_after(own, &watch.relay.waker()) {
-            Ok(drain) => Poll::Ready(Ok(drain)),
+            Ok(drain) => {
+                inner.discard(watch.relay.set(None));
+                Poll::Ready(Ok(drain))
+            }
             Err(own) => {
                 *suspended = Some(own);
                 Poll::Pending

@@ -129,7 +129,7 @@ impl Pool {
 
     /// Ends an agent that holds no lease (rule 2), unless somebody waits who names it, or there is work for agents that can
     /// do what it can; of that `has_work` is told, and what the agent is to it. Of one that is `replaced` requests and
-    /// batches that others may serve too are no such work.
+    /// batches that others may serve too are no such work, and of one that is drained none are that wait: they are told.
     pub(in crate::fleet) fn remove_idle(
         &self,
         agent: AgentId,
@@ -139,10 +139,11 @@ impl Pool {
     ) -> Result<(), NotIdle> {
         let mut desk = self.desk.lock();
         let at = self.shard_of(agent);
-        let (mask, limit) = {
+        let (mask, limit, condition) = {
             let shard = self.shards[at].lock();
             let local = shard.find(agent).ok_or(NotIdle::Gone)?;
-            (shard.mask(local), usize::from(desk.kind(shard.slot(local).kind).limit))
+            let slot = shard.slot(local);
+            (shard.mask(local), usize::from(desk.kind(slot.kind).limit), slot.standing.condition())
         };
         // The desk is held, so the agent lives on, and nobody begins to wait.
         let is_alone_for = |need: Mask| desk.is_alone(mask, |have| have & need == need);
@@ -152,7 +153,8 @@ impl Pool {
             let is_alone = |ask: &Ask| desk.is_alone(mask, |have| ask.misfit(have).is_some());
             desk.is_named(agent) || asks.any(|ask| ask.agent.is_none() && is_alone(ask))
         } else {
-            desk.is_named(agent) || desk.is_needed_by_batch(agent, mask, limit)
+            let is_drained = condition == Some(Condition::Draining);
+            !is_drained && (desk.is_named(agent) || desk.is_needed_by_batch(agent, mask, limit))
         };
         let part = Part { is_last: desk.is_last_of(mask), is_alone_for: &is_alone_for };
         let leaver = {

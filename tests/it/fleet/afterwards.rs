@@ -275,7 +275,9 @@ fn a_drain_of_an_agent_is_over_when_the_host_has_it_serve_again_and_when_it_is_d
     assert!(poll_by(&mut drain, &calls).is_pending());
     fleet.set_condition(agent, Condition::Fit).unwrap();
     assert!(calls.count() > 0);
-    assert!(!ready(&mut drain).unwrap().ended, "it serves on");
+    let Poll::Ready(drained) = poll_by(&mut drain, &calls) else { panic!("it is over") };
+    assert!(!drained.unwrap().ended, "it serves on");
+    assert_eq!(Arc::strong_count(&calls), 1, "what is over keeps nobody's waker");
     assert!(is_pending(&mut drain), "polled again it drains again");
     drop(drain);
     assert_eq!(fleet.agent(agent).unwrap().state, AgentState::Draining);

@@ -1,11 +1,15 @@
 //! Agents that are to go, and tasks that will need them.
 
+use std::future::Future;
+use std::pin::pin;
+use std::task::{Context, Poll, Waker};
 use std::thread;
 use std::time::Duration;
 
 use super::support::{SlowLog, eventually, finish};
 use phalanx::fleet::{
-    AgentSpec, Backoff, Fleet, FleetStats, Outcome, Task, TaskContext, TaskError,
+    AgentSpec, AllocateError, Backoff, Condition, Fleet, FleetStats, Outcome, Request, Task,
+    TaskContext, TaskError,
 };
 use phalanx::{ErrorKind, ManualClock};
 
@@ -46,6 +50,55 @@ fn an_agent_stays_for_tasks_that_come_later() {
     let _ = any.wait();
     eventually("the agent is given back", || fleet.stats().leases_live == 0);
     fleet.retire(agents[0]).unwrap();
+    finish(&fleet);
+}
+
+#[test]
+fn requests_that_name_an_agent_keep_it_unless_it_is_drained_and_tasks_keep_it_then_too() {
+    let fleet = Fleet::<u64, u64>::builder().driven().build().unwrap();
+    let spec = AgentSpec::new("one").handler_fn(|task: &Task<u64>, _| Ok(*task.payload()));
+    let mut context = Context::from_waker(Waker::noop());
+    for condition in [Condition::Starting, Condition::Failed, Condition::Draining] {
+        let agent = fleet.spawn(spec.clone()).unwrap();
+        fleet.set_condition(agent, condition).unwrap();
+        let request = Request::any().agent(agent);
+        let mut named = pin!(fleet.allocate_async(&request));
+        let mut batch = pin!(fleet.allocate_batch_async(&request, 1));
+        assert!(named.as_mut().poll(&mut context).is_pending());
+        assert!(batch.as_mut().poll(&mut context).is_pending());
+        let retired = fleet.retire(agent).map_err(|error| error.kind());
+        if condition == Condition::Draining {
+            retired.unwrap();
+            let gone = Err(AllocateError::AgentGone);
+            assert_eq!(
+                named.as_mut().poll(&mut context).map(|got| got.map(drop)),
+                Poll::Ready(gone)
+            );
+            let gone = Err(AllocateError::AgentGone);
+            assert_eq!(
+                batch.as_mut().poll(&mut context).map(|got| got.map(drop)),
+                Poll::Ready(gone)
+            );
+        } else {
+            assert_eq!(retired, Err(ErrorKind::InUse), "{condition:?}");
+            fleet.set_condition(agent, Condition::Fit).unwrap();
+            let Poll::Ready(Ok(lease)) = named.as_mut().poll(&mut context) else {
+                panic!("it serves, and somebody waits for it")
+            };
+            drop(lease);
+            let Poll::Ready(Ok(leases)) = batch.as_mut().poll(&mut context) else {
+                panic!("it serves, and a batch waits for it")
+            };
+            drop(leases);
+            fleet.retire(agent).unwrap();
+        }
+    }
+    let agent = fleet.spawn(spec).unwrap();
+    fleet.unroute(agent).unwrap();
+    let task = fleet.submit(Task::new(1).to(agent)).unwrap();
+    assert_eq!(fleet.retire(agent).unwrap_err().kind(), ErrorKind::InUse, "it was accepted");
+    assert!(fleet.drain_agent(agent, Duration::ZERO).unwrap().ended);
+    assert!(matches!(task.try_outcome().as_deref(), Some(Outcome::Returned(_))));
     finish(&fleet);
 }
 
