@@ -208,7 +208,8 @@ impl StateBuilder {
         self
     }
 
-    /// Makes a new state of an export: its rows, at its version, in its codec. Default: an empty one.
+    /// Makes a new state of an export: its rows, at its version, in its codec. Default: an empty one. An export without
+    /// rows makes an empty state too, which begins at version zero.
     ///
     /// On disk they are written as one checkpoint before [`StateBuilder::open`] returns, and survive from
     /// then on; a crash before that leaves an empty store, which takes the import again. A store that has

@@ -5,9 +5,9 @@
 //!
 //! 1. Numbers only grow and are never given twice, and an older number shows no newer version: what is kept
 //!    is looked up and put into the list under one lock.
-//! 2. Whoever takes that lock first lets go of what is too old by now, so nothing is shown that is.
+//! 2. Whoever takes that lock to show something first lets go of what is too old by now, so nothing is shown that is.
 //! 3. What is let go of is dropped outside the lock, through [`Held`], and counted.
-//! 4. A commit does no more here than to put one pointer in and take one out.
+//! 4. A commit does no more here than to put one pointer in and take one out, however many are too old.
 //! 5. What is due by a number of changes only who has the turn looks at and moves.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -80,8 +80,8 @@ impl SnapshotPolicy {
     ///
     /// One that is older is never shown again, and is let go of, and counted in
     /// [`StateStats::snapshots_dropped_by_age`](super::StateStats::snapshots_dropped_by_age), by the next
-    /// call that keeps, lists or drops snapshots, the next automatic one, or
-    /// [`StateManager::maintain`].
+    /// call that keeps, lists or drops snapshots, or [`StateManager::maintain`]. A commit that keeps an automatic one
+    /// lets go of one: until somebody looks, those that are too old take their memory and places among the last.
     pub fn keep_for(mut self, age: Duration) -> Self {
         self.keep_for = Some(age);
         self
@@ -352,15 +352,18 @@ impl Kept {
         let mut list = self.list.lock();
         list.add(root, None, self.clock.now(), true);
         self.automatic.fetch_add(1, Ordering::Relaxed);
-        self.trim(&mut list)
+        // Rule 4.
+        self.trim(&mut list, 1)
     }
 
-    /// Rule 2; what it returns is dropped when the lock is not held any more.
-    fn trim(&self, list: &mut List) -> LetGo {
+    /// Of those that are too old so many at most, and of those beyond the last all; what it returns is dropped when the lock is not held any more.
+    fn trim(&self, list: &mut List, old: usize) -> LetGo {
         let mut gone = LetGo::new();
         if let Some(age) = self.policy.keep_for {
             let now = self.clock.now();
-            while list.numbered.front().is_some_and(|entry| entry.info.taken + age <= now) {
+            while gone.len() < old
+                && list.numbered.front().is_some_and(|entry| entry.info.taken + age <= now)
+            {
                 gone.extend(list.pop_oldest());
                 self.by_age.fetch_add(1, Ordering::Relaxed);
             }
@@ -375,9 +378,10 @@ impl Kept {
     /// Runs `f` on the list after what is too old went, and drops outside the lock.
     fn with<R>(&self, f: impl FnOnce(&mut List) -> R) -> R {
         let mut list = self.list.lock();
-        let old = self.trim(&mut list);
+        // Rule 2.
+        let old = self.trim(&mut list, usize::MAX);
         let result = f(&mut list);
-        let more = self.trim(&mut list);
+        let more = self.trim(&mut list, usize::MAX);
         drop(list);
         drop((old, more));
         result

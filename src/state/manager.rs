@@ -347,6 +347,9 @@ impl StateManager {
 
     /// Blocks until `version` survives the process.
     ///
+    /// It is a version of this opening: one that was not durable when an earlier process ended may be another commit by
+    /// now, for which this would return at once. See [`Version`].
+    ///
     /// The first that waits writes all pending commits as one group
     /// with one sync, for itself and everybody else, tells them, and does its part of a checkpoint if one is due:
     /// a [step](StateBuilder::checkpoint_step_bytes), or more after a group of more bytes. Where more

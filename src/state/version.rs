@@ -7,7 +7,9 @@ use serde::{Deserialize, Serialize};
 /// The number of a commit: one counter over all collections of a [`StateManager`](super::StateManager).
 ///
 /// The first commit of a new store is version 1; [`Version::ZERO`] is the empty store before it. Versions
-/// of one store have no gaps and go on counting after a recovery.
+/// of one store have no gaps and go on counting after a recovery, from the newest that was recovered. So a version that
+/// was not durable when its process ended is given again, to another commit: what leaves the process (a fencing token, the
+/// place of a reader) is sent out once [`wait_durable`](super::StateManager::wait_durable) has returned for it.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
