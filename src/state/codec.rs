@@ -24,6 +24,11 @@ const CLAIM_BYTES_MAX: usize = 16 * ROW_BYTES_MAX;
 /// Neither format describes itself: a field added to a stored type makes older rows undecodable, and
 /// `#[serde(default)]` does not help. Store an explicit `enum Stored { V1(..), V2(..) }` instead and add
 /// variants at its end.
+///
+/// For the same reason they encode some types that they can never decode: what serde reads by asking the format for
+/// its own type. Those are enums with `#[serde(untagged)]` or `#[serde(tag = "..")]`, and `serde_json::Value`. And a field that is left out by `#[serde(skip_serializing_if = "..")]` has what follows it read in its
+/// place: an error, or other data. **No commit notices this**: rows are decoded when the store is opened again. So a
+/// host tests that what it stores is read, once for each type, with its codec.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Codec {

@@ -32,7 +32,9 @@ impl<T: Clone + Eq + Hash + Ord + Serialize + DeserializeOwned + Send + Sync + '
 
 /// What the value of a collection must be; implemented for every type that is all of it.
 ///
-/// A type that may ever change is stored as an enum of its forms: see the [patterns](crate::docs::patterns).
+/// A type that may ever change is stored as an enum of its forms: see the [patterns](crate::docs::patterns). What serde
+/// reads from formats alone that describe themselves (untagged and tagged enums, fields that are skipped at times) can be
+/// written here and never read again: see [`Codec`](super::Codec). Keys too.
 pub trait Value: Clone + Serialize + DeserializeOwned + Send + Sync + 'static {}
 
 impl<T: Clone + Serialize + DeserializeOwned + Send + Sync + 'static> Value for T {}
