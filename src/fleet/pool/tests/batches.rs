@@ -63,6 +63,8 @@ struct Waiter {
     /// The agents that it was granted, as the desk says.
     grants: Vec<AgentId>,
     answered: bool,
+    /// Whether it was before the last step.
+    was_answered: bool,
 }
 
 impl Waiter {
@@ -216,7 +218,16 @@ impl World {
             assert!(*count <= most, "{count} of {most} wait for ever");
         }
         let grants = Vec::new();
-        self.waiters.push(Waiter { claim, flag, capabilities, named, grants, answered: false });
+        let (answered, was_answered) = (false, false);
+        self.waiters.push(Waiter {
+            claim,
+            flag,
+            capabilities,
+            named,
+            grants,
+            answered,
+            was_answered,
+        });
     }
 
     /// Whether it had been answered.
@@ -244,7 +255,8 @@ impl World {
 
     /// Reads what each was granted, and checks what was promised. After a kill a grant that it withdrew is made
     /// up for, in whatever order. A batch that gathers only since this step kept nobody out before it did: what the
-    /// step set free may have gone to others while it was another's turn.
+    /// step set free may have gone to others while it was another's turn. And so may what it had, where one before it
+    /// that had been answered lost an agent in this step, and gathered again before it did.
     fn check(&mut self, after_a_kill: bool) {
         self.pool.validate();
         let desk = self.pool.desk.lock();
@@ -258,7 +270,7 @@ impl World {
                 assert!(rows.all(|(_, row)| row.grants.is_empty() || !row.waits()));
             }
         }
-        let mut fresh = Vec::new();
+        let (mut fresh, mut again) = (Vec::new(), Vec::new());
         let mut granted = 0;
         for (index, waiter) in self.waiters.iter_mut().enumerate() {
             let grants = match &waiter.claim {
@@ -276,6 +288,10 @@ impl World {
             };
             let grants: Vec<_> = grants.into_iter().map(|granted| granted.grant.agent()).collect();
             granted += grants.len();
+            if waiter.was_answered && grants != waiter.grants {
+                again.push(waiter.place());
+            }
+            waiter.was_answered = waiter.answered;
             if grants.len() > waiter.grants.len() {
                 fresh.extend(grants.iter().map(|agent| (index, *agent)));
             }
@@ -291,7 +307,8 @@ impl World {
                 let serves = match &envious.claim {
                     Claim::Single(_) => true,
                     Claim::Batch(place, _) => {
-                        gathering.contains(place) && self.gathered.contains(place)
+                        let throughout = again.iter().all(|other| other > place);
+                        gathering.contains(place) && self.gathered.contains(place) && throughout
                     }
                 };
                 let fits = self.capable(agent) & envious.capabilities == envious.capabilities
