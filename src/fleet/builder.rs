@@ -17,6 +17,7 @@ use super::inner::{Inner, State, Workers};
 use super::lanes::Lanes;
 use super::ledger::{Keeping, Ledger};
 use super::log::{Observer, TaskLog};
+use super::mailed::Mailed;
 use super::pool::{Feed, Kept, MAX_SHARDS, Pool, PoolConfig, Strategy};
 use super::post::{Counters, Posts, Station};
 use super::runner::Runner;
@@ -350,7 +351,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> FleetBuilder<T, O> {
             running: BySlot::default(),
             queue: Lanes::new(),
             backlog: self.observer.is_some().then(Backlog::default),
-            mailed: 0,
+            mailed: Mailed::default(),
             stale: 0,
             timers: Timers::default(),
             ledger: Ledger::new(self.keeping),

@@ -355,8 +355,6 @@ impl<T, O> Inner<T, O> {
         for id in waiting {
             state.give_back(id, after);
         }
-        // Their tasks were among those, so they are stale by now.
-        state.stale -= state.ledger.groups.take(Some(agent)).len();
         let remains = self.take_out(agent);
         if let Some(remains) = &remains {
             state.ledger.witnesses.messages_returned(agent, remains.count());

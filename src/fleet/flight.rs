@@ -10,6 +10,8 @@
 //! 3. What came of it passes the same checks as what a worker brings: a struck attempt brings nothing.
 //! 4. The future knows the fleet weakly: an executor that never lets go of it keeps no fleet.
 //! 5. Of a mailbox, one message flies for each lease of the agent, and they begin in the order of coming.
+//! 6. A drain waits for messages that fly until it is known what comes of them: of a question that was struck that is so
+//!    once the asker was told, however long its future is not dropped.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -60,6 +62,8 @@ struct Flight<O> {
     task: Option<TaskId>,
     signal: Arc<Signal>,
     asker: Option<Arc<ReplyCell<O>>>,
+    /// Whether it is of a message of which it is not known yet what comes (rule 6).
+    is_open: bool,
 }
 
 /// What a flight is for.
@@ -121,7 +125,7 @@ impl<O> Flights<O> {
         let mut table = self.table.lock();
         table.next += 1;
         let number = table.next;
-        table.messages += usize::from(flight.task.is_none());
+        table.messages += usize::from(flight.is_open);
         table.flying.insert((agent, number), flight);
         (number, table.given_up)
     }
@@ -131,11 +135,20 @@ impl<O> Flights<O> {
         let flight = {
             let mut table = self.table.lock();
             let flight = table.flying.remove(&(agent, number));
-            let message = flight.as_ref().is_some_and(|flight| flight.task.is_none());
-            table.messages -= usize::from(message);
+            let is_open = flight.as_ref().is_some_and(|flight| flight.is_open);
+            table.messages -= usize::from(is_open);
             flight
         };
         drop(flight);
+    }
+
+    /// It is known what comes of a message, which still flies.
+    fn close(&self, agent: AgentId, number: u64) {
+        let mut guard = self.table.lock();
+        let table = &mut *guard;
+        if let Some(flight) = table.flying.get_mut(&(agent, number)) {
+            table.messages -= usize::from(std::mem::take(&mut flight.is_open));
+        }
     }
 
     fn count(&self, handled: bool) {
@@ -229,7 +242,7 @@ impl<T, O> Inner<T, O> {
             Cargo::Message(.., cell) => (None, Attempt::NONE, cell.clone()),
         };
         let agent = cargo.agent();
-        let flight = Flight { task, signal: Arc::clone(&signal), asker };
+        let flight = Flight { task, signal: Arc::clone(&signal), asker, is_open: task.is_none() };
         let (number, given_up) = self.flights.begin(agent, flight);
         let own = (agent, number)..=(agent, number);
         if given_up {
@@ -330,11 +343,12 @@ impl<T, O> Inner<T, O> {
     ) {
         let struck: Vec<_> = {
             let mut table = self.flights.table.lock();
-            let flights = table.flying.range_mut(among).map(|(_, flight)| flight);
-            let flights = flights.filter(|flight| which(flight));
-            flights
-                .map(|flight| (flight.task, Arc::clone(&flight.signal), flight.asker.take()))
-                .collect()
+            let flights = table.flying.range_mut(among).filter(|(_, flight)| which(flight));
+            let strike = |(key, flight): (&(AgentId, u64), &mut Flight<O>)| {
+                let asker = flight.asker.take().map(|asker| (*key, asker));
+                (flight.task, Arc::clone(&flight.signal), asker)
+            };
+            flights.map(strike).collect()
         };
         if struck.is_empty() {
             return;
@@ -363,8 +377,16 @@ impl<T, O> Inner<T, O> {
             self.notify_workers(state);
         }
         self.finish(after);
-        for asker in askers {
+        if askers.is_empty() {
+            return;
+        }
+        for ((agent, number), asker) in askers {
             self.strike_asker(Some(asker), reason);
+            // Rule 6.
+            self.flights.close(agent, number);
+        }
+        if self.runner.takes_no_more() {
+            self.tell_progress();
         }
     }
 }

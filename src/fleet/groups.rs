@@ -15,8 +15,9 @@
 //!    with the room, with its agent, or with the fleet. It is put here only while its agent lives, under the lock
 //!    under which agents end; whoever ends one takes out its tasks once that is told. Room that comes as an agent
 //!    ends sends none of them on, so that nobody hears of them before.
+//! 5. Whoever ends a task that is put aside takes it out in the same step: it takes no place in the queue any more.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::task::Waker;
 
@@ -32,10 +33,47 @@ use super::task::ReturnReason;
 pub(super) struct Groups {
     /// Groups whose tasks in the queue are passed over, and who pays for them.
     over: HashMap<GroupKey, Payer>,
-    /// Tasks for one agent alone, in the order in which they were put aside.
-    aside: Vec<(AgentId, TaskId, Payer)>,
+    aside: PutAside,
     /// As of which version of the accounts the first of them was kept, or a later one.
     version: u64,
+}
+
+/// Tasks for one agent alone, in the order in which they were put aside.
+#[derive(Debug, Default)]
+struct PutAside {
+    line: BTreeMap<u64, (AgentId, TaskId, Payer)>,
+    places: HashMap<TaskId, u64>,
+    next: u64,
+}
+
+impl PutAside {
+    fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
+    fn push(&mut self, agent: AgentId, id: TaskId, payer: Payer) {
+        let place = self.next;
+        self.next += 1;
+        self.line.insert(place, (agent, id, payer));
+        let old = self.places.insert(id, place);
+        debug_assert!(old.is_none(), "rule 5");
+    }
+
+    /// Takes one out; whether it was there.
+    fn remove(&mut self, id: TaskId) -> bool {
+        let place = self.places.remove(&id);
+        place.is_some_and(|place| self.line.remove(&place).is_some())
+    }
+
+    /// Takes out those that go, in their order.
+    fn extract(&mut self, mut goes: impl FnMut(AgentId, &Payer) -> bool) -> Vec<(AgentId, TaskId)> {
+        let gone = self.line.extract_if(.., |_, (agent, _, payer)| goes(*agent, payer));
+        let gone: Vec<_> = gone.map(|(_, (agent, id, _))| (agent, id)).collect();
+        for (_, id) in &gone {
+            self.places.remove(id);
+        }
+        gone
+    }
 }
 
 impl Groups {
@@ -114,18 +152,19 @@ impl Groups {
             |payer: &Payer| same && payer.wait_for_room(Meter::Leases, 1, Asking::Waiting).is_err();
         self.over.retain(|_, payer| waits(payer));
         // Rule 4.
-        let goes_on = |of: AgentId, payer: &Payer| pool.lives(of) && !waits(payer);
-        let freed = self.aside.extract_if(.., |(of, _, payer)| goes_on(*of, payer));
-        let freed = freed.map(|(agent, id, _)| (agent, id)).collect();
+        let freed = self.aside.extract(|of, payer| pool.lives(of) && !waits(payer));
         pool.set_groups_wait(!self.over.is_empty() || !self.aside.is_empty());
         freed
     }
 
     /// Takes out the tasks for an agent, or all.
     pub(super) fn take(&mut self, agent: Option<AgentId>) -> Vec<(AgentId, TaskId)> {
-        let own = |of: AgentId| agent.is_none_or(|agent| agent == of);
-        let taken = self.aside.extract_if(.., |(of, ..)| own(*of));
-        taken.map(|(agent, id, _)| (agent, id)).collect()
+        self.aside.extract(|of, _| agent.is_none_or(|agent| agent == of))
+    }
+
+    /// Takes out a task for a single agent that somebody ends (rule 5); whether it was put aside. O(log(those)).
+    pub(super) fn forget(&mut self, id: TaskId) -> bool {
+        self.aside.remove(id)
     }
 }
 
@@ -180,7 +219,7 @@ impl<T, O> State<T, O> {
                 return Ok(charge);
             }
             if payer.wait_for_room(Meter::Leases, 1, Asking::Waiting).is_err() {
-                groups.aside.push((agent, id, payer));
+                groups.aside.push(agent, id, payer);
                 return Err(Lack::Room);
             }
         }

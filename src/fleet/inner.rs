@@ -35,6 +35,7 @@ use super::inbox::{Lent, Tasks};
 use super::lanes::{Lanes, Mask, Place};
 use super::ledger::{Forgotten, Ledger};
 use super::log::{FleetEvent, LogPosition, Observer, RequeueReason, TaskLog};
+use super::mailed::Mailed;
 use super::pool::{Feed, Pool};
 use super::post::{Counters, Posts, Station};
 use super::progress::Progress;
@@ -100,7 +101,7 @@ pub(super) struct State<T, O> {
     pub(super) supervision: Supervision,
     pub(super) tasks: Table<Record<T, O>>,
     /// Tasks that wait in mailboxes.
-    pub(super) mailed: usize,
+    pub(super) mailed: Mailed,
     /// The ids that lie in mailboxes, or are on the way there or back, and whose tasks are not to run there.
     pub(super) stale: usize,
     pub(super) next_task: Option<u64>,
@@ -194,6 +195,8 @@ pub(super) struct Aside<T, O> {
     pub(super) handlers: Vec<Handler<T, O>>,
     /// Agents that ended, and what was in their mailboxes.
     pub(super) ended: Vec<(AgentId, Option<Remains<T, O>>)>,
+    /// Tasks for one agent that have ended, whose ids may lie in its mailbox.
+    pub(super) strays: Vec<(AgentId, TaskId)>,
 }
 
 impl<T, O> After<T, O> {
@@ -209,8 +212,9 @@ impl<T, O> After<T, O> {
 
     /// Where what is seldom left goes.
     pub(super) fn aside(&mut self) -> &mut Aside<T, O> {
-        self.aside
-            .get_or_insert_with(|| Box::new(Aside { handlers: Vec::new(), ended: Vec::new() }))
+        self.aside.get_or_insert_with(|| {
+            Box::new(Aside { handlers: Vec::new(), ended: Vec::new(), strays: Vec::new() })
+        })
     }
 
     pub(super) const fn is_empty(&self) -> bool {
@@ -269,8 +273,11 @@ impl<T, O> State<T, O> {
         match record.phase {
             Phase::Delayed { until } => self.timers.remove(until, id, Alarm::Retry),
             Phase::Mailed => {
-                self.mailed -= 1;
-                self.stale += 1;
+                self.mailed.remove(record.task.agent());
+                // Rule 5 of the groups.
+                if !self.ledger.groups.forget(id) {
+                    self.stale += 1;
+                }
             }
             Phase::Held | Phase::Queued | Phase::Running { .. } | Phase::Committing => {}
         }
@@ -355,7 +362,7 @@ impl<T, O> State<T, O> {
     /// How many tasks are queued, or are going to be.
     pub(super) fn queued(&self) -> usize {
         let parked = self.timers.delayed() + self.ledger.graph.parked();
-        self.queue.len() + self.mailed + parked
+        self.queue.len() + self.mailed.len() + parked
     }
 
     /// How many more tasks may be queued.
@@ -486,6 +493,9 @@ impl<T, O> Inner<T, O> {
             self.mail(agent, id);
         }
         let Some(aside) = after.aside else { return };
+        for (agent, id) in aside.strays {
+            self.take_stray(agent, id);
+        }
         for handler in aside.handlers {
             self.discard(handler);
         }
@@ -628,6 +638,7 @@ impl<T: Send + Sync, O: Send + Sync> Cancels for Inner<T, O> {
                         let (sort, place) = (record.sort(&self.pool), record.place);
                         state.queue.remove(sort, place).expect("rule 4");
                     }
+                    state.leaves_a_stray(id, &mut after);
                     let claim = state.claim(id, Outcome::Cancelled);
                     after.claims.push(claim);
                     state.wake_for_room(&mut after.wakes);

@@ -189,6 +189,25 @@ impl<M: Letter> Mailbox<M> {
         Ok(self.tell())
     }
 
+    /// Takes out a message that nobody is to begin any more, if it lies in the work lane and is no mere payload; and
+    /// whether the mailbox was scheduled for it alone, and is idle now. O(such messages).
+    pub(super) fn withdraw(
+        &mut self,
+        generation: u32,
+        is_it: impl Fn(&M) -> bool,
+    ) -> Option<(M, bool)> {
+        if !self.is_open(generation) {
+            return None;
+        }
+        let message = self.lanes.remove_other(is_it)?;
+        let idles = self.flag == Flag::Scheduled && self.is_empty();
+        if idles {
+            // Whoever was told finds nothing to begin.
+            self.become_idle();
+        }
+        Some((message, idles))
+    }
+
     /// Takes back the message that [`Mailbox::push`] put in with the answer to schedule it.
     pub(super) fn take_back(&mut self, lane: Lane) -> Option<M> {
         debug_assert_eq!((self.flag, self.len()), (Flag::Scheduled, 1), "it was idle");
@@ -269,10 +288,15 @@ impl<M: Letter> Mailbox<M> {
             self.flag = Flag::Scheduled;
             return Rest::Again;
         }
+        self.become_idle();
+        Rest::Idle
+    }
+
+    #[inline]
+    fn become_idle(&mut self) {
         self.flag = Flag::Idle;
         let peak = std::mem::take(&mut self.peak) as usize;
         self.lanes.give_room_back(KEPT_ROOM, peak);
-        Rest::Idle
     }
 
     /// Has it take nothing new (rule 6).

@@ -6,10 +6,17 @@
 //!    that mailbox, or is kept until its group has room, or whoever put it in that phase is on the way to the mailbox, or whoever closed the mailbox
 //!    is on the way to end it.
 //! 2. An id whose task is in another phase, or another agent's by now, is stale, and is passed over.
-//! 3. An id counts as mailed or as stale from the step that sends it on its way until it is run or passed over,
-//!    and takes a place in the queue as long.
+//! 3. An id counts as mailed or as stale from the step that sends it on its way until it is run, passed over or taken
+//!    out, and takes a place in the queue as long; but for one that is kept until its group has room, which counts as
+//!    mailed alone.
+//! 4. Whoever ends a task that lies in a mailbox takes its id out of it right after that, and has the mailbox be idle if
+//!    nothing else was there; one that is on the way there is not put in. So what is stale is in the hand of a worker,
+//!    or on somebody's way, and nobody waits for a mailbox in which nothing is left to be done.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
+use std::task::Waker;
 
 use super::groups::Paid;
 use super::id::{AgentId, Attempt, TaskId};
@@ -22,6 +29,7 @@ use super::supervision::Tenure;
 use super::task::{Outcome, ReturnReason};
 use super::turn::Turn;
 use super::work::Attempted;
+use crate::sync::left_out;
 
 impl<T, O> State<T, O> {
     /// Has a task go to the mailbox of the agent that it is for, outside the lock; or come back, if that agent begins
@@ -32,8 +40,63 @@ impl<T, O> State<T, O> {
         }
         let record = self.tasks.get_mut(&id).expect("the caller found the task");
         record.phase = Phase::Mailed;
-        self.mailed += 1;
+        self.mailed.add(agent);
         after.mail.push((agent, id));
+    }
+
+    /// Counts an id that is stale no more.
+    fn pass_over(&mut self, wakes: &mut Vec<Waker>) {
+        self.stale -= 1;
+        self.wake_for_room(wakes);
+    }
+
+    /// Has the id of a task, which is about to be ended, be taken out of the mailbox that it may lie in (rule 4).
+    pub(super) fn leaves_a_stray(&self, id: TaskId, after: &mut After<T, O>) {
+        let Some(record) = self.tasks.get(&id) else { return };
+        if let (Phase::Mailed, Some(agent)) = (&record.phase, record.task.agent()) {
+            after.aside().strays.push((agent, id));
+        }
+    }
+}
+
+/// The tasks whose phase is mailed: how many, and how many for whom.
+#[derive(Debug, Default)]
+pub(super) struct Mailed {
+    all: usize,
+    to: HashMap<AgentId, usize>,
+}
+
+impl Mailed {
+    pub(super) const fn len(&self) -> usize {
+        self.all
+    }
+
+    pub(super) fn add(&mut self, agent: AgentId) {
+        self.all += 1;
+        *self.to.entry(agent).or_default() += 1;
+    }
+
+    /// One is mailed no more. It is for the agent that it was added for.
+    pub(super) fn remove(&mut self, agent: Option<AgentId>) {
+        self.all -= 1;
+        if let Some(agent) = agent
+            && let Entry::Occupied(mut entry) = self.to.entry(agent)
+        {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+
+    /// Whether one is for this agent.
+    pub(super) fn is_for(&self, agent: AgentId) -> bool {
+        self.to.contains_key(&agent)
+    }
+
+    /// Whom they are for, each once.
+    pub(super) fn agents(&self) -> impl Iterator<Item = AgentId> {
+        self.to.keys().copied()
     }
 }
 
@@ -48,26 +111,59 @@ impl<T, O> Inner<T, O> {
 
     /// Puts a task into the mailbox of its agent, or ends it if the agent is gone.
     pub(super) fn mail(&self, agent: AgentId, id: TaskId) {
-        let told = self.posts.get(agent.slot).map(|post| {
-            let mut home = post.lock();
-            let told = home.mailbox.put_back(agent.generation, Message::Task(id));
-            // The task was accepted, so a drain waits for it.
-            told.map(|told| {
-                if told != Told::Schedule {
-                    None
-                } else if home.lines_up(agent.generation) {
-                    Some(self.runner.schedule_accepted(agent))
-                } else {
-                    self.runner.activate(true).expect("it was accepted");
-                    None
-                }
+        let told = {
+            // Rule 4: whoever ends the task from now on finds it in the mailbox.
+            let mut state = self.state.lock();
+            if !state.is_mailed(id, agent) && !left_out("mailed.put-what-has-ended") {
+                let mut wakes = Vec::new();
+                state.pass_over(&mut wakes);
+                drop(state);
+                return self.wake_all(wakes);
+            }
+            self.posts.get(agent.slot).map(|post| {
+                let mut home = post.lock();
+                let told = home.mailbox.put_back(agent.generation, Message::Task(id));
+                // The task was accepted, so a drain waits for it.
+                told.map(|told| {
+                    if told != Told::Schedule {
+                        None
+                    } else if home.lines_up(agent.generation) {
+                        Some(self.runner.schedule_accepted(agent))
+                    } else {
+                        self.runner.activate(true).expect("it was accepted");
+                        None
+                    }
+                })
             })
-        });
+        };
         match told {
             Some(Ok(None)) => {}
             Some(Ok(Some(roused))) => self.runner.rouse(roused),
             Some(Err(_)) | None => self.return_tasks(agent, &[id], ReturnReason::AgentGone),
         }
+    }
+
+    /// Takes the id of a task that has ended out of the mailbox of its agent, if it lies there (rule 4).
+    pub(super) fn take_stray(&self, agent: AgentId, id: TaskId) {
+        let mut wakes = Vec::new();
+        {
+            let mut state = self.state.lock();
+            // Another one by now, which has the same id: what is stale of it is passed over as the turn comes to it.
+            if state.is_mailed(id, agent) {
+                return;
+            }
+            let Some(post) = self.posts.get(agent.slot) else { return };
+            let mut home = post.lock();
+            let is_it = |message: &Message<T, O>| matches!(message, Message::Task(of) if *of == id);
+            while let Some((_, idles)) = home.mailbox.withdraw(agent.generation, is_it) {
+                state.pass_over(&mut wakes);
+                let last = idles && self.runner.retire(1);
+                if last || idles && home.mailbox.is_finishing(agent.generation) {
+                    state.progress.take_into(&mut wakes);
+                }
+            }
+        }
+        self.wake_all(wakes);
     }
 
     /// Ends tasks that lay in a mailbox that was closed, and passes stale ids over.
@@ -109,8 +205,15 @@ impl<T, O> Inner<T, O> {
                 self.notify_workers(state);
                 self.publish_alarm(state);
             }
-            // Rule 2; and a kill may have come between.
-            if !state.is_mailed(id, agent) || !self.pool.lives(agent) {
+            // Rule 2, in this very step: its id may be another task's right after.
+            if !state.is_mailed(id, agent) {
+                state.pass_over(&mut after.wakes);
+                drop(guard);
+                self.finish(after);
+                return None;
+            }
+            // A kill may have come between.
+            if !self.pool.lives(agent) {
                 drop(guard);
                 self.finish(after);
                 self.return_tasks(agent, &[id], ReturnReason::AgentGone);
@@ -147,7 +250,7 @@ impl<T, O> Inner<T, O> {
             let own = Whose::Own(Arc::clone(&signal));
             record.phase = Phase::Running { agent, at: running.len(), signal: own };
             running.push(id);
-            state.mailed -= 1;
+            state.mailed.remove(Some(agent));
             let task = record.task.split();
             let begun = (record.attempt, task, signal, record.deadline, charge);
             state.wake_for_room(&mut after.wakes);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use super::crew::Crew;
 use super::id::{AgentId, TaskId};
-use super::inner::{After, Inner, Phase, Record, State};
+use super::inner::{After, Inner, Record, State};
 use super::lanes::Mask;
 use super::log::FleetEvent;
 use super::pool::{NotIdle, Part};
@@ -67,24 +67,24 @@ impl<T, O> State<T, O> {
     }
 
     /// The agents that tasks for them alone wait for, whether those are being accepted or no handler has begun them:
-    /// wherever they wait, on the way to a mailbox too. Each as often as it has tasks. O(tasks) if any is mailed.
+    /// wherever they wait, on the way to a mailbox too. Some more than once. O(agents that tasks are mailed to, and tasks
+    /// that are parked or being accepted).
     pub(super) fn expected(&self) -> impl Iterator<Item = AgentId> {
-        let accepted = self.reserved_ids.values().copied().flatten();
-        let parked = self.parked().filter_map(|record| record.task.agent());
-        let any = self.mailed > 0 && !left_out("state.expect-the-mailed");
-        let mailed = any.then(|| self.mailed_to()).into_iter().flatten();
-        accepted.chain(parked).chain(mailed)
+        let any = !left_out("state.expect-the-mailed");
+        let mailed = any.then(|| self.mailed.agents()).into_iter().flatten();
+        self.expected_elsewhere().chain(mailed)
     }
 
-    /// Whether one of those is this agent.
+    /// Whether one of those is this agent. O(tasks that are parked or being accepted).
     pub(super) fn expects(&self, agent: AgentId) -> bool {
-        self.expected().any(|expected| expected == agent)
+        let mailed = self.mailed.is_for(agent) && !left_out("state.expect-the-mailed");
+        mailed || self.expected_elsewhere().any(|expected| expected == agent)
     }
 
-    fn mailed_to(&self) -> impl Iterator<Item = AgentId> {
-        let records = self.tasks.ids().filter_map(|id| self.tasks.get(&id));
-        let mailed = records.filter(|record| matches!(record.phase, Phase::Mailed));
-        mailed.filter_map(|record| record.task.agent())
+    /// Those of tasks that were not mailed yet.
+    fn expected_elsewhere(&self) -> impl Iterator<Item = AgentId> {
+        let accepted = self.reserved_ids.values().copied().flatten();
+        accepted.chain(self.parked().filter_map(|record| record.task.agent()))
     }
 
     /// The tasks that wait for others or for their next attempts.

@@ -78,9 +78,10 @@ impl<T> Task<T> {
     /// Sends it to this agent and no other.
     ///
     /// It waits in the agent's mailbox, in the order of coming, whatever its priority and the agent's
-    /// capabilities; the fleet's [queue](super::FleetBuilder::queue_capacity) bounds how many do, and one that
-    /// is cancelled or expires there keeps its place until the agent comes to it. If the agent ends first, it
-    /// ends as returned ([`ReturnReason::AgentGone`]). All else is as for any task. Default: any agent that fits.
+    /// capabilities; the fleet's [queue](super::FleetBuilder::queue_capacity) bounds how many do. One that is
+    /// cancelled or expires there gives its place back, but for one that a worker has taken up already, which keeps it
+    /// until the worker comes to it. If the agent ends first, it ends as returned ([`ReturnReason::AgentGone`]). All
+    /// else is as for any task. Default: any agent that fits.
     #[must_use]
     pub fn to(self, agent: AgentId) -> Self {
         self.set(|options| {

@@ -106,6 +106,7 @@ impl<T, O> State<T, O> {
                 self.leave_agent(id);
             }
         }
+        self.leaves_a_stray(id, after);
         let claim = self.fail(id, TaskError::deadline_exceeded());
         after.claims.push(claim);
         self.wake_for_room(&mut after.wakes);

@@ -33,6 +33,7 @@ mod soak;
 mod spending;
 mod stop;
 mod storm;
+mod strays;
 mod submit;
 mod supervision;
 mod support;

@@ -10,7 +10,8 @@ use std::time::Duration;
 use crate::clock::Timestamp;
 use crate::fleet::runner::Seat;
 use crate::fleet::{
-    AgentId, AgentSpec, Condition, Fleet, LeaseOutcome, OutcomeKind, Request, SpawnedFuture, Task,
+    AgentId, AgentSpec, Condition, Fleet, IfDependencyFails, LeaseOutcome, OutcomeKind, Request,
+    SpawnedFuture, Task,
 };
 use crate::sync::atomic::{AtomicU32, Ordering};
 use crate::sync::{thread, weakened};
@@ -275,4 +276,34 @@ fn loom_an_agent_is_retired_or_given_a_task_and_never_both() {
 #[should_panic(expected = "it was retired over a task")]
 fn loom_twin_an_agent_that_a_task_is_on_its_way_to_is_retired_where_that_is_not_looked_for() {
     weakened("state.expect-the-mailed", || explore(3, retire_against_submit));
+}
+
+/// A task is cancelled while it is on its way to an agent that gives its mailbox no turns.
+fn cancel_against_mail() {
+    let (fleet, _seat) = staffed();
+    let agent = fleet.spawn(idle()).expect("there is room");
+    fleet.set_condition(agent, Condition::Failed).expect("it lives");
+    let first = fleet.submit(Task::new(()).to(agent)).expect("there is room");
+    let then =
+        Task::new(()).to(agent).after(&first).if_dependency_fails(IfDependencyFails::Release);
+    let then = fleet.submit(then).expect("there is room");
+    let sender = thread::spawn(move || first.cancel());
+    assert!(then.cancel(), "nobody has begun it");
+    assert!(sender.join().expect("no panic"));
+    let has_ended = {
+        let state = fleet.inner().state.lock();
+        state.stale == 0 && fleet.inner().has_ended(&state)
+    };
+    assert!(has_ended, "a drain would wait for what nobody does");
+}
+
+#[test]
+fn loom_what_is_cancelled_on_its_way_to_a_mailbox_is_not_waited_for() {
+    explore(3, cancel_against_mail);
+}
+
+#[test]
+#[should_panic(expected = "a drain would wait for what nobody does")]
+fn loom_twin_a_task_that_has_ended_and_is_put_into_a_mailbox_is_waited_for() {
+    weakened("mailed.put-what-has-ended", || explore(3, cancel_against_mail));
 }

@@ -134,6 +134,20 @@ impl<M: Letter> Lanes<M> {
         self.payloads.pop_front().map(M::with)
     }
 
+    /// Takes out the first message of the work lane that it is, of those that are no payloads. O(those).
+    pub(super) fn remove_other(&mut self, is_it: impl Fn(&M) -> bool) -> Option<M> {
+        let beside = self.beside.as_mut()?;
+        let at = beside.others.iter().position(|(_, other)| is_it(other))?;
+        let (before, other) = beside.others.remove(at)?;
+        // Rule 2.
+        match beside.others.get_mut(at) {
+            Some((next, _)) => *next += before,
+            None => beside.covered -= before,
+        }
+        beside.apart -= usize::from(!other.counts());
+        Some(other)
+    }
+
     /// Takes out the payloads that are before all else, so many at most.
     #[inline]
     pub(super) fn take_payloads(&mut self, most: usize) -> Drain<'_, M::Payload> {

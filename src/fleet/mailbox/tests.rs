@@ -145,6 +145,7 @@ enum Step {
     Begin { generation: u32, worker: u16 },
     Claim { most: usize, payloads: bool },
     Restore { most: usize, begun: usize, meanwhile: bool },
+    Withdraw { which: prop::sample::Index },
     Rest,
     Close,
     Open,
@@ -161,6 +162,7 @@ fn step() -> impl Strategy<Value = Step> {
             .prop_map(|(most, payloads)| Step::Claim { most, payloads }),
         2 => (0..5_usize, 0..3_usize, any::<bool>())
             .prop_map(|(most, begun, meanwhile)| Step::Restore { most, begun, meanwhile }),
+        2 => any::<prop::sample::Index>().prop_map(|which| Step::Withdraw { which }),
         3 => Just(Step::Rest),
         1 => Just(Step::Close),
         1 => Just(Step::Open),
@@ -291,6 +293,25 @@ proptest! {
                         expected.extend(then);
                         prop_assert_eq!(Vec::from(claimed), expected);
                     }
+                }
+                Step::Withdraw { which } => {
+                    let others = oracle.work.iter().copied().filter(|other| other % 3 == 0);
+                    let others: Vec<_> = others.collect();
+                    let is_it = |of| move |message: &u32| *message == of;
+                    if others.is_empty() {
+                        let none = mailbox.withdraw(oracle.generation, |_| true);
+                        prop_assert_eq!(none, None);
+                        continue;
+                    }
+                    let other = *which.get(&others);
+                    let late = mailbox.withdraw(oracle.generation + 1, is_it(other));
+                    prop_assert_eq!(late, None, "it is another agent's");
+                    oracle.work.retain(|message| *message != other);
+                    let is_empty = oracle.work.is_empty() && oracle.control.is_empty();
+                    let idles = is_empty && oracle.worker.is_none();
+                    oracle.told &= !idles;
+                    let out = mailbox.withdraw(oracle.generation, is_it(other));
+                    prop_assert_eq!(out, Some((other, idles)));
                 }
                 Step::Rest => {
                     let Some(worker) = oracle.worker.take() else { continue };

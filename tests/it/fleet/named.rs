@@ -146,20 +146,25 @@ fn a_shutdown_returns_tasks_that_wait_in_mailboxes() {
 fn tasks_that_are_cancelled_do_not_fill_a_mailbox_past_the_queue() {
     let capacity = NonZeroUsize::new(4).unwrap();
     let fleet = Fleet::<u64, u64>::builder().workers(1).queue_capacity(capacity).build().unwrap();
-    let gate = Gate::new();
-    let agent = fleet.spawn(held(&gate)).unwrap();
-    let running = fleet.submit(Task::new(0).to(agent)).unwrap();
+    let (first, gate) = (Gate::new(), Gate::new());
+    let [before, agent] = [&first, &gate].map(|gate| fleet.spawn(held(gate)).unwrap());
+    let blocks = fleet.submit(Task::new(0).to(before)).unwrap();
+    first.await_arrivals(1);
+    let tasks = [1, 2, 3].map(|number| fleet.submit(Task::new(number).to(agent)).unwrap());
+    first.open();
+    // The worker has all three in its hand now, and runs one of them.
     gate.await_arrivals(1);
-    for number in 1..=4 {
-        let handle = fleet.submit(Task::new(number).to(agent)).unwrap();
-        assert!(handle.cancel());
+    for taken_up in &tasks[1..] {
+        assert!(taken_up.cancel());
     }
     assert_eq!(fleet.stats().tasks_queued, 0);
-    let full = fleet.submit(Task::new(5).to(agent));
-    assert!(matches!(full, Err(SubmitError::Full(_))), "the mailbox has yet to come to them");
+    let others = [4, 5].map(|number| fleet.submit(Task::new(number).to(agent)).unwrap());
+    let full = fleet.submit(Task::new(6).to(agent));
+    assert!(matches!(full, Err(SubmitError::Full(_))), "the worker has yet to come to them");
+    assert!(others[0].cancel());
+    let last = fleet.submit(Task::new(7).to(agent)).expect("it lay in the mailbox, and is gone");
     gate.open();
-    assert_eq!(running.wait().kind(), OutcomeKind::Completed);
-    let last = fleet.submit_wait(Task::new(6).to(agent)).unwrap();
-    assert_eq!(*last.wait(), Outcome::Completed(6));
+    assert_eq!([&blocks, &tasks[0]].map(|task| task.wait().kind()), [OutcomeKind::Completed; 2]);
+    assert_eq!([&others[1], &last].map(|task| task.wait().kind()), [OutcomeKind::Completed; 2]);
     finish(&fleet);
 }
