@@ -13,6 +13,7 @@ mod batches;
 mod books;
 mod checks;
 mod handlers;
+mod patience;
 mod purses;
 mod scale;
 mod wards;
@@ -24,7 +25,7 @@ use books::Totals;
 use world::World;
 
 /// What every run of the ordinary test covers.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 800;
 /// What the long form covers.
 const MANY: u64 = 10_000;
 

@@ -28,7 +28,7 @@ pub(super) struct Wanted {
 
 impl World {
     pub(super) fn step(&mut self) {
-        let choice = self.random.below(117);
+        let choice = self.random.below(125);
         let few = self.core.books().agents.len() < 3;
         match choice {
             0..=5 => self.spawn(),
@@ -70,6 +70,9 @@ impl World {
             105..=106 => self.report_failure(),
             107..=110 => self.wait_for_a_batch(),
             111 => self.drop_crowd(),
+            112..=115 => self.submit_patiently(),
+            116..=119 => self.drop_patient(),
+            120 => drop(self.poll_woken_patients()),
             _ => self.read_reply(),
         }
     }
@@ -168,7 +171,7 @@ impl World {
         }
     }
 
-    fn describe(&mut self) -> Spec {
+    pub(super) fn describe(&mut self) -> Spec {
         let mut spec = Spec { attempts: 1 + self.random.below(4) as u32, ..Spec::default() };
         if self.random.percent(50) {
             spec.needs = 1 << self.random.below(3);

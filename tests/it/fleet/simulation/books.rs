@@ -189,7 +189,7 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 84] = [
+const MUST_HAPPEN: [&str; 88] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
@@ -228,6 +228,7 @@ const MUST_HAPPEN: [&str; 84] = [
     "dependency failed",
     "drained agent",
     "drained agent stays",
+    "drained to the end",
     "failure reported",
     "future dropped",
     "future refused",
@@ -268,6 +269,9 @@ const MUST_HAPPEN: [&str; 84] = [
     "scaled up",
     "scaling held by a circuit",
     "scaling stood still",
+    "submission accepted",
+    "submission dropped",
+    "submission waits",
     "task over budget",
     "waiter closed",
     "waiter dropped",

@@ -152,6 +152,7 @@ impl World {
         self.check_paid_leases();
         self.check_circuit();
         self.check_crowds();
+        self.check_patients();
         self.core.books().check_wards_in_time(now, &self.fleet.agents());
         for waiter in &self.waiters {
             assert!(!waiter.bell.rung.load(Ordering::Relaxed));
@@ -303,6 +304,7 @@ impl World {
         self.poll_woken();
         assert!(self.waiters.is_empty(), "who waits is told");
         self.close_crowds();
+        self.close_patients();
         for held in self.leases.drain(..) {
             assert!(held.lease.is_revoked(), "a lease outlived its fleet");
         }

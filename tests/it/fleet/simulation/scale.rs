@@ -471,6 +471,13 @@ impl World {
         }
     }
 
+    /// Nothing stands still any more: what was held, or waited for agents, lets go of them.
+    pub(super) fn stir(&mut self) {
+        for scaler in self.scaling.iter_mut().flat_map(|scaling| &mut scaling.scalers) {
+            scaler.still = None;
+        }
+    }
+
     /// See rule 4; after long patience.
     pub(super) fn check_that_somebody_came(&self) {
         let scalers = self.scaling.iter().flat_map(|scaling| &scaling.scalers);

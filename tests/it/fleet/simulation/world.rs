@@ -13,6 +13,7 @@ use super::acts::Wanted;
 use super::batches::Crowd;
 use super::books::{Body, Books, Core, Token, Totals};
 use super::handlers::{SKILLS, factory, handler, handler_async, spawner};
+use super::patience::Patient;
 use super::purses::KINDS;
 use super::scale::Scaling;
 use super::wards::{Guard, breaker, teams};
@@ -75,9 +76,12 @@ pub(super) struct World {
     pub(super) leases: Vec<Held>,
     pub(super) waiters: Vec<Waiter>,
     pub(super) crowds: Vec<Crowd>,
+    pub(super) patients: Vec<Patient>,
     pub(super) replies: Vec<(u64, Reply<Token>)>,
     pub(super) teams: [SupervisionGroup; 2],
     pub(super) remembered_keys: usize,
+    /// How many tasks the queue holds.
+    pub(super) room: usize,
     /// All ends of tasks.
     pub(super) outcomes: Outcomes<Token>,
     pub(super) scaling: Option<Scaling>,
@@ -98,12 +102,12 @@ impl World {
             living: Arc::new(AtomicI64::new(0)),
             executor: Mutex::new(Vec::new()),
         });
-        let remembered_keys = random.below(12);
+        let (remembered_keys, room) = (random.below(12), 5 + random.below(40));
         let some = |count: usize| NonZeroUsize::new(count + 1).expect("one more than something");
         let mut builder = Fleet::builder()
             .driven()
             .clock(clock)
-            .queue_capacity(some(4 + random.below(40)))
+            .queue_capacity(some(room - 1))
             .max_waiting(some(random.below(16)))
             .mailbox_capacity(NonZeroU32::new(1 + random.next() as u32 % 8).expect("one or more"))
             .history(random.below(30))
@@ -144,9 +148,11 @@ impl World {
             leases: Vec::new(),
             waiters: Vec::new(),
             crowds: Vec::new(),
+            patients: Vec::new(),
             replies: Vec::new(),
             teams: teams(),
             remembered_keys,
+            room,
             outcomes,
             scaling: Scaling::new(seed),
             steps: 0,
@@ -254,7 +260,7 @@ impl World {
             let expired = self.fleet.tick();
             self.core.books().totals.counts_expired(expired);
             let ran = self.fleet.run_ready(usize::MAX);
-            let polled = self.poll_woken() + self.poll_woken_crowds();
+            let polled = self.poll_woken() + self.poll_woken_crowds() + self.poll_woken_patients();
             let flown = self.poll_futures();
             if ran == 0 && polled == 0 && flown == 0 {
                 return;
@@ -343,11 +349,15 @@ impl World {
             let _ = self.fleet.set_condition(agent.id, Condition::Fit);
             self.is_wanted(agent.id, Condition::Fit);
         }
+        self.stir();
+        let mut drain = self.fleet.drain_async();
+        let mut drained = false;
         for _ in 0..100 {
             self.beat_for_all();
             self.scale();
             self.settle_down();
             self.check_when_nothing_is_ready();
+            drained = drained || self.check_the_drain(&mut drain);
             self.core.hand.advance(Duration::from_millis(100));
             // Some hang.
             self.drop_future();
@@ -355,6 +365,9 @@ impl World {
         self.drop_all_futures();
         self.settle_down();
         self.check_that_only_the_impossible_is_left();
+        if drained || self.check_the_drain(&mut drain) {
+            self.core.books().totals.count("drained to the end");
+        }
         self.check_that_somebody_came();
         self.core.books().totals.count("waits out of patience");
     }
