@@ -35,14 +35,14 @@ pub fn strict() -> Fleet<(), ()> {
     Fleet::builder().workers(0).strict().build().expect("it is valid")
 }
 
-/// One that chooses by what agents did, with leases that are charged to the fleet, on the coarse clock: its
-/// times are those of the last timer tick, up to 10 ms behind.
-pub fn charging() -> Fleet<(), ()> {
+/// One that chooses by what agents did, with leases that are charged to the fleet, on this clock. The times of the
+/// coarse one are those of the last timer tick, up to 10 ms behind.
+pub fn charging_on(clock: Clock) -> Fleet<(), ()> {
     let budgets = Budgets::new(NonZeroUsize::MIN);
     let quota = Quota::new().limit(Meter::Leases, Limit::hard(1_000));
     budgets.set(Scope::Fleet, quota).expect("it is the first");
     let fleet = Fleet::builder().workers(0).strategies(&[Strategy::Performance]);
-    fleet.clock(Clock::coarse()).budgets(budgets).build().expect("it is valid")
+    fleet.clock(clock).budgets(budgets).build().expect("it is valid")
 }
 
 /// The same as [`lease_only`], which chooses by this strategy.

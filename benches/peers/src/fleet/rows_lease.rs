@@ -14,7 +14,7 @@ use phalanx::fleet::{AgentId, Fleet, Lease, LeaseOutcome, Priority, Request, Str
 use serde_json::json;
 
 use super::ours::{
-    charging, choosing, choosing_on, hold_unevenly, lease_only, spawn, spec, strict,
+    charging_on, choosing, choosing_on, hold_unevenly, lease_only, spawn, spec, strict,
 };
 use super::peers_pool::{
     PAIRS, array_queue, bb8, deadpool_unmanaged, object_pool, pairs, probe_cas,
@@ -64,13 +64,13 @@ pub fn checkout(settings: &Settings) -> Row {
 pub fn checkout_full(settings: &Settings) -> Row {
     let objects = AGENTS as u64;
     let request = Request::any().ttl(Duration::from_secs(60));
-    let (fleet, same) = (choosing(Strategy::Performance), request.clone());
-    spawn(&fleet, &spec(1), AGENTS);
-    let without_quota = pairs("self-real-clock-no-quota", move || pair(&fleet, &same).is_some());
-    let fleet = charging();
-    spawn(&fleet, &spec(1), AGENTS);
-    Lineup::of(settings, pairs(OURS, move || pair(&fleet, &request).is_some()))
-        .beside(without_quota)
+    let ours = |name, clock| {
+        let (fleet, request) = (charging_on(clock), request.clone());
+        spawn(&fleet, &spec(1), AGENTS);
+        pairs(name, move || pair(&fleet, &request).is_some())
+    };
+    Lineup::of(settings, ours(OURS, Clock::coarse()))
+        .and(ours("self-real-clock", Clock::real()))
         .and(deadpool_unmanaged(objects))
         .and(bb8(objects))
         .beside(object_pool(objects))
@@ -348,7 +348,7 @@ pub fn performance_1k(settings: &Settings) -> Row {
     let on_real_clock = performance_of(choosing(Strategy::Performance), AGENTS);
     Lineup::of(settings, performance(AGENTS).contestant(OURS))
         .and(probe_cas())
-        .beside(on_real_clock.contestant("self-real-clock"))
+        .and(on_real_clock.contestant("self-real-clock"))
         .measure(
             PAIR,
             "performance-1k",

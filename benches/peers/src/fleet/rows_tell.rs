@@ -4,7 +4,8 @@
 //! thread, which spares it all crossing over: so is this crate in its first column, driven by the sender, and
 //! the peers whose names end in `-together`, the fastest of which are its measure. *Apart*, the sender has a
 //! thread of its own and the agents have one, or two where the name ends in `-2` or `-2-threads`: so are
-//! `self-apart` and the other peers; `-multi` is one thread of a runtime of many. A question crosses over.
+//! `self-apart` and the other peers; `-multi` is one thread of a runtime of many. A question crosses over. The rows
+//! whose names end in `-apart` hold the second way against the same targets, for hosts whose agents have workers.
 
 use std::future::Future;
 use std::sync::{Arc, Mutex, mpsc};
@@ -76,6 +77,48 @@ pub fn tell_100x100(settings: &Settings) -> Row {
     )
 }
 
+/// As [`tell_1000x1000`], where the agents have a thread of their own.
+pub fn tell_1000x1000_apart(settings: &Settings) -> Row {
+    told_apart(
+        settings,
+        Shape { agents: 1000, each: 1000 },
+        "tell-1000x1000-apart",
+        "one sender tells 1000 agents of another thread 1000 messages each, all handled (messages)",
+        &[("best-tokio", 1.3), ("best-ractor", 6.0), ("best-kameo", 6.0)],
+    )
+}
+
+/// As [`tell_100x100`], where the agents have a thread of their own.
+pub fn tell_100x100_apart(settings: &Settings) -> Row {
+    told_apart(
+        settings,
+        Shape { agents: 100, each: 100 },
+        "tell-100x100-apart",
+        "one sender tells 100 agents of another thread 100 messages each, all handled (messages)",
+        &[("best-tokio", 1.2)],
+    )
+}
+
+fn told_apart(
+    settings: &Settings,
+    shape: Shape,
+    id: &'static str,
+    what: &'static str,
+    targets: Targets,
+) -> Row {
+    Lineup::of(settings, ours_told(OURS, Some(1), shape))
+        .beside(ours_told("self-2-threads", Some(2), shape))
+        .and(apart::<Unbounded>("tokio", Threads::One, shape))
+        .and(apart::<UnboundedBatch>("tokio-batch", Threads::One, shape))
+        .and(apart::<Bounded>("tokio-bounded", Threads::One, shape))
+        .and(apart::<Unbounded>("tokio-multi", Threads::Many(1), shape))
+        .beside(apart::<Actix>("actix", Threads::One, shape))
+        .beside(apart::<Xtra>("xtra", Threads::One, shape))
+        .and(apart::<Kameo>("kameo", Threads::One, shape))
+        .and(apart::<Ractor>("ractor", Threads::One, shape))
+        .measure(RATE, id, what, shape.work(), targets)
+}
+
 fn told(
     settings: &Settings,
     shape: Shape,
@@ -84,7 +127,7 @@ fn told(
     targets: Targets,
 ) -> Row {
     Lineup::of(settings, ours_told(OURS, None, shape))
-        .beside(ours_told("self-apart", Some(1), shape))
+        .and(ours_told("self-apart", Some(1), shape))
         .beside(ours_told("self-2-threads", Some(2), shape))
         .and(apart::<Unbounded>("tokio", Threads::One, shape))
         .and(apart::<UnboundedBatch>("tokio-batch", Threads::One, shape))

@@ -3,7 +3,8 @@
 //! Each is seen in two ways, and judged by its better one. *Together*, the sender and the workers have one
 //! thread, which spares it all crossing over: so is this crate in its first column, driven by the sender, and
 //! the peers whose names end in `-together`. *Apart*, the sender has a thread of its own and the workers have one,
-//! or two where the name ends in `-2` or `-2-threads`: so are `self-apart` and the other peers.
+//! or two where the name ends in `-2` or `-2-threads`: so are `self-apart` and the other peers. `dispatch-1000-apart`
+//! holds the second way against the same targets, for hosts whose agents have workers.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -43,7 +44,7 @@ const WINDOW: usize = 256;
 
 pub fn dispatch_1000(settings: &Settings) -> Row {
     Lineup::of(settings, ours_dispatching(OURS, None))
-        .beside(ours_dispatching("self-apart", Some(1)))
+        .and(ours_dispatching("self-apart", Some(1)))
         .beside(ours_dispatching("self-2-threads", Some(2)))
         .and(dispatched::<RactorFactory<RoundRobin>>("ractor-factory-round-robin-together", None))
         .and(dispatched::<RactorFactory<Queuer>>("ractor-factory-together", None))
@@ -56,6 +57,27 @@ pub fn dispatch_1000(settings: &Settings) -> Row {
             (Unit::PerSecond, Time::Wall),
             "dispatch-1000",
             "one sender hands each task to one of 1000 workers and takes its result (tasks)",
+            json!({ "workers": WORKERS, "tasks_a_unit": TASKS, "under_way": WINDOW }),
+            &[("best-ractor-factory", 5.0), ("best-kameo-pool", 5.0)],
+        )
+}
+
+/// As [`dispatch_1000`], where the agents have a thread of their own.
+pub fn dispatch_1000_apart(settings: &Settings) -> Row {
+    Lineup::of(settings, ours_dispatching(OURS, Some(1)))
+        .beside(ours_dispatching("self-2-threads", Some(2)))
+        .and(dispatched::<RactorFactory<RoundRobin>>(
+            "ractor-factory-round-robin",
+            Some(Threads::One),
+        ))
+        .and(dispatched::<RactorFactory<Queuer>>("ractor-factory", Some(Threads::One)))
+        .beside(dispatched::<RactorFactory<Queuer>>("ractor-factory-2", Some(Threads::Many(2))))
+        .and(dispatched::<KameoPool>("kameo-pool", Some(Threads::One)))
+        .beside(dispatched::<KameoPool>("kameo-pool-2", Some(Threads::Many(2))))
+        .measure(
+            (Unit::PerSecond, Time::Wall),
+            "dispatch-1000-apart",
+            "one sender hands each task to one of 1000 workers of another thread and takes its result (tasks)",
             json!({ "workers": WORKERS, "tasks_a_unit": TASKS, "under_way": WINDOW }),
             &[("best-ractor-factory", 5.0), ("best-kameo-pool", 5.0)],
         )
