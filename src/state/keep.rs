@@ -7,7 +7,8 @@
 //!    is looked up and put into the list under one lock.
 //! 2. Whoever takes that lock to show something first lets go of what is too old by now, so nothing is shown that is.
 //! 3. What is let go of is dropped outside the lock, through [`Held`], and counted.
-//! 4. A commit does no more here than to put one pointer in and take one out, however many are too old.
+//! 4. A commit does no more here than to put one pointer in and take two out, however many are too old. Two, so that
+//!    what a burst has left becomes less with every commit that keeps one, also where nobody looks.
 //! 5. What is due by a number of changes only who has the turn looks at and moves.
 
 use std::collections::{BTreeMap, VecDeque};
@@ -81,7 +82,8 @@ impl SnapshotPolicy {
     /// One that is older is never shown again, and is let go of, and counted in
     /// [`StateStats::snapshots_dropped_by_age`](super::StateStats::snapshots_dropped_by_age), by the next
     /// call that keeps, lists or drops snapshots, or [`StateManager::maintain`]. A commit that keeps an automatic one
-    /// lets go of one: until somebody looks, those that are too old take their memory and places among the last.
+    /// lets go of two at most: until somebody looks, or as many such commits have come, those that are too old take
+    /// their memory and places among the last.
     pub fn keep_for(mut self, age: Duration) -> Self {
         self.keep_for = Some(age);
         self
@@ -353,10 +355,11 @@ impl Kept {
         list.add(root, None, self.clock.now(), true);
         self.automatic.fetch_add(1, Ordering::Relaxed);
         // Rule 4.
-        self.trim(&mut list, 1)
+        self.trim(&mut list, 2)
     }
 
-    /// Of those that are too old so many at most, and of those beyond the last all; what it returns is dropped when the lock is not held any more.
+    /// Of those that are too old so many at most, and of those beyond the last all; what it returns is dropped when the
+    /// lock is not held any more.
     fn trim(&self, list: &mut List, old: usize) -> LetGo {
         let mut gone = LetGo::new();
         if let Some(age) = self.policy.keep_for {

@@ -211,7 +211,7 @@ fn the_commit_that_completes_a_number_of_changes_keeps_its_own_version_whoever_e
 }
 
 #[test]
-fn a_commit_lets_go_of_one_that_is_too_old_and_whoever_looks_of_all() {
+fn a_commit_lets_go_of_two_that_are_too_old_and_whoever_looks_of_all() {
     let minute = Duration::from_secs(60);
     let policy = SnapshotPolicy::new().keep_last(10_000).keep_for(minute).every_commits(1);
     let (state, table, hand) = open(policy);
@@ -222,14 +222,25 @@ fn a_commit_lets_go_of_one_that_is_too_old_and_whoever_looks_of_all() {
     let counts = || (state.stats().snapshots_dropped_by_age, state.stats().kept_snapshots);
     assert_eq!(counts(), (0, 1000));
     table.insert(1, 1000).unwrap();
-    assert_eq!(counts(), (1, 1000));
+    assert_eq!(counts(), (2, 999));
     table.insert(1, 1001).unwrap();
-    assert_eq!(counts(), (2, 1000));
+    assert_eq!(counts(), (4, 998));
     assert_eq!(numbers(&state.kept()), [1001, 1002]);
     assert_eq!(counts(), (1000, 2));
     hand.advance(minute);
     assert_eq!(state.maintain().snapshots_dropped, 2);
     assert_eq!(counts(), (1002, 0));
+
+    // What a burst has left goes with the commits that come after it, where nobody ever looks.
+    for number in 0..1000 {
+        table.insert(1, number).unwrap();
+    }
+    hand.advance(minute);
+    for number in 0..1000 {
+        table.insert(1, number).unwrap();
+        hand.advance(Duration::from_secs(1));
+    }
+    assert_eq!(state.stats().kept_snapshots, 60);
 }
 
 #[test]
