@@ -244,8 +244,9 @@ impl Opened {
     }
 
     /// Rule 1 of the file: from here on there are writes.
-    fn live(self) -> Result<Self, Error> {
-        self.stage.go_live().map_err(|error| {
+    fn live(mut self) -> Result<Self, Error> {
+        let again = self.stage.go_live().map_err(|error| {
+        self.recovery.report.rewritten_bytes = again;
             Error::with_source(ErrorKind::Io, "could not write while opening the store", error)
         })?;
         Ok(self)
@@ -268,6 +269,7 @@ impl Opened {
             let found = std::mem::replace(&mut recovery, filled);
             recovery.report.created = found.report.created;
             recovery.report.repaired = found.report.repaired;
+            recovery.report.rewritten_bytes = found.report.rewritten_bytes;
             recovery.report.unfinished_checkpoint = found.report.unfinished_checkpoint;
             recovery.report.bytes = found.report.bytes;
             recovery.progress.leftovers = found.progress.leftovers;

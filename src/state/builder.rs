@@ -301,8 +301,10 @@ impl StateBuilder {
 
     /// Opens the store and recovers the newest state in it, or makes an empty one where there is nothing.
     ///
-    /// Costs reading and verifying the whole store, where it was not closed writing it again in place (what was read
-    /// need not be on the disk, where a sync had failed), and memory for what it holds as it is encoded, with eight
+    /// Costs reading and verifying the whole store; where it has commits since it was closed, writing it again in place
+    /// (what was read need not be on the disk, where a sync had failed), which takes
+    /// [room](crate::docs::limitations#what-was-not-checked) where a file system writes elsewhere; a sync of each folder on
+    /// the way to it; and memory for what it holds as it is encoded, with eight
     /// bytes a row of the checkpoint until it is open and some 60 a row that commits after it wrote. The first
     /// call of [`StateManager::collection`] for a name decodes its rows, and then gives their encoding up. That of
     /// a collection that nobody opens stays. An open that is refused leaves the folder as it was:

@@ -12,7 +12,8 @@
 //!    may keep what it could not write and take it for written. So going live first writes again all that the engine
 //!    read, as it read it, and syncs that, before the first write of its own. Until that sync has returned it is as if
 //!    the last group was being written still; after it what was judged is what is there. Where something reads
-//!    otherwise than it was judged, it is an error.
+//!    otherwise than it was judged, it is an error. It is synced piece by piece, so that a system that writes
+//!    elsewhere can give back the places of what was replaced; nothing relies on any of these syncs but the last.
 
 mod ahead;
 #[cfg(feature = "test-util")]
@@ -38,6 +39,10 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()>;
     /// Returns when all before it would survive a power loss.
     fn sync(&self) -> io::Result<()>;
+    /// After so many bytes that are written again they are synced (rule 5).
+    fn again_bytes_max(&self) -> u64 {
+        64 << 20
+    }
 }
 
 use ahead::Ahead;
@@ -72,6 +77,7 @@ pub(super) struct Stage(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     disk: Ahead,
+    again_bytes_max: u64,
     counters: Arc<Counters>,
     live: AtomicBool,
     rehearsal: Mutex<Rehearsal>,
@@ -114,9 +120,11 @@ impl Stage {
             hasher: foldhash::quality::RandomState::default(),
         };
         let counters = Arc::<Counters>::default();
+        let again_bytes_max = disk.again_bytes_max();
         let disk = Ahead::new(disk, len, Arc::clone(&counters));
         Ok(Self(Arc::new(Inner {
             disk,
+            again_bytes_max,
             counters,
             live: AtomicBool::new(false),
             rehearsal: Mutex::new(rehearsal),
@@ -127,17 +135,19 @@ impl Stage {
         Arc::clone(&self.0.counters)
     }
 
-    /// The engine has found it new, or closed in order, after which all was synced: nothing is written again.
+    /// The engine has found it new, or without a commit since it was closed, after which all was synced: nothing is
+    /// written again.
     pub(super) fn was_closed(&self) {
         self.0.rehearsal.lock().reads = None;
     }
 
-    /// Does underneath what was rehearsed, and from here on goes straight to the disk.
-    pub(super) fn go_live(&self) -> io::Result<()> {
+    /// Does underneath what was rehearsed, and from here on goes straight to the disk. How many bytes it wrote again.
+    pub(super) fn go_live(&self) -> io::Result<u64> {
         let mut rehearsal = self.0.rehearsal.lock();
-        if let Some(reads) = rehearsal.reads.take() {
-            self.0.write_again(rehearsal.under, &reads, &rehearsal.hasher)?;
-        }
+        let again = match rehearsal.reads.take() {
+            Some(reads) => self.0.write_again(rehearsal.under, &reads, &rehearsal.hasher)?,
+            None => 0,
+        };
         let mut synced = true;
         for step in rehearsal.script.drain(..) {
             synced = matches!(step, Step::Sync);
@@ -155,7 +165,7 @@ impl Stage {
         // Ordering: Release, pairs with the Acquire load in `is_live`: whoever goes straight to the disk
         // finds the rehearsed writes there. It changes under the lock that every rehearsed call takes.
         self.0.live.store(true, site("state.disk.live.store", Ordering::Release));
-        Ok(())
+        Ok(again)
     }
 }
 
@@ -174,27 +184,33 @@ impl Inner {
         self.disk.write(offset, data)
     }
 
-    /// Rule 5.
+    /// Rule 5. How many bytes it wrote.
     fn write_again(
         &self,
         len: u64,
         reads: &BTreeMap<(u64, usize), u64>,
         hasher: &impl BuildHasher,
-    ) -> io::Result<()> {
+    ) -> io::Result<u64> {
         if reads.is_empty() {
-            return Ok(());
+            return Ok(0);
         }
         self.set_len(len)?;
-        let mut bytes = Vec::new();
+        let (mut bytes, mut written, mut synced) = (Vec::new(), 0, 0);
         for (&(offset, len), print) in reads {
             bytes.resize(len, 0);
             self.disk.read(offset, &mut bytes)?;
             if hasher.hash_one(&bytes[..]) != *print {
                 return Err(changed());
             }
+            if written - synced >= self.again_bytes_max {
+                self.sync()?;
+                synced = written;
+            }
             self.write(offset, &bytes)?;
+            written += len as u64;
         }
-        self.sync()
+        self.sync()?;
+        Ok(written)
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -323,7 +339,7 @@ impl redb::StorageBackend for Stage {
 mod tests {
     use redb::StorageBackend;
 
-    use super::fault::{Fault, FaultDisk};
+    use super::fault::{AtRisk, Fault, FaultDisk};
     use super::*;
 
     #[test]
@@ -340,7 +356,7 @@ mod tests {
             let mut seen = [0; 50];
             stage.read(0, &mut seen).expect("so long it is");
             assert_eq!(disk.calls(), 0, "nothing before");
-            stage.go_live().expect("the disk works");
+            assert_eq!(stage.go_live().expect("the disk works"), 0);
             assert_eq!((disk.bytes(), disk.unsynced()), (seen.to_vec(), 0));
             assert_eq!((disk.calls(), disk.syncs()), (3, 1), "and nothing twice");
             stage.write(0, &[3]).expect("the disk works");
@@ -369,7 +385,7 @@ mod tests {
         stage.read(10, &mut seen).expect("so long it is");
         assert_eq!((seen[0], seen[10]), (1, 7));
         disk.record();
-        stage.go_live().expect("the disk works");
+        assert_eq!(stage.go_live().expect("the disk works"), 50);
         let first = disk.rewound(5, |_| false);
         assert_eq!((first.unsynced(), first.syncs()), (0, 1), "length, write, sync");
         let mut expected: Vec<u8> = (0..100).collect();
@@ -377,6 +393,27 @@ mod tests {
         assert_eq!(first.after_power_loss(|_, _| 0).bytes(), expected);
         expected[..15].fill(1);
         assert_eq!(disk.after_power_loss(|_, _| 0).bytes(), expected);
+    }
+
+    #[test]
+    fn what_is_written_again_is_synced_piece_by_piece() {
+        let piece = FaultDisk::new().again_bytes_max();
+        let disk = FaultDisk::with_bytes(vec![1; 4 * piece as usize]);
+        let stage = Stage::new(Box::new(disk.clone())).expect("the disk works");
+        for page in 0..3 * piece / PAGE {
+            stage.read(page * PAGE, &mut [0; PAGE as usize]).expect("so long it is");
+        }
+        disk.record();
+        assert_eq!(stage.go_live().expect("the disk works"), 3 * piece);
+        assert_eq!((disk.syncs(), disk.unsynced()), (3, 0), "one each, and none of nothing");
+        for calls in 1..=disk.calls() {
+            let at_risk = disk.rewound(calls, |_| false).at_risk();
+            let sizes = at_risk.iter().map(|change| match change {
+                AtRisk::SetLen { .. } => 0,
+                AtRisk::Write { len, .. } => *len as u64,
+            });
+            assert!(sizes.sum::<u64>() <= piece, "after {calls} calls: {at_risk:?}");
+        }
     }
 
     #[test]

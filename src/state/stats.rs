@@ -134,6 +134,8 @@ pub struct RecoveryReport {
     pub bytes: u64,
     /// Whether the store had not been closed and the engine repaired its own bookkeeping.
     pub repaired: bool,
+    /// Bytes of such a store that were written again as they were read, since they need not have been on the disk.
+    pub rewritten_bytes: u64,
     /// Rows of each collection, by name.
     pub collections: Vec<(String, u64)>,
     /// How long opening took, on the clock of the builder: all of

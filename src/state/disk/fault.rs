@@ -460,4 +460,9 @@ impl Disk for FaultDisk {
         state.record(Call::Sync);
         Ok(())
     }
+
+    /// Small, so that tests come between the syncs of small stores.
+    fn again_bytes_max(&self) -> u64 {
+        16 << 10
+    }
 }

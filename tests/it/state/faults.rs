@@ -241,6 +241,29 @@ fn a_power_loss_at_any_call_of_a_recovery_from_what_a_sync_has_lost_loses_nothin
     assert!(tried > 1 && more > 20, "{tried} recoveries, of {more} calls");
 }
 
+#[test]
+fn a_sync_of_a_recovery_that_loses_what_it_was_to_make_durable_loses_nothing() {
+    let lost = lost_syncs();
+    let groups = lost.iter().filter(|(_, reached)| reached.committed > reached.acknowledged);
+    let mut refused = 0;
+    for (disk, reached) in groups.step_by(3) {
+        for call in 1.. {
+            let disk = disk.rewound(disk.calls(), |_| false);
+            let at = disk.calls() + call;
+            disk.fail_at(at, Fault::LostSync);
+            let opened = open(&disk);
+            if disk.calls() < at {
+                break;
+            }
+            assert_eq!(opened.map(drop).map_err(|error| error.kind()), Err(ErrorKind::Io));
+            refused += 1;
+            // The same disk, in the same process.
+            recovers(&disk, reached);
+        }
+    }
+    assert!(refused > 20, "{refused} calls");
+}
+
 /// The bytes of a store with ten commits: a checkpoint, and deltas after it.
 fn closed() -> Vec<u8> {
     let disk = FaultDisk::with_bytes(prepared().0);

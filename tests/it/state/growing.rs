@@ -167,11 +167,18 @@ fn a_read_that_fails_is_told_and_loses_nothing() {
     let of_opening = disk.reads();
     drop(state);
     assert!(of_opening > 10, "{of_opening} reads");
+    // How many there are before it writes at all.
+    let disk = FaultDisk::with_bytes(bytes.clone());
+    disk.fail_at(1, Fault::Crash);
+    open(&disk).expect_err("it could not write");
+    let before_writes = disk.reads();
+    assert!(before_writes > 10 && before_writes < of_opening, "{before_writes} of {of_opening}");
     for read in 1..=of_opening {
         let disk = FaultDisk::with_bytes(bytes.clone());
         disk.fail_read_at(read);
         let error = open(&disk).expect_err("it could not read");
         assert_eq!(error.kind(), ErrorKind::Io, "read {read}: {error:?}");
+        assert!(disk.calls() == 0 || read > before_writes, "read {read}: it wrote before: {error}");
         // It may have failed as what was read was written again.
         assert!(disk.bytes() == bytes, "read {read}: a refused open changed the disk: {error}");
         // The same disk, in the same process.

@@ -54,6 +54,12 @@ fn every_call_of_an_opening_is_in_the_time_that_its_report_tells() {
 
     let (repaired, taken) = timed(StateManager::builder(), &wreck);
     assert!(repaired.recovery().repaired && wreck.calls() > 0, "it wrote while it opened");
+    // Whatever is in use, so all that is not free.
+    let again = repaired.recovery().rewritten_bytes;
+    assert!(again > 4096 && again <= wreck.bytes().len() as u64, "{again}");
+    assert!(repaired.stats().bytes_written > again);
+    let others = [state, closed.clone(), StateManager::in_memory()];
+    assert!(others.iter().all(|state| state.recovery().rewritten_bytes == 0));
     assert_eq!(repaired.recovery().elapsed, times(CALL, taken));
 
     let new = FaultDisk::new();
@@ -81,16 +87,20 @@ fn the_time_of_an_opening_begins_before_its_folder_is_looked_at() {
     let made = std::process::Command::new("mkfifo").arg(&header).status().unwrap();
     assert!(made.success());
     let (clock, hand) = ManualClock::new();
-    let state = std::thread::scope(|scope| {
+    let opened = std::thread::scope(|scope| {
         scope.spawn(|| {
             use std::io::Write as _;
             let mut pipe = std::fs::OpenOptions::new().write(true).open(&header).unwrap();
             hand.advance(Duration::from_secs(7));
             pipe.write_all(&bytes).unwrap();
         });
-        builder().clock(clock).open().unwrap()
+        let opened = builder().clock(clock).open();
+        // Where it was refused before it came to its header, nobody else would let the thread end: who opens a pipe in both
+        // ways does not wait.
+        let both = std::fs::OpenOptions::new().read(true).write(true).open(&header);
+        (opened, both)
     });
-    let report = state.recovery();
+    let report = opened.0.unwrap().recovery();
     assert_eq!((report.elapsed, report.folder), (Duration::from_secs(7), Some(path)));
     assert!(!report.created);
 }
