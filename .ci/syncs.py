@@ -7,7 +7,7 @@ each such line these rules have to hold:
 
 1. Whatever was written to a file under its final name was synced since.
 2. A file was synced before it got a final name by a rename, and was not written to in between.
-3. A folder in which a file or folder was made, or to which a file was renamed, was synced since.
+3. A folder in which a file, a folder or a link was made, or to which one was renamed, was synced since.
 4. Of two files that are renamed into one folder the first is synced there before the second comes: the header of a
    store must not be found without its data.
 5. A group of commits is one sync, and no other call that syncs.
@@ -28,7 +28,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TEST = "state::synced::the_script_that_strace_watches"
 CALLS = ("openat,creat,write,pwrite64,writev,pwritev,pwritev2,fsync,fdatasync,sync_file_range,msync,sync,syncfs,"
-         "rename,renameat,renameat2,mkdir,mkdirat")
+         "rename,renameat,renameat2,mkdir,mkdirat,symlink,symlinkat")
 # Steps in which the engine syncs more than once.
 SEVERAL = {"creation", "close", "opening", "import"}
 SYNCS = {"fsync", "fdatasync", "sync_file_range", "msync", "sync", "syncfs"}
@@ -85,6 +85,8 @@ def events(log):
             found.append(Event("rename", strings[0], strings[1]))
         elif name.startswith("mkdir"):
             found.append(Event("mkdir", strings[0]))
+        elif name.startswith("symlink"):
+            found.append(Event("symlink", strings[1]))
     return found
 
 
@@ -119,7 +121,7 @@ def checked(found, folder):
             if into in folders and folders[into].what == "rename":
                 wrong.append(f"{event} before {folders[into]} was synced (rule 4)")
             folders[into] = event
-        elif event.what == "mkdir":
+        elif event.what in ("mkdir", "symlink"):
             folders[parent] = event
         elif event.what == "create" and not path.endswith(".new"):
             folders[parent] = event

@@ -76,10 +76,8 @@ pub(super) fn open_folder(
                     path.display()
                 )));
             }
-            if header.is_none() {
-                folder.sync_path()?;
-            }
-            folder.sync_names()?;
+            folder.sync_path()?;
+            folder.sync_found(found.header_file.as_ref())?;
             let opened = opened.live()?;
             // It follows what the store says.
             if header != Some(opened.identity) {
@@ -246,9 +244,9 @@ impl Opened {
     /// Rule 1 of the file: from here on there are writes.
     fn live(mut self) -> Result<Self, Error> {
         let again = self.stage.go_live().map_err(|error| {
-        self.recovery.report.rewritten_bytes = again;
             Error::with_source(ErrorKind::Io, "could not write while opening the store", error)
         })?;
+        self.recovery.report.rewritten_bytes = again;
         Ok(self)
     }
 
@@ -269,9 +267,9 @@ impl Opened {
             let found = std::mem::replace(&mut recovery, filled);
             recovery.report.created = found.report.created;
             recovery.report.repaired = found.report.repaired;
-            recovery.report.rewritten_bytes = found.report.rewritten_bytes;
             recovery.report.unfinished_checkpoint = found.report.unfinished_checkpoint;
             recovery.report.bytes = found.report.bytes;
+            recovery.report.rewritten_bytes = found.report.rewritten_bytes;
             recovery.progress.leftovers = found.progress.leftovers;
         }
         let root = root(&mut recovery, &settings);

@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use phalanx::state::{Compression, Import, StateManager, Version};
 
@@ -26,6 +26,11 @@ fn name(folder: &Path, file: &str, bytes: &[u8]) {
     fs::write(&new, bytes).expect("the disk works");
     File::open(&new).and_then(|file| file.sync_all()).expect("the disk works");
     fs::rename(&new, folder.join(file)).expect("the disk works");
+}
+
+fn rename(from: &Path, to: PathBuf) -> PathBuf {
+    fs::rename(from, &to).expect("the disk works");
+    to
 }
 
 #[test]
@@ -55,10 +60,30 @@ fn the_script_that_strace_watches() {
 
     let version = state.version();
     let header = fs::read(folder.join("state.header")).expect("it is there");
-    name(&folder, "state.header", &header);
+    // A host that moves a store, and writes its header, and syncs neither.
+    let moved = root.join("moved");
+    fs::create_dir(&moved).expect("the disk works");
+    let folder = rename(&folder, moved.join("store"));
+    fs::write(folder.join("state.header"), &header).expect("the disk works");
     let state = StateManager::builder().path(&folder).open().expect("it was closed");
     say("opening");
     check(&state, version, version);
+    state.close().expect("the disk works");
+    say("close");
+    #[cfg(unix)]
+    {
+        // One that names it by a link.
+        let (again, links) = (root.join("again"), root.join("links"));
+        fs::create_dir(&again).expect("the disk works");
+        let folder = rename(&folder, again.join("store"));
+        fs::create_dir(&links).expect("the disk works");
+        let link = links.join("current");
+        std::os::unix::fs::symlink(&folder, &link).expect("the disk works");
+        fs::write(folder.join("state.header"), &header).expect("the disk works");
+        let state = StateManager::builder().path(&link).open().expect("it was closed");
+        say("opening");
+        check(&state, version, version);
+    }
     let import = Import::read_file(&export).expect("it is whole");
     let other = StateManager::builder().path(root.join("other")).import(import);
     let other = other.open().expect("it is new");
