@@ -148,13 +148,14 @@ impl Pool {
         // The desk is held, so the agent lives on, and nobody begins to wait.
         let is_alone_for = |need: Mask| desk.is_alone(mask, |have| have & need == need);
         let is_needed = if replaced {
-            let mut asks =
-                desk.waiting.kinds().chain(desk.batches.waiting_rows().map(|(ask, _)| ask));
             let is_alone = |ask: &Ask| desk.is_alone(mask, |have| ask.misfit(have).is_some());
-            desk.is_named(agent) || asks.any(|ask| ask.agent.is_none() && is_alone(ask))
+            desk.is_named(agent)
+                || desk.waiting.kinds().any(|ask| ask.agent.is_none() && is_alone(ask))
+                || desk.is_needed_by_batch(agent, mask, limit, |ask| !desk.is_expected(ask))
         } else {
             let is_drained = condition == Some(Condition::Draining);
-            !is_drained && (desk.is_named(agent) || desk.is_needed_by_batch(agent, mask, limit))
+            let is_in_batch = || desk.is_needed_by_batch(agent, mask, limit, |_| true);
+            !is_drained && (desk.is_named(agent) || is_in_batch())
         };
         let part = Part { is_last: desk.is_last_of(mask), is_alone_for: &is_alone_for };
         let leaver = {

@@ -381,7 +381,7 @@ impl Desk {
     }
 
     /// Whether an agent that is expected fits.
-    fn is_expected(&self, ask: &Ask) -> bool {
+    pub(super) fn is_expected(&self, ask: &Ask) -> bool {
         self.expected.keys().any(|promise| ask.misfit(promise.mask).is_some())
     }
 
@@ -423,14 +423,20 @@ impl Desk {
         self.waiting.is_named(agent) || self.batches.waiting_rows().any(is_own)
     }
 
-    /// Whether a batch that waits could be served with an agent that has these capabilities and may hold so many leases,
-    /// and not without it. One that lacks places with it too waits for others to come.
-    pub(super) fn is_needed_by_batch(&self, agent: AgentId, have: Mask, limit: usize) -> bool {
+    /// Whether a batch that waits, and is one of these if it names nobody, could be served with an agent that has these
+    /// capabilities and may hold so many leases, and not without it. One that lacks places with it too waits for others.
+    pub(super) fn is_needed_by_batch(
+        &self,
+        agent: AgentId,
+        have: Mask,
+        limit: usize,
+        is_one: impl Fn(&Ask) -> bool,
+    ) -> bool {
         self.batches.waiting_rows().any(|(ask, count)| match ask.agent {
             Some(named) => named == agent,
             None => {
-                let places = || self.places_for(ask);
-                ask.misfit(have).is_some() && (count..count + limit).contains(&places())
+                let is_short = || (count..count + limit).contains(&self.places_for(ask));
+                ask.misfit(have).is_some() && is_one(ask) && is_short()
             }
         })
     }

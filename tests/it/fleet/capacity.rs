@@ -387,8 +387,9 @@ fn one_that_could_not_be_made_stays_while_none_but_it_could_do_what_waits() {
     let gpu = spec.clone().capability("gpu");
     let slow = AgentSpec::new("slow").capability("slow").handler(|| Doubling);
     let mut context = Context::from_waker(Waker::noop());
-    // A task that is queued, one that waits for another, a request and a batch.
-    for (asks, promised) in (0..4).flat_map(|asks| [(asks, false), (asks, true)]) {
+    let other = AgentSpec::new("other").capability("gpu").handler(|| Doubling);
+    // A task that is queued, one that waits for another, a request, a batch, and a batch that another agent has a part in.
+    for (asks, promised) in (0..5).flat_map(|asks| [(asks, false), (asks, true)]) {
         down.store(true, Ordering::Relaxed);
         let fleet = Fleet::<u32, u32>::builder().driven().build().unwrap();
         let run = || while fleet.run_ready(usize::MAX) > 0 {};
@@ -404,9 +405,15 @@ fn one_that_could_not_be_made_stays_while_none_but_it_could_do_what_waits() {
             1 => vec![fleet.submit(task().after(&first)).unwrap()],
             _ => vec![],
         };
+        let leased = (asks == 4).then(|| fleet.spawn(other.clone()).unwrap());
+        let leased = leased.map(|other| fleet.try_allocate(&Request::any().agent(other)).unwrap());
         let mut waiting = wait(&fleet, &request, usize::from(asks == 2));
-        let mut batch = (asks == 3).then(|| Box::pin(fleet.allocate_batch_async(&request, 1)));
+        let mut batch =
+            (asks > 2).then(|| Box::pin(fleet.allocate_batch_async(&request, asks - 2)));
         assert!(batch.as_mut().is_none_or(|batch| batch.as_mut().poll(&mut context).is_pending()));
+        if asks > 2 {
+            assert!(fleet.retire(agent).is_err(), "the batch waits for it, whoever is expected");
+        }
         let mut scaler =
             Autoscaler::new(&fleet, spec.clone(), eager().min(1).max(9).build().unwrap());
         let scaled = scaler.step().unwrap();
@@ -420,6 +427,7 @@ fn one_that_could_not_be_made_stays_while_none_but_it_could_do_what_waits() {
             down.store(false, Ordering::Relaxed);
             fleet.spawn(slow.clone()).unwrap();
             fleet.set_condition(agent, Condition::Fit).unwrap();
+            drop(leased);
             run();
             assert!(tasks.iter().all(|task| task.try_outcome().is_some()), "{asks}");
             for request in &mut waiting {
