@@ -367,7 +367,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// They are told as it ends: those that name it that it is gone. A task for it alone does keep it, as that was
     /// accepted: [`drain_agent`](Self::drain_agent) has it run, or gives it back, and ends the agent.
     ///
-    /// O(tasks that wait for others or for their next attempts), under the lock; O(tasks) while any waits in a mailbox.
+    /// O(tasks that wait for others or for their next attempts), under the lock.
     ///
     /// # Errors
     /// `InUse` if it holds a lease, a task would run on it, or, unless it is drained, a request waits that names it or a

@@ -170,10 +170,6 @@ impl<'a, T, O> Draining<'a, T, O> {
         let remains = if late { inner.cut_short(state, agent, after) } else { None };
         // Under the lock that it was seen under nobody else ends it.
         let ended = inner.end_unleased(state, agent, after).is_ok();
-        if ended && late {
-            // What was taken out may have been in line.
-            inner.runner.forget(agent);
-        }
         ((ended || late).then_some(ended), remains)
     }
 

@@ -162,6 +162,11 @@ impl Groups {
         self.aside.extract(|of, _| agent.is_none_or(|agent| agent == of))
     }
 
+    /// Whether a task for a single agent is put aside.
+    pub(super) fn keeps(&self, id: TaskId) -> bool {
+        self.aside.places.contains_key(&id)
+    }
+
     /// Takes out a task for a single agent that somebody ends (rule 5); whether it was put aside. O(log(those)).
     pub(super) fn forget(&mut self, id: TaskId) -> bool {
         self.aside.remove(id)

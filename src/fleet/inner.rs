@@ -494,7 +494,7 @@ impl<T, O> Inner<T, O> {
         }
         let Some(aside) = after.aside else { return };
         for (agent, id) in aside.strays {
-            self.take_stray(agent, id);
+            self.take_strays(agent, &[id]);
         }
         for handler in aside.handlers {
             self.discard(handler);

@@ -10,8 +10,9 @@
 //!    out, and takes a place in the queue as long; but for one that is kept until its group has room, which counts as
 //!    mailed alone.
 //! 4. Whoever ends a task that lies in a mailbox takes its id out of it right after that, and has the mailbox be idle if
-//!    nothing else was there; one that is on the way there is not put in. So what is stale is in the hand of a worker,
-//!    or on somebody's way, and nobody waits for a mailbox in which nothing is left to be done.
+//!    nothing else was there; one that is on the way there is not put in; and whoever puts ids back from the hand of a
+//!    worker takes those out, right after that, whose tasks have ended meanwhile. So what is stale is in the hand of a
+//!    worker, or on somebody's way, and nobody waits for a mailbox in which nothing is left to be done.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -53,7 +54,9 @@ impl<T, O> State<T, O> {
     /// Has the id of a task, which is about to be ended, be taken out of the mailbox that it may lie in (rule 4).
     pub(super) fn leaves_a_stray(&self, id: TaskId, after: &mut After<T, O>) {
         let Some(record) = self.tasks.get(&id) else { return };
-        if let (Phase::Mailed, Some(agent)) = (&record.phase, record.task.agent()) {
+        if let (Phase::Mailed, Some(agent)) = (&record.phase, record.task.agent())
+            && !self.ledger.groups.keeps(id)
+        {
             after.aside().strays.push((agent, id));
         }
     }
@@ -143,23 +146,31 @@ impl<T, O> Inner<T, O> {
         }
     }
 
-    /// Takes the id of a task that has ended out of the mailbox of its agent, if it lies there (rule 4).
-    pub(super) fn take_stray(&self, agent: AgentId, id: TaskId) {
+    /// Takes the ids of those of these tasks that have ended out of the mailbox of their agent, where they lie there
+    /// (rule 4). O(what lies there and is not merely told) for each.
+    pub(super) fn take_strays(&self, agent: AgentId, ids: &[TaskId]) {
+        if ids.is_empty() {
+            return;
+        }
         let mut wakes = Vec::new();
         {
-            let mut state = self.state.lock();
-            // Another one by now, which has the same id: what is stale of it is passed over as the turn comes to it.
-            if state.is_mailed(id, agent) {
-                return;
-            }
+            let mut guard = self.state.lock();
+            let state = &mut *guard;
             let Some(post) = self.posts.get(agent.slot) else { return };
-            let mut home = post.lock();
-            let is_it = |message: &Message<T, O>| matches!(message, Message::Task(of) if *of == id);
-            while let Some((_, idles)) = home.mailbox.withdraw(agent.generation, is_it) {
-                state.pass_over(&mut wakes);
-                let last = idles && self.runner.retire(1);
-                if last || idles && home.mailbox.is_finishing(agent.generation) {
-                    state.progress.take_into(&mut wakes);
+            for id in ids {
+                // It is to be done; or it is another one by now, which has the same id, and what is stale is passed over
+                // as the turn comes to it.
+                if state.stale == 0 || state.is_mailed(*id, agent) {
+                    continue;
+                }
+                let mut home = post.lock();
+                let is_it = |message: &Message<T, O>| message.task() == Some(*id);
+                while let Some((_, idles)) = home.mailbox.withdraw(agent.generation, is_it) {
+                    state.pass_over(&mut wakes);
+                    let last = idles && self.runner.retire(1);
+                    if last || idles && home.mailbox.is_finishing(agent.generation) {
+                        state.progress.take_into(&mut wakes);
+                    }
                 }
             }
         }
@@ -205,8 +216,9 @@ impl<T, O> Inner<T, O> {
                 self.notify_workers(state);
                 self.publish_alarm(state);
             }
-            // Rule 2, in this very step: its id may be another task's right after.
-            if !state.is_mailed(id, agent) {
+            // Rule 2, in this very step: its id may be another task's right after, or may be already, whose own is put
+            // aside.
+            if !state.is_mailed(id, agent) || state.ledger.groups.keeps(id) {
                 state.pass_over(&mut after.wakes);
                 drop(guard);
                 self.finish(after);

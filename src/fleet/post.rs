@@ -45,6 +45,16 @@ pub(super) enum Message<T, O> {
     Task(TaskId),
 }
 
+impl<T, O> Message<T, O> {
+    /// The task that it is, if it is one.
+    pub(super) const fn task(&self) -> Option<TaskId> {
+        match self {
+            Self::Task(id) => Some(*id),
+            Self::Told(_) | Self::Asked(..) => None,
+        }
+    }
+}
+
 impl<T, O> Letter for Message<T, O> {
     type Payload = T;
 

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 use super::Fleet;
 use super::crew::Crew;
-use super::id::AgentId;
+use super::id::{AgentId, TaskId};
 use super::inner::Inner;
 use super::log::FleetEvent;
 use super::mailbox::{Lane, Lanes, Leftovers, Letter, Refusal, Told};
@@ -192,6 +192,22 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
 impl<T, O> Inner<T, O> {
     #[inline]
     fn put(&self, agent: AgentId, lane: Lane, message: Message<T, O>) -> Result<(), TellError<T>> {
+        let mut put_back = Vec::new();
+        let put = self.put_in(agent, lane, message, &mut put_back);
+        // Rule 4 of the mailed tasks.
+        self.take_strays(agent, &put_back);
+        put
+    }
+
+    /// The same; which tasks went back into the mailbox out of the hand of its worker.
+    #[inline(always)]
+    fn put_in(
+        &self,
+        agent: AgentId,
+        lane: Lane,
+        message: Message<T, O>,
+        put_back: &mut Vec<TaskId>,
+    ) -> Result<(), TellError<T>> {
         if self.runner.takes_no_more() {
             return Err(self.refuse_message(TellError::Closed, message));
         }
@@ -201,7 +217,7 @@ impl<T, O> Inner<T, O> {
         let mut home = post.lock();
         if lane == Lane::Control {
             // Before it is put in: if the system refuses the fence of the cut, nothing has been accepted.
-            self.make_way(agent, &mut home);
+            self.make_way(agent, &mut home, put_back);
         }
         let told = match home.mailbox.push(agent.generation, lane, message) {
             Ok(told) => told,
@@ -252,11 +268,12 @@ impl<T, O> Inner<T, O> {
     /// Has a message of the control lane be the next that is handled but for those of its lane: the work that the worker
     /// which runs the mailbox has not begun goes back behind it.
     #[cold]
-    fn make_way(&self, agent: AgentId, home: &mut Home<T, O>) {
+    fn make_way(&self, agent: AgentId, home: &mut Home<T, O>, put_back: &mut Vec<TaskId>) {
         if let Some(worker) = home.mailbox.worker(agent.generation)
             && !left_out("fleet.leave-what-is-in-hand")
         {
             let work = self.stations[usize::from(worker)].hand.lock().strip_work();
+            put_back.extend(work.iter().filter_map(Message::task));
             home.mailbox.restore(0, work);
         }
     }

@@ -285,11 +285,12 @@ impl<T, O> Inner<T, O> {
             }
             let mut home = post.lock();
             let is_own = home.mailbox.is_run_by(agent.generation, worker);
-            let mut asker = None;
+            let (mut asker, mut put_back) = (None, Vec::new());
             if is_own && !home.crew.works_in(turn.tenure) {
                 // Rule 4.
                 let mut hand = station.hand.lock();
                 let (control, messages) = hand.put_down(turn.taker);
+                put_back.extend(messages.iter().filter_map(Message::task));
                 home.mailbox.restore(control, messages);
                 asker = hand.asker.take();
             } else if is_own && turn.taker.has_left() {
@@ -316,6 +317,8 @@ impl<T, O> Inner<T, O> {
                 handler.and_then(|handler| home.take_back(agent.generation, turn.tenure, handler));
             let rest = home.mailbox.rest(agent.generation, worker);
             drop(home);
+            // Rule 4 of the mailed tasks.
+            self.take_strays(agent, &put_back);
             self.discard(asker);
             self.discard(spare);
             self.discard(turn.factory.take());

@@ -91,7 +91,7 @@ impl Standing {
 }
 
 /// Whether an agent that takes nothing new has something that its handler is to be made for: in its mailbox, or on the
-/// way there. One that begins nothing more has nothing. O(tasks) if its mailbox is empty.
+/// way there. One that begins nothing more has nothing. O(tasks that are parked) if its mailbox is empty.
 pub(super) fn has_work_left<T, O>(state: &State<T, O>, home: &Home<T, O>, agent: AgentId) -> bool {
     let begins = !state.ledger.overdue.bars(Some(agent));
     begins && (!home.mailbox.is_idle() || state.expects(agent))
@@ -269,8 +269,8 @@ impl<T, O> Inner<T, O> {
         self.apply(state, agent, after);
     }
 
-    /// Those of these agents whose making failed for good (rule 5), and of which nothing is asked. O(agents); O(tasks) if
-    /// there is one.
+    /// Those of these agents whose making failed for good (rule 5), and of which nothing is asked. O(agents), and
+    /// O(tasks that are mailed or parked) if there is one.
     pub(in crate::fleet) fn unmade(&self, state: &State<T, O>, agents: &[AgentId]) -> Vec<AgentId> {
         if state.supervision.unmade.is_empty() {
             return Vec::new();

@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::num::NonZeroUsize;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::time::Duration;
@@ -290,13 +290,19 @@ fn a_drain_of_an_agent_is_over_when_the_host_has_it_serve_again_and_when_it_is_d
 #[derive(Debug)]
 struct AtOnce<F: Future> {
     future: Mutex<Option<F>>,
+    /// Whether it was, since somebody began to poll it.
+    called: AtomicBool,
     output: Mutex<Option<F::Output>>,
 }
 
 impl<F: Future<Output: Send> + Send + Unpin + 'static> AtOnce<F> {
     /// Polled once.
     fn begin(future: F) -> Arc<Self> {
-        let begun = Arc::new(Self { future: Mutex::new(Some(future)), output: Mutex::new(None) });
+        let begun = Arc::new(Self {
+            future: Mutex::new(Some(future)),
+            called: AtomicBool::new(false),
+            output: Mutex::new(None),
+        });
         Arc::clone(&begun).wake();
         begun
     }
@@ -312,14 +318,23 @@ impl<F: Future<Output: Send> + Send + Unpin + 'static> AtOnce<F> {
 
 impl<F: Future<Output: Send> + Send + Unpin + 'static> Wake for AtOnce<F> {
     fn wake(self: Arc<Self>) {
-        let taken = self.future.lock().expect("nobody panics").take();
-        let Some(mut future) = taken else { return };
-        let waker = Waker::from(Arc::clone(&self));
-        match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
-            Poll::Ready(output) => {
-                *self.output.lock().expect("nobody panics") = Some(output);
+        self.called.store(true, Ordering::SeqCst);
+        loop {
+            let taken = self.future.lock().expect("nobody panics").take();
+            // Whoever polls it sees that it was called.
+            let Some(mut future) = taken else { return };
+            self.called.store(false, Ordering::SeqCst);
+            let waker = Waker::from(Arc::clone(&self));
+            match Pin::new(&mut future).poll(&mut Context::from_waker(&waker)) {
+                Poll::Ready(output) => {
+                    *self.output.lock().expect("nobody panics") = Some(output);
+                    return;
+                }
+                Poll::Pending => *self.future.lock().expect("nobody panics") = Some(future),
             }
-            Poll::Pending => *self.future.lock().expect("nobody panics") = Some(future),
+            if !self.called.load(Ordering::SeqCst) {
+                return;
+            }
         }
     }
 }

@@ -1,16 +1,18 @@
 //! Tasks for one agent that end before it has come to them: nothing of them is left that anybody waits for.
 
 use std::num::NonZeroUsize;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use phalanx::ManualClock;
+use phalanx::fleet::supervise::{Restart, RestartPolicy};
 use phalanx::fleet::{
     AgentId, AgentSpec, Budgets, Condition, Fleet, FleetBuilder, GroupKey, Limit, Meter, Outcome,
     OutcomeKind, Quota, Scope, SubmitError, Task, TaskHandle,
 };
 
 use super::hangar::{Door, Hangar, builder as flying, doubler as waiting};
-use super::support::{poll, ready};
+use super::support::{Gate, finish, held, poll, ready};
 
 const TEAM: GroupKey = GroupKey::new(7);
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -176,4 +178,67 @@ fn a_drain_does_not_wait_for_the_future_of_a_question_that_was_struck() {
     door.open();
     hangar.run();
     assert!(fleet.shutdown(PATIENCE).unwrap().is_complete());
+}
+
+#[test]
+fn an_id_that_a_worker_has_in_hand_and_that_is_used_again_is_put_aside_once() {
+    let budgets = Budgets::new(NonZeroUsize::MIN);
+    budgets.set(Scope::Group(TEAM), team(0)).unwrap();
+    let capacity = NonZeroUsize::new(3).unwrap();
+    let fleet = Fleet::<u64, u64>::builder().workers(1).budgets(budgets.clone());
+    let fleet = fleet.queue_capacity(capacity).build().unwrap();
+    let (before, gate) = (Gate::new(), Gate::new());
+    let [blocks, agent] = [&before, &gate].map(|gate| fleet.spawn(held(gate)).unwrap());
+    let first = fleet.submit(Task::new(0).to(blocks)).unwrap();
+    before.await_arrivals(1);
+    let of_team = |payload| Task::new(payload).to(agent).group(TEAM);
+    let second = fleet.submit(Task::new(1).to(agent)).unwrap();
+    let third = fleet.submit(of_team(2)).unwrap();
+    before.open();
+    // The worker has both in its hand now, and comes to the other one once the gate opens.
+    gate.await_arrivals(1);
+    assert!(third.cancel());
+    let again = fleet.submit(of_team(3).with_id(third.id())).unwrap();
+    let last = fleet.submit(Task::new(4).to(agent)).unwrap();
+    gate.open();
+    for handle in [first, second, last] {
+        assert_eq!(handle.wait().kind(), OutcomeKind::Completed);
+    }
+    assert!(again.cancel(), "its group has no room");
+    let waiting = [5, 6, 7].map(|payload| fleet.submit(of_team(payload)).expect("there is room"));
+    budgets.set(Scope::Group(TEAM), team(9)).unwrap();
+    for handle in waiting {
+        assert_eq!(handle.wait().kind(), OutcomeKind::Completed);
+    }
+    finish(&fleet);
+}
+
+#[test]
+fn what_goes_back_from_the_hand_of_a_worker_leaves_nothing_that_has_ended() {
+    for by_control in [false, true] {
+        let fleet = with_room(1).build().unwrap();
+        let task = Arc::<Mutex<Option<TaskHandle<u64>>>>::default();
+        let (weak, in_hand) = (fleet.downgrade(), Arc::clone(&task));
+        let spec = AgentSpec::new("fails").handler_fn(move |_: &Task<u64>, cx| {
+            let fleet = weak.upgrade().expect("it drives");
+            let in_hand = in_hand.lock().expect("nobody panics").take();
+            if let Some(in_hand) = in_hand {
+                assert!(in_hand.cancel());
+                if by_control {
+                    fleet.tell_control(cx.agent(), 9).expect("there is room");
+                }
+                fleet.set_condition(cx.agent(), Condition::Failed).expect("it lives");
+            }
+            Ok(0)
+        });
+        let spec = spec.restart(RestartPolicy::new(Restart::OnFailure));
+        let agent = fleet.spawn(spec).unwrap();
+        fleet.tell(agent, 0).unwrap();
+        *task.lock().unwrap() = Some(fleet.submit(Task::new(1).to(agent)).unwrap());
+        fleet.run_ready(usize::MAX);
+        assert!(task.lock().unwrap().is_none(), "it was handled, and both were in hand");
+        assert!(!is_full(&fleet), "by control: {by_control}");
+        let is_over = poll(&mut fleet.drain_async()).is_ready();
+        assert!(is_over || fleet.mailbox_len(agent) == Some(1), "by control: {by_control}");
+    }
 }
