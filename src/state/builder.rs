@@ -244,9 +244,10 @@ impl StateBuilder {
     ///
     /// A checkpoint is written [step by step](StateBuilder::checkpoint_step_bytes), so deltas go on to come until
     /// it is done. For each group three times its bytes are done of it, or a step where that is more; and from twice
-    /// this on, whoever writes a group goes on until the checkpoint is done. So a recovery replays little more than
-    /// twice this, or than twice the size of the last checkpoint where that is more, and one group for each thread that
-    /// writes.
+    /// this on it is overdue: whoever writes a group goes on until the checkpoint is done. So a recovery replays little
+    /// more than twice this, or than twice the size of the last checkpoint where that is more, and one group for each
+    /// thread that writes. While [`StateManager::maintain_every`] runs it is that thread which goes on, and whoever writes a
+    /// group does so from four times this on.
     #[cfg(feature = "durable")]
     pub fn checkpoint_every_bytes(mut self, bytes: u64) -> Self {
         self.settings.checkpoint_every_bytes = bytes;
@@ -269,7 +270,8 @@ impl StateBuilder {
     /// one, and encodes the next; or as many as have three times the bytes of the group, where that is more, with what
     /// is left undone of the groups that somebody wrote for others, up to 8 MiB and what one group owes (and where these
     /// go on to come faster than steps are done, as much again for them); or all that are left where the
-    /// checkpoint is [overdue](StateBuilder::checkpoint_every_bytes). The groups of others come in between. That is the
+    /// checkpoint is [overdue](StateBuilder::checkpoint_every_bytes) and no [`StateManager::maintain_every`] runs. The
+    /// groups of others come in between. That is the
     /// time a commit takes that waits: one at [`Durability::Synced`](super::Durability::Synced), or one that found
     /// [no room](StateBuilder::max_pending_bytes).
     ///

@@ -69,8 +69,8 @@ pub(super) trait Sink: Send {
     fn checkpointed(&self) -> Version;
     /// Whether enough was appended since the last checkpoint.
     fn is_due(&self) -> bool;
-    /// Whether twice as much was.
-    fn is_overdue(&self) -> bool;
+    /// Whether so many times as much was.
+    fn is_past(&self, times: u64) -> bool;
     /// About how many bytes of a checkpoint are written at once.
     fn step_bytes(&self) -> usize;
     /// Begins a checkpoint of the state as of what was appended last; none where that is there.
@@ -600,7 +600,7 @@ impl<S: Sink> Journal<S> {
 
         let mut log = self.log.lock();
         if written.is_ok() {
-            all = sink.is_overdue();
+            all = log.is_left_to_leaders(&sink);
             Self::begin(&mut log, &mut sink, &image, asked);
         }
         log.sink = Some(sink);

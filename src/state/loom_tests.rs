@@ -108,7 +108,7 @@ impl Sink for Written {
         false
     }
 
-    fn is_overdue(&self) -> bool {
+    fn is_past(&self, _: u64) -> bool {
         false
     }
 

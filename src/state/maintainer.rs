@@ -8,12 +8,14 @@
 //! 3. Who drops the [`Maintainer`] waits for that end, but for a thread that the last round may wait for: itself, one
 //!    that has the turn of commits, and one that has the sink or a checkpoint.
 //! 4. Woken to write, it writes and does nothing else, so that who is polled for waits for no more than the round that
-//!    was under way.
+//!    was under way. Where a checkpoint is overdue, which leaders leave to it, that comes next, in whole rounds.
 
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[cfg(feature = "durable")]
+use super::journal::Advance;
 use super::manager::Inner;
 use super::{Maintenance, StateManager};
 use crate::clock::Timestamp;
@@ -59,7 +61,9 @@ impl StateManager {
     /// wait for the interval: the thread writes at once, or when its round is over (which may have 100,000 rows to
     /// free, or steps of a checkpoint to do), and no `poll` blocks for the disk. Threads that wait
     /// ([`StateManager::wait_durable`], commits at [`Durability::Synced`](super::Durability::Synced)) write for
-    /// themselves as without it.
+    /// themselves as without it, but a checkpoint that is
+    /// [overdue](super::StateBuilder::checkpoint_every_bytes) is ended by this thread, which is woken for that, and not
+    /// by who writes a group.
     ///
     /// 100 ms suits most hosts, and 1 ms is the least. A state that lives in memory alone may be maintained so too.
     ///
@@ -138,7 +142,9 @@ fn run(place: &Place, shared: &Shared, interval: Duration) {
         if rung && !last && clock.now() < next {
             // Rule 4.
             inner.write_wanted();
-            continue;
+            if !inner.is_checkpoint_overdue() {
+                continue;
+            }
         }
         let begun = clock.now();
         let done = place.0.maintain();
@@ -146,7 +152,8 @@ fn run(place: &Place, shared: &Shared, interval: Duration) {
         if last {
             return;
         }
-        let more = done.pending_releases > 0 || done.checkpoint_more;
+        let more =
+            done.pending_releases > 0 || done.checkpoint_more || inner.goes_on(&shared.parker);
         next = if more { begun } else { begun + interval };
     }
 }
@@ -233,6 +240,28 @@ impl Inner {
         }
         #[cfg(not(feature = "durable"))]
         let _ = parker;
+    }
+
+    fn is_checkpoint_overdue(&self) -> bool {
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.durable {
+            return durable.journal.is_overdue();
+        }
+        false
+    }
+
+    /// Gets on with a checkpoint that is overdue; where others have it, this thread is woken when they have put it
+    /// back.
+    fn goes_on(&self, parker: &Parker) -> bool {
+        #[cfg(feature = "durable")]
+        if let Some(durable) = &self.durable
+            && durable.journal.is_overdue()
+        {
+            let waker = parker.waker();
+            return matches!(durable.journal.advance(Some(&waker)), Ok(Advance::Stepped));
+        }
+        let _ = parker;
+        false
     }
 
     /// Whether this thread has nothing that a round waits for (rule 3).

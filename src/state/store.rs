@@ -207,15 +207,6 @@ impl Keeper {
         }
     }
 
-    /// Whether so many times as much was appended as makes a checkpoint due.
-    fn is_past(&self, times: u64) -> bool {
-        let (delta, failed) = (self.delta, self.delta_of_failed);
-        let every_bytes = self.every_bytes.max(self.checkpoint_bytes);
-        delta.bytes.saturating_sub(failed.bytes) >= every_bytes.saturating_mul(times)
-            || delta.commits.saturating_sub(failed.commits)
-                >= self.every_commits.saturating_mul(times)
-    }
-
     /// Whether a step that does so much more has to sync (rule 4 of the file).
     fn syncs(&mut self, bytes: u64) -> bool {
         self.unsynced += bytes;
@@ -296,8 +287,12 @@ impl Sink for Keeper {
         self.is_past(1)
     }
 
-    fn is_overdue(&self) -> bool {
-        self.is_past(2)
+    fn is_past(&self, times: u64) -> bool {
+        let (delta, failed) = (self.delta, self.delta_of_failed);
+        let every_bytes = self.every_bytes.max(self.checkpoint_bytes);
+        delta.bytes.saturating_sub(failed.bytes) >= every_bytes.saturating_mul(times)
+            || delta.commits.saturating_sub(failed.commits)
+                >= self.every_commits.saturating_mul(times)
     }
 
     fn step_bytes(&self) -> usize {

@@ -35,7 +35,8 @@ pub(super) struct Script {
     /// What a group and a step have each.
     pub(super) group_bytes: u64,
     pub(super) step_bytes: u64,
-    pub(super) overdue: bool,
+    /// How many times as much was appended as makes a checkpoint due.
+    pub(super) past: u64,
     /// Steps after the one that makes a checkpoint valid.
     pub(super) sweeps: usize,
 }
@@ -132,8 +133,8 @@ impl Sink for Scripted {
         false
     }
 
-    fn is_overdue(&self) -> bool {
-        self.script().overdue
+    fn is_past(&self, times: u64) -> bool {
+        self.script().past >= times
     }
 
     fn step_bytes(&self) -> usize {

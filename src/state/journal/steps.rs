@@ -23,7 +23,9 @@
 //!    leader that of its own.
 //! 7. Once twice as much was appended as makes a checkpoint due, each leader goes on until the draft is done (that
 //!    one: another may begin at once) or others are at it. So a process ends a checkpoint however short it lives, if
-//!    it writes a few groups.
+//!    it writes a few groups. While there is a server (rule 12 of the journal) on another thread it is that one which
+//!    goes on: each group that finds the checkpoint overdue wakes it, and its leader does what the group owes and no more,
+//!    until it is four times as much: so a server that is held up, or goes early, keeps no checkpoint from its end.
 //! 8. Where the log ends, so does the draft: who finds that puts none back.
 
 use std::collections::BTreeMap;
@@ -41,6 +43,10 @@ use crate::{Error, ErrorKind};
 /// groups after which the next one is due. So with this the next one finds all of that done as a rule. Where it does
 /// not (the state shrank, an opening found much to remove, or commits make it due and not bytes), rule 7 does the rest.
 const PACE: u64 = 3;
+
+/// Rule 7: so many times as much as makes a checkpoint due, and where there is a server.
+const OVERDUE: u64 = 2;
+const OVERDUE_SERVED: u64 = 4;
 
 /// A checkpoint that is being written.
 pub(in crate::state) trait Draft: Send {
@@ -108,7 +114,9 @@ pub(super) struct Checkpoints<D> {
     pub(super) debts: Debts,
     /// How many drafts there were.
     drafts: u64,
-    /// Who waits to get on with the draft: parkers of this crate.
+    /// Whether the last group found that the checkpoint is overdue (rule 7).
+    overdue: bool,
+    /// Who waits to get on with the draft, or is to: parkers of this crate.
     steppers: Vec<Waker>,
 }
 
@@ -121,6 +129,7 @@ impl<D: Draft> Checkpoints<D> {
             awaited: Version::ZERO,
             debts: Debts::default(),
             drafts: 0,
+            overdue: false,
             steppers: Vec::new(),
         }
     }
@@ -399,6 +408,12 @@ impl<S: Sink> Journal<S> {
         ready.map_or((Ok(()), None), |draft| self.step(sink, draft, by))
     }
 
+    /// Whether there is a checkpoint that is overdue, for the server to go on with (rule 7).
+    pub(in crate::state) fn is_overdue(&self) -> bool {
+        let checkpoints = &self.log.lock().checkpoints;
+        checkpoints.overdue && !checkpoints.is_idle()
+    }
+
     /// Begins a checkpoint of `image` where that is to be.
     pub(super) fn begin(log: &mut Log<S>, sink: &mut S, image: &S::Image, asked: bool) {
         let begins = log.status.check().is_ok() && log.checkpoints.is_idle();
@@ -494,6 +509,17 @@ impl<S: Sink> Journal<S> {
 }
 
 impl<S: Sink> Log<S> {
+    /// After a group: whether its leader goes on to the end of the draft (rule 7). A server that is there for it is woken
+    /// with those who wait for the draft.
+    pub(super) fn is_left_to_leaders(&mut self, sink: &S) -> bool {
+        let served = self.is_served();
+        self.checkpoints.overdue = sink.is_past(OVERDUE);
+        if let Some(server) = self.server.as_ref().filter(|_| served && self.checkpoints.overdue) {
+            self.checkpoints.steppers.push(server.waker.clone());
+        }
+        sink.is_past(if served { OVERDUE_SERVED } else { OVERDUE })
+    }
+
     /// Puts a draft back; gives it back instead where the log has ended, to be dropped under no lock (rule 8).
     fn rest(&mut self, draft: S::Draft) -> Option<S::Draft> {
         if self.status.check().is_err() {

@@ -49,7 +49,7 @@ impl Sink for Patient {
         false
     }
 
-    fn is_overdue(&self) -> bool {
+    fn is_past(&self, _: u64) -> bool {
         false
     }
 
@@ -187,7 +187,7 @@ impl Sink for Busy {
         false
     }
 
-    fn is_overdue(&self) -> bool {
+    fn is_past(&self, _: u64) -> bool {
         false
     }
 

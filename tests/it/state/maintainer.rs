@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread, ThreadId};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use phalanx::state::{
     Collection, Fault, FaultDisk, Maintainer, SnapshotPolicy, StateBuilder, StateManager,
@@ -88,6 +88,33 @@ fn a_buffered_commit_is_written_an_interval_later_and_not_before() {
     fixture.round(INTERVAL);
     assert!(!maintainer.last_round().written, "there was nothing more");
     assert_eq!(fixture.state.stats().groups, 1);
+}
+
+#[test]
+fn the_thread_ends_a_checkpoint_that_is_overdue_without_its_interval() {
+    let disk = FaultDisk::new();
+    let fixture = Fixture::new(|builder| {
+        builder.fault_disk(&disk).checkpoint_every_commits(3).checkpoint_step_bytes(1)
+    });
+    let (state, rows) = (&fixture.state, &fixture.rows);
+    let many = state.transaction(|tx| Ok((0..3000).for_each(|key| tx.insert(rows, key, 0))));
+    many.expect("nothing refuses it");
+    let maintainer = fixture.maintained();
+    let sync = |key| {
+        let version = rows.insert(key, 1).expect("it is open");
+        state.wait_durable(version).expect("the disk works");
+        state.stats()
+    };
+    // Due with the third commit, overdue with the sixth; the clock stands still.
+    let before = (0..5).map(&sync).last().expect("there are five");
+    assert!(before.checkpoint_pending && before.checkpoints == 0, "{before:?}");
+    sync(5);
+    let since = Instant::now();
+    while state.stats().checkpoints == 0 {
+        assert!(since.elapsed() < Duration::from_secs(120), "nobody ends it");
+        thread::yield_now();
+    }
+    drop(maintainer);
 }
 
 #[test]

@@ -524,12 +524,63 @@ fn who_wrote_more_than_may_be_left_undone_waits_for_who_has_the_checkpoint() {
 #[test]
 fn a_leader_goes_on_to_the_end_of_a_checkpoint_that_is_overdue() {
     let (journal, script) = begun(0, 1, 9);
-    script.lock().expect("nothing panics under it").overdue = true;
+    script.lock().expect("nothing panics under it").past = OVERDUE;
     commit(get(&journal), 2);
     get(&journal).wait(v(2)).expect("the sink does not fail");
     let counts = get(&journal).counts();
     assert_eq!((counts.checkpoints, counts.checkpoint_steps), (1, 10));
     assert!(!counts.checkpoint_pending);
+}
+
+#[test]
+fn a_leader_leaves_a_checkpoint_that_is_overdue_to_the_server_and_wakes_it() {
+    let (journal, script) = begun(1, 1, 99);
+    script.lock().expect("nothing panics under it").past = OVERDUE_SERVED - 1;
+    let journal = get(&journal);
+    let server = Arc::new(Woken(AtomicBool::new(false)));
+    let served = Waker::from(Arc::clone(&server));
+    thread::scope(|scope| {
+        scope.spawn(|| journal.serve(served));
+    });
+    for version in 2..4 {
+        prepared(journal);
+        commit(journal, version);
+        let before = journal.counts().checkpoint_steps;
+        journal.wait(v(version)).expect("the sink does not fail");
+        assert_eq!(journal.counts().checkpoint_steps - before, PACE, "what its group owes");
+        assert!(server.0.swap(false, Ordering::SeqCst), "it is there for the rest");
+        assert!(journal.is_overdue());
+    }
+    // The server itself goes on.
+    let (groups, steps) = (journal.counts().groups, journal.counts().checkpoint_steps);
+    commit(journal, 4);
+    let own = journal.log.lock().server.take().expect("it is there").waker;
+    journal.serve(own);
+    journal.wait(v(4)).expect("the sink does not fail");
+    let counts = journal.counts();
+    assert_eq!((counts.groups - groups, counts.checkpoint_steps), (1, 100));
+    assert!(steps < 100 && !counts.checkpoint_pending && !journal.is_overdue());
+    assert!(!server.0.load(Ordering::SeqCst), "it is this thread");
+}
+
+#[test]
+fn a_leader_goes_on_where_the_server_has_not_or_has_gone() {
+    for gone in [false, true] {
+        let (journal, script) = begun(0, 1, 9);
+        let journal = get(&journal);
+        thread::scope(|scope| {
+            scope.spawn(|| journal.serve(Waker::noop().clone()));
+        });
+        let past = if gone { OVERDUE } else { OVERDUE_SERVED };
+        script.lock().expect("nothing panics under it").past = past;
+        if gone {
+            journal.unserve();
+        }
+        commit(journal, 2);
+        journal.wait(v(2)).expect("the sink does not fail");
+        let counts = journal.counts();
+        assert_eq!((counts.checkpoint_steps, counts.checkpoint_pending), (10, false), "{gone}");
+    }
 }
 
 /// One who wants the checkpoint of version 1, and waits for the sink as this call has it; a waker of the host that
