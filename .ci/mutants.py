@@ -52,6 +52,7 @@ POLICIES = {
     "fleet/scale/window.rs": "fleet::scale",
     "fleet/graph.rs": "fleet::graph",
     "fleet/history.rs": "fleet::history",
+    "fleet/leaving.rs": None,
     "fleet/dependencies.rs": "fleet::dependencies",
     "fleet/request.rs": "fleet::request",
     "fleet/timers.rs": None,

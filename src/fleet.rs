@@ -79,6 +79,7 @@ mod inner;
 mod keyed;
 mod lanes;
 mod lease;
+mod leaving;
 mod ledger;
 mod log;
 #[cfg(all(test, phalanx_loom))]

@@ -125,12 +125,7 @@ impl<'a, T, O> Draining<'a, T, O> {
 
     /// Whether nothing is left of the agent but leases (rule 2).
     fn has_finished(&self, state: &State<T, O>) -> bool {
-        let post = self.inner.posts.get(self.agent.slot);
-        let is_idle = post.is_none_or(|post| {
-            let mailbox = &post.lock().mailbox;
-            !mailbox.is_open(self.agent.generation) || mailbox.is_idle()
-        });
-        is_idle
+        self.inner.mailbox_is_idle(self.agent)
             && self.listening.tasks_left(state) == 0
             && !state.reserved_ids.values().any(|to| *to == Some(self.agent))
     }
@@ -317,6 +312,8 @@ impl<T, O> Inner<T, O> {
                 return None;
             }
             let tasks = state.tasks_of(agent, true).count();
+            // Whoever drains it takes it over.
+            state.ledger.leaving.forget(agent);
             listening = self.listen_in(state, Some((agent, tasks)));
             let waiting = if late && !left_out("drain.begin-late") {
                 remains = self.cut_short(state, agent, &mut after);
@@ -359,8 +356,16 @@ impl<T, O> Inner<T, O> {
         remains
     }
 
+    /// Whether nothing lies in an agent's mailbox, if it has one, and nobody runs it.
+    pub(super) fn mailbox_is_idle(&self, agent: AgentId) -> bool {
+        self.posts.get(agent.slot).is_none_or(|post| {
+            let mailbox = &post.lock().mailbox;
+            !mailbox.is_open(agent.generation) || mailbox.is_idle()
+        })
+    }
+
     /// Has an agent's mailbox take nothing new; how many messages no handler has begun.
-    fn refuse_newcomers(&self, agent: AgentId) -> usize {
+    pub(super) fn refuse_newcomers(&self, agent: AgentId) -> usize {
         let Some(post) = self.posts.get(agent.slot) else { return 0 };
         let mut home = post.lock();
         home.mailbox.finish(agent.generation);

@@ -12,6 +12,7 @@ use super::groups::Groups;
 use super::handle::{OutcomeCell, TaskHandle};
 use super::history::{History, Keys, Known};
 use super::id::TaskId;
+use super::leaving::Leaving;
 use super::stream::Streams;
 use super::witness::Witnesses;
 use crate::sync::Shared;
@@ -55,6 +56,8 @@ pub(super) struct Ledger<O> {
     pub(super) witnesses: Witnesses,
     /// Which agents begin nothing more.
     pub(super) overdue: Overdue,
+    /// Which agents scaling takes away as their leases end.
+    pub(super) leaving: Leaving,
 }
 
 impl<O> Ledger<O> {
@@ -68,6 +71,7 @@ impl<O> Ledger<O> {
             groups: Groups::default(),
             witnesses: Witnesses::default(),
             overdue: Overdue::default(),
+            leaving: Leaving::default(),
         }
     }
 }

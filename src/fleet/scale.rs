@@ -8,7 +8,8 @@
 //! What it guarantees, each for any sequence of observations:
 //!
 //! 1. Never fewer than `min` are left, nor more than `max` and the burst made, those that failed or drain among them.
-//! 2. No agent that holds a lease is taken away.
+//! 2. No agent that holds a lease is ended. Where idle ones do not suffice, some that hold leases get no more, and end with
+//!    the last of theirs, or serve again if the demand comes back before.
 //! 3. Constant demand settles: a step leads into the band, and nothing but demand leads out of it.
 //!    Forecasts that are wrong, slow answers and short memory move the fleet inside of it.
 //! 4. Two steps are never closer than the policy says, and never more than it says at once; filling up to

@@ -42,6 +42,17 @@ pub struct Killed {
     pub tasks_struck: Vec<TaskId>,
 }
 
+/// Why an agent ends of which nothing is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Unasked {
+    /// It is idle.
+    Retired,
+    /// It could not be made. What others can do as well, or are expected to, asks nothing of it.
+    Replaced,
+    /// It [leaves](super::leaving), and so does what others can do ask nothing of it.
+    Left,
+}
+
 /// What mailboxes leave that were closed.
 struct Closed<T, O> {
     left: Vec<Remains<T, O>>,
@@ -59,6 +70,7 @@ impl<T, O> State<T, O> {
     ) -> Killed {
         self.supervision.dismiss(agent);
         self.ledger.overdue.forget(agent);
+        self.ledger.leaving.forget(agent);
         let tasks_struck = self.running.remove(agent).unwrap_or_default();
         for id in &tasks_struck {
             self.strike(*id, after);
@@ -221,7 +233,7 @@ impl<T, O> Inner<T, O> {
     }
 
     pub(super) fn retire(&self, agent: AgentId) -> Result<(), Error> {
-        self.end_unasked(agent, false).map_err(|why| match why {
+        self.end_unasked(agent, Unasked::Retired).map_err(|why| match why {
             NotIdle::Gone => gone(agent),
             NotIdle::Busy => {
                 let message = format!("agent {agent} has work, or work waits for it");
@@ -231,9 +243,9 @@ impl<T, O> Inner<T, O> {
     }
 
     /// Ends an agent that nothing is asked of. Whoever has a message, a task or a request for it comes
-    /// either before, and then it stays, or after, and then is told that it is gone. One that is to be `replaced` ends only
-    /// if it could not be made, and what others can do as well, or are expected to, asks nothing of it.
-    pub(super) fn end_unasked(&self, agent: AgentId, replaced: bool) -> Result<(), NotIdle> {
+    /// either before, and then it stays, or after, and then is told that it is gone.
+    pub(super) fn end_unasked(&self, agent: AgentId, why: Unasked) -> Result<(), NotIdle> {
+        let replaced = why == Unasked::Replaced;
         let mut after = After::new();
         let crew = {
             let mut guard = self.state.lock();
@@ -242,6 +254,9 @@ impl<T, O> Inner<T, O> {
             self.state.withdraw(state);
             if replaced && (state.stopping || !state.supervision.is_unmade(agent)) {
                 return Err(NotIdle::Busy);
+            }
+            if why == Unasked::Left && !state.ledger.leaving.has(agent) {
+                return Err(NotIdle::Gone);
             }
             let mut post = self.posts.get(agent.slot()).map(Post::lock);
             let is_own = |home: &&mut Home<T, O>| home.mailbox.is_open(agent.generation());
@@ -260,7 +275,8 @@ impl<T, O> Inner<T, O> {
                     accepting && alone(mask) || is_queued() || is_parked(alone)
                 } else {
                     let later = || accepting || is_parked(&|task| mask & task == task);
-                    queue.fitting(mask) > 0 || part.is_last && later()
+                    let is_kept = part.is_last || why == Unasked::Retired;
+                    is_kept && queue.fitting(mask) > 0 || part.is_last && later()
                 };
                 expects || of_others
             };
@@ -269,6 +285,7 @@ impl<T, O> Inner<T, O> {
             let closed = home.as_mut().and_then(|home| home.close(agent.generation()));
             state.supervision.dismiss(agent);
             state.ledger.overdue.forget(agent);
+            state.ledger.leaving.forget(agent);
             let counts = &mut state.counts;
             *(if replaced { &mut counts.agents_stopped } else { &mut counts.agents_retired }) += 1;
             state.running.remove(agent);

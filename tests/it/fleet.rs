@@ -28,6 +28,7 @@ mod quotas;
 mod results;
 mod retire;
 mod scaling;
+mod scaling_down;
 mod simulation;
 mod soak;
 mod spending;

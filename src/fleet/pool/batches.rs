@@ -225,6 +225,12 @@ impl Batches {
         self.gatherers.iter().filter_map(gathering).collect()
     }
 
+    /// Whether an agent gives, or gave, to a batch that has not been collected.
+    pub(super) fn have_gathered(&self, agent: AgentId) -> bool {
+        let grants = self.rows.values().flat_map(|batch| &batch.grants);
+        grants.into_iter().any(|granted| granted.grant.agent() == agent)
+    }
+
     /// Takes back what an agent that is gone, or gets no leases any more, was to give. A plan is due.
     pub(super) fn withdraw(&mut self, agent: AgentId) -> Vec<Granted> {
         let mut withdrawn = Vec::new();

@@ -401,7 +401,8 @@ impl Desk {
         if ask.agent.is_some() {
             return None;
         }
-        let most = promised.map_or_else(|| self.places_for(ask), |limit| self.most(limit, count));
+        let most =
+            promised.map_or_else(|| self.places_for(ask, false), |limit| self.most(limit, count));
         (most < count).then_some(AllocateError::TooFewPlaces)
     }
 
@@ -423,28 +424,10 @@ impl Desk {
         self.waiting.is_named(agent) || self.batches.waiting_rows().any(is_own)
     }
 
-    /// Whether a batch that waits, and is one of these if it names nobody, could be served with an agent that has these
-    /// capabilities and may hold so many leases, and not without it. One that lacks places with it too waits for others.
-    pub(super) fn is_needed_by_batch(
-        &self,
-        agent: AgentId,
-        have: Mask,
-        limit: usize,
-        is_one: impl Fn(&Ask) -> bool,
-    ) -> bool {
-        self.batches.waiting_rows().any(|(ask, count)| match ask.agent {
-            Some(named) => named == agent,
-            None => {
-                let is_short = || (count..count + limit).contains(&self.places_for(ask));
-                ask.misfit(have).is_some() && is_one(ask) && is_short()
-            }
-        })
-    }
-
-    /// How many leases the live agents that fit may hold together.
-    fn places_for(&self, ask: &Ask) -> usize {
+    /// How many leases the live agents that fit, or those that are counted on, may hold together.
+    pub(super) fn places_for(&self, ask: &Ask, counted: bool) -> usize {
         let fitting = self.sets.iter().filter(|(have, _)| ask.misfit(**have).is_some());
-        fitting.map(|(_, set)| set.places).sum()
+        fitting.map(|(_, set)| if counted { set.counted_on } else { set.places }).sum()
     }
 
     /// Whether anybody may take what comes free.

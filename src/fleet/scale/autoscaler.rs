@@ -7,14 +7,20 @@
 //! 2. An agent is retired only while it holds no lease and no work waits for it: one that got work since it
 //!    was observed is kept, and counted as kept. One that could not be made and that others replace ends first, if
 //!    nothing is asked of it alone still; as many fewer are added as lack its place.
+//!    One that is unrouted while it holds leases ends in the first step in which it holds none, and nothing is done about
+//!    them; if the host takes it over before, it is the host's. Whether more is asked of one that a plan names is seen in
+//!    the step that would unroute it: the next of those that hold leases go in the places of such ones.
 //! 3. An autoscaler keeps no fleet alive.
 //! 4. While it stands, agents of its spec are expected: what they could do waits where none lives.
+//! 5. As it goes, those that it unrouted and that live serve again: nobody else would end them.
 
 use std::fmt;
 use std::time::Duration;
 
 #[cfg(doc)]
 use super::super::FleetEvent;
+use super::super::pool::NotIdle;
+use super::super::stop::Unasked;
 use super::super::{AgentId, AgentSpec, Expectation, Fleet, WeakFleet};
 use super::forecast::{Backtest, Forecaster};
 use super::observation::Observation;
@@ -33,9 +39,14 @@ pub struct Scaled {
     pub replaced: Vec<AgentId>,
     /// The agents that were added.
     pub spawned: Vec<AgentId>,
-    /// The agents that were retired.
+    /// The agents that serve again, which a step before had unrouted.
+    pub restored: Vec<AgentId>,
+    /// The agents that were retired, those included that a step before had unrouted and that hold no lease any more.
     pub retired: Vec<AgentId>,
-    /// The agents that were to be retired, and got work or ended in between.
+    /// The agents that were unrouted: they hold leases, and are retired once they hold none.
+    pub unrouted: Vec<AgentId>,
+    /// The agents that were to be retired or unrouted, and got work or ended in between, or of which more is asked than the
+    /// leases that they hold.
     pub kept: Vec<AgentId>,
 }
 
@@ -49,9 +60,13 @@ pub struct ScaleStats {
     pub spawned: u64,
     /// Agents that ended so that others have their places: their handlers could not be made.
     pub replaced: u64,
+    /// Agents that serve again after a step had unrouted them.
+    pub restored: u64,
     /// Agents that were retired.
     pub retired: u64,
-    /// Agents that were to be retired, and got work or ended in between.
+    /// Agents that were unrouted while they held leases.
+    pub unrouted: u64,
+    /// Agents that were to be retired or unrouted, and were [kept](Scaled::kept).
     pub kept: u64,
     /// Steps whose agents could not be added.
     pub spawns_failed: u64,
@@ -71,6 +86,16 @@ pub struct ScaleStats {
 /// ticks too.
 ///
 /// While it stands, agents of its spec are [expected](Fleet::expect): where none lives, work for them waits.
+///
+/// Where fewer agents are called for than there are, idle ones are retired. If those do not suffice, as where agents may
+/// hold several leases each and none is ever idle, some that hold leases are unrouted, those with the fewest first:
+/// never one that is on trial, or that can do more than its spec asks for, or of which a message, a task or a request of
+/// its own is asked. As in a [drain](Fleet::drain_agent) they are allocated no more and take no new messages and tasks of
+/// their own, whoever has a lease keeps it for as long as it likes, and each is retired in the first step in which it
+/// holds none. If more agents are called for before that, they serve again before any are added. The host may have one
+/// [serve again](Fleet::set_condition), unroute it for good, drain or kill it at any time: from then on it is the host's.
+/// Agents that the host unrouted never serve again by an autoscaler. Dropping the autoscaler has those serve again that
+/// it unrouted and that live still.
 ///
 /// Agents that are [prewarmed](AgentSpec::prewarmed) and whose factory fails have failed for good, unless a restart
 /// policy says otherwise. Such ones, of which nothing is asked, end as others are added in their places
@@ -105,6 +130,8 @@ pub struct Autoscaler<T = (), O = ()> {
     flow: Flow,
     stats: ScaleStats,
     next_check: Option<Timestamp>,
+    /// Those that it unrouted, until they end or somebody else has them.
+    leaving: Vec<AgentId>,
 }
 
 /// How long leases are held and how long work takes with its waiting, by Little's law: those held, or there, on average,
@@ -171,6 +198,7 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
             flow: Flow::default(),
             stats: ScaleStats::default(),
             next_check: None,
+            leaving: Vec::new(),
         }
     }
 
@@ -262,9 +290,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
     ///
     /// # Errors
     /// `Closed` if the fleet is gone or was shut down, and whatever [`Fleet::spawn_batch`] says. The step
-    /// counts as taken: the next one comes after its cooldown. Agents that were to be replaced have ended then, which
-    /// [`ScaleStats::replaced`] counts. Whatever [`Fleet::expect`] says, if that was refused so far; nothing is planned
-    /// then.
+    /// counts as taken: the next one comes after its cooldown. Agents that were to be replaced have ended then, those that
+    /// were to serve again do, and those that had been unrouted and hold no lease any more have ended, all of which
+    /// [`ScaleStats`] counts. Whatever [`Fleet::expect`] says, if that was refused so far; nothing is planned then.
     pub fn step_with(
         &mut self,
         complete: impl FnOnce(Observation) -> Observation,
@@ -278,42 +306,77 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Autoscaler<T, O> {
         self.stats.steps += 1;
         self.next_check = plan.next_check;
         let (mut replaced, mut spawned) = (Vec::new(), Vec::new());
-        let (mut retired, mut kept) = (Vec::new(), Vec::new());
+        let (mut unrouted, mut kept) = (Vec::new(), Vec::new());
+        // Before they would end.
+        let restored = fleet.inner().serve_again(&plan.restored);
+        self.stats.restored += restored.len() as u64;
+        self.leaving.retain(|agent| !restored.contains(agent));
+        let mut retired = self.end_leavers(&fleet);
         match &plan.step {
             Step::Hold => {}
             Step::Spawn { agents, .. } => {
                 // Rule 2.
-                let ends = |agent: &&AgentId| fleet.inner().end_unasked(**agent, true).is_ok();
+                let ends = |agent: &&AgentId| {
+                    fleet.inner().end_unasked(**agent, Unasked::Replaced).is_ok()
+                };
                 replaced.extend(plan.replaced.iter().filter(ends));
                 self.stats.replaced += replaced.len() as u64;
                 let kept = plan.replaced.len() - replaced.len();
                 let lacking = kept.saturating_sub(plan.spare as usize);
                 let agents = (*agents as usize).saturating_sub(lacking);
-                match fleet.spawn_batch(&self.spec, agents) {
-                    Ok(agents) => spawned = agents,
-                    Err(error) => {
-                        self.stats.spawns_failed += 1;
-                        return Err(error);
-                    }
+                if agents > 0 {
+                    let added = fleet.spawn_batch(&self.spec, agents);
+                    self.stats.spawns_failed += u64::from(added.is_err());
+                    spawned = added?;
                 }
             }
             Step::Retire { agents, .. } => {
                 for agent in agents {
                     // Rule 2.
-                    let list = if fleet.retire(*agent).is_ok() { &mut retired } else { &mut kept };
-                    list.push(*agent);
+                    let is_retired = fleet.retire(*agent).is_ok();
+                    self.stats.retired += u64::from(is_retired);
+                    (if is_retired { &mut retired } else { &mut kept }).push(*agent);
+                }
+                if !plan.unrouted.is_empty() {
+                    let leavers = fleet.inner().let_leave(&seen.busy, plan.unrouted.len());
+                    unrouted = leavers.unrouted;
+                    kept.extend(leavers.kept);
+                    self.leaving.extend(&unrouted);
                 }
             }
         }
         self.stats.spawned += spawned.len() as u64;
-        self.stats.retired += retired.len() as u64;
+        self.stats.unrouted += unrouted.len() as u64;
         self.stats.kept += kept.len() as u64;
-        Ok(Scaled { plan, replaced, spawned, retired, kept })
+        Ok(Scaled { plan, replaced, spawned, restored, retired, unrouted, kept })
+    }
+
+    /// Ends those that it unrouted and that hold no lease any more (rule 2); which those are.
+    fn end_leavers(&mut self, fleet: &Fleet<T, O>) -> Vec<AgentId> {
+        let mut ended = Vec::new();
+        self.leaving.retain(|agent| match fleet.inner().end_unasked(*agent, Unasked::Left) {
+            Ok(()) => {
+                ended.push(*agent);
+                false
+            }
+            Err(why) => why == NotIdle::Busy,
+        });
+        self.stats.retired += ended.len() as u64;
+        ended
     }
 
     fn fleet(&self) -> Result<Fleet<T, O>, Error> {
         let gone = || Error::new(ErrorKind::Closed, "the fleet that is scaled is gone");
         self.fleet.upgrade().ok_or_else(gone)
+    }
+}
+
+impl<T, O> Drop for Autoscaler<T, O> {
+    fn drop(&mut self) {
+        // Rule 5.
+        if let (false, Some(fleet)) = (self.leaving.is_empty(), self.fleet.upgrade()) {
+            fleet.core.inner.serve_again(&self.leaving);
+        }
     }
 }
 

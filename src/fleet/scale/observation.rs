@@ -18,8 +18,8 @@ pub struct Observation {
     pub starting: u32,
     /// Agents that take work, idle ones included.
     pub serving: u32,
-    /// Agents that take no more work and are on their way out. They count towards the greatest number
-    /// there may be, and towards nothing else.
+    /// Agents that take no more work and are on their way out, those that are [leaving](Self::leaving) included. They
+    /// count towards the greatest number there may be, and towards nothing else.
     pub draining: u32,
     /// Agents that have failed and take no work now, whether they will be started again or not, those apart that are
     /// [held back](Self::held_back). They count towards the greatest number there may be, and towards nothing else, but
@@ -40,7 +40,8 @@ pub struct Observation {
     pub next_trial: Option<Timestamp>,
     /// The leases that one agent may hold. Zero counts as one.
     pub leases_per_agent: u32,
-    /// Leases held on agents that serve.
+    /// Leases held on agents that serve, or that are [leaving](Self::leaving): what is asked for is no less because some
+    /// of it is still done by those, and the others will be asked for it next.
     pub leases: u64,
     /// Tasks and requests that wait for an agent, and for nothing else.
     pub queued: u64,
@@ -58,9 +59,15 @@ pub struct Observation {
     pub memory: Option<f64>,
     /// The [demand](Self::demand) that is expected by the time at which agents spawned now would serve.
     pub forecast: Option<f64>,
-    /// Serving agents that hold no lease, those first that are to go first. Only these are ever planned
-    /// away, so a host may list just some.
+    /// Serving agents that hold no lease, those first that are to go first. Only these are ever planned to be retired, so
+    /// a host may list just some.
     pub idle: Vec<AgentId>,
+    /// Serving agents that hold leases, those first that are to go first: with the fewest leases, as a rule. Only these
+    /// are ever planned to be [unrouted](super::Plan::unrouted), so a host may list just some, or none.
+    pub busy: Vec<AgentId>,
+    /// Those of the [draining](Self::draining) that plans had unrouted, those first that are to serve again first. No
+    /// others are ever planned to be [restored](super::Plan::restored).
+    pub leaving: Vec<AgentId>,
 }
 
 impl Observation {
@@ -193,6 +200,20 @@ impl Observation {
     #[must_use]
     pub fn with_idle(mut self, agents: Vec<AgentId>) -> Self {
         self.idle = agents;
+        self
+    }
+
+    /// Sets [`busy`](Self::busy).
+    #[must_use]
+    pub fn with_busy(mut self, agents: Vec<AgentId>) -> Self {
+        self.busy = agents;
+        self
+    }
+
+    /// Sets [`leaving`](Self::leaving).
+    #[must_use]
+    pub fn with_leaving(mut self, agents: Vec<AgentId>) -> Self {
+        self.leaving = agents;
         self
     }
 

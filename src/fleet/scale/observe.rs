@@ -3,7 +3,8 @@
 //! Rules that hold here:
 //!
 //! 1. Only agents that work may come to are capacity. Those that have failed or drain are counted apart, and so are
-//!    those that a circuit holds back: it may be tried on them, and on those that failed for good never.
+//!    those that a circuit holds back: it may be tried on them, and on those that failed for good never. What is held of
+//!    those that scaling itself unrouted is demand all the same.
 //! 2. Work that no agent could take for want of room in a budget is no demand: more agents would not help it.
 
 use std::sync::Arc;
@@ -24,7 +25,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// - Agents that work may come to [serve](Observation::serving); those of them that hold no lease are idle. Agents
     ///   that are [starting](super::super::AgentState::Starting) and hold no lease are coming, and neither serve nor are
     ///   idle. Those that are [draining](super::super::AgentState::Draining) or have
-    ///   [failed](super::super::AgentState::Failed) are counted as that, and their leases not at all. Where the
+    ///   [failed](super::super::AgentState::Failed) are counted as that, and their leases not at all, but for those that
+    ///   an [`Autoscaler`](super::Autoscaler) unrouted, which are [leaving](Observation::leaving). Where the
     ///   [circuit](Fleet::circuit) of the type is not closed, those that are down for it alone, or until they are started
     ///   again, are [held back](Observation::held_back). Of those that failed for good because what makes their handlers did, those
     ///   of which nothing is asked are [unmade](Observation::unmade).
@@ -36,11 +38,13 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     /// - Of the batches that wait, the one that needs most places says how many are needed [at
     ///   once](Observation::at_once), as far as budgets have room for them.
     ///
-    /// O(agents + groups that wait).
+    /// O(agents log agents + groups that wait).
     #[must_use]
     pub fn observe(&self, spec: &AgentSpec<T, O>) -> Observation {
         let inner = self.inner();
-        let mut census = inner.pool.census(&spec.name, &spec.capabilities, spec.factory.is_some());
+        let leaving = inner.state.lock().ledger.leaving.all();
+        let runs = spec.factory.is_some();
+        let mut census = inner.pool.census(&spec.name, &spec.capabilities, runs, &leaving);
         let (held_back, unmade) = {
             let state = inner.state.lock();
             state.queue.count_fitting(census.mask, &mut census.waiting);
@@ -64,7 +68,9 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
             .with_leases(census.leases)
             .with_queued(payer.payable(&census.waiting))
             .with_at_once(payer.largest(&census.batches))
-            .with_idle(census.idle);
+            .with_idle(census.idle)
+            .with_busy(census.busy)
+            .with_leaving(census.leaving);
         Observation { next_trial, ..seen }
     }
 }

@@ -5,15 +5,19 @@
 //! 1. No plan takes agents away below `min`, adds some above `max + burst` (draining, failed and held back ones counted),
 //!    or does both at once. While the circuit of their type is not closed, none adds any but up to `min`, failed ones
 //!    counted, and one where there is none on whom it could be tried, once it is time to.
-//! 2. Only agents listed as idle are planned away. Those listed as unmade end as others are added in their
-//!    places: while the circuit is not closed, for the one on whom it is tried alone.
+//! 2. Only agents listed as idle are retired. Those listed as busy are unrouted as far as idle ones do not suffice, and
+//!    so that as many serve still as are wanted; those listed as leaving serve again before any is added. Those listed as
+//!    unmade end as others are added in their places: while the circuit is not closed, for the one on whom it is tried
+//!    alone.
 //! 3. A step up comes `up_cooldown` or more after any step, a step down `down_cooldown` or more, and
-//!    a step against the last one `reverse_after` or more. No step exceeds its cap. Filling up to `min` is
+//!    a step against the last one `reverse_after` or more. No step exceeds its cap, those that are unrouted and those
+//!    that serve again counted. Filling up to `min` is
 //!    exempt, but for those that make up for failed ones: they come `up_cooldown` or more after the last of these, and
 //!    after any step before the failed ones were found missing.
 //! 4. After a step within its cap the fleet is in neither breach for the demand it was made for, and as far
 //!    from both as noise may be: the target lies inside the band, a forecast and a response time lead no
-//!    further than halfway from there to `low`, and memory pressure no further than halfway to `high`.
+//!    further than halfway from there to `low`, and memory pressure no further than halfway to `high`. The demand is
+//!    no less for the leases of those that are unrouted, so that this holds as they end too.
 //! 5. More load, all else equal, never plans fewer agents.
 //! 6. A plan without a step says what held it back, and when that ends if it is a matter of time.
 
@@ -23,7 +27,6 @@ use std::time::Duration;
 
 pub use say::{DownReason, Plan, Reading, Refusal, Step, UpReason};
 
-#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
 use super::super::AgentId;
 use super::observation::Observation;
 use super::policy::ScalePolicy;
@@ -80,8 +83,8 @@ impl ScaleState {
 /// Says what is to be done about the number of agents.
 ///
 /// The same arguments give the same plan: it reads no clock, asks nobody and remembers only in `state`.
-/// The rules are in [`ScalePolicy`]; a plan holds one step at most, and never takes an agent that is not
-/// listed as [idle](Observation::idle).
+/// The rules are in [`ScalePolicy`]; a plan holds one step at most, retires no agent that is not listed as
+/// [idle](Observation::idle), and unroutes none that is not listed as [busy](Observation::busy).
 ///
 /// It may be called as often as the host likes, on a tick or on an event: windows and cooldowns count
 /// time, not calls. "For so long" means that every observation of that time agreed, however many there
@@ -119,6 +122,8 @@ pub fn plan(
         current: observation.current(),
         now: now.max(state.now),
         replaced: 0,
+        restored: 0,
+        unrouted: 0,
         spare: 0,
         refusals: Vec::new(),
     };
@@ -145,7 +150,9 @@ pub fn plan(
     }
     Plan {
         step,
-        replaced: observation.unmade[..planner.replaced as usize].to_vec(),
+        replaced: listed(&observation.unmade, planner.replaced),
+        restored: listed(&observation.leaving, planner.restored),
+        unrouted: listed(&observation.busy, planner.unrouted),
         spare: planner.spare,
         demand: demand.total,
         current: planner.current,
@@ -153,6 +160,15 @@ pub fn plan(
         next_check: planner.refusals.iter().filter_map(|refusal| refusal.until()).min(),
         refusals: planner.refusals,
     }
+}
+
+/// The first of those that are listed.
+fn listed(agents: &[AgentId], count: u32) -> Vec<AgentId> {
+    agents[..count as usize].to_vec()
+}
+
+fn count(agents: &[AgentId]) -> u32 {
+    u32::try_from(agents.len()).unwrap_or(u32::MAX)
 }
 
 struct Demand {
@@ -173,7 +189,11 @@ struct Planner<'a> {
     now: Timestamp,
     /// How many that could not be made give their places to those that are added.
     replaced: u32,
-    /// How many of them need not.
+    /// How many of those that leave are to serve again.
+    restored: u32,
+    /// How many of those that are busy are to leave.
+    unrouted: u32,
+    /// How many of those that are replaced need not.
     spare: u32,
     refusals: Vec<Refusal>,
 }
@@ -302,7 +322,12 @@ impl Planner<'_> {
 
     /// Those that failed and give their places to others.
     fn unmade(&self) -> u32 {
-        u32::try_from(self.seen.unmade.len()).unwrap_or(u32::MAX).min(self.seen.failed)
+        count(&self.seen.unmade).min(self.seen.failed)
+    }
+
+    /// Those that leave and could serve again.
+    fn leaving(&self) -> u32 {
+        count(&self.seen.leaving).min(self.seen.draining)
     }
 
     /// How many more there may be, draining, failed and held back ones counted, if so many may be there.
@@ -320,8 +345,15 @@ impl Planner<'_> {
         }
     }
 
-    /// Adds agents, which take the places of so many at most of those that could not be made.
+    /// Adds agents, which take the places of so many at most of those that could not be made; as many fewer as there are
+    /// that leave and could serve again.
     fn spawn(&mut self, agents: u32, most: u32, limit: u32, reason: UpReason) -> Step {
+        self.restored = agents.min(self.leaving());
+        let agents = agents - self.restored;
+        if agents == 0 {
+            return Step::Spawn { agents, reason };
+        }
+        // Those that serve again have their places already.
         let others = self.seen.draining.saturating_add(self.seen.failed);
         let all = self.there().saturating_add(others).saturating_add(agents);
         self.replaced = agents.max(all.saturating_sub(limit)).min(most).min(self.unmade());
@@ -330,6 +362,16 @@ impl Planner<'_> {
     }
 
     fn fill_up(&mut self, state: &mut ScaleState, missing: u32) -> Step {
+        let restored = missing.min(self.leaving());
+        let (agents, again) = self.count_to_fill_up(state, missing - restored);
+        if agents + restored == 0 {
+            return Step::Hold;
+        }
+        self.spawn(agents + restored, again, self.policy.max, UpReason::BelowMin)
+    }
+
+    /// How many are added of so many that are missing, and how many of those make up for failed ones.
+    fn count_to_fill_up(&mut self, state: &mut ScaleState, missing: u32) -> (u32, u32) {
         // While the circuit is not closed those that failed are not missing. Or there would be no end of it.
         let failed = if self.seen.circuit_open { 0 } else { self.seen.failed };
         let mut again = missing.min(failed);
@@ -340,18 +382,18 @@ impl Planner<'_> {
         if let Some(until) = state.made_up.and_then(until) {
             self.refusals.push(Refusal::Cooldown { until });
             again = 0;
-            if first == 0 {
-                return Step::Hold;
-            }
+        }
+        if first + again == 0 {
+            return (0, 0);
         }
         let kept = self.unmade().saturating_sub(again);
         let agents = (first + again).min(self.room(self.policy.max).saturating_sub(kept));
         if agents == 0 {
             self.refuse_for_room();
-            return Step::Hold;
+            return (0, 0);
         }
         state.made_up = if again > 0 { Some(self.now) } else { state.made_up };
-        self.spawn(agents, again, self.policy.max, UpReason::BelowMin)
+        (agents, again)
     }
 
     fn step_up(&mut self, state: &ScaleState, demand: &Demand) -> Step {
@@ -373,7 +415,7 @@ impl Planner<'_> {
             self.refusals.push(Refusal::AtMax);
         }
         let missing = wanted.min(limit).saturating_sub(self.current);
-        let room = self.room(limit);
+        let room = self.room(limit).saturating_add(self.leaving());
         if missing > room && wanted <= limit {
             self.refuse_for_room();
         }
@@ -397,7 +439,7 @@ impl Planner<'_> {
 
     /// Adds one on whom the circuit can be tried.
     fn bring_one_to_try(&mut self, state: &ScaleState) -> Step {
-        if self.room(self.policy.max) == 0 {
+        if self.leaving() == 0 && self.room(self.policy.max) == 0 {
             self.refuse_for_room();
             return Step::Hold;
         }
@@ -466,7 +508,8 @@ impl Planner<'_> {
 
     fn retire(&mut self, state: &ScaleState, wanted: u32, reason: DownReason) -> Step {
         let policy = self.policy;
-        let surplus = self.current - wanted.max(policy.min).min(self.current);
+        let kept = wanted.max(policy.min);
+        let surplus = self.current - kept.min(self.current);
         if surplus == 0 {
             self.refusals.push(Refusal::AtMin);
             return Step::Hold;
@@ -474,16 +517,22 @@ impl Planner<'_> {
         if self.is_too_soon(state, Direction::Down) {
             return Step::Hold;
         }
-        let idle = u32::try_from(self.seen.idle.len()).unwrap_or(u32::MAX);
-        if idle < surplus {
-            self.refusals.push(Refusal::Busy { agents: surplus - idle });
+        let idle = count(&self.seen.idle);
+        // Rule 2: those that start do no work yet.
+        let serving = self.seen.serving.saturating_sub(idle);
+        let busy = count(&self.seen.busy).min(serving.saturating_sub(kept));
+        let all = idle.saturating_add(busy);
+        if all < surplus {
+            self.refusals.push(Refusal::Busy { agents: surplus - all });
         }
         let cap = policy.step_down.of(self.current);
-        let agents = self.capped(surplus.min(idle), cap, policy.down_cooldown);
+        let agents = self.capped(surplus.min(all), cap, policy.down_cooldown);
         if agents == 0 {
             return Step::Hold;
         }
-        Step::Retire { agents: self.seen.idle[..agents as usize].to_vec(), reason }
+        let retired = agents.min(idle);
+        self.unrouted = agents - retired;
+        Step::Retire { agents: listed(&self.seen.idle, retired), reason }
     }
 
     /// So many of them as a step may move; the rest is said to be left.

@@ -208,7 +208,7 @@ impl ScalePolicyBuilder {
         self
     }
 
-    /// Sets the share of memory from which on idle agents are taken away, as far as halfway between
+    /// Sets the share of memory from which on agents are taken away, idle ones first, as far as halfway between
     /// `target` and `high`. Default: none. In `(0, 1]`; it needs a `memory_ceiling`, and is no lower than that.
     pub const fn memory_shed(mut self, share: f64) -> Self {
         self.policy.memory_shed = Some(share);

@@ -15,6 +15,7 @@
 //! 7. An agent that failed counts as one of those that are to be ready, so that what could not be made once is not made
 //!    again unasked.
 
+use std::collections::HashSet;
 use std::fmt;
 
 use super::super::{AgentId, AgentSpec, Expectation, Fleet, Priority, WeakFleet};
@@ -171,7 +172,8 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> WarmPools<T, O> {
     pub fn step(&mut self) -> Result<Warmed, Error> {
         let fleet = self.fleet()?;
         let look = |spec: &AgentSpec<T, O>| {
-            fleet.inner().pool.census(&spec.name, &spec.capabilities, spec.factory.is_some())
+            let runs = spec.factory.is_some();
+            fleet.inner().pool.census(&spec.name, &spec.capabilities, runs, &HashSet::new())
         };
         let seen: Vec<_> = self.pools.iter().map(|(spec, _)| look(spec)).collect();
         let number = |count: usize| u32::try_from(count).unwrap_or(u32::MAX);

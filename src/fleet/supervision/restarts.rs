@@ -391,6 +391,8 @@ impl<T, O> Inner<T, O> {
             if !self.pool.lives(agent) {
                 return None;
             }
+            // Whatever it says of an agent that scaling takes away: it is the host's again.
+            state.ledger.leaving.forget(agent);
             if serves(condition) {
                 self.call_off_drains(state, agent, &mut after);
             }

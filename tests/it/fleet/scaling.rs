@@ -431,7 +431,8 @@ fn no_lease_is_ever_lost_while_agents_come_and_go() {
         let scaled = scaler
             .step_with(|seen| if busy { seen.with_leases(8) } else { seen.with_leases(0) })
             .unwrap();
-        moved += scaled.spawned.len() + scaled.retired.len();
+        moved += scaled.spawned.len() + scaled.restored.len();
+        moved += scaled.retired.len() + scaled.unrouted.len();
         steps += 1;
     }
     done.store(true, Ordering::Relaxed);

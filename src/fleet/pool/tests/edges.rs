@@ -6,6 +6,7 @@ use super::limits::{join, pool_of};
 use super::*;
 use crate::fleet::agent::AgentStatus;
 use crate::fleet::picker::Picker;
+use crate::fleet::supervision::FIRST;
 use crate::sync::home;
 
 #[test]
@@ -47,6 +48,46 @@ fn an_idle_agent_is_not_ended_while_a_batch_that_names_it_waits() {
     assert_eq!(end(agents[1]), Ok(()));
     pool.give_up_batch(place);
     assert_eq!(end(agents[0]), Ok(()));
+}
+
+#[test]
+fn busy_agents_may_leave_unless_they_are_on_trial_do_not_serve_or_can_do_more() {
+    let pool = pool_of(5, 2, Strategy::LeastLoaded);
+    let able = [Arc::from("able")];
+    let agents = join(&pool, &[], 2, 4).expect("there is room");
+    let other = join(&pool, &able, 2, 1).expect("there is room")[0];
+    let lease = |agent| pool.try_allocate(&Request::any().agent(agent)).expect("it is free");
+    let _held: Vec<_> =
+        agents.iter().chain([&other, &agents[0]]).map(|agent| lease(*agent)).collect();
+    let circuit = Some(OnCircuit { limit: 1, on_trial: true, era: 1 });
+    let fitness =
+        Fitness { condition: Condition::Fit, finishes: false, circuit, incarnation: FIRST };
+    let mut wakes = Vec::new();
+    let _ = pool.change_condition(agents[2], fitness, &mut wakes).expect("it lives");
+    pool.set_condition(agents[3], Condition::Starting).expect("it lives");
+    let look = |capabilities: &[Arc<str>], leaving: &[AgentId]| {
+        pool.census("agent", capabilities, false, &leaving.iter().copied().collect())
+    };
+    let seen = look(&[], &[]);
+    assert_eq!((seen.serving, seen.leases), (5, 6));
+    assert_eq!(seen.busy, [agents[1], agents[0]], "the one with fewer leases first");
+    let mut busy = look(&able, &[]).busy;
+    assert_eq!(busy.pop(), Some(agents[0]));
+    busy.sort_unstable_by_key(|agent| *agent == other);
+    assert_eq!(busy, [agents[1], other]);
+    let may = agents.iter().map(|agent| pool.may_leave(*agent));
+    assert_eq!(may.collect::<Vec<_>>(), [true, true, false, false]);
+
+    for agent in &agents[..2] {
+        pool.set_condition(*agent, Condition::Draining).expect("it lives");
+    }
+    let seen = look(&[], &agents[1..2]);
+    assert_eq!((seen.draining, seen.leases, seen.leaving), (2, 4, vec![agents[1]]));
+    let seen = look(&[], &agents);
+    assert_eq!((seen.draining, seen.leases, seen.leaving), (2, 6, agents[..2].to_vec()));
+    pool.remove(agents[0], &mut wakes).expect("it lives");
+    assert!(!pool.may_leave(agents[0]));
+    Both::wake(wakes);
 }
 
 /// Queues a batch of two, for which there is no room.

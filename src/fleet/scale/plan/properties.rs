@@ -79,6 +79,8 @@ struct Moment {
     queued: u64,
     at_once: u64,
     idle: u32,
+    busy: u32,
+    leaving: u32,
     cpu: Option<f64>,
     memory: Option<f64>,
     forecast: Option<f64>,
@@ -87,7 +89,7 @@ struct Moment {
 }
 
 fn moment() -> impl Strategy<Value = Moment> {
-    let agents = (0..90_u32, 0..20_u32, 0..20_u32, 0..90_u32);
+    let agents = (0..90_u32, 0..20_u32, 0..20_u32, 0..90_u32, 0..90_u32, 0..30_u32);
     let some = || prop_oneof![2 => Just(0_u32), 1 => 0..40_u32];
     let down = (some(), proptest::bool::weighted(0.2), some(), some(), option::of(millis(0..9000)));
     let at_once = prop_oneof![2 => Just(0_u64), 1 => 0..200_u64];
@@ -106,6 +108,8 @@ fn moment() -> impl Strategy<Value = Moment> {
             held_back: if down.1 { down.2 } else { 0 },
             circuit_open: down.1,
             idle: agents.3.min(agents.0),
+            busy: agents.4.min(agents.0 - agents.3.min(agents.0)),
+            leaving: agents.5,
             leases: work.0,
             queued: work.1,
             at_once: work.2,
@@ -139,21 +143,32 @@ impl Moment {
             memory: self.memory,
             forecast: self.forecast,
             idle: ids(self.idle),
+            busy: ids_from(100, self.busy),
+            leaving: ids_from(200, self.leaving),
         }
     }
 }
 
 fn ids(count: u32) -> Vec<AgentId> {
-    (0..count).map(|slot| AgentId { slot, generation: 7 }).collect()
+    ids_from(0, count)
+}
+
+fn ids_from(first: u32, count: u32) -> Vec<AgentId> {
+    (first..first + count).map(|slot| AgentId { slot, generation: 7 }).collect()
 }
 
 /// How many agents a plan leads to.
 fn after(plan: &Plan) -> i64 {
-    let current = i64::from(plan.current);
+    i64::from(plan.current) + moved(plan)
+}
+
+/// How many agents more that are.
+fn moved(plan: &Plan) -> i64 {
+    let number = |agents: &[AgentId]| i64::try_from(agents.len()).expect("few");
     match &plan.step {
-        Step::Hold => current,
-        Step::Spawn { agents, .. } => current + i64::from(*agents),
-        Step::Retire { agents, .. } => current - i64::try_from(agents.len()).expect("few"),
+        Step::Hold => 0,
+        Step::Spawn { agents, .. } => i64::from(*agents) + number(&plan.restored),
+        Step::Retire { agents, .. } => -number(agents) - number(&plan.unrouted),
     }
 }
 
@@ -167,23 +182,38 @@ fn validate(
     let replaced = u32::try_from(plan.replaced.len()).expect("few");
     prop_assert!(seen.unmade.starts_with(&plan.replaced) && replaced <= seen.failed);
     prop_assert!(replaced == 0 || matches!(plan.step, Step::Spawn { .. }), "it adds none");
+    prop_assert!(seen.leaving.starts_with(&plan.restored) && seen.busy.starts_with(&plan.unrouted));
+    prop_assert!(plan.restored.is_empty() || moved(plan) > 0, "it serves again in a step down");
+    prop_assert!(plan.unrouted.is_empty() || moved(plan) < 0, "it is unrouted in a step up");
     match &plan.step {
         Step::Hold => {}
         Step::Spawn { agents, .. } => {
-            prop_assert!(*agents > 0);
+            let restored = u32::try_from(plan.restored.len()).expect("few");
+            prop_assert!(restored <= seen.draining && moved(plan) > 0);
+            let all_serve = restored == count(&seen.leaving).min(seen.draining);
+            prop_assert!(*agents == 0 || all_serve, "some leave, and others are added");
+            prop_assert!(*agents > 0 || replaced == 0);
             let there = seen.current() + seen.held_back;
             let all = there + seen.draining + seen.failed - replaced + agents;
-            prop_assert!(all <= policy.hard_max(), "{all} of {}", policy.hard_max());
+            prop_assert!(
+                *agents == 0 || all <= policy.hard_max(),
+                "{all} of {}",
+                policy.hard_max()
+            );
             if seen.circuit_open {
                 let is_time = seen.next_trial.is_none_or(|at| at <= now);
-                let to_try = there == 0 && *agents == 1 && is_time;
-                let filled = there + seen.failed + agents;
+                let to_try = there == 0 && *agents + restored == 1 && is_time;
+                let filled = there + seen.failed + agents + restored;
                 let fills = filled <= policy.min() && replaced == 0;
                 prop_assert!(to_try || fills, "{filled}, and the circuit is open");
             }
         }
         Step::Retire { agents, .. } => {
-            prop_assert!(!agents.is_empty());
+            prop_assert!(moved(plan) < 0);
+            let (retired, unrouted) = (count(agents), count(&plan.unrouted));
+            prop_assert!(unrouted == 0 || agents.len() == seen.idle.len(), "an idle one stays");
+            let serving = seen.serving - retired - unrouted;
+            prop_assert!(unrouted == 0 || serving >= policy.min(), "{serving} serve");
             prop_assert!(after(plan) >= i64::from(policy.min()));
             prop_assert!(agents.iter().all(|agent| seen.idle.contains(agent)));
             let mut once = agents.clone();
@@ -221,7 +251,8 @@ proptest! {
             let seen = moment.observation();
             let plan = plan(&seen, &policy, &mut state, now);
             validate(&plan, &seen, &policy, now)?;
-            let (up, moved, cap, cooldown) = match &plan.step {
+            let moves = usize::try_from(moved(&plan).unsigned_abs()).expect("few");
+            let (up, cap, cooldown) = match &plan.step {
                 Step::Hold => {
                     prop_assert!(plan.next_check.is_none_or(|next| next > now));
                     continue;
@@ -230,14 +261,10 @@ proptest! {
                     last = Some((now, true));
                     continue;
                 }
-                Step::Spawn { agents, .. } => {
-                    (true, *agents as usize, policy.step_up, policy.up_cooldown)
-                }
-                Step::Retire { agents, .. } => {
-                    (false, agents.len(), policy.step_down, policy.down_cooldown)
-                }
+                Step::Spawn { .. } => (true, policy.step_up, policy.up_cooldown),
+                Step::Retire { .. } => (false, policy.step_down, policy.down_cooldown),
             };
-            prop_assert!(moved <= cap.of(plan.current) as usize);
+            prop_assert!(moves <= cap.of(plan.current) as usize);
             if let Some((at, was_up)) = last {
                 prop_assert!(now - at >= cooldown);
                 prop_assert!(was_up == up || now - at >= policy.reverse_after);
@@ -277,16 +304,21 @@ proptest! {
         builder in some_policy(),
         serving in 0..90_u32,
         leases in 0..400_u64,
+        idle_in_four in 0..5_u32,
         noise in proptest::collection::vec((number(), number(), 0..900_u64), 150),
     ) {
         let policy = built(builder)?;
         let mut state = ScaleState::new();
         let mut now = Timestamp::ZERO;
         let mut agents = i64::from(serving);
+        let mut leaving = 0;
         let mut directions = Vec::new();
         for (forecast, memory, response) in noise {
             now = now + Duration::from_secs(2);
             let serving = u32::try_from(agents).expect("rule 1");
+            let idle = serving * idle_in_four / 4;
+            // Some have ended.
+            leaving -= u32::try_from(response).expect("short").min(leaving);
             let seen = Observation::new()
                 .with_serving(serving)
                 .with_leases_per_agent(PER_AGENT)
@@ -294,9 +326,13 @@ proptest! {
                 .with_forecast(forecast)
                 .with_memory(memory)
                 .with_response_time(Duration::from_millis(response))
-                .with_idle(ids(serving));
+                .with_idle(ids(idle))
+                .with_busy(ids_from(100, serving - idle))
+                .with_draining(leaving)
+                .with_leaving(ids_from(200, leaving));
             let plan = plan(&seen, &policy, &mut state, now);
             agents = after(&plan);
+            leaving = leaving + count(&plan.unrouted) - count(&plan.restored);
             match &plan.step {
                 Step::Hold => {}
                 // Memory that comes and goes moves the fleet inside its band, and no further.

@@ -2,9 +2,7 @@
 
 use super::super::super::AgentId;
 #[cfg(doc)]
-use super::super::observation::Observation;
-#[cfg(doc)]
-use super::plan;
+use super::{super::observation::Observation, plan};
 use crate::Timestamp;
 
 /// What a [`plan`] says to do.
@@ -13,16 +11,17 @@ use crate::Timestamp;
 pub enum Step {
     /// Nothing now.
     Hold,
-    /// Add agents.
+    /// Add agents, beside those that [serve again](Plan::restored).
     Spawn {
-        /// How many.
+        /// How many: none if those that serve again are enough.
         agents: u32,
         /// What for.
         reason: UpReason,
     },
-    /// Take agents out of service, let them finish what they were given meanwhile, and stop them.
+    /// Take agents out of service, let them finish what they were given meanwhile, and stop them; beside those that
+    /// [hold leases](Plan::unrouted).
     Retire {
-        /// Which ones: agents that were observed idle.
+        /// Which ones: agents that were observed idle. None if there are none of these.
         agents: Vec<AgentId>,
         /// What for.
         reason: DownReason,
@@ -126,7 +125,8 @@ pub enum Refusal {
     CpuCeiling,
     /// The share of memory is at its ceiling.
     MemoryCeiling,
-    /// The agents that are to go hold leases.
+    /// The agents that are to go hold leases and are not listed as [busy](Observation::busy), or would leave fewer that
+    /// serve than are wanted, as others are starting.
     Busy {
         /// How many stay for that.
         agents: u32,
@@ -170,7 +170,14 @@ pub struct Plan {
     /// The agents that are to end first, so that those that are added have their places: some that were observed
     /// [unmade](Observation::unmade), as many as are added, and as there are too many.
     pub replaced: Vec<AgentId>,
-    /// How many of those may stay though all are added.
+    /// The agents that are to serve again, first of all in a step up: some that were observed
+    /// [leaving](Observation::leaving). With those that are added they make the step.
+    pub restored: Vec<AgentId>,
+    /// The agents that are to be unrouted in a step down, and stopped once their leases have ended, which nothing is done
+    /// about: some that were observed [busy](Observation::busy), as many as idle ones do not suffice. With those that are
+    /// retired they make the step.
+    pub unrouted: Vec<AgentId>,
+    /// How many of those that are replaced may stay though all are added.
     pub(in crate::fleet::scale) spare: u32,
     /// What was not done, and why.
     pub refusals: Vec<Refusal>,

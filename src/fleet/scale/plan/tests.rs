@@ -6,6 +6,7 @@ use crate::fleet::scale::ScalePolicyBuilder;
 use std::num::NonZeroU32;
 
 mod failed;
+mod leaving;
 
 const SECOND: Duration = Duration::from_secs(1);
 

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use super::super::{Backtest, Forecaster, Observation, ScalePolicy, ScaleState, Step, plan};
+use super::super::{Backtest, Forecaster, Observation, Plan, ScalePolicy, ScaleState, Step, plan};
 use super::Random;
 use super::checks::{Checks, Run};
 use crate::fleet::AgentId;
@@ -44,7 +44,12 @@ pub(super) struct Setting {
     /// How far measurements are off, as a share.
     pub(super) noise: f64,
     pub(super) leases_per_agent: u32,
+    /// Whether work goes to the agent with the fewest leases, so that none is idle as long as there is some for each;
+    /// else to the first with room.
+    pub(super) spread: bool,
     service: Duration,
+    /// How long one lease in ten is held instead, if some are held for long.
+    pub(super) linger: Option<Duration>,
     pub(super) spawn: Duration,
     drain: Duration,
     /// How long a plan takes to be carried out.
@@ -127,7 +132,14 @@ impl Setting {
             on_events: random.chance(0.3),
             changing,
             length: changing * 2 + policy.down_window * 6 + Duration::from_secs(120),
+            spread: random.chance(0.5),
+            linger: random.chance(0.5).then(|| seconds(random, 20.0, 80.0)),
         }
+    }
+
+    /// How long a lease is held on average.
+    fn mean(&self) -> Duration {
+        self.linger.map_or(self.service, |long| self.service.mul_f64(0.9) + long.mul_f64(0.1))
     }
 
     /// The leases that the load keeps busy at a time, were there agents enough.
@@ -150,9 +162,15 @@ impl Setting {
 
 #[derive(Clone, Debug, PartialEq)]
 enum Phase {
-    Starting { until: Timestamp },
+    Starting {
+        until: Timestamp,
+    },
     Serving,
-    Draining { until: Timestamp },
+    /// It is unrouted, and holds leases.
+    Leaving,
+    Draining {
+        until: Timestamp,
+    },
 }
 
 #[derive(Clone, Debug)]
@@ -171,6 +189,8 @@ pub(super) struct World {
     hand: ManualClock,
     agents: Vec<Agent>,
     spawned: u32,
+    /// Leases that have begun.
+    begun: u64,
     waiting: VecDeque<Timestamp>,
     /// The part of an arrival that has not arrived.
     arriving: f64,
@@ -178,7 +198,7 @@ pub(super) struct World {
     state: ScaleState,
     honest: Backtest,
     /// Plans that are still to be carried out.
-    due: VecDeque<(Timestamp, Step)>,
+    due: VecDeque<(Timestamp, Plan)>,
     checks: Checks,
 }
 
@@ -197,6 +217,7 @@ impl World {
             hand,
             agents: Vec::new(),
             spawned: 0,
+            begun: 0,
             waiting: VecDeque::new(),
             arriving: 0.0,
             waited: 0.0,
@@ -237,21 +258,30 @@ impl World {
             let index = self.random.next() as usize % self.agents.len();
             self.agents.remove(index);
         }
-        let rate = setting.load(now.since_start().as_secs_f64()) / setting.service.as_secs_f64();
+        let rate = setting.load(now.since_start().as_secs_f64()) / setting.mean().as_secs_f64();
         let unevenness = 1.0 + setting.noise * self.random.between(-1.0, 1.0);
         self.arriving += rate * MOMENT.as_secs_f64() * unevenness;
         while self.arriving >= 1.0 {
             self.arriving -= 1.0;
             self.waiting.push_back(now);
         }
-        for agent in &mut self.agents {
-            while agent.phase == Phase::Serving
-                && agent.leases.len() < setting.leases_per_agent as usize
-                && let Some(came) = self.waiting.pop_front()
-            {
-                agent.leases.push(now + setting.service);
-                self.waited += 0.1 * ((now - came).as_secs_f64() - self.waited);
-            }
+        while let Some(came) = self.waiting.front().copied() {
+            let has_room = |agent: &&mut Agent| {
+                agent.phase == Phase::Serving
+                    && agent.leases.len() < setting.leases_per_agent as usize
+            };
+            let mut free = self.agents.iter_mut().filter(has_room);
+            let taken = if setting.spread {
+                free.min_by_key(|agent| agent.leases.len())
+            } else {
+                free.next()
+            };
+            let Some(agent) = taken else { break };
+            let lingers = setting.linger.filter(|_| self.begun.is_multiple_of(10));
+            agent.leases.push(now + lingers.unwrap_or(setting.service));
+            self.begun += 1;
+            self.waiting.pop_front();
+            self.waited += 0.1 * ((now - came).as_secs_f64() - self.waited);
         }
     }
 
@@ -267,37 +297,40 @@ impl World {
         let mut seen = Observation::new()
             .with_starting(count(|phase| matches!(phase, Phase::Starting { .. })))
             .with_serving(count(|phase| matches!(phase, Phase::Serving)))
-            .with_draining(count(|phase| matches!(phase, Phase::Draining { .. })))
+            .with_draining(count(|phase| matches!(phase, Phase::Leaving | Phase::Draining { .. })))
             .with_leases_per_agent(self.setting.leases_per_agent);
         // What was planned and is not done yet is known to whoever planned it.
-        for (_, step) in &self.due {
-            match step {
+        let number = |agents: &[AgentId]| u32::try_from(agents.len()).expect("few agents");
+        for (_, plan) in &self.due {
+            let (back, mut gone) = (number(&plan.restored), number(&plan.unrouted));
+            match &plan.step {
                 Step::Spawn { agents, .. } => seen.starting += agents,
-                Step::Retire { agents, .. } => {
-                    let gone = u32::try_from(agents.len()).expect("few agents");
-                    seen.serving = seen.serving.saturating_sub(gone);
-                    seen.draining += gone;
-                }
+                Step::Retire { agents, .. } => gone += number(agents),
                 Step::Hold => {}
             }
+            seen.serving = (seen.serving + back).saturating_sub(gone);
+            seen.draining = (seen.draining + gone).saturating_sub(back);
         }
         let leases: usize = self.agents.iter().map(|agent| agent.leases.len()).sum();
         seen.leases = self.noisy(leases as f64).round() as u64;
         seen.queued = self.noisy(self.waiting.len() as f64).round() as u64;
-        let service = self.noisy(self.setting.service.as_secs_f64());
+        let service = self.noisy(self.setting.mean().as_secs_f64());
         seen.service_time = Some(Duration::from_secs_f64(service));
-        let answer = self.noisy(self.setting.service.as_secs_f64() + self.waited);
+        let answer = self.noisy(self.setting.mean().as_secs_f64() + self.waited);
         seen.response_time = Some(Duration::from_secs_f64(answer));
-        let planned: Vec<AgentId> = self.due.iter().flat_map(|(_, step)| retired(step)).collect();
+        let planned: Vec<AgentId> = self.due.iter().flat_map(|(_, plan)| named(plan)).collect();
         // Work goes to the first agent with room, so the last ones have been idle for longest.
-        seen.idle = self
-            .agents
-            .iter()
-            .rev()
-            .filter(|agent| agent.phase == Phase::Serving && agent.leases.is_empty())
-            .map(|agent| agent.id)
-            .filter(|agent| !planned.contains(agent))
-            .collect();
+        let serving = || {
+            let serving = self.agents.iter().rev().filter(|agent| agent.phase == Phase::Serving);
+            serving.filter(|agent| !planned.contains(&agent.id))
+        };
+        let id = |agent: &Agent| agent.id;
+        seen.idle = serving().filter(|agent| agent.leases.is_empty()).map(id).collect();
+        let mut busy: Vec<_> = serving().filter(|agent| !agent.leases.is_empty()).collect();
+        busy.sort_by_key(|agent| agent.leases.len());
+        seen.busy = busy.into_iter().map(id).collect();
+        let leaving = self.agents.iter().filter(|agent| agent.phase == Phase::Leaving).map(id);
+        seen.leaving = leaving.filter(|agent| !planned.contains(agent)).collect();
         if self.setting.memory_lies {
             seen.memory = Some(self.random.between(0.5, 1.0));
         }
@@ -334,15 +367,33 @@ impl World {
         let plan = plan(&seen, &self.setting.policy, &mut self.state, now);
         self.checks.plan(&self.setting, &seen, &plan, now);
         if plan.step != Step::Hold {
-            self.due.push_back((now + self.setting.delay, plan.step));
+            self.due.push_back((now + self.setting.delay, plan));
+        }
+        // Those that are to serve again do not end.
+        let restored = self.due.iter().flat_map(|(_, plan)| &plan.restored).copied();
+        let restored: Vec<_> = restored.collect();
+        for agent in &mut self.agents {
+            if agent.phase == Phase::Leaving
+                && agent.leases.is_empty()
+                && !restored.contains(&agent.id)
+            {
+                agent.phase = Phase::Draining { until: now + self.setting.drain };
+            }
         }
     }
 
     fn carry_out(&mut self) {
         let now = self.clock.now();
         while self.due.front().is_some_and(|(due, _)| *due <= now) {
-            let (_, step) = self.due.pop_front().expect("it was just there");
-            match step {
+            let (_, plan) = self.due.pop_front().expect("it was just there");
+            for agent in &mut self.agents {
+                if agent.phase == Phase::Leaving && plan.restored.contains(&agent.id) {
+                    agent.phase = Phase::Serving;
+                } else if agent.phase == Phase::Serving && plan.unrouted.contains(&agent.id) {
+                    agent.phase = Phase::Leaving;
+                }
+            }
+            match plan.step {
                 Step::Hold => {}
                 Step::Spawn { agents, .. } => {
                     for _ in 0..agents {
@@ -374,9 +425,11 @@ impl World {
     }
 }
 
-fn retired(step: &Step) -> Vec<AgentId> {
-    match step {
-        Step::Retire { agents, .. } => agents.clone(),
-        _ => Vec::new(),
-    }
+/// Those that are retired, unrouted or to serve again.
+fn named(plan: &Plan) -> Vec<AgentId> {
+    let retired = match &plan.step {
+        Step::Retire { agents, .. } => agents.as_slice(),
+        _ => &[],
+    };
+    [retired, &plan.unrouted, &plan.restored].concat()
 }

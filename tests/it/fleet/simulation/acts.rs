@@ -126,6 +126,7 @@ impl World {
         let (mut books, now) = (self.core.books(), self.now());
         let body = books.agents.get_mut(&agent).expect("it was just listed");
         let before = std::mem::replace(&mut body.condition, condition);
+        body.leaving = None;
         body.drained &= matches!(condition, Condition::Draining | Condition::Failed);
         body.revive(now);
         before
@@ -150,6 +151,7 @@ impl World {
                 books.bury(agent);
             } else if let Some(body) = books.agents.get_mut(&agent) {
                 (body.condition, body.drained) = (Condition::Draining, true);
+                body.leaving = None;
             }
         }
         let waiting = self.fleet.mailbox_len(agent).unwrap_or(0);
@@ -336,18 +338,22 @@ impl World {
 
     fn allocate(&mut self) {
         let wanted = self.want();
-        let before = self.idle_agent(&self.loads(), &wanted);
+        self.allocate_for(&wanted);
+    }
+
+    pub(super) fn allocate_for(&mut self, wanted: &Wanted) {
+        let before = self.idle_agent(&self.loads(), wanted);
         let seen = self.moment();
         match self.fleet.try_allocate(&wanted.request) {
             Ok(lease) => {
                 let agent = lease.agent();
                 let able = self.loads().get(&agent).is_some_and(|load| load.is_allocatable);
                 assert!(able, "{agent} is not to be allocated");
-                self.keep(lease, &wanted, seen);
+                self.keep(lease, wanted, seen);
             }
             Err(refused @ (AllocateError::NoneIdle | AllocateError::OverBudget(_))) => {
                 // What has expired was noticed, and went to those who wait.
-                let idle = self.idle_agent(&self.loads(), &wanted);
+                let idle = self.idle_agent(&self.loads(), wanted);
                 assert!(idle.is_none() || before.is_none(), "{idle:?} was free: {refused}");
                 if matches!(refused, AllocateError::OverBudget(_)) {
                     self.core.books().totals.count("lease over budget");
@@ -364,7 +370,7 @@ impl World {
                 let named = wanted.agent.expect("it asked for one");
                 assert!(!self.core.books().agents.contains_key(&named));
             }
-            Err(other) => self.check_pick(&wanted, &other),
+            Err(other) => self.check_pick(wanted, &other),
         }
     }
 
@@ -485,7 +491,7 @@ impl World {
         }
     }
 
-    fn end_lease(&mut self) {
+    pub(super) fn end_lease(&mut self) {
         if self.leases.is_empty() {
             return;
         }

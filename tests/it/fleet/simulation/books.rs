@@ -67,6 +67,8 @@ pub(super) struct Body {
     pub(super) condition: Condition,
     /// Whether it takes nothing new, as it was drained and is not to serve again.
     pub(super) drained: bool,
+    /// What it serves again as, if an autoscaler unrouted it and nobody has said what it is fit for since.
+    pub(super) leaving: Option<Condition>,
     /// Who decides what follows as it fails; `None` if it cannot.
     pub(super) guard: Option<Guard>,
     /// When it is started again, while it is down.
@@ -189,7 +191,7 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 88] = [
+const MUST_HAPPEN: [&str; 91] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
@@ -261,12 +263,15 @@ const MUST_HAPPEN: [&str; 88] = [
     "returned at shutdown",
     "returned by a kill",
     "scaled down",
+    "scaled down by a drain",
+    "scaled down over leases",
     "scaled for a forecast",
     "scaled from none",
     "scaled past failed ones",
     "scaled to none",
     "scaled to the greatest number",
     "scaled up",
+    "scaled up by those that left",
     "scaling held by a circuit",
     "scaling stood still",
     "submission accepted",

@@ -5,7 +5,9 @@
 //! checked at each of their steps:
 //!
 //! 1. What is observed is what a count of all agents says, and what is planned for it is what the pure function says.
-//! 2. Who is retired held no lease and had no work waiting for it alone; nobody is added above the hard maximum.
+//! 2. Who is retired held no lease and had no work waiting for it alone; nobody is added above the hard maximum. Who is
+//!    unrouted keeps its leases and is nobody's but the autoscaler's until the host says something of it: it ends in the
+//!    step in which it holds none, or serves again before others are added.
 //! 3. While the load stands still, nobody is taken away after somebody was added; and once it has for long, nobody is
 //!    added or taken away where nothing is foreseen: a forecast may change its mind at any time.
 //! 4. Where tasks wait that they could do, there is somebody in the end who may do them, unless a budget does not let
@@ -24,7 +26,7 @@ use phalanx::fleet::scale::{
     Autoscaler, Backtest, Forecaster, Observation, Plan, Refusal, ScalePolicy, ScaleState, Step,
     UpReason, plan,
 };
-use phalanx::fleet::{AgentId, AgentSpec, AgentState, Condition};
+use phalanx::fleet::{AgentId, AgentSpec, AgentState, Condition, Request};
 use phalanx::{ErrorKind, Timestamp};
 
 /// One that nobody else spawns, and one that others spawn too and that a circuit breaker watches in some fleets.
@@ -213,11 +215,11 @@ impl World {
         let Some(mut scaling) = self.scaling.take() else { return };
         for kind in SCALED {
             let dice = &mut scaling.dice;
-            let limit = 1 + dice.below(2) as u32;
+            let limit = 1 << dice.below(4);
             let skills = (dice.below(8) | dice.below(8)) as u8;
             let prewarmed = limit == 1 && dice.percent(50);
             let mut spec =
-                AgentSpec::new(kind).max_leases(NonZeroU32::new(limit).expect("one or two"));
+                AgentSpec::new(kind).max_leases(NonZeroU32::new(limit).expect("one and more"));
             for (bit, skill) in SKILLS.iter().enumerate() {
                 if skills & (1 << bit) != 0 {
                     spec = spec.capability(skill);
@@ -278,13 +280,36 @@ impl World {
             let attempts = 1 + scaling.dice.below(3) as u32;
             specs.push(Spec { needs, attempts, ..Spec::default() });
         }
+        let holds = scaling.dice.percent(15);
         let scales = scaling.dice.percent(60);
         self.scaling = Some(scaling);
+        if holds {
+            self.hold(false);
+        }
         for spec in specs {
             self.core.submit(&self.fleet, spec);
         }
         if scales {
             self.scale();
+        }
+    }
+
+    /// Leases one place of each idle agent that is scaled and has several, or all places of each of these.
+    fn hold(&mut self, all: bool) {
+        let each: Vec<(AgentId, u32)> = {
+            let books = self.core.books();
+            let has_several = |body: &Body| body.limit > 1 && SCALED.contains(&body.kind);
+            let each = books.agents.iter().filter(|(_, body)| has_several(body));
+            each.map(|(agent, body)| (*agent, body.limit)).collect()
+        };
+        for (agent, limit) in each {
+            let Some(status) = self.fleet.agent(agent) else { continue };
+            let most = if all { limit } else { 1 };
+            for _ in status.load..most {
+                let request = Request::any().agent(agent);
+                let (needs, agent, ttl, group, picks) = (0, Some(agent), None, None, None);
+                self.allocate_for(&Wanted { request, needs, agent, ttl, group, picks });
+            }
         }
     }
 
@@ -314,7 +339,9 @@ impl World {
             // What it costs is known before anybody comes.
             let planned = plan(&seen, policy, beside, now);
             let paid = match planned.step {
-                Step::Spawn { agents, .. } => self.core.books().launch(kind, agents as usize),
+                Step::Spawn { agents, .. } if agents > 0 => {
+                    self.core.books().launch(kind, agents as usize)
+                }
                 _ => true,
             };
             observed = Some((seen.clone(), planned, paid));
@@ -322,14 +349,24 @@ impl World {
         });
         let (seen, planned, paid) = observed.expect("the fleet is there");
         counted.check(&seen, scaler);
-        let (spawned, retired) = match scaled {
+        // Where nobody can be added it does not tell of these.
+        self.serve_again(&planned.restored);
+        let left = self.have_left(&counted, &planned.restored);
+        let (spawned, retired, unrouted) = match scaled {
             Ok(scaled) => {
                 assert_eq!(scaled.plan, planned, "another plan than the pure function makes");
                 if let Step::Retire { agents, .. } = &planned.step {
-                    let both = [scaled.retired.clone(), scaled.kept].concat();
-                    assert!(agents.iter().all(|agent| both.contains(agent)), "{planned:?}");
+                    let named = [agents.as_slice(), &planned.unrouted].concat();
+                    let all = [scaled.retired.clone(), scaled.unrouted.clone(), scaled.kept];
+                    let all = all.concat();
+                    assert!(named.iter().all(|agent| all.contains(agent)), "{planned:?}");
                 }
-                (scaled.spawned, scaled.retired)
+                assert_eq!(scaled.restored, planned.restored, "nobody else has them");
+                assert!(scaled.unrouted.len() <= planned.unrouted.len(), "{planned:?}");
+                let (gone, retired): (Vec<_>, Vec<_>) =
+                    scaled.retired.into_iter().partition(|agent| left.contains(agent));
+                assert_eq!(gone.len(), left.len(), "{left:?} ended, and it tells of {gone:?}");
+                (scaled.spawned, retired, scaled.unrouted)
             }
             Err(refused) => {
                 let Step::Spawn { agents, .. } = planned.step else {
@@ -348,10 +385,54 @@ impl World {
             assert!(counted.idle.contains(agent), "{agent} was retired, and held leases");
             self.is_retired(*agent);
         }
+        self.are_unrouted(&unrouted, &counted);
         self.are_scaled_up(scaler, &spawned, &planned);
         self.count_scaling(scaler, &planned, &counted, retired.len());
-        self.check_for_flapping(scaler, &seen, &planned, (&spawned, &retired), now);
+        let up = spawned.len() + planned.restored.len();
+        let down = retired.len() + unrouted.len();
+        self.check_for_flapping(scaler, &seen, &planned, (up, down), now);
         scaler.observed = Some(seen);
+    }
+
+    /// Some that an autoscaler had unrouted serve as they did before.
+    fn serve_again(&self, agents: &[AgentId]) {
+        for agent in agents {
+            let before = self.core.books().agents.get(agent).and_then(|body| body.leaving);
+            let before =
+                before.unwrap_or_else(|| panic!("{agent} serves again, and is the host's"));
+            self.is_wanted(*agent, before);
+            self.core.books().totals.count("scaled up by those that left");
+        }
+    }
+
+    /// Those that left and have ended: they held no lease, and of the others nobody who held none is there still.
+    fn have_left(&self, counted: &Counted, restored: &[AgentId]) -> Vec<AgentId> {
+        let mut ended = Vec::new();
+        for (agent, load) in &counted.leaving {
+            if self.fleet.agent(*agent).is_some() {
+                continue;
+            }
+            assert!(*load == 0 && !restored.contains(agent), "{agent} ended over {load} leases");
+            self.is_retired(*agent);
+            self.core.books().totals.count("scaled down by a drain");
+            ended.push(*agent);
+        }
+        ended
+    }
+
+    /// Some are unrouted that hold leases, and hold them still.
+    fn are_unrouted(&self, agents: &[AgentId], counted: &Counted) {
+        for agent in agents {
+            let before = counted.busy.iter().find(|(busy, _)| busy == agent);
+            let (_, load) = before.unwrap_or_else(|| panic!("{agent} was unrouted, and idle"));
+            let status = self.fleet.agent(*agent).expect("it lives");
+            assert_eq!((status.load, status.state), (*load, AgentState::Draining));
+            let mut books = self.core.books();
+            let body = books.agents.get_mut(agent).expect("it lives");
+            body.leaving = Some(std::mem::replace(&mut body.condition, Condition::Draining));
+            body.drained = true;
+            books.totals.count("scaled down over leases");
+        }
     }
 
     fn are_scaled_up(&self, scaler: &Scaler, spawned: &[AgentId], planned: &Plan) {
@@ -375,6 +456,7 @@ impl World {
                 down: None,
                 is_doomed: false,
                 drained: false,
+                leaving: None,
                 incarnation: 1,
                 heart: None,
                 prewarmed: scaler.prewarmed,
@@ -426,7 +508,7 @@ impl World {
         scaler: &mut Scaler,
         seen: &Observation,
         planned: &Plan,
-        (spawned, retired): (&[AgentId], &[AgentId]),
+        (up, down): (usize, usize),
         now: Timestamp,
     ) {
         let still = Still {
@@ -443,26 +525,36 @@ impl World {
             }
             _ => (now, current, false),
         };
-        let did = !spawned.is_empty() || !retired.is_empty();
+        let did = up + down > 0;
         let long = now - since >= STILL && !scaler.foresees;
         assert!(!(long && did), "it does not settle: {seen:?} {planned:?}");
-        assert!(!grew || retired.is_empty(), "it flaps: {seen:?} {planned:?}");
+        assert!(!grew || down == 0, "it flaps: {seen:?} {planned:?}");
         if long {
             self.core.books().totals.count("scaling stood still");
         }
-        grew |= !spawned.is_empty();
-        agents += spawned.len() as i64 - retired.len() as i64;
+        grew |= up > 0;
+        agents += up as i64 - down as i64;
         scaler.still = Some((still, since, agents, grew));
     }
 
-    /// Nobody asks for anything, and nothing fails: scaling comes to rest.
+    /// Nobody submits anything, and nothing fails: once nobody leases anything either, scaling comes to rest.
     pub(super) fn stand_still(&mut self) {
         let Some(scaling) = &mut self.scaling else { return };
         if scaling.dice.percent(50) {
             return;
         }
+        let mut dice = Random(scaling.dice.next());
         self.core.books().faulty = false;
-        for _ in 0..120 {
+        let restless = if dice.percent(70) { 90 } else { 0 };
+        for round in 0..120 {
+            if round < restless {
+                match dice.below(16) {
+                    0 => self.hold(true),
+                    1 => self.hold(false),
+                    2..=8 => self.end_lease(),
+                    _ => {}
+                }
+            }
             self.beat_for_all();
             self.settle_down();
             self.scale();
@@ -501,13 +593,21 @@ impl World {
             counted.all += 1;
             match agent.state {
                 AgentState::Starting if agent.load == 0 => counted.starting += 1,
-                AgentState::Draining => counted.draining += 1,
+                AgentState::Draining => {
+                    counted.draining += 1;
+                    if books.agents[&agent.id].leaving.is_some() {
+                        counted.leases += u64::from(agent.load);
+                        counted.leaving.push((agent.id, agent.load));
+                    }
+                }
                 AgentState::Failed => counted.failed += 1,
                 _ => {
                     counted.serving += 1;
                     counted.leases += u64::from(agent.load);
                     if agent.load == 0 {
                         counted.idle.push(agent.id);
+                    } else {
+                        counted.busy.push((agent.id, agent.load));
                     }
                 }
             }
@@ -526,6 +626,9 @@ struct Counted {
     failed: u32,
     leases: u64,
     idle: Vec<AgentId>,
+    /// Those that serve and hold leases, and those that leave, with how many they hold.
+    busy: Vec<(AgentId, u32)>,
+    leaving: Vec<(AgentId, u32)>,
 }
 
 impl Counted {
@@ -537,6 +640,14 @@ impl Counted {
         let mut idle = [self.idle.clone(), seen.idle.clone()];
         idle.iter_mut().for_each(|idle| idle.sort_unstable());
         assert_eq!(idle[0], idle[1], "{}: who is idle", scaler.kind);
+        let sorted = |mut agents: Vec<AgentId>| {
+            agents.sort_unstable();
+            agents
+        };
+        let leaving = self.leaving.iter().map(|(agent, _)| *agent).collect();
+        assert_eq!(sorted(leaving), sorted(seen.leaving.clone()), "{}: who leaves", scaler.kind);
+        let is_busy = |agent: &AgentId| self.busy.iter().any(|(busy, _)| busy == agent);
+        assert!(seen.busy.iter().all(is_busy), "{}: who is busy", scaler.kind);
         assert!(seen.circuit_open || seen.held_back == 0, "{seen:?}");
     }
 }

@@ -239,6 +239,7 @@ impl World {
                 runs,
                 condition,
                 drained: false,
+                leaving: None,
                 guard,
                 down,
                 is_doomed,
