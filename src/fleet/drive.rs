@@ -46,7 +46,10 @@ impl<T, O> Drop for Driver<'_, T, O> {
             state.workers.seats.push(seat);
             state.workers.driving.retain(|thread| *thread != current);
             state.workers.alive -= 1;
-            state.progress.take_into(&mut wakes);
+            // Of others, each would be woken by who drives on its behalf, for ever.
+            if state.workers.wait_for_seat > 0 || state.stopping {
+                state.progress.take_into(&mut wakes);
+            }
         }
         self.inner.wake_all(wakes);
     }
@@ -145,10 +148,12 @@ impl<T, O> Inner<T, O> {
             }
             // Others have all the seats, and whoever leaves one tells; or the fleet stops, and nobody drives.
             let mut seat_free = false;
+            self.state.lock().workers.wait_for_seat += 1;
             self.wait_until_told(Some(deadline), |state, waker| {
                 seat_free = !state.stopping && !state.workers.seats.is_empty();
                 seat_free || holds(state, waker)
             });
+            self.state.lock().workers.wait_for_seat -= 1;
             if !seat_free {
                 return;
             }

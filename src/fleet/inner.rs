@@ -130,6 +130,8 @@ pub(super) struct Workers {
     pub(super) seats: Vec<Seat>,
     /// The host's threads that drive.
     pub(super) driving: Vec<thread::ThreadId>,
+    /// How many wait for a seat, to drive a drain.
+    pub(super) wait_for_seat: usize,
     pub(super) threads: Vec<thread::JoinHandle<()>>,
     pub(super) alive: usize,
     /// Whether the pool was told that tasks wait for an agent.

@@ -11,7 +11,7 @@ use std::time::Duration;
 use super::support::{Gate, LONG, eventually, held, poll, ready};
 use phalanx::fleet::{
     AgentSpec, AgentState, Attempt, Condition, Fleet, IdempotencyKey, LogPosition, Outcome,
-    OutcomeKind, Submission, SubmitError, Task, TaskHandle, TaskId, TaskLog, WeakFleet,
+    OutcomeKind, Request, Submission, SubmitError, Task, TaskHandle, TaskId, TaskLog, WeakFleet,
 };
 use phalanx::{Error, ErrorKind};
 
@@ -269,7 +269,7 @@ fn an_agent_is_drained_and_ends_once_it_has_handled_what_it_has() {
 fn a_drain_of_an_agent_is_over_when_the_host_has_it_serve_again_and_when_it_is_dropped() {
     let fleet = narrow(9);
     let agent = fleet.agents()[0].id;
-    let lease = fleet.try_allocate(&phalanx::fleet::Request::any()).unwrap();
+    let lease = fleet.try_allocate(&Request::any()).unwrap();
     let calls = Arc::<Calls>::default();
     let mut drain = fleet.drain_agent_async(agent);
     assert!(poll_by(&mut drain, &calls).is_pending());
@@ -284,6 +284,28 @@ fn a_drain_of_an_agent_is_over_when_the_host_has_it_serve_again_and_when_it_is_d
     drop(lease);
     assert_eq!(fleet.agent(agent).unwrap().state, AgentState::Draining, "nobody waits to end it");
     assert!(ready(&mut fleet.drain_agent_async(agent)).unwrap().ended);
+}
+
+#[test]
+fn who_drives_wakes_nobody_who_waits_for_something_else() {
+    let fleet = Fleet::<u64, u64>::builder().driven().build().unwrap();
+    let agent = fleet.spawn(doubler()).unwrap();
+    let lease = fleet.try_allocate(&Request::any()).unwrap();
+    let task = fleet.submit(Task::new(1)).unwrap();
+    let (mut of_agent, mut of_fleet) = (fleet.drain_agent_async(agent), fleet.drain_async());
+    let calls = Arc::new(Calls::default());
+    assert!(poll_by(&mut of_agent, &calls).is_pending());
+    assert!(poll_by(&mut of_fleet, &calls).is_pending());
+    let before = calls.count();
+    for _ in 0..3 {
+        fleet.run_ready(usize::MAX);
+    }
+    assert_eq!(calls.count(), before, "a loop that drives and polls would never rest");
+    drop(lease);
+    assert!(calls.count() > before);
+    assert!(ready(&mut of_agent).unwrap().ended);
+    assert!(task.cancel());
+    assert!(ready(&mut of_fleet).is_ok());
 }
 
 /// Has a future polled there and then whenever it is woken.

@@ -12,6 +12,7 @@ mod acts;
 mod batches;
 mod books;
 mod checks;
+mod farewells;
 mod handlers;
 mod patience;
 mod purses;

@@ -28,7 +28,7 @@ pub(super) struct Wanted {
 
 impl World {
     pub(super) fn step(&mut self) {
-        let choice = self.random.below(125);
+        let choice = self.random.below(130);
         let few = self.core.books().agents.len() < 3;
         match choice {
             0..=5 => self.spawn(),
@@ -72,7 +72,10 @@ impl World {
             111 => self.drop_crowd(),
             112..=115 => self.submit_patiently(),
             116..=119 => self.drop_patient(),
-            120 => drop(self.poll_woken_patients()),
+            120 => drop(self.poll_woken_patients() + self.poll_woken_farewells()),
+            121..=123 => self.drain_agent_patiently(),
+            124 => self.drop_farewell(),
+            125..=126 => self.submit_batch_patiently(),
             _ => self.read_reply(),
         }
     }
@@ -127,8 +130,12 @@ impl World {
         let body = books.agents.get_mut(&agent).expect("it was just listed");
         let before = std::mem::replace(&mut body.condition, condition);
         body.leaving = None;
-        body.drained &= matches!(condition, Condition::Draining | Condition::Failed);
+        let is_down = matches!(condition, Condition::Draining | Condition::Failed);
+        body.drained &= is_down;
         body.revive(now);
+        if !is_down {
+            *books.services.entry(agent).or_default() += 1;
+        }
         before
     }
 

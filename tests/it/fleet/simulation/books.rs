@@ -191,12 +191,14 @@ impl Totals {
 }
 
 /// What a simulation of some hundreds of seeds cannot do without.
-const MUST_HAPPEN: [&str; 91] = [
+const MUST_HAPPEN: [&str; 98] = [
     "accepted",
     "acceptance not recorded",
     "attempt",
     "batch",
     "batch dropped",
+    "batch submission accepted",
+    "batch submission waits",
     "batch waited",
     "batch waits for agents",
     "batch waits for agents to be fit",
@@ -210,6 +212,7 @@ const MUST_HAPPEN: [&str; 91] = [
     "budget used up",
     "budget warning",
     "agent degraded",
+    "agent drained with patience",
     "agent failed",
     "agent failed meanwhile",
     "agent failed together",
@@ -228,6 +231,9 @@ const MUST_HAPPEN: [&str; 91] = [
     "deadline exceeded",
     "delayed",
     "dependency failed",
+    "drain of an agent called off",
+    "drain of an agent dropped",
+    "drain of an agent waits",
     "drained agent",
     "drained agent stays",
     "drained to the end",
@@ -274,6 +280,7 @@ const MUST_HAPPEN: [&str; 91] = [
     "scaled up by those that left",
     "scaling held by a circuit",
     "scaling stood still",
+    "shutdown waits",
     "submission accepted",
     "submission dropped",
     "submission waits",
@@ -291,6 +298,8 @@ pub(super) struct Books {
     pub(super) specs: BTreeMap<u64, Spec>,
     pub(super) codes: HashMap<TaskId, u64>,
     pub(super) agents: BTreeMap<AgentId, Body>,
+    /// How often the host had an agent serve, or serve again.
+    pub(super) services: HashMap<AgentId, u64>,
     pub(super) handles: Vec<(u64, TaskHandle<Token>)>,
     /// Messages that have not ended, by code.
     pub(super) letters: BTreeMap<u64, Letter>,
@@ -323,6 +332,7 @@ impl Books {
             specs: BTreeMap::new(),
             codes: HashMap::new(),
             agents: BTreeMap::new(),
+            services: HashMap::new(),
             handles: Vec::new(),
             letters: BTreeMap::new(),
             flights: BTreeMap::new(),

@@ -14,7 +14,7 @@ use phalanx::fleet::{AgentId, AgentState, AgentStatus, DrainReport, OutcomeKind,
 /// What a live agent holds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
-    leases: u32,
+    pub(super) leases: u32,
     most: u32,
     pub(super) is_allocatable: bool,
 }
@@ -153,6 +153,7 @@ impl World {
         self.check_circuit();
         self.check_crowds();
         self.check_patients();
+        self.check_farewells(&loads);
         self.core.books().check_wards_in_time(now, &self.fleet.agents());
         for waiter in &self.waiters {
             assert!(!waiter.bell.rung.load(Ordering::Relaxed));
@@ -265,30 +266,32 @@ impl World {
         }
     }
 
+    fn bury_all(&self) {
+        let mut books = self.core.books();
+        let agents: Vec<_> = books.agents.keys().copied().collect();
+        for agent in agents {
+            books.bury(agent);
+        }
+    }
+
     /// The end, after which nothing is left.
     pub(super) fn shut_down(mut self, drained: &DrainReport) -> Totals {
         let early = self.random.percent(50);
         if early {
             self.drop_all_futures();
         }
-        {
-            let mut books = self.core.books();
-            let agents: Vec<_> = books.agents.keys().copied().collect();
-            for agent in agents {
-                books.bury(agent);
-            }
-        }
-        let pending: BTreeSet<TaskId> = {
-            let books = self.core.books();
-            books
-                .specs
-                .values()
-                .filter(|spec| spec.is_pending())
-                .filter_map(|spec| spec.id)
-                .collect()
+        let pending = self.pending();
+        let report = if self.random.percent(40) {
+            let report = self.shut_down_patiently();
+            self.bury_all();
+            assert!(report.is_complete(), "{report:?}");
+            report
+        } else {
+            self.bury_all();
+            let report = self.fleet.shutdown(Duration::ZERO).expect("no handler runs");
+            assert!(report.is_complete() || !early, "{report:?}");
+            report
         };
-        let report = self.fleet.shutdown(Duration::ZERO).expect("no handler runs");
-        assert!(report.is_complete() || !early, "{report:?}");
         self.check_what_ended(&pending, &report);
         assert!(report.unfinished.is_empty(), "{report:?}");
         assert_eq!((report.workers_left, report.accepted), (0, drained.accepted));
@@ -305,6 +308,7 @@ impl World {
         assert!(self.waiters.is_empty(), "who waits is told");
         self.close_crowds();
         self.close_patients();
+        self.close_farewells();
         for held in self.leases.drain(..) {
             assert!(held.lease.is_revoked(), "a lease outlived its fleet");
         }

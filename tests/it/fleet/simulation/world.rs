@@ -12,6 +12,7 @@ use super::Random;
 use super::acts::Wanted;
 use super::batches::Crowd;
 use super::books::{Body, Books, Core, Token, Totals};
+use super::farewells::Farewell;
 use super::handlers::{SKILLS, factory, handler, handler_async, spawner};
 use super::patience::Patient;
 use super::purses::KINDS;
@@ -77,6 +78,7 @@ pub(super) struct World {
     pub(super) waiters: Vec<Waiter>,
     pub(super) crowds: Vec<Crowd>,
     pub(super) patients: Vec<Patient>,
+    pub(super) farewells: Vec<Farewell>,
     pub(super) replies: Vec<(u64, Reply<Token>)>,
     pub(super) teams: [SupervisionGroup; 2],
     pub(super) remembered_keys: usize,
@@ -149,6 +151,7 @@ impl World {
             waiters: Vec::new(),
             crowds: Vec::new(),
             patients: Vec::new(),
+            farewells: Vec::new(),
             replies: Vec::new(),
             teams: teams(),
             remembered_keys,
@@ -261,7 +264,10 @@ impl World {
             let expired = self.fleet.tick();
             self.core.books().totals.counts_expired(expired);
             let ran = self.fleet.run_ready(usize::MAX);
-            let polled = self.poll_woken() + self.poll_woken_crowds() + self.poll_woken_patients();
+            let polled = self.poll_woken()
+                + self.poll_woken_crowds()
+                + self.poll_woken_patients()
+                + self.poll_woken_farewells();
             let flown = self.poll_futures();
             if ran == 0 && polled == 0 && flown == 0 {
                 return;
@@ -351,7 +357,7 @@ impl World {
             self.is_wanted(agent.id, Condition::Fit);
         }
         self.stir();
-        let mut drain = self.fleet.drain_async();
+        let mut drain = self.drain_patiently();
         let mut drained = false;
         for _ in 0..100 {
             self.beat_for_all();
