@@ -6,8 +6,9 @@
 //!    asked beside the leases that it holds: no message, no task and no request of its own, and no batch that needs it or
 //!    has gathered of it. From then on it is allocated no more and its mailbox takes no newcomer, as in a
 //!    [drain](super::drain). What it holds lives on.
-//! 2. It leaves until it has ended, or scaling has it serve again, as what the host wanted of it before; or until the
-//!    host says what it is fit for, or drains it. From then on it is the host's: scaling neither ends it nor has it serve.
+//! 2. It leaves until it has ended, or scaling has it serve again, as what the host wanted of it before, which is no new
+//!    word of the host: what has failed meanwhile has failed. Or until the host says what it is fit for, or drains it.
+//!    From then on it is the host's: scaling neither ends it nor has it serve.
 //! 3. It is ended in a step in which it holds no lease, its mailbox is idle, and no task for it alone is left. That others
 //!    could do what waits, who are there or expected, keeps it no longer; who begins to wait for this one alone is told as
 //!    it ends, as in any drain.
@@ -27,8 +28,8 @@ impl Leaving {
         self.0.contains_key(&agent)
     }
 
-    pub(super) fn all(&self) -> HashSet<AgentId> {
-        self.0.keys().copied().collect()
+    pub(super) fn all(&self) -> impl Iterator<Item = AgentId> {
+        self.0.keys().copied()
     }
 
     /// It has ended, or is the host's.
@@ -47,7 +48,8 @@ pub(super) struct Leavers {
 }
 
 impl<T, O> Inner<T, O> {
-    /// Has so many of these agents leave, the first that may (rule 1). O(agents that may not, and tasks that are parked).
+    /// Has so many of these agents leave, the first that may (rule 1). One that serves no more is one of so many: as many
+    /// fewer are to leave. O(agents that may not, with the batches that wait for each, and tasks that are parked).
     pub(super) fn let_leave(&self, agents: &[AgentId], count: usize) -> Leavers {
         let mut leavers = Leavers::default();
         let mut after = After::new();
@@ -55,19 +57,26 @@ impl<T, O> Inner<T, O> {
             let mut guard = self.state.lock();
             let state = &mut *guard;
             let expected: HashSet<_> = state.expected().collect();
+            let mut left = count;
             for agent in agents {
-                if leavers.unrouted.len() == count {
+                if left == 0 {
                     break;
                 }
-                let is_free = !state.stopping
+                let Some(may_leave) = self.pool.may_leave(*agent) else {
+                    left -= 1;
+                    leavers.kept.push(*agent);
+                    continue;
+                };
+                let is_free = may_leave
+                    && !state.stopping
                     && !expected.contains(agent)
-                    && self.mailbox_is_idle(*agent)
-                    && self.pool.may_leave(*agent);
+                    && self.mailbox_is_idle(*agent);
                 let before = is_free.then(|| {
                     self.refuse_newcomers(*agent);
                     self.want(state, *agent, Condition::Draining, &mut after)
                 });
                 if let Some(before) = before.flatten() {
+                    left -= 1;
                     state.ledger.leaving.0.insert(*agent, before);
                     leavers.unrouted.push(*agent);
                 } else {
@@ -89,7 +98,7 @@ impl<T, O> Inner<T, O> {
             for agent in agents {
                 let Some(before) = state.ledger.leaving.0.remove(agent) else { continue };
                 self.call_off_drains(state, *agent, &mut after);
-                if self.want(state, *agent, before, &mut after).is_some() {
+                if self.want_back(state, *agent, before, &mut after).is_some() {
                     restored.push(*agent);
                 }
             }

@@ -331,6 +331,27 @@ impl Supervision {
         Some(before)
     }
 
+    /// Has what the host wanted of an agent before be wanted again, which is no new word of the host: what has failed
+    /// meanwhile stays failed. `None` for one that is neither ward nor cold.
+    pub(super) fn want_back(&mut self, agent: AgentId, condition: Condition) -> Option<Condition> {
+        let Some(ward) = self.wards.get_mut(&agent) else {
+            let wanted = self.cold.get_mut(agent)?;
+            return Some(std::mem::replace(wanted, condition));
+        };
+        let before = std::mem::replace(&mut ward.wanted, condition);
+        self.check_trial(agent);
+        self.may_try(agent);
+        Some(before)
+    }
+
+    /// Whether an agent would serve if the host wanted it to: it is not down until it is started again, and its heart has
+    /// not failed.
+    pub(super) fn could_serve(&self, agent: AgentId) -> bool {
+        self.wards.get(&agent).is_none_or(|ward| {
+            ward.down.is_none() && !ward.heart.as_ref().is_some_and(Heart::has_failed)
+        })
+    }
+
     /// What an agent would be fit for if it were not for its circuit; `None` for one that is neither ward nor cold.
     fn fitness(&self, agent: AgentId) -> Option<Condition> {
         let wanted = self.cold.get(agent);

@@ -150,19 +150,20 @@ impl Pool {
         census
     }
 
-    /// Whether an agent may be unrouted to leave: it is given leases and not on trial, nobody waits who names it, and no
-    /// batch needs it or has gathered of it.
-    pub(in crate::fleet) fn may_leave(&self, agent: AgentId) -> bool {
+    /// Whether an agent may be unrouted to leave: it is not on trial, nobody waits who names it, and no batch needs it or
+    /// has gathered of it. `None` of one that is given no leases, or is gone.
+    pub(in crate::fleet) fn may_leave(&self, agent: AgentId) -> Option<bool> {
         let desk = self.desk.lock();
         let shard = self.shards[self.shard_of(agent)].lock();
-        let Some(local) = shard.find(agent) else { return false };
+        let local = shard.find(agent)?;
         let (mask, slot) = (shard.mask(local), shard.slot(local));
         let limit = usize::from(desk.kind(slot.kind).limit);
-        slot.standing.is_routed()
-            && !slot.standing.is_on_trial()
-            && !desk.is_named(agent)
-            && !desk.is_needed_by_batch(agent, (mask, limit), true, |_| true)
-            && !desk.batches.have_gathered(agent)
+        let is_asked = || {
+            desk.is_named(agent)
+                || desk.is_needed_by_batch(agent, (mask, limit), true, |_| true)
+                || desk.batches.have_gathered(agent)
+        };
+        slot.standing.is_routed().then(|| !slot.standing.is_on_trial() && !is_asked())
     }
 
     /// Ends an agent that holds no lease (rule 2), unless somebody waits who names it, or there is work for agents that can

@@ -7,10 +7,11 @@
 //!    those that scaling itself unrouted is demand all the same.
 //! 2. Work that no agent could take for want of room in a budget is no demand: more agents would not help it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::super::budget::{Budgets, Scope};
-use super::super::id::GroupKey;
+use super::super::id::{AgentId, GroupKey};
 use super::super::pool::ByGroup;
 use super::super::{AgentSpec, Fleet};
 use super::observation::Observation;
@@ -42,7 +43,11 @@ impl<T: Send + Sync + 'static, O: Send + Sync + 'static> Fleet<T, O> {
     #[must_use]
     pub fn observe(&self, spec: &AgentSpec<T, O>) -> Observation {
         let inner = self.inner();
-        let leaving = inner.state.lock().ledger.leaving.all();
+        let leaving: HashSet<AgentId> = {
+            let state = inner.state.lock();
+            let leaving = state.ledger.leaving.all();
+            leaving.filter(|agent| state.supervision.could_serve(*agent)).collect()
+        };
         let runs = spec.factory.is_some();
         let mut census = inner.pool.census(&spec.name, &spec.capabilities, runs, &leaving);
         let (held_back, unmade) = {

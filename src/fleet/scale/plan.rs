@@ -325,8 +325,12 @@ impl Planner<'_> {
         count(&self.seen.unmade).min(self.seen.failed)
     }
 
-    /// Those that leave and could serve again.
+    /// Those that leave and could serve again. While the circuit is not closed, none as long as there is room for others:
+    /// it is tried on no agent that holds a lease.
     fn leaving(&self) -> u32 {
+        if self.seen.circuit_open && self.room(self.policy.max) > 0 {
+            return 0;
+        }
         count(&self.seen.leaving).min(self.seen.draining)
     }
 

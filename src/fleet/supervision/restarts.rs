@@ -410,8 +410,32 @@ impl<T, O> Inner<T, O> {
         condition: Condition,
         after: &mut After<T, O>,
     ) -> Option<Condition> {
-        let now = self.clock.now();
-        let Some(before) = state.supervision.want(agent, condition, now) else {
+        let before = state.supervision.want(agent, condition, self.clock.now());
+        self.see_to(state, agent, condition, before, after)
+    }
+
+    /// Has what the host wanted before be wanted again: a heart that has failed meanwhile has failed still.
+    pub(in crate::fleet) fn want_back(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        condition: Condition,
+        after: &mut After<T, O>,
+    ) -> Option<Condition> {
+        let before = state.supervision.want_back(agent, condition);
+        self.see_to(state, agent, condition, before, after)
+    }
+
+    /// Has an agent be what is wanted of it; what was wanted `before`, if supervision knows of it.
+    fn see_to(
+        &self,
+        state: &mut State<T, O>,
+        agent: AgentId,
+        condition: Condition,
+        before: Option<Condition>,
+        after: &mut After<T, O>,
+    ) -> Option<Condition> {
+        let Some(before) = before else {
             // In the same step: what the host wants of an agent that is about to be cold is to be known.
             let finishes = condition == Condition::Draining && self.is_finishing(agent);
             let fitness = Fitness { condition, finishes, circuit: None, incarnation: FIRST };

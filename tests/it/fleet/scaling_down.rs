@@ -12,6 +12,7 @@ use super::support::{Gate, eager, eventually, finish, held};
 use phalanx::fleet::scale::{
     Autoscaler, DownReason, Observation, Refusal, ScalePolicy, Scaled, Step, UpReason,
 };
+use phalanx::fleet::supervise::HeartbeatPolicy;
 use phalanx::fleet::{
     AgentId, AgentSpec, AgentState, Condition, Fleet, Lease, LeaseOutcome, Outcome, Request,
     SubmitError, Task, TaskContext, TellError,
@@ -207,6 +208,56 @@ fn an_autoscaler_that_goes_has_those_serve_again_that_it_unrouted() {
     scaler.step().unwrap();
     drop(fleet);
     drop(scaler);
+}
+
+#[test]
+fn one_whose_heart_fails_while_it_leaves_does_not_serve_again() {
+    for again in [false, true] {
+        let (clock, hand) = ManualClock::new();
+        let fleet = Fleet::<(), ()>::builder().clock(clock).build().unwrap();
+        let spec = spec().heartbeat(HeartbeatPolicy::new(SECOND, SECOND * 2).unwrap());
+        let agents = fleet.spawn_batch(&spec, 3).unwrap();
+        let leases: Vec<_> = agents.iter().map(|agent| lease_of(&fleet, *agent)).collect();
+        let mut scaler = Autoscaler::new(&fleet, spec.clone(), policy());
+        assert_eq!(scaler.step().unwrap().unrouted.len(), 1);
+        let [silent, others @ ..] = &agents[..] else { panic!("there are three") };
+        assert_eq!(state(&fleet, *silent), AgentState::Draining);
+        for _ in 0..3 {
+            hand.advance(SECOND);
+            for agent in others {
+                fleet.heartbeat(*agent).unwrap();
+            }
+            fleet.tick();
+        }
+        let seen = fleet.observe(&spec);
+        assert_eq!((seen.draining, seen.leases), (1, 2), "it holds one, and nobody waits for it");
+        assert_eq!(seen.leaving, []);
+        if again {
+            let scaled = scaler.step_with(|seen| seen.with_leases(9)).unwrap();
+            assert_eq!((scaled.restored.len(), scaled.spawned.len()), (0, 2));
+        }
+        drop(scaler);
+        let served = state(&fleet, *silent);
+        assert_eq!(served, AgentState::Failed, "it is silent still");
+        drop(leases);
+    }
+}
+
+#[test]
+fn those_that_the_host_takes_meanwhile_are_not_replaced_by_others() {
+    let (fleet, agents, leases, mut scaler) = ten();
+    let scaled = scaler.step_with(|seen| {
+        for agent in &agents[..2] {
+            fleet.unroute(*agent).unwrap();
+        }
+        fleet.kill(agents[2]).unwrap();
+        seen
+    });
+    let scaled = scaled.unwrap();
+    assert_eq!((scaled.plan.unrouted.len(), scaled.unrouted), (6, agents[3..6].to_vec()));
+    assert_eq!(scaled.kept, agents[..3]);
+    assert_eq!(fleet.observe(&spec()).serving, 4);
+    drop(leases);
 }
 
 /// Has as many leave as may, which is all but one.

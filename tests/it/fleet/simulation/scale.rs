@@ -408,7 +408,7 @@ impl World {
     /// Those that left and have ended: they held no lease, and of the others nobody who held none is there still.
     fn have_left(&self, counted: &Counted, restored: &[AgentId]) -> Vec<AgentId> {
         let mut ended = Vec::new();
-        for (agent, load) in &counted.leaving {
+        for (agent, load) in counted.leaving.iter().chain(&counted.leaving_failed) {
             if self.fleet.agent(*agent).is_some() {
                 continue;
             }
@@ -595,9 +595,12 @@ impl World {
                 AgentState::Starting if agent.load == 0 => counted.starting += 1,
                 AgentState::Draining => {
                     counted.draining += 1;
-                    if books.agents[&agent.id].leaving.is_some() {
+                    let body = &books.agents[&agent.id];
+                    if body.leaving.is_some() && body.could_serve() {
                         counted.leases += u64::from(agent.load);
                         counted.leaving.push((agent.id, agent.load));
+                    } else if body.leaving.is_some() {
+                        counted.leaving_failed.push((agent.id, agent.load));
                     }
                 }
                 AgentState::Failed => counted.failed += 1,
@@ -629,6 +632,8 @@ struct Counted {
     /// Those that serve and hold leases, and those that leave, with how many they hold.
     busy: Vec<(AgentId, u32)>,
     leaving: Vec<(AgentId, u32)>,
+    /// The same, of those that have failed meanwhile.
+    leaving_failed: Vec<(AgentId, u32)>,
 }
 
 impl Counted {

@@ -120,6 +120,11 @@ impl Body {
         }
     }
 
+    /// Whether it would serve if the host wanted it to.
+    pub(super) fn could_serve(&self) -> bool {
+        self.down.is_none() && self.heart.is_none_or(|heart| heart.health != Health::Failed)
+    }
+
     /// The host wants something else of it: one that was silent for too long has its silence begin anew.
     pub(super) fn revive(&mut self, now: Timestamp) {
         if let Some(heart) = &mut self.heart

@@ -151,11 +151,14 @@ fn those_that_leave_fill_up_to_min_first_and_at_once() {
 }
 
 #[test]
-fn a_circuit_is_tried_on_one_that_leaves_before_one_is_added_for_it() {
+fn a_circuit_is_tried_on_one_that_leaves_if_there_is_no_room_for_one_that_holds_no_lease() {
     let none = seen(0, 0, 0).with_failed(1).with_draining(1).with_circuit_open(true);
     let policy = || eager().min(1).max(2);
     let plan = first(&none, policy());
     assert_eq!(held(&plan), [Refusal::AtMax, Refusal::Failed { agents: 1 }]);
-    let plan = first(&none.with_leaving(leaving(1)), policy());
+    let one = none.with_leaving(leaving(1));
+    let plan = first(&one, policy());
     assert_eq!((brought(&plan), spawned(&plan).1), ((0, 1), UpReason::BelowMin));
+    let plan = first(&one, eager().min(1).max(3));
+    assert_eq!((brought(&plan), spawned(&plan).1), ((1, 0), UpReason::BelowMin));
 }
