@@ -52,20 +52,32 @@ POLICIES = {
     "fleet/scale/window.rs": "fleet::scale",
     "fleet/graph.rs": "fleet::graph",
     "fleet/history.rs": "fleet::history",
+    "fleet/lanes.rs": "fleet::lanes",
     "fleet/leaving.rs": None,
     "fleet/dependencies.rs": "fleet::dependencies",
+    "fleet/keyed.rs": None,
     "fleet/request.rs": "fleet::request",
     "fleet/timers.rs": None,
     "fleet/supervision/circuit.rs": "fleet::supervision",
     "fleet/supervision/heartbeats.rs": "fleet::supervision",
+    "fleet/pool/batches.rs": "fleet::pool",
+    "fleet/pool/buy.rs": "fleet::pool",
     "fleet/pool/census.rs": "fleet::pool",
+    "fleet/pool/desk.rs": "fleet::pool",
     "fleet/pool/find.rs": "fleet::pool",
+    "fleet/pool/floors.rs": "fleet::pool",
+    "fleet/pool/gather.rs": "fleet::pool",
     "fleet/pool/health.rs": "fleet::pool",
     "fleet/pool/index.rs": "fleet::pool",
+    "fleet/pool/pick.rs": "fleet::pool",
     "fleet/pool/score.rs": "fleet::pool",
+    "fleet/pool/shard.rs": "fleet::pool",
+    "fleet/pool/slot.rs": "fleet::pool",
     "fleet/pool/strategy.rs": "fleet::pool",
-    "fleet/pool/tasks.rs": "fleet::pool",
+    "fleet/pool/tasks.rs": "fleet::",
     "fleet/pool/timed.rs": "fleet::pool",
+    "fleet/pool/waiting.rs": "fleet::pool",
+    "fleet/pool/wheel.rs": "fleet::pool",
 }
 # Those who notice what the unit tests did not.
 BEHAVIOUR = "fleet::"
@@ -87,16 +99,53 @@ EQUAL = {
     "fleet/budget/reservation.rs": {
         ("missing > 0", ">", ">="): "taking nothing more changes nothing, and warns of nothing",
     },
+    "fleet/lanes.rs": {
+        ("*last < place", "<", "<="): "no two entries have one place",
+    },
+    "fleet/pool/batches.rs": {
+        ("self.gatherers.iter().filter(is_for).min()", "min", "max"): "of those that gather one at most is for an agent",
+        ("self.waiting > 0", ">", ">=", "grant"): "where nobody waits, who collects has it decided anew",
+        ("*other != place", "!=", "==", "remove"): "who takes it out has it decided anew who gathers",
+    },
+    "fleet/pool/buy.rs": {
+        ("*place < ticket.place", "<", "<="): "no two of those who wait have one place",
+    },
+    "fleet/pool/desk.rs": {
+        ("self.names.len() > before", ">", ">="): "where no name came, nobody learns one",
+        ("before && !self.learners", "&&", "||"): "where no name came, nobody learns one, and nobody where nobody is to",
+        ("return true;", "true", "false", "offer"): "the plan that is made right after offers it again",
+        ("Fit::BestFraction || names", "||", "&&"): "who asks for none knows all, and so does who asks for all and may wait",
+        ("with(limit) >= count", ">=", ">"): "at equality both branches are enough",
+        ("self.waiting.len() > 0", ">", ">="): "who looks for askers finds none",
+        ("self.batches.waiting() > 0", ">", ">="): "who looks for askers finds none",
+        ("ticket.place < batch", "<", "<="): "no two of those who wait have one place",
+        (".max().unwrap_or(0) + count", "max", "min"): "who raises the least alone raises it by all of them",
+        ("+ count + 1", "1", "0"): "what is left of one level is dealt one by one",
+        ("below(middle) <= count", "<=", "<"): "what is left of one level is dealt one by one",
+    },
     "fleet/pool/find.rs": {
         ("ask.mask == 0 || shard", "||", "&&"): "the other way takes as good a one, by a longer look",
         ("|| !strategy.exceeds", "||", "&&"): "a look into all shards finds as good a one",
+    },
+    "fleet/pool/floors.rs": {
+        ("shards.min(WIDTH)", "min", "max"): "behind the shards nothing is better",
+    },
+    "fleet/pool/gather.rs": {
+        ("ticket.place < place", "<", "<="): "no two of those who wait have one place",
     },
     "fleet/pool/index.rs": {
         ("return false", "false", "true"): "a floor that did not change is written again as it is",
         ("rank < self.best", "<", "<="): "at equality the best is written again as it is",
     },
+    "fleet/pool/pick.rs": {
+        ("self.expire_due() > 0", ">", ">="): "where nothing expired, nobody has come free",
+    },
     "fleet/pool/score.rs": {
         ("self.success >= 1.0", ">=", ">"): "what is divided by one is the same",
+    },
+    "fleet/pool/shard.rs": {
+        ("found < best", "<", "<="): "no two agents of a shard are the same",
+        ("self.stirred && std::mem::take", "&&", "||"): "a floor that did not change is written again as it is",
     },
     "fleet/pool/timed.rs": {
         ("ttl.is_some() && !self.expires", "&&", "||"): "who looks for what has expired finds nothing",
@@ -107,8 +156,15 @@ EQUAL = {
     },
     "fleet/pool/tasks.rs": {
         ("if !self.is_watched() {", "!", ""): "it is asked again under the lock; the other way takes longer",
+        ("if !self.is_watched() &&", "!", ""): "the other way, where nobody waits, takes longer; where somebody has begun to, the models see",
         ("self.known.remove(&agent) &&", "&&", "||"): "the line is looked through more often than it pays",
         ("self.line.len() > 2", ">", ">="): "the line is looked through one agent sooner",
+    },
+    "fleet/pool/waiting.rs": {
+        ("ask.fit == Fit::BestFraction", "==", "!="): "those of one lane stay those of one lane",
+    },
+    "fleet/pool/wheel.rs": {
+        ("LEVELS as u32 - 1", "1", "0"): "the ticks have no more digits than there are levels",
     },
     "fleet/scale/forecast.rs": {
         ("spread <= 1e-9", "<=", "<"): "at equality it is 0, and the quotient, no number, is refused below",

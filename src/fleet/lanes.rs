@@ -414,6 +414,7 @@ mod tests {
                 }
                 lanes.validate();
                 prop_assert_eq!(lanes.len(), oracle.len());
+                prop_assert_eq!(lanes.head(), oracle.keys().next().copied());
             }
             let odd = |sort: Sort| sort.mask % 2 == 1;
             let fitting = oracle.values().filter(|(sort, _)| sort.mask & 2 == sort.mask).count();

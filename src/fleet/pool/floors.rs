@@ -71,3 +71,21 @@ impl Floors {
         others.find(|at| self.get(strategy, *at) <= floor).unwrap_or(home)
     }
 }
+
+#[cfg(all(test, not(any(phalanx_loom, phalanx_shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_greatest_is_that_of_any_shard_which_has_something_fit_or_not() {
+        let floors = Floors::new();
+        let greatest = || floors.greatest(Strategy::RoundRobin);
+        assert_eq!(greatest(), None);
+        for (at, lap) in [3, 7 | FLOOR_PENALTY, 5].into_iter().enumerate() {
+            floors.set(Strategy::RoundRobin, at + 1, lap);
+        }
+        assert_eq!(greatest(), Some(7));
+        floors.set(Strategy::RoundRobin, 2, NO_FLOOR);
+        assert_eq!(greatest(), Some(5));
+    }
+}

@@ -388,8 +388,9 @@ fn one_that_could_not_be_made_stays_while_none_but_it_could_do_what_waits() {
     let slow = AgentSpec::new("slow").capability("slow").handler(|| Doubling);
     let mut context = Context::from_waker(Waker::noop());
     let other = AgentSpec::new("other").capability("gpu").handler(|| Doubling);
-    // A task that is queued, one that waits for another, a request, a batch, and a batch that another agent has a part in.
-    for (asks, promised) in (0..5).flat_map(|asks| [(asks, false), (asks, true)]) {
+    // A task that is queued, one that waits for another, a request, a batch, a batch that another agent has a part in, and
+    // a request that the other one could serve alone.
+    for (asks, promised) in (0..6).flat_map(|asks| [(asks, false), (asks, true)]) {
         down.store(true, Ordering::Relaxed);
         let fleet = Fleet::<u32, u32>::builder().driven().build().unwrap();
         let run = || while fleet.run_ready(usize::MAX) > 0 {};
@@ -405,13 +406,14 @@ fn one_that_could_not_be_made_stays_while_none_but_it_could_do_what_waits() {
             1 => vec![fleet.submit(task().after(&first)).unwrap()],
             _ => vec![],
         };
-        let leased = (asks == 4).then(|| fleet.spawn(other.clone()).unwrap());
+        let leased = (asks > 3).then(|| fleet.spawn(other.clone()).unwrap());
         let leased = leased.map(|other| fleet.try_allocate(&Request::any().agent(other)).unwrap());
-        let mut waiting = wait(&fleet, &request, usize::from(asks == 2));
-        let mut batch =
-            (asks > 2).then(|| Box::pin(fleet.allocate_batch_async(&request, asks - 2)));
+        let mut waiting = wait(&fleet, &request, usize::from(asks == 2 || asks == 5));
+        let mut batch = (3..5)
+            .contains(&asks)
+            .then(|| Box::pin(fleet.allocate_batch_async(&request, asks - 2)));
         assert!(batch.as_mut().is_none_or(|batch| batch.as_mut().poll(&mut context).is_pending()));
-        if asks > 2 {
+        if (3..5).contains(&asks) {
             assert!(fleet.retire(agent).is_err(), "the batch waits for it, whoever is expected");
         }
         let mut scaler =
@@ -420,10 +422,10 @@ fn one_that_could_not_be_made_stays_while_none_but_it_could_do_what_waits() {
         assert_eq!(scaled.plan.replaced, [agent]);
         assert_eq!(
             (scaled.spawned.len(), scaled.replaced.len()),
-            (1, usize::from(promised)),
+            (1, usize::from(promised || asks == 5)),
             "{asks}"
         );
-        if !promised {
+        if !promised && asks < 5 {
             down.store(false, Ordering::Relaxed);
             fleet.spawn(slow.clone()).unwrap();
             fleet.set_condition(agent, Condition::Fit).unwrap();

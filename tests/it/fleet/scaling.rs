@@ -93,6 +93,12 @@ fn a_fleet_observes_its_agents_its_leases_and_who_waits() {
     let mut batch = pin!(fleet.allocate_batch_async(&rust, 4));
     assert!(batch.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
     assert_eq!(fleet.observe(&two).queued, 5, "a batch waits for each of its places");
+    let named = Request::any().agent(agents[1]);
+    let mut apart = pin!(fleet.allocate_batch_async(&named, 2));
+    assert!(apart.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending());
+    assert_eq!(fleet.observe(&two).queued, 5, "nor for one that names an agent");
+    let other = fleet.observe(&AgentSpec::new("other").capability("net"));
+    assert_eq!(other.queued, 0, "nor what it is not fit for");
     assert_eq!(fleet.observe(&AgentSpec::new("none")).serving, 0);
 }
 

@@ -160,6 +160,27 @@ fn nobody_is_told_that_workers_starve_once_what_they_starved_for_is_cancelled() 
 }
 
 #[test]
+fn workers_that_starve_for_room_in_the_account_of_a_type_are_told_as_there_is_some() {
+    use crate::fleet::{AgentSpec, Budgets, Fleet, Limit, Meter, Quota, Scope, Task};
+
+    let budgets = Budgets::new(NonZeroUsize::MIN);
+    let scope = Scope::Type("worker".into());
+    let quota = Quota::new().limit(Meter::Leases, Limit::hard(1));
+    budgets.set(scope.clone(), quota).expect("the limit is valid");
+    let elsewhere = budgets.payer(&[scope]).reserve(Meter::Leases, 1).expect("there is room");
+    let fleet = Fleet::<u64, u64>::builder().workers(1).budgets(budgets).build();
+    let fleet = fleet.expect("the thread starts");
+    let spec = AgentSpec::new("worker").handler_fn(|task, _| Ok(*task.payload()));
+    fleet.spawn(spec).expect("there is room");
+    let handle = fleet.submit(Task::new(7)).expect("there is room");
+    while fleet.inner().pool.attention.load(Ordering::Relaxed) == 0 {
+        std::thread::yield_now();
+    }
+    drop(elsewhere);
+    assert_eq!(handle.wait().completed(), Some(&7));
+}
+
+#[test]
 fn workers_do_not_starve_for_what_no_live_agent_could_do() {
     use crate::fleet::{AgentSpec, Fleet, Task};
 
