@@ -674,3 +674,11 @@ impl<T, O> fmt::Debug for WeakFleet<T, O> {
         f.debug_struct("WeakFleet").field("alive", &(self.core.strong_count() > 0)).finish()
     }
 }
+
+/// Which shard this thread looks into first, in place of one by the number that the thread has in this process; `None`
+/// for that again. For simulations of fleets with several [shards](FleetBuilder::shards), which do the same on any thread
+/// then.
+#[cfg(all(feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+pub fn set_first_shard(shard: Option<usize>) {
+    crate::sync::set_first_place(shard);
+}

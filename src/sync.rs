@@ -46,7 +46,9 @@ pub(crate) use asymmetric::refusing_barriers;
 pub(crate) use asymmetric::{Asymmetric, heavy_fence, light_fence};
 pub(crate) use biased::{Biased, BiasedGuard, biased};
 pub(crate) use brief::{Brief, BriefGuard};
-pub(crate) use home::{cores, home, me, unique};
+#[cfg(all(feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+pub(crate) use home::set_first_place;
+pub(crate) use home::{cores, first_place, home, me, unique};
 pub(crate) use parker::Parker;
 pub(crate) use prefetch::{prefetch_read, prefetch_write};
 pub(crate) use shared::Shared;

@@ -104,6 +104,37 @@ mod real {
     }
 }
 
+/// Among which places of what threads share this one begins to look: by its number, if nobody has set it.
+#[inline(always)]
+pub(crate) fn first_place() -> usize {
+    #[cfg(all(feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+    if let Some(place) = placed::get() {
+        return place;
+    }
+    home()
+}
+
+#[cfg(all(feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+pub(crate) use placed::set as set_first_place;
+
+/// What a simulation says in place of a thread's number, which another run would not have.
+#[cfg(all(feature = "test-util", not(any(phalanx_loom, phalanx_shuttle))))]
+mod placed {
+    use std::cell::Cell;
+
+    std::thread_local! {
+        static PLACE: Cell<Option<usize>> = const { Cell::new(None) };
+    }
+
+    pub(super) fn get() -> Option<usize> {
+        PLACE.try_with(Cell::get).unwrap_or(None)
+    }
+
+    pub(crate) fn set(place: Option<usize>) {
+        let _ = PLACE.try_with(|own| own.set(place));
+    }
+}
+
 /// A number for this thread that no other thread has or had; never zero.
 pub(crate) fn me() -> usize {
     // The threads of a model are not the system's, so the model keeps it.

@@ -18,7 +18,7 @@ use crate::fleet::budget::{Asking, Exceeded};
 use crate::fleet::id::AgentId;
 use crate::fleet::lease::Lease;
 use crate::fleet::request::{AllocateError, Fit, Request};
-use crate::sync::home;
+use crate::sync::first_place;
 
 /// How often a request follows a better agent that somebody else then takes, before it takes any that fits.
 const CHASES: usize = 3;
@@ -42,7 +42,7 @@ impl Pool {
             return Ok(first.map(|local| (shard, 0, local)));
         }
         if ask.fit == Fit::All {
-            let at = self.floors.nearest(ask.strategy, home(), self.shards.len());
+            let at = self.floors.nearest(ask.strategy, first_place(), self.shards.len());
             let shard = self.shards[at].lock();
             if shard.is_closed() {
                 return Err(AllocateError::Closed);
@@ -80,7 +80,7 @@ impl Pool {
         trusting: bool,
     ) -> Result<Option<Found<'_>>, AllocateError> {
         let count = self.shards.len();
-        let order = |step: usize| (home() + step) & (count - 1);
+        let order = |step: usize| (first_place() + step) & (count - 1);
         let is_bare = |at: usize| trusting && self.floors.get(ask.strategy, at) == NO_FLOOR;
         for _ in 0..CHASES {
             let mut best: Option<(u32, u64, usize)> = None;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use super::shard::Shard;
 use super::{Charge, Gone, Grant, Key, Passed, Pool, Strategy};
 use crate::fleet::lease::{Lease, Release};
-use crate::sync::home;
+use crate::sync::first_place;
 
 /// How many counts a shard keeps at most.
 pub(super) const SPARE_MAX: u32 = 256;
@@ -102,7 +102,7 @@ impl Pool {
     pub(super) fn nearest(&self, by: Strategy) -> usize {
         match self.shards.len() {
             1 => 0,
-            shards => self.floors.nearest(by, home(), shards),
+            shards => self.floors.nearest(by, first_place(), shards),
         }
     }
 

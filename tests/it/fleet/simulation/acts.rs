@@ -503,6 +503,10 @@ impl World {
             return;
         }
         let at = self.random.below(self.leases.len());
+        self.end_lease_at(at);
+    }
+
+    pub(super) fn end_lease_at(&mut self, at: usize) {
         let Held { lease, agent, expires, .. } = self.leases.swap_remove(at);
         let now = self.now();
         let lives = self.core.books().agents.contains_key(&agent);

@@ -185,12 +185,12 @@ impl Totals {
     pub(super) fn assert_something_happened(&self) {
         for what in MUST_HAPPEN {
             let count = self.counts.get(what).copied().unwrap_or(0);
-            assert!(count >= 10, "{what} happened {count} times: {:?}", self.counts);
+            assert!(count >= 5, "{what} happened {count} times: {:?}", self.counts);
         }
     }
 }
 
-/// What a simulation of some hundreds of seeds cannot do without.
+/// What a simulation of some hundreds of seeds cannot do without. The seeds decide how often it is, whatever the machine.
 const MUST_HAPPEN: [&str; 98] = [
     "accepted",
     "acceptance not recorded",

@@ -280,11 +280,19 @@ impl World {
             let attempts = 1 + scaling.dice.below(3) as u32;
             specs.push(Spec { needs, attempts, ..Spec::default() });
         }
-        let holds = scaling.dice.percent(15);
+        let (holds, lets_go) = (scaling.dice.percent(20), scaling.dice.percent(15));
+        let comes_back = scaling.dice.percent(30);
         let scales = scaling.dice.percent(60);
         self.scaling = Some(scaling);
         if holds {
             self.hold(false);
+        }
+        let some_leave = self.core.books().agents.values().any(|body| body.leaving.is_some());
+        if some_leave && comes_back {
+            self.hold(true);
+        }
+        if lets_go {
+            self.let_leavers_go();
         }
         for spec in specs {
             self.core.submit(&self.fleet, spec);
@@ -310,6 +318,19 @@ impl World {
                 let (needs, agent, ttl, group, picks) = (0, Some(agent), None, None, None);
                 self.allocate_for(&Wanted { request, needs, agent, ttl, group, picks });
             }
+        }
+    }
+
+    /// Ends the leases of one that is unrouted to end.
+    fn let_leavers_go(&mut self) {
+        let leaver = {
+            let books = self.core.books();
+            let mut agents = books.agents.iter();
+            agents.find(|(_, body)| body.leaving.is_some()).map(|(agent, _)| *agent)
+        };
+        let Some(leaver) = leaver else { return };
+        while let Some(at) = self.leases.iter().position(|held| held.agent == leaver) {
+            self.end_lease_at(at);
         }
     }
 

@@ -21,7 +21,7 @@ use super::wards::{Guard, breaker, teams};
 use phalanx::fleet::SupervisionGroup;
 use phalanx::fleet::{
     AgentId, AgentSpec, Allocation, Condition, Fleet, GroupKey, Lease, Outcomes, Priority, Reply,
-    SpawnedFuture, Strategy,
+    SpawnedFuture, Strategy, set_first_shard,
 };
 use phalanx::{ErrorKind, ManualClock, Timestamp};
 
@@ -93,6 +93,8 @@ pub(super) struct World {
 impl World {
     pub(super) fn new(seed: u64) -> Self {
         let mut random = Random(seed);
+        // What it does is a matter of the seed, and not of the thread.
+        set_first_shard(Some(random.below(4)));
         let (clock, hand) = ManualClock::new();
         let mut books = Books::new(Random(random.next()));
         books.faulty = random.percent(60);
