@@ -13,8 +13,8 @@
 //! 1. The number of leases that are granted on an agent never exceeds its limit. Its [control lane](Fleet::tell_control)
 //!    may be handled beside them, by a handler that does nothing else.
 //! 2. Every accepted task gets exactly one [`Outcome`], and a [`TaskLog`] records it before anybody
-//!    sees it. A handler may run more than once for a task; one attempt counts, the others are refused
-//!    and counted.
+//!    sees it; one that it could not record is no completion, and is counted. A handler may run more than
+//!    once for a task; one attempt counts, the others are refused and counted.
 //! 3. A [killed](Fleet::kill) agent is never allocated again. Its leases are void at once and its tasks
 //!    run elsewhere at once, even while its handlers are still running; those that were for it alone come
 //!    back as returned.

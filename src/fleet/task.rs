@@ -14,6 +14,9 @@ use super::supervision::Watch;
 
 /// A piece of work: a payload, and which agents may do it.
 ///
+/// Of those that have all capabilities that it asks for, and room, the first [strategy](super::Strategy) that the fleet keeps
+/// chooses.
+///
 /// ```
 /// use phalanx::fleet::{Priority, Task};
 ///
