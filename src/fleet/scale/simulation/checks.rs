@@ -201,11 +201,12 @@ fn turns(steps: &[Moved]) -> usize {
 /// where some work is held for long, of which there is more and more long after the rise.
 fn turns_allowed(setting: &Setting) -> usize {
     let late = if setting.linger.is_some() { 2 } else { 0 };
+    // Where some work is held for long, a step is a rise as well, as long as that.
+    let rises = setting.linger.is_some() || matches!(setting.shape, Shape::Ramps { .. });
     late + match setting.shape {
-        Shape::Steps { .. } => 4,
         // What memory pressure takes during a rise comes back with the rise.
-        Shape::Ramps { .. } => {
-            if setting.memory_lies {
+        Shape::Steps { .. } | Shape::Ramps { .. } => {
+            if setting.memory_lies && rises {
                 8
             } else {
                 4
