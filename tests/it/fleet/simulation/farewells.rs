@@ -132,7 +132,7 @@ impl World {
             if report.is_some() {
                 break;
             }
-            self.settle_down();
+            self.come_to_rest();
             if bell.rung.load(Ordering::Relaxed) {
                 report = poll_the_stop(&mut stop, &bell);
                 continue;

@@ -262,6 +262,11 @@ impl World {
     pub(super) fn settle_down(&mut self) {
         while self.fleet.run_ready(usize::MAX) > 0 {}
         self.check_that_time_was_noticed();
+        self.come_to_rest();
+    }
+
+    /// The same where nobody drives any more.
+    pub(super) fn come_to_rest(&mut self) {
         for _ in 0..10_000 {
             let expired = self.fleet.tick();
             self.core.books().totals.counts_expired(expired);
